@@ -1,0 +1,127 @@
+"""taquba: a durable job queue for asyncio whose only state lives in object storage.
+
+The layers, top to bottom; each uses only those below it:
+
+    _worker   worker loops that run handlers
+    _queue    the facade `Queue`, one module per kind of operation, and the background loops
+    _memory   ready windows, leases, waiters, locks
+    _store    transaction, group commit, SlateDB, durable folders
+    _core     transitions: what a job becomes, as pure functions
+    _model    vocabulary: keys, codec, records, options, clock, errors
+
+Start with `Queue.open`.
+"""
+
+from taquba._memory.leases import CancelToken
+from taquba._model.clock import Clock, SystemClock
+from taquba._model.errors import (
+    CancelRequested,
+    ClaimLost,
+    DuplicateJobId,
+    ForkedError,
+    IncompatibleStore,
+    InvalidArgument,
+    InvalidArgumentType,
+    InvalidJobId,
+    InvalidQueueName,
+    InvalidState,
+    JobNotFound,
+    KvValueTooLarge,
+    QueueClosed,
+    StoreError,
+    StoreFenced,
+    TaqubaError,
+    WrongEventLoop,
+)
+from taquba._model.options import (
+    PRIORITY_HIGH,
+    PRIORITY_LOW,
+    PRIORITY_NORMAL,
+    EnqueueRequest,
+    QueueConfig,
+    SettlementEffects,
+)
+from taquba._model.records import (
+    AttemptOutcome,
+    CancelOutcome,
+    EnqueueResult,
+    JobAttempt,
+    JobPage,
+    JobRecord,
+    JobStatus,
+    KvEntry,
+    KvPage,
+    NackOutcome,
+    QueueStats,
+    WaitOutcome,
+    WaitStatus,
+    WakeOutcome,
+)
+from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
+from taquba._queue.claims import Claim
+from taquba._queue.queue import Queue
+from taquba._worker.handlers import AsyncHandler, Handler, HandlerResult, PlainHandler, Processor
+from taquba._worker.lease_handle import LeaseHandle
+from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter
+from taquba._worker.worker import run_worker
+from taquba._worker.workers import WorkerSpec, run_workers
+
+__all__ = [
+    "MAX_KV_VALUE_SIZE",
+    "PRIORITY_HIGH",
+    "PRIORITY_LOW",
+    "PRIORITY_NORMAL",
+    "AsyncHandler",
+    "AttemptOutcome",
+    "CancelOutcome",
+    "CancelRequested",
+    "CancelToken",
+    "Claim",
+    "ClaimLost",
+    "Clock",
+    "DuplicateJobId",
+    "Duration",
+    "EnqueueRequest",
+    "EnqueueResult",
+    "FailWith",
+    "ForkedError",
+    "Handler",
+    "HandlerResult",
+    "IncompatibleStore",
+    "InvalidArgument",
+    "InvalidArgumentType",
+    "InvalidJobId",
+    "InvalidQueueName",
+    "InvalidState",
+    "JobAttempt",
+    "JobNotFound",
+    "JobPage",
+    "JobRecord",
+    "JobStatus",
+    "KvEntry",
+    "KvKey",
+    "KvPage",
+    "KvValueTooLarge",
+    "LeaseHandle",
+    "NackOutcome",
+    "PermanentFailure",
+    "PlainHandler",
+    "Processor",
+    "Queue",
+    "QueueClosed",
+    "QueueConfig",
+    "QueueStats",
+    "RetryAfter",
+    "SettlementEffects",
+    "StoreError",
+    "StoreFenced",
+    "SystemClock",
+    "TaqubaError",
+    "WaitOutcome",
+    "WaitStatus",
+    "WakeOutcome",
+    "WorkerSpec",
+    "WrongEventLoop",
+    "run_worker",
+    "run_workers",
+]

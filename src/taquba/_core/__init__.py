@@ -1,0 +1,1 @@
+"""Transitions: what a job becomes, as pure functions."""

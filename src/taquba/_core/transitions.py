@@ -1,0 +1,225 @@
+"""What a job becomes: every state change, as a pure function of record, event, time and policy.
+
+Each returns a `Change`: the job as it is afterwards, where it is, the rows to write, and how the
+queue's counters move. Nothing here reads, waits or looks at a clock; nothing elsewhere decides
+what a job becomes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from taquba._model import keys
+from taquba._model.codec import encode_attempt, encode_job, encode_location
+from taquba._model.keys import Op
+from taquba._model.options import Policy
+from taquba._model.records import AttemptOutcome, Counters, Job, JobStatus
+
+
+class Change(NamedTuple):
+    """The result of a transition."""
+
+    job: Job
+    status: JobStatus | None
+    """Where the job is now; None when it left the store."""
+    ops: list[Op]
+    counts: Counters
+
+
+_ENTERS: Final = {
+    JobStatus.pending: Counters(pending=1),
+    JobStatus.scheduled: Counters(scheduled=1),
+}
+_CLAIM: Final = Counters(pending=-1, claimed=1)
+_ACK: Final = Counters(claimed=-1, done=1)
+_NO_COUNT: Final = Counters()
+
+
+def enqueue(job: Job) -> Change:
+    """A new job: pending, or scheduled when it has a `run_at`."""
+    placed = _place(job, job.run_at)
+    if job.holds_dedup_key and job.dedup_key is not None:
+        placed.ops.append((keys.dedup(job.queue, job.dedup_key), job.id.encode()))
+    return placed
+
+
+def claim(job: Job, now: int) -> Change:
+    """Pending to claimed; starts an attempt and frees the dedup key."""
+    claimed = job._replace(attempts=job.attempts + 1, claimed_at=now, holds_dedup_key=False)
+    ops: list[Op] = [
+        (keys.pending(job.queue, job.priority, job.id), None),
+        (keys.claimed(job.queue, job.id), encode_job(claimed)),
+    ]
+    _free_dedup_key(job, ops)
+    return Change(claimed, JobStatus.claimed, ops, _CLAIM)
+
+
+def ack(job: Job, now: int, policy: Policy) -> Change:
+    """Claimed to done; kept only where the queue keeps done jobs."""
+    ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
+    if policy.keep_done_ms is None:
+        _forget(job, ops)
+        return Change(job, None, ops, _ACK)
+    done = _record_attempt(job, now, AttemptOutcome.completed, None, ops)
+    done = done._replace(finished_at=now)
+    _put_finished(done, JobStatus.done, ops)
+    return Change(done, JobStatus.done, ops, _ACK)
+
+
+def nack(job: Job, now: int, error: str, policy: Policy, chance: float) -> Change:
+    """A failed attempt: retried after its backoff, or dead-lettered when it was the last.
+
+    `chance`, 0 to 1, is the share of the jitter that this retry gets.
+    """
+    if job.attempts >= job.max_attempts:
+        return dead_letter(job, now, error)
+    return retry(job, now, error, backoff_ms(job.attempts, policy, chance))
+
+
+def backoff_ms(attempt: int, policy: Policy, chance: float) -> int:
+    """Wait after failed attempt `attempt`: ``min(base * 2**(attempt-1), max)`` plus jitter."""
+    doublings = min(attempt - 1, 62)
+    wait = min(policy.backoff_base_ms << doublings, policy.backoff_max_ms)
+    return wait + round(wait * policy.retry_jitter * chance)
+
+
+def retry(job: Job, now: int, error: str, delay_ms: int) -> Change:
+    """Claimed back to pending, or to scheduled when there is a wait."""
+    run_at = now + delay_ms if delay_ms else None
+    return _give_back(job, now, AttemptOutcome.retried, error, run_at)
+
+
+def interrupt(job: Job, now: int, error: str) -> Change:
+    """Claimed back to pending without spending the attempt: the worker stopped, not the job."""
+    unspent = job._replace(attempts=job.attempts - 1)
+    return _give_back(unspent, now, AttemptOutcome.interrupted, error, None, attempt=job.attempts)
+
+
+def dead_letter(
+    job: Job, now: int, reason: str, outcome: AttemptOutcome = AttemptOutcome.dead_lettered
+) -> Change:
+    """Claimed to dead."""
+    ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
+    dead = _record_attempt(job, now, outcome, reason, ops)
+    dead = dead._replace(finished_at=now, last_error=reason)
+    _put_finished(dead, JobStatus.dead, ops)
+    return Change(dead, JobStatus.dead, ops, Counters(claimed=-1, dead=1))
+
+
+def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change:
+    """The holder is gone (its lease expired, or its process ended): the attempt counts."""
+    if job.attempts >= job.max_attempts:
+        return dead_letter(job, now, error, outcome)
+    return _give_back(job, now, outcome, error, None)
+
+
+def promote(job: Job, key: bytes) -> Change:
+    """Scheduled to pending, its time having come; `key` is its row's."""
+    return _leave_scheduled(job, key)
+
+
+def wake(job: Job, key: bytes, now: int, payload: bytes | None) -> Change:
+    """Scheduled to pending before its time, with a note of when and why."""
+    return _leave_scheduled(job._replace(woken_at=now, wake_payload=payload), key)
+
+
+def cancel(job: Job, status: JobStatus, key: bytes) -> Change:
+    """A pending or scheduled job leaves; `key` is its row's."""
+    ops: list[Op] = [(key, None)]
+    _free_dedup_key(job, ops)
+    _forget(job, ops)
+    return Change(job, None, ops, _negated(_ENTERS[status]))
+
+
+def request_cancel(job: Job) -> Change:
+    """A claimed job is asked to stop; the request survives redelivery."""
+    asked = job._replace(cancel_requested=True)
+    ops: list[Op] = [(keys.claimed(job.queue, job.id), encode_job(asked))]
+    return Change(asked, JobStatus.claimed, ops, _NO_COUNT)
+
+
+def requeue_dead(job: Job, key: bytes, now: int) -> Change:
+    """Dead to pending with fresh attempts; id and enqueue time stay."""
+    ops: list[Op] = [(key, None)]
+    fresh = _record_attempt(job, now, AttemptOutcome.requeued, None, ops)
+    fresh = fresh._replace(attempts=0, run_at=None, finished_at=None, cancel_requested=False)
+    placed = _place(fresh, None)
+    return Change(fresh, placed.status, ops + placed.ops, Counters(pending=1, dead=-1))
+
+
+def expire(job: Job, status: JobStatus, key: bytes) -> Change:
+    """Retention removes a done or dead job; `key` is its row's."""
+    ops: list[Op] = [(key, None)]
+    _forget(job, ops)
+    counts = Counters(dead=-1) if status is JobStatus.dead else _NO_COUNT
+    return Change(job, None, ops, counts)
+
+
+def _place(job: Job, run_at: int | None) -> Change:
+    """Put a job where it waits to be claimed, and point the index at it."""
+    if run_at is None:
+        status = JobStatus.pending
+        key = keys.pending(job.queue, job.priority, job.id)
+        location = encode_location(status, job.queue, job.priority)
+    else:
+        status = JobStatus.scheduled
+        key = keys.scheduled(run_at, job.queue, job.id)
+        location = encode_location(status, job.queue, run_at)
+    ops: list[Op] = [(key, encode_job(job)), (keys.index(job.id), location)]
+    return Change(job, status, ops, _ENTERS[status])
+
+
+def _give_back(
+    job: Job,
+    now: int,
+    outcome: AttemptOutcome,
+    error: str,
+    run_at: int | None,
+    attempt: int | None = None,
+) -> Change:
+    ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
+    back = _record_attempt(job, now, outcome, error, ops, attempt)
+    back = back._replace(last_error=error, run_at=run_at)
+    placed = _place(back, run_at)
+    return Change(back, placed.status, ops + placed.ops, placed.counts._replace(claimed=-1))
+
+
+def _leave_scheduled(job: Job, key: bytes) -> Change:
+    placed = _place(job, None)
+    return Change(job, placed.status, [(key, None), *placed.ops], Counters(pending=1, scheduled=-1))
+
+
+def _put_finished(job: Job, status: JobStatus, ops: list[Op]) -> None:
+    space = keys.DONE if status is JobStatus.done else keys.DEAD
+    at = job.finished_at or 0
+    ops.append((keys.finished(space, job.queue, at, job.id), encode_job(job)))
+    ops.append((keys.index(job.id), encode_location(status, job.queue, at)))
+
+
+def _record_attempt(
+    job: Job,
+    now: int,
+    outcome: AttemptOutcome,
+    error: str | None,
+    ops: list[Op],
+    attempt: int | None = None,
+) -> Job:
+    number = job.attempts if attempt is None else attempt
+    entry = encode_attempt(number, job.claimed_at, now, outcome, error)
+    ops.append((keys.history(job.id, job.history_length), entry))
+    return job._replace(history_length=job.history_length + 1)
+
+
+def _free_dedup_key(job: Job, ops: list[Op]) -> None:
+    if job.holds_dedup_key and job.dedup_key is not None:
+        ops.append((keys.dedup(job.queue, job.dedup_key), None))
+
+
+def _forget(job: Job, ops: list[Op]) -> None:
+    """Remove all that is kept about a job besides its own row."""
+    ops.append((keys.index(job.id), None))
+    ops.extend((keys.history(job.id, number), None) for number in range(job.history_length))
+
+
+def _negated(counts: Counters) -> Counters:
+    return Counters(*(-count for count in counts))

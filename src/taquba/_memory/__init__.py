@@ -1,0 +1,1 @@
+"""What the owner keeps in memory: ready windows, leases, waiters, locks."""

@@ -1,0 +1,124 @@
+"""Leases: who holds which job, until when. Process memory only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from enum import Enum, auto
+
+from taquba._model.records import Job
+
+
+class CancelToken:
+    """Tells a handler that its job was asked to cancel. Fires once and stays fired."""
+
+    __slots__ = ("_cancelled", "_event")
+
+    def __init__(self, cancelled: bool = False) -> None:
+        self._cancelled = cancelled
+        self._event: asyncio.Event | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """True once cancellation was requested."""
+        return self._cancelled
+
+    async def wait(self) -> None:
+        """Return once cancellation is requested."""
+        if not self._cancelled:
+            if self._event is None:
+                self._event = asyncio.Event()
+            await self._event.wait()
+
+    def _fire(self) -> None:
+        self._cancelled = True
+        if self._event is not None:
+            self._event.set()
+
+
+class LeaseState(Enum):
+    """Where a lease is between claim and settlement."""
+
+    claiming = auto()
+    """The claim is decided, its write not yet applied."""
+    held = auto()
+    settling = auto()
+    """A settlement or a take-back is decided, its write not yet applied."""
+    over = auto()
+    """Settled, taken back, or never written."""
+
+
+class Lease:
+    """One claim's hold on its job."""
+
+    __slots__ = ("_landed", "_token", "expires_at", "job", "state")
+
+    def __init__(self, job: Job, expires_at: int) -> None:
+        self.job = job
+        self.expires_at = expires_at
+        """Monotonic ms."""
+        self.state = LeaseState.claiming
+        self._token: CancelToken | None = None
+        self._landed: asyncio.Future[None] | None = None
+
+    @property
+    def token(self) -> CancelToken:
+        if self._token is None:
+            self._token = CancelToken(self.job.cancel_requested)
+        return self._token
+
+    def fire_token(self) -> None:
+        """The request to cancel is written: tell the handler."""
+        if self._token is not None:
+            self._token._fire()  # pyright: ignore[reportPrivateUsage] - the token is the read side of this lease
+
+    def landed(self) -> asyncio.Future[None]:
+        """Done when a claim or settlement that is in flight has landed."""
+        if self._landed is None:
+            self._landed = asyncio.get_running_loop().create_future()
+        return self._landed
+
+    def enter(self, state: LeaseState) -> None:
+        self.state = state
+        if self._landed is not None and state is not LeaseState.settling:
+            if not self._landed.done():
+                self._landed.set_result(None)
+            self._landed = None
+
+
+class LeaseRegistry:
+    """All leases of an open store, by job id."""
+
+    def __init__(self) -> None:
+        self._leases: dict[str, Lease] = {}
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._leases.values())
+
+    def get(self, job_id: str) -> Lease | None:
+        return self._leases.get(job_id)
+
+    def add(self, lease: Lease) -> None:
+        self._leases[lease.job.id] = lease
+
+    def holds(self, lease: Lease) -> bool:
+        return self._leases.get(lease.job.id) is lease
+
+    def drop(self, lease: Lease) -> None:
+        if self.holds(lease):
+            del self._leases[lease.job.id]
+        lease.enter(LeaseState.over)
+
+    def expired(self, now: int) -> list[Lease]:
+        return [
+            lease
+            for lease in self._leases.values()
+            if lease.expires_at <= now and lease.state is LeaseState.held
+        ]
+
+    def next_expiry(self) -> int | None:
+        """When the first lease runs out, in monotonic ms."""
+        return min((lease.expires_at for lease in self._leases.values()), default=None)

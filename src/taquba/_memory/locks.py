@@ -1,0 +1,121 @@
+"""Short locks for decisions that had to read the store first, and watches on moving jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Hashable, Iterable
+
+
+class KeyLocks:
+    """Exclusive locks by name. Free names cost nothing; waiters are served in order."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+
+    def any_held(self, names: Iterable[Hashable]) -> bool:
+        return bool(self._waiting) and any(name in self._waiting for name in names)
+
+    async def acquire(self, names: Collection[Hashable]) -> HeldLocks:
+        """Take all of `names`. Names are taken in one global order, so takers cannot deadlock."""
+        held = HeldLocks(self)
+        try:
+            for name in sorted(set(names), key=repr):
+                await self._acquire_one(name)
+                held.names.append(name)
+        except BaseException:
+            held.release()
+            raise
+        return held
+
+    async def _acquire_one(self, name: Hashable) -> None:
+        queue = self._waiting.get(name)
+        if queue is None:
+            self._waiting[name] = deque()
+            return
+        turn = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release_one(name)
+            raise
+
+    def _release_one(self, name: Hashable) -> None:
+        queue = self._waiting[name]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._waiting[name]
+
+
+class HeldLocks:
+    """Locks taken together; `release` gives them back, once."""
+
+    def __init__(self, locks: KeyLocks) -> None:
+        self._locks = locks
+        self.names: list[Hashable] = []
+
+    def release(self) -> None:
+        names, self.names = self.names, []
+        for name in names:
+            self._locks._release_one(name)  # pyright: ignore[reportPrivateUsage] - the two halves of one lock
+
+
+class Watch:
+    """Notices whether a job moved while its row was being read."""
+
+    __slots__ = ("moved",)
+
+    def __init__(self) -> None:
+        self.moved = False
+
+
+class Moves:
+    """Jobs that move outside the lease registry, and reads that must notice any move.
+
+    A decision that needs the store takes three steps: watch the job, read, and decide only if
+    nothing moved it meanwhile. Whatever decides on a job calls `touch` (or `begin`), so a read
+    that became stale is repeated instead of being acted on.
+    """
+
+    def __init__(self) -> None:
+        self._moving: dict[str, asyncio.Future[None]] = {}
+        self._watches: dict[str, list[Watch]] = {}
+
+    @property
+    def watched(self) -> bool:
+        """True while anybody watches; spares hot paths the calls of `touch`."""
+        return bool(self._watches)
+
+    def touch(self, job_id: str) -> None:
+        """Somebody decided on this job."""
+        for watch in self._watches.get(job_id, ()):
+            watch.moved = True
+
+    def begin(self, job_id: str) -> None:
+        """A move is decided; `end` it when its write was applied."""
+        self._moving[job_id] = asyncio.get_running_loop().create_future()
+        self.touch(job_id)
+
+    def end(self, job_id: str) -> None:
+        landed = self._moving.pop(job_id)
+        if not landed.done():
+            landed.set_result(None)
+
+    def in_flight(self, job_id: str) -> asyncio.Future[None] | None:
+        return self._moving.get(job_id)
+
+    def watch(self, job_id: str) -> Watch:
+        watch = Watch()
+        self._watches.setdefault(job_id, []).append(watch)
+        return watch
+
+    def unwatch(self, job_id: str, watch: Watch) -> None:
+        watches = self._watches[job_id]
+        watches.remove(watch)
+        if not watches:
+            del self._watches[job_id]

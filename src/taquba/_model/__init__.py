@@ -1,0 +1,1 @@
+"""Vocabulary: keys, codec, records, options, clock, errors. No I/O happens here."""

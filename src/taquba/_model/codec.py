@@ -1,0 +1,111 @@
+"""Values: MessagePack arrays. Each encoder has its decoder beside it."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgpack
+
+from taquba._model import keys
+from taquba._model.clock import from_ms
+from taquba._model.records import AttemptOutcome, Counters, Job, JobAttempt, JobStatus
+
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+def _unpack(value: bytes) -> list[object]:
+    fields: list[object] = msgpack.unpackb(value)
+    return fields
+
+
+def encode_job(job: Job) -> bytes:
+    return _pack(job[2:])
+
+
+def decode_job(queue: str, job_id: str, value: bytes) -> Job:
+    return Job(job_id, queue, *_unpack(value))  # type: ignore[arg-type]
+
+
+def decode_row(key: bytes, value: bytes) -> Job:
+    """The job of a row of any state space."""
+    queue, job_id = keys.owner_of(key)
+    return decode_job(queue, job_id, value)
+
+
+class Location(NamedTuple):
+    """What the index says of a job.
+
+    A live job is pending or claimed: the index does not tell which, so a claim need not rewrite
+    it. `position` is the priority of a live job, and the time in the key of any other.
+    """
+
+    status: JobStatus
+    queue: str
+    position: int
+
+    def key(self, job_id: str) -> bytes:
+        """Key of the record; of the pending row for a live job."""
+        match self.status:
+            case JobStatus.scheduled:
+                return keys.scheduled(self.position, self.queue, job_id)
+            case JobStatus.done:
+                return keys.finished(keys.DONE, self.queue, self.position, job_id)
+            case JobStatus.dead:
+                return keys.finished(keys.DEAD, self.queue, self.position, job_id)
+            case _:
+                return keys.pending(self.queue, self.position, job_id)
+
+
+_STATUS_CODES: Final = (JobStatus.pending, JobStatus.scheduled, JobStatus.done, JobStatus.dead)
+_CODES: Final = {status: code for code, status in enumerate(_STATUS_CODES)}
+
+
+def encode_location(status: JobStatus, queue: str, position: int) -> bytes:
+    return _pack((_CODES[status], queue, position))
+
+
+def decode_location(value: bytes) -> Location:
+    code, queue, position = msgpack.unpackb(value)
+    return Location(_STATUS_CODES[code], queue, position)
+
+
+def encode_counters(counters: Counters) -> bytes:
+    return _pack(counters)
+
+
+def decode_counters(value: bytes) -> Counters:
+    return Counters(*_unpack(value))  # type: ignore[arg-type]
+
+
+def encode_attempt(
+    attempt: int,
+    claimed_at: int | None,
+    recorded_at: int,
+    outcome: AttemptOutcome,
+    error: str | None,
+) -> bytes:
+    return _pack((attempt, claimed_at, recorded_at, outcome.value, error))
+
+
+def decode_attempt(value: bytes) -> JobAttempt:
+    attempt, claimed_at, recorded_at, outcome, error = msgpack.unpackb(value)
+    return JobAttempt(
+        attempt=attempt,
+        claimed_at=None if claimed_at is None else from_ms(claimed_at),
+        recorded_at=from_ms(recorded_at),
+        outcome=AttemptOutcome(outcome),
+        error=error,
+    )
+
+
+def encode_meta(created_at: int) -> bytes:
+    return _pack((keys.FORMAT_VERSION, created_at))
+
+
+def decode_format_version(value: bytes) -> int:
+    """The layout a store was stamped with; -1 when the stamp cannot be read."""
+    try:
+        version = msgpack.unpackb(value)[0]
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+        return -1
+    return version if isinstance(version, int) else -1

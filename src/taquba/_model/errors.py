@@ -1,0 +1,155 @@
+"""Every error taquba raises. One root, `TaqubaError`; each says what to do about it."""
+
+from __future__ import annotations
+
+
+class TaqubaError(Exception):
+    """Root of all taquba errors.
+
+    Attributes:
+        permanent: True when retrying the same call cannot help.
+    """
+
+    permanent: bool = True
+
+
+class InvalidArgument(TaqubaError, ValueError):
+    """A value cannot be used; nothing was written. The message names the value and the remedy."""
+
+
+class InvalidArgumentType(TaqubaError, TypeError):
+    """A value has the wrong type; nothing was written."""
+
+
+class InvalidQueueName(InvalidArgument):
+    """A queue name is empty, longer than 255 UTF-8 bytes, or holds control characters."""
+
+
+class InvalidJobId(InvalidArgument):
+    """A job id is not 1 to 128 characters of ``[A-Za-z0-9_-]``."""
+
+
+class KvValueTooLarge(InvalidArgument):
+    """A key-value entry is larger than `taquba.MAX_KV_VALUE_SIZE` bytes."""
+
+
+class DuplicateJobId(TaqubaError):
+    """A job with the supplied id exists already, in any state; nothing was written."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"a job with id {self.job_id!r} exists already; choose another id"
+
+
+class JobNotFound(TaqubaError):
+    """No job with this id exists (it was never enqueued, or it finished and was removed)."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"no job with id {self.job_id!r}: it never existed, or it finished and was removed"
+
+
+class InvalidState(TaqubaError):
+    """The job exists, but not in a state that allows the operation."""
+
+    def __init__(self, job_id: str, state: str, needed: str) -> None:
+        super().__init__(job_id, state, needed)
+        self.job_id = job_id
+        self.state = state
+        self.needed = needed
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r} is {self.state}; this needs a job that is {self.needed}"
+
+
+class ClaimLost(TaqubaError):
+    """The claim no longer holds its job: it was settled, or its lease expired and was taken back.
+
+    Nothing of the call was applied. Stop working on the job: somebody else may have it now.
+    """
+
+    def __init__(self, job_id: str, why: str) -> None:
+        super().__init__(job_id, why)
+        self.job_id = job_id
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the claim on job {self.job_id!r} is lost: {self.why}"
+
+
+class CancelRequested(TaqubaError):
+    """The job was asked to cancel, so its lease is not extended for the caller.
+
+    The claim is still valid: settle it with `ack`, `nack` or `dead_letter`.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r} was asked to cancel; stop and settle it"
+
+
+class QueueClosed(TaqubaError):
+    """The queue was closed; open it again to go on."""
+
+    def __str__(self) -> str:
+        return "this queue is closed; open it again with Queue.open()"
+
+
+class ForkedError(TaqubaError, RuntimeError):
+    """A forked child touched a queue that its parent opened."""
+
+    def __str__(self) -> str:
+        return (
+            "this queue was opened before the process forked, and the storage engine's threads "
+            "did not come along; open a queue in the child, or use multiprocessing's 'spawn'"
+        )
+
+
+class WrongEventLoop(TaqubaError, RuntimeError):
+    """A queue was used from a thread or event loop other than the one that opened it."""
+
+    def __str__(self) -> str:
+        return (
+            "a queue belongs to the event loop that opened it; from another thread use "
+            "asyncio.run_coroutine_threadsafe() or anyio.from_thread.run() to reach that loop"
+        )
+
+
+class StoreError(TaqubaError):
+    """The object store or the storage engine failed.
+
+    Transient unless `permanent` is set: the outcome of the call is unknown, and the same call may
+    succeed later. A write whose outcome is unknown is applied whole or not at all.
+    """
+
+    permanent = False
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class StoreFenced(TaqubaError):
+    """Another owner opened this store; this one can write nothing more.
+
+    Nothing this queue had not acknowledged before is guaranteed. Close it.
+    """
+
+    def __str__(self) -> str:
+        return (
+            "another process has opened this store for writing, which fenced this queue; "
+            "close it, and make sure that one owner at a time opens a store"
+        )
+
+
+class IncompatibleStore(TaqubaError):
+    """The store was written in another layout; this version of taquba will not touch it."""

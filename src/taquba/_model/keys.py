@@ -1,0 +1,133 @@
+"""Keys: ``[space tag][format version][fields]``, fields in an order-preserving binary form.
+
+Unsigned integers are big-endian, queue names are length-prefixed, ids come last, so the byte
+order of the keys of a space is the order in which the queue wants to read them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from struct import Struct
+from typing import Final
+
+FORMAT_VERSION: Final = 1
+"""Layout of keys and values. A store stamped with another one is refused."""
+
+Op = tuple[bytes, bytes | None]
+"""A row to put, or to delete where the value is None."""
+
+_VERSION: Final = bytes([FORMAT_VERSION])
+_U32: Final = Struct(">I")
+_U64: Final = Struct(">Q")
+
+PENDING: Final = b"\x01" + _VERSION
+SCHEDULED: Final = b"\x02" + _VERSION
+CLAIMED: Final = b"\x03" + _VERSION
+DONE: Final = b"\x04" + _VERSION
+DEAD: Final = b"\x05" + _VERSION
+INDEX: Final = b"\x06" + _VERSION
+DEDUP: Final = b"\x07" + _VERSION
+HISTORY: Final = b"\x08" + _VERSION
+STATS: Final = b"\x09" + _VERSION
+CURSOR: Final = b"\x0a" + _VERSION
+USER: Final = b"\x0b" + _VERSION
+HEARTBEAT: Final = b"\x0d" + _VERSION
+META: Final = b"\x0c"
+"""The meta key carries no version: it is what tells the version of everything else."""
+
+_pack_u32 = _U32.pack
+_pack_u64 = _U64.pack
+
+
+@lru_cache(maxsize=4096)
+def queue_prefix(space: bytes, queue: str) -> bytes:
+    """Prefix of all keys of `queue` in a space whose first field is the queue."""
+    name = queue.encode()
+    return space + bytes([len(name)]) + name
+
+
+@lru_cache(maxsize=4096)
+def _length_prefixed(queue: str) -> bytes:
+    return queue_prefix(b"", queue)
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """Return the smallest key above every key that starts with `prefix`.
+
+    None when there is no such key, that is when `prefix` is empty or all 0xff.
+    """
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+
+
+def pending(queue: str, priority: int, job_id: str) -> bytes:
+    return queue_prefix(PENDING, queue) + _pack_u32(priority) + job_id.encode()
+
+
+def scheduled(run_at: int, queue: str, job_id: str) -> bytes:
+    return SCHEDULED + _pack_u64(run_at) + _length_prefixed(queue) + job_id.encode()
+
+
+def scheduled_run_at(key: bytes) -> int:
+    """The time, in ms, that a key of the scheduled space waits for."""
+    (run_at,) = _U64.unpack_from(key, len(SCHEDULED))
+    return int(run_at)
+
+
+def claimed(queue: str, job_id: str) -> bytes:
+    return queue_prefix(CLAIMED, queue) + job_id.encode()
+
+
+def finished(space: bytes, queue: str, at: int, job_id: str) -> bytes:
+    """Key of a done or dead job, by the time in ms at which it ended."""
+    return queue_prefix(space, queue) + _pack_u64(at) + job_id.encode()
+
+
+def index(job_id: str) -> bytes:
+    return INDEX + job_id.encode()
+
+
+def dedup(queue: str, key: str) -> bytes:
+    return queue_prefix(DEDUP, queue) + key.encode()
+
+
+def history(job_id: str, sequence: int) -> bytes:
+    return history_prefix(job_id) + _pack_u32(sequence)
+
+
+def history_prefix(job_id: str) -> bytes:
+    name = job_id.encode()
+    return HISTORY + bytes([len(name)]) + name
+
+
+def stats(queue: str) -> bytes:
+    return STATS + queue.encode()
+
+
+def stats_queue(key: bytes) -> str:
+    return key[len(STATS) :].decode()
+
+
+def cursor(queue: str) -> bytes:
+    return CURSOR + queue.encode()
+
+
+def cursor_queue(key: bytes) -> str:
+    return key[len(CURSOR) :].decode()
+
+
+def user(key: bytes) -> bytes:
+    return USER + key
+
+
+def owner_of(key: bytes) -> tuple[str, str]:
+    """The (queue, job id) named by a key of the pending, scheduled, claimed, done or dead space."""
+    space = key[:2]
+    start = 2 + _U64.size if space == SCHEDULED else 2
+    name_end = start + 1 + key[start]
+    id_start = name_end
+    if space == PENDING:
+        id_start += _U32.size
+    elif space in (DONE, DEAD):
+        id_start += _U64.size
+    return key[start + 1 : name_end].decode(), key[id_start:].decode()

@@ -1,0 +1,178 @@
+"""Option objects: frozen, validated once when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from taquba._model import validate
+from taquba._model.errors import InvalidArgument, InvalidArgumentType
+from taquba._model.validate import Duration, KvKey
+
+PRIORITY_HIGH: Final = 100
+PRIORITY_NORMAL: Final = 1000
+PRIORITY_LOW: Final = 10_000
+"""Priorities are unsigned 32-bit numbers; the lower number is claimed first."""
+
+_MAX_ATTEMPTS: Final = 2**31 - 1
+_DAY: Final = 24 * 3600
+
+
+class Policy(NamedTuple):
+    """A `QueueConfig` in the units the transitions use: whole milliseconds."""
+
+    max_attempts: int
+    lease_ms: int
+    priority: int
+    backoff_base_ms: int
+    backoff_max_ms: int
+    retry_jitter: float
+    keep_done_ms: int | None
+    dead_retention_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueConfig:
+    """Settings of a queue. Durations are seconds or `timedelta`.
+
+    Attributes:
+        max_attempts: Attempts before a job is dead-lettered, at least 1.
+        lease_duration: How long a claim holds its job without being renewed.
+        default_priority: Priority of jobs enqueued without one.
+        retry_backoff_base: Wait before the second attempt; it doubles with each further one.
+            0 retries at once.
+        retry_backoff_max: Upper bound of that wait.
+        retry_jitter: Fraction of the wait, 0 to 1, added at random to spread retries.
+        keep_done_jobs: How long finished jobs stay readable; None removes them when they finish.
+        dead_retention: How long dead letters are kept; None keeps them until somebody acts.
+    """
+
+    max_attempts: int = 3
+    lease_duration: Duration = 30
+    default_priority: int = PRIORITY_NORMAL
+    retry_backoff_base: Duration = 1
+    retry_backoff_max: Duration = 300
+    retry_jitter: float = 0.1
+    keep_done_jobs: Duration | None = None
+    dead_retention: Duration | None = 7 * _DAY
+
+    def __post_init__(self) -> None:
+        self.policy()
+        if self.policy().backoff_max_ms < self.policy().backoff_base_ms:
+            raise InvalidArgument(
+                f"retry_backoff_max ({self.retry_backoff_max!r}) must not be shorter than "
+                f"retry_backoff_base ({self.retry_backoff_base!r})"
+            )
+
+    def policy(self) -> Policy:
+        """These settings in milliseconds, validated."""
+        jitter = self.retry_jitter
+        if isinstance(jitter, bool) or not isinstance(jitter, (int, float)):
+            raise InvalidArgumentType(f"retry_jitter must be a number, not {jitter!r}")
+        if not 0 <= jitter <= 1:
+            raise InvalidArgument(f"retry_jitter must be between 0 and 1; got {jitter!r}")
+        return Policy(
+            validate.integer(self.max_attempts, "max_attempts", 1, _MAX_ATTEMPTS),
+            validate.duration_ms(self.lease_duration, "lease_duration", minimum=1),
+            validate.integer(self.default_priority, "default_priority", 0, validate.MAX_PRIORITY),
+            validate.duration_ms(self.retry_backoff_base, "retry_backoff_base"),
+            validate.duration_ms(self.retry_backoff_max, "retry_backoff_max"),
+            jitter,
+            validate.optional_duration_ms(self.keep_done_jobs, "keep_done_jobs"),
+            validate.optional_duration_ms(self.dead_retention, "dead_retention"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueRequest:
+    """One job to enqueue, for `Queue.enqueue_batch` and `SettlementEffects`.
+
+    Attributes:
+        queue: Queue name, 1 to 255 UTF-8 bytes.
+        payload: The job's content, opaque to taquba.
+        run_at: Earliest start, timezone-aware; a past one starts at once. Not with `delay`.
+        delay: Earliest start, from now, in seconds or as `timedelta`.
+        priority: Unsigned 32-bit; lower first. Default: the queue's.
+        max_attempts: Default: the queue's.
+        dedup_key: While a pending or scheduled job of the queue holds this key, enqueueing
+            returns that job and writes nothing.
+        headers: Small string pairs that travel with the job.
+        job_id: Own id, 1 to 128 characters of ``[A-Za-z0-9_-]``; must be new.
+        kv_writes: Caller-owned entries written in the same commit, if the job is new.
+    """
+
+    queue: str
+    payload: bytes
+    run_at: datetime | None = field(default=None, kw_only=True)
+    delay: Duration | None = field(default=None, kw_only=True)
+    priority: int | None = field(default=None, kw_only=True)
+    max_attempts: int | None = field(default=None, kw_only=True)
+    dedup_key: str | None = field(default=None, kw_only=True)
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
+    job_id: str | None = field(default=None, kw_only=True)
+    kv_writes: Mapping[KvKey, bytes] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        validate.queue_name(self.queue)
+        if type(self.payload) is not bytes:
+            object.__setattr__(self, "payload", validate.payload(self.payload))
+        if self.run_at is not None:
+            validate.moment_ms(self.run_at, "run_at")
+            if self.delay is not None:
+                raise InvalidArgument("give run_at or delay, not both")
+        if self.delay is not None:
+            validate.duration_ms(self.delay, "delay")
+        if self.priority is not None:
+            validate.integer(self.priority, "priority", 0, validate.MAX_PRIORITY)
+        if self.max_attempts is not None:
+            validate.integer(self.max_attempts, "max_attempts", 1, _MAX_ATTEMPTS)
+        if self.dedup_key is not None:
+            validate.dedup_key(self.dedup_key)
+        if self.headers is not None:
+            object.__setattr__(self, "headers", validate.headers(self.headers))
+        if self.job_id is not None:
+            validate.job_id(self.job_id)
+        if self.kv_writes is not None:
+            object.__setattr__(self, "kv_writes", validate.kv_writes(self.kv_writes))
+
+    def run_at_ms(self, now_ms: int) -> int | None:
+        """The start time in ms since the epoch, or None when the job may start at once."""
+        if self.run_at is not None:
+            run_at = validate.moment_ms(self.run_at, "run_at")
+        elif self.delay is not None:
+            run_at = now_ms + validate.duration_ms(self.delay, "delay")
+        else:
+            return None
+        return run_at if run_at > now_ms else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlementEffects:
+    """What lands in the same commit as a settlement.
+
+    Attributes:
+        enqueues: Follow-up jobs. One whose dedup key is held already is skipped, alone.
+        kv_writes: Caller-owned entries to write.
+        kv_deletes: Caller-owned entries to delete.
+    """
+
+    enqueues: Sequence[EnqueueRequest] = ()
+    kv_writes: Mapping[KvKey, bytes] = field(default_factory=dict[KvKey, bytes])
+    kv_deletes: Sequence[KvKey] = ()
+
+    def __post_init__(self) -> None:
+        enqueues = tuple(self.enqueues)
+        for request in enqueues:
+            if not isinstance(request, EnqueueRequest):
+                raise InvalidArgumentType(f"enqueues takes EnqueueRequest, not {request!r}")
+        if isinstance(self.kv_deletes, (str, bytes)):
+            raise InvalidArgumentType(
+                f"kv_deletes takes a list of keys, not the single key {self.kv_deletes!r}"
+            )
+        object.__setattr__(self, "enqueues", enqueues)
+        object.__setattr__(self, "kv_writes", validate.kv_writes(self.kv_writes))
+        object.__setattr__(
+            self, "kv_deletes", tuple(validate.kv_key(key) for key in self.kv_deletes)
+        )

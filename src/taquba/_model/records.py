@@ -1,0 +1,365 @@
+"""Records: the job as the store holds it, and the read-only views that callers see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Generic, NamedTuple, TypeVar
+
+from taquba._model.clock import from_ms
+
+
+class JobStatus(StrEnum):
+    """Where a job is."""
+
+    pending = "pending"
+    scheduled = "scheduled"
+    claimed = "claimed"
+    done = "done"
+    dead = "dead"
+
+
+class Job(NamedTuple):
+    """A job's record. Times are ms since the Unix epoch.
+
+    The store keeps all but `id` and `queue`, which are in its key, as one MessagePack array in
+    this order; new fields are appended, with a default for records written before them.
+    """
+
+    id: str
+    queue: str
+    payload: bytes
+    headers: dict[str, str] | None
+    priority: int
+    enqueued_at: int
+    max_attempts: int
+    attempts: int = 0
+    run_at: int | None = None
+    dedup_key: str | None = None
+    holds_dedup_key: bool = False
+    """True from enqueue to the first claim; a retried job no longer blocks its key."""
+    claimed_at: int | None = None
+    finished_at: int | None = None
+    last_error: str | None = None
+    cancel_requested: bool = False
+    woken_at: int | None = None
+    wake_payload: bytes | None = None
+    history_length: int = 0
+    """Entries in the history space, so that they are removed without a scan."""
+
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else from_ms(ms)
+
+
+class JobView:
+    """The attributes of a job, read-only. Times are aware UTC datetimes."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._job.id
+
+    @property
+    def queue(self) -> str:
+        """Name of the job's queue."""
+        return self._job.queue
+
+    @property
+    def payload(self) -> bytes:
+        """The content given to `enqueue`."""
+        return self._job.payload
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers given to `enqueue`, read-only."""
+        headers = self._job.headers
+        return MappingProxyType(headers) if headers else _NO_HEADERS
+
+    @property
+    def priority(self) -> int:
+        """Lower is claimed first."""
+        return self._job.priority
+
+    @property
+    def attempts(self) -> int:
+        """Attempts started, including the running one."""
+        return self._job.attempts
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts after which a failing job is dead-lettered."""
+        return self._job.max_attempts
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When the job was enqueued."""
+        return from_ms(self._job.enqueued_at)
+
+    @property
+    def run_at(self) -> datetime | None:
+        """When a delayed or retried job may start; None when it never had to wait."""
+        return _moment(self._job.run_at)
+
+    @property
+    def claimed_at(self) -> datetime | None:
+        """When the newest attempt started."""
+        return _moment(self._job.claimed_at)
+
+    @property
+    def dedup_key(self) -> str | None:
+        """The dedup key given to `enqueue`."""
+        return self._job.dedup_key
+
+    @property
+    def last_error(self) -> str | None:
+        """Error of the newest failed attempt, or the reason of the dead letter."""
+        return self._job.last_error
+
+    @property
+    def cancel_requested(self) -> bool:
+        """True once the job was asked to cancel while it was claimed."""
+        return self._job.cancel_requested
+
+    @property
+    def woken_at(self) -> datetime | None:
+        """When `wake_scheduled` woke the job."""
+        return _moment(self._job.woken_at)
+
+    @property
+    def wake_payload(self) -> bytes | None:
+        """What `wake_scheduled` passed along."""
+        return self._job.wake_payload
+
+
+class JobRecord(JobView):
+    """A job as it was when it was read. It cannot be settled; only a `Claim` can."""
+
+    __slots__ = ("_status",)
+
+    def __init__(self, job: Job, status: JobStatus) -> None:
+        super().__init__(job)
+        self._status = status
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job was when it was read."""
+        return self._status
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When the job was acknowledged, if it is done."""
+        return _moment(self._job.finished_at) if self._status is JobStatus.done else None
+
+    @property
+    def failed_at(self) -> datetime | None:
+        """When the job was dead-lettered, if it is dead."""
+        return _moment(self._job.finished_at) if self._status is JobStatus.dead else None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, JobRecord):
+            return NotImplemented
+        return self._job == other._job and self._status is other._status
+
+    def __hash__(self) -> int:
+        return hash((self._job.id, self._status))
+
+    def __repr__(self) -> str:
+        return (
+            f"JobRecord(id={self.id!r}, queue={self.queue!r}, status={self._status.value!r}, "
+            f"attempts={self.attempts}/{self.max_attempts}, payload={len(self.payload)} bytes)"
+        )
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt at a job ended."""
+
+    completed = "completed"
+    retried = "retried"
+    dead_lettered = "dead_lettered"
+    lease_expired = "lease_expired"
+    interrupted = "interrupted"
+    """The worker drained or its process ended; the job went back."""
+    requeued = "requeued"
+    """Not an attempt's end: somebody requeued the dead job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobAttempt:
+    """One entry of a job's history.
+
+    Attributes:
+        attempt: Number of the attempt, from 1.
+        claimed_at: When it started.
+        recorded_at: When it ended.
+        outcome: How it ended.
+        error: What went wrong, if something did.
+    """
+
+    attempt: int
+    claimed_at: datetime | None
+    recorded_at: datetime
+    outcome: AttemptOutcome
+    error: str | None
+
+
+class Counters(NamedTuple):
+    """Rows of a queue per state, or changes of them; `done` counts every job ever completed."""
+
+    pending: int = 0
+    scheduled: int = 0
+    claimed: int = 0
+    done: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """Counters of a queue, exact as of its newest commit.
+
+    Attributes:
+        pending: Jobs ready to be claimed.
+        scheduled: Jobs waiting for their time or for a retry.
+        claimed: Jobs that a worker holds.
+        done: Jobs completed over the queue's whole life.
+        dead: Dead letters that are kept.
+    """
+
+    pending: int
+    scheduled: int
+    claimed: int
+    done: int
+    dead: int
+
+
+class EnqueueResult(NamedTuple):
+    """What `enqueue` did.
+
+    Attributes:
+        id: The job's id; the holder's id where the dedup key was held.
+        new: False where the dedup key was held and nothing was written.
+    """
+
+    id: str
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NackOutcome:
+    """What `nack` did with the job.
+
+    Attributes:
+        retried: True when the job will be tried again; its effects were discarded.
+        enqueued: Results of the effects' enqueues, when the job was dead-lettered.
+    """
+
+    retried: bool
+    enqueued: list[EnqueueResult]
+
+    @property
+    def dead_lettered(self) -> bool:
+        """True when the attempts were used up."""
+        return not self.retried
+
+
+class CancelOutcome(StrEnum):
+    """What `cancel` did."""
+
+    removed = "removed"
+    """The job was pending or scheduled and is gone."""
+    requested = "requested"
+    """The job is claimed; its handler's cancel token fired."""
+    not_found = "not_found"
+
+
+class WakeOutcome(StrEnum):
+    """What `wake_scheduled` did."""
+
+    woken = "woken"
+    not_scheduled = "not_scheduled"
+    not_found = "not_found"
+
+
+class WaitStatus(StrEnum):
+    """How `wait_for_completion` ended."""
+
+    completed = "completed"
+    timed_out = "timed_out"
+    not_found = "not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOutcome:
+    """How `wait_for_completion` ended.
+
+    Attributes:
+        status: `completed` when the job was acknowledged or dead-lettered; `not_found` when it
+            did not exist, or was cancelled while waiting.
+        job: The record of the finished job where the queue keeps one (dead letters, and done jobs
+            where `keep_done_jobs` is set).
+    """
+
+    status: WaitStatus
+    job: JobRecord | None = None
+
+    @property
+    def completed(self) -> bool:
+        """The job was acknowledged or dead-lettered."""
+        return self.status is WaitStatus.completed
+
+    @property
+    def timed_out(self) -> bool:
+        """The job was still unfinished when time ran out."""
+        return self.status is WaitStatus.timed_out
+
+    @property
+    def not_found(self) -> bool:
+        """There was no such job, or it was cancelled."""
+        return self.status is WaitStatus.not_found
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A page of jobs.
+
+    Attributes:
+        jobs: In the order of their state: claim order, due time, or time of ending.
+        next_cursor: Pass it on to read the next page; None on the last one.
+    """
+
+    jobs: list[JobRecord]
+    next_cursor: str | None
+
+
+K = TypeVar("K", str, bytes)
+
+
+class KvEntry(NamedTuple, Generic[K]):
+    """A caller-owned entry."""
+
+    key: K
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KvPage(Generic[K]):
+    """A page of caller-owned entries in key order.
+
+    Attributes:
+        entries: Keys are of the type of the prefix that was asked for.
+        next_cursor: Pass it on to read the next page; None on the last one.
+    """
+
+    entries: list[KvEntry[K]]
+    next_cursor: str | None

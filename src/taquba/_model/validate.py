@@ -1,0 +1,181 @@
+"""Checks of what callers pass in. Each raises an error that names the value and the remedy."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from taquba._model.clock import to_ms
+from taquba._model.errors import (
+    InvalidArgument,
+    InvalidArgumentType,
+    InvalidJobId,
+    InvalidQueueName,
+    KvValueTooLarge,
+)
+
+Duration = float | int | timedelta
+"""Seconds as a number, or a `timedelta`."""
+
+KvKey = str | bytes
+"""A caller-owned key; a `str` stands for its UTF-8 bytes."""
+
+MAX_KV_VALUE_SIZE: Final = 256 * 1024
+"""Largest caller-owned value, in bytes."""
+
+MAX_KV_KEY_SIZE: Final = 4096
+"""Longest caller-owned key, in bytes."""
+
+MAX_PRIORITY: Final = 2**32 - 1
+MAX_QUEUE_NAME_BYTES: Final = 255
+MAX_DEDUP_KEY_BYTES: Final = 1024
+MAX_DURATION_MS: Final = 100 * 365 * 24 * 3600 * 1000
+"""A hundred years: longer durations are taken for mistakes (milliseconds for seconds, say)."""
+
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def duration_ms(value: Duration, name: str, *, minimum: int = 0) -> int:
+    """A duration in whole milliseconds, rounded up so that a positive one never becomes zero."""
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidArgumentType(
+            f"{name} must be seconds (int or float) or a timedelta, not {value!r}"
+        )
+    else:
+        seconds = value
+    if not math.isfinite(seconds) or seconds < 0 or seconds * 1000 > MAX_DURATION_MS:
+        raise InvalidArgument(
+            f"{name} must be between 0 and a hundred years, in seconds; got {value!r}"
+        )
+    ms = math.ceil(round(seconds * 1000, 6))
+    if ms < minimum:
+        raise InvalidArgument(f"{name} must be at least {minimum / 1000:g} s; got {value!r}")
+    return ms
+
+
+def optional_duration_ms(value: Duration | None, name: str, *, minimum: int = 0) -> int | None:
+    return None if value is None else duration_ms(value, name, minimum=minimum)
+
+
+def moment_ms(value: datetime, name: str) -> int:
+    if not isinstance(value, datetime):
+        raise InvalidArgumentType(f"{name} must be a timezone-aware datetime, not {value!r}")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidArgument(
+            f"{name} must be timezone-aware; {value!r} is naive: "
+            "add a zone, for example datetime.now(UTC)"
+        )
+    ms = to_ms(value)
+    if ms < 0:
+        raise InvalidArgument(f"{name} lies before 1970: {value!r}")
+    return ms
+
+
+def integer(value: int, name: str, minimum: int, maximum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgumentType(f"{name} must be an int, not {value!r}")
+    if not minimum <= value <= maximum:
+        raise InvalidArgument(f"{name} must be between {minimum} and {maximum}; got {value}")
+    return value
+
+
+def text(value: str, name: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgumentType(f"{name} must be a str, not {value!r}")
+    return value
+
+
+_known_queue_names: set[str] = set()
+_KNOWN_QUEUE_NAMES_LIMIT: Final = 10_000
+
+
+def queue_name(value: str) -> str:
+    if value in _known_queue_names:
+        return value
+    text(value, "a queue name")
+    if not value or len(value.encode()) > MAX_QUEUE_NAME_BYTES:
+        raise InvalidQueueName(
+            f"a queue name has 1 to {MAX_QUEUE_NAME_BYTES} UTF-8 bytes; got {value!r}"
+        )
+    if _CONTROL.search(value):
+        raise InvalidQueueName(f"a queue name has no control characters; got {value!r}")
+    if len(_known_queue_names) < _KNOWN_QUEUE_NAMES_LIMIT:
+        _known_queue_names.add(value)
+    return value
+
+
+def job_id(value: str) -> str:
+    if not isinstance(value, str) or not _JOB_ID.fullmatch(value):
+        raise InvalidJobId(f"a job id is 1 to 128 characters of [A-Za-z0-9_-]; got {value!r}")
+    return value
+
+
+def dedup_key(value: str) -> str:
+    text(value, "dedup_key")
+    if not 1 <= len(value.encode()) <= MAX_DEDUP_KEY_BYTES:
+        raise InvalidArgument(
+            f"dedup_key has 1 to {MAX_DEDUP_KEY_BYTES} UTF-8 bytes; got {len(value.encode())}"
+        )
+    return value
+
+
+def payload(value: bytes) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise InvalidArgumentType(
+        f"payload must be bytes, not {type(value).__name__}: "
+        "encode it first, for example json.dumps(value).encode()"
+    )
+
+
+def headers(value: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentType(f"headers must map str to str, not {value!r}")
+    for name, content in value.items():
+        if not isinstance(name, str) or not isinstance(content, str):
+            raise InvalidArgumentType(f"headers must map str to str; got {name!r}: {content!r}")
+    return dict(value)
+
+
+def kv_key(value: KvKey) -> bytes:
+    if isinstance(value, str):
+        value = value.encode()
+    elif not isinstance(value, bytes):
+        raise InvalidArgumentType(f"a key must be str or bytes, not {value!r}")
+    if not 1 <= len(value) <= MAX_KV_KEY_SIZE:
+        raise InvalidArgument(f"a key has 1 to {MAX_KV_KEY_SIZE} bytes; got {len(value)}")
+    return value
+
+
+def kv_value(key: KvKey, value: bytes) -> bytes:
+    if not isinstance(value, bytes):
+        raise InvalidArgumentType(
+            f"the value of {key!r} must be bytes, not {type(value).__name__}: encode it first"
+        )
+    if len(value) > MAX_KV_VALUE_SIZE:
+        raise KvValueTooLarge(
+            f"the value of {key!r} has {len(value)} bytes; at most {MAX_KV_VALUE_SIZE} fit: "
+            "store it as an object and keep its name here"
+        )
+    return value
+
+
+def kv_writes(value: Mapping[KvKey, bytes]) -> dict[bytes, bytes]:
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentType(f"kv_writes must map keys to bytes, not {value!r}")
+    return {kv_key(key): kv_value(key, content) for key, content in value.items()}
+
+
+def instance(value: object, expected: type, name: str) -> None:
+    if not isinstance(value, expected):
+        raise InvalidArgumentType(
+            f"{name} must be a {expected.__name__}, not {type(value).__name__}"
+        )

@@ -1,0 +1,1 @@
+"""The facade `Queue` and the operations behind it."""

@@ -1,0 +1,247 @@
+"""Claims: taking jobs from the front of a queue and holding them under a lease."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Final
+
+from taquba._core import transitions
+from taquba._memory.leases import CancelToken, Lease, LeaseState
+from taquba._memory.window import Window
+from taquba._model import keys
+from taquba._model.clock import wait_until_done
+from taquba._model.codec import decode_row
+from taquba._model.errors import CancelRequested, ClaimLost, InvalidArgument, InvalidArgumentType
+from taquba._model.records import Job, JobRecord, JobStatus, JobView
+from taquba._queue.core import Core, QueueState
+from taquba._store.transaction import Transaction
+
+_REFILL_ROWS: Final = 2048
+_REFILL_BYTES: Final = 8 * 1024 * 1024
+_REFILL_BATCH: Final = 128
+
+
+class Claim(JobView):
+    """A job that the caller holds under a lease. Only a claim can be settled."""
+
+    __slots__ = ("_core", "_lease")
+
+    def __init__(self, core: Core, lease: Lease) -> None:
+        super().__init__(lease.job)
+        self._core = core
+        self._lease = lease
+
+    @property
+    def job(self) -> JobRecord:
+        """The job as it was claimed."""
+        return JobRecord(self._job, JobStatus.claimed)
+
+    @property
+    def cancel_token(self) -> CancelToken:
+        """Fires when the job is asked to cancel; fired already if it was asked before."""
+        return self._lease.token
+
+    def __repr__(self) -> str:
+        return (
+            f"Claim(id={self.id!r}, queue={self.queue!r}, "
+            f"attempts={self.attempts}/{self.max_attempts})"
+        )
+
+
+async def claim_batch(
+    core: Core, state: QueueState, limit: int, lease_ms: int, wait_ms: int | None
+) -> list[Claim]:
+    """Claim up to `limit` jobs, waiting up to `wait_ms` for the first."""
+    deadline = core.clock.monotonic_ms() + (wait_ms or 0)
+    while True:
+        claims = await _claim_ready(core, state, limit, lease_ms)
+        if claims or not wait_ms:
+            return claims
+        ready = state.waiters.join()
+        woken = False
+        try:
+            woken = await wait_until_done(ready, core.clock, deadline - core.clock.monotonic_ms())
+        finally:
+            state.waiters.leave(ready, pass_on=not woken)
+        if not woken:
+            return []
+        core.check()
+
+
+async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
+    window = state.window
+    while not window:
+        if window.complete:
+            return []
+        prefix = keys.queue_prefix(keys.PENDING, state.name)
+        await refill(core, window, prefix)
+        core.check()
+    now = core.clock.time_ms()
+    expires_at = core.clock.monotonic_ms() + lease_ms
+    transaction = Transaction()
+    taken: list[tuple[bytes, Job, Lease]] = []
+    while window and len(taken) < limit:
+        key, job = window.pop_front()
+        change = transitions.claim(job, now)
+        transaction.add(change)
+        lease = Lease(change.job, expires_at)
+        core.add_lease(lease)
+        taken.append((key, job, lease))
+    if core.moves.watched:
+        for _, job, _ in taken:
+            core.moves.touch(job.id)
+
+    def applied() -> None:
+        for key, _, lease in taken:
+            window.forget(key)
+            lease.enter(LeaseState.held)
+
+    def failed() -> None:
+        for key, job, lease in taken:
+            core.leases.drop(lease)
+            window.forget(key)
+            window.insert(key, job)
+
+    transaction.on_applied.append(applied)
+    transaction.on_failed.append(failed)
+    if window or not window.complete:
+        state.waiters.wake()
+    leases = [lease for _, _, lease in taken]
+    try:
+        await core.committer.submit(transaction, durable=False)
+    except BaseException:
+        _give_back_unclaimed(core, transaction, leases)
+        raise
+    return [Claim(core, lease) for lease in leases]
+
+
+def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Lease]) -> None:
+    """The caller is gone, or was told of an unknown outcome: nobody will settle these."""
+
+    def give_back() -> None:
+        release(core, leases, "the claim was abandoned by its caller")
+
+    if leases[0].state is LeaseState.held:
+        give_back()
+    elif leases[0].state is LeaseState.claiming:
+        transaction.on_applied.append(give_back)
+
+
+def release(core: Core, leases: list[Lease], why: str) -> asyncio.Future[None] | None:
+    """Put held jobs back without spending their attempt; returns when that is durable."""
+    now = core.clock.time_ms()
+    transaction = Transaction()
+    for lease in leases:
+        if lease.state is LeaseState.held:
+            end_lease(core, transaction, lease, transitions.interrupt(lease.job, now, why))
+    if not transaction.ops:
+        return None
+    return core.committer.submit(transaction, durable=True)
+
+
+def end_lease(
+    core: Core, transaction: Transaction, lease: Lease, change: transitions.Change
+) -> None:
+    """Decide the end of a held lease: `change` lands with `transaction`, or the lease goes on."""
+    transaction.add(change)
+    lease.state = LeaseState.settling
+    if core.moves.watched:
+        core.moves.touch(lease.job.id)
+
+    def applied() -> None:
+        core.leases.drop(lease)
+        core.landed((change,))
+
+    transaction.on_applied.append(applied)
+    transaction.on_failed.append(lambda: lease.enter(LeaseState.held))
+
+
+async def refill(core: Core, window: Window, prefix: bytes) -> None:
+    """Read the next stretch of a space into its window; callers share one scan."""
+    scan = core.refills.get(window)
+    if scan is None:
+        scan = core.refills[window] = asyncio.ensure_future(_scan_into(core, window, prefix))
+        scan.add_done_callback(lambda _: core.refills.pop(window, None))
+    await asyncio.shield(scan)
+
+
+async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
+    after = window.begin_refill()
+    start = after or prefix
+    rows: list[tuple[bytes, Job]] = []
+    size = 0
+    more = False
+    try:
+        scan = core.engine.scan(
+            start, keys.prefix_end(prefix), after=bool(after), batch=_REFILL_BATCH
+        )
+        async for found in scan:
+            for key, value in found:
+                rows.append((key, decode_row(key, value)))
+                size += len(value)
+            if len(rows) >= _REFILL_ROWS or size >= _REFILL_BYTES:
+                more = True
+                break
+    except BaseException:
+        window.abandon_refill()
+        raise
+    window.end_refill(rows, rows[-1][0] if more else None)
+
+
+def held_lease(core: Core, claim: Claim) -> Lease:
+    """The lease of a claim that may be settled or renewed, or the error that says why not."""
+    if not isinstance(claim, Claim):
+        raise InvalidArgumentType(
+            f"only a Claim can be settled or renewed, not {type(claim).__name__}: "
+            "use what claim() or claim_batch() returned"
+        )
+    if claim._core is not core:  # pyright: ignore[reportPrivateUsage] - opaque to others
+        raise InvalidArgument(
+            f"the claim on job {claim.id!r} belongs to another Queue object; "
+            "settle it with the queue that handed it out"
+        )
+    lease = lease_of(claim)
+    if lease.state is LeaseState.settling:
+        raise ClaimLost(claim.id, "a settlement of it is under way")
+    if lease.state is not LeaseState.held:
+        raise ClaimLost(claim.id, "it was settled, or its lease expired and was taken back")
+    return lease
+
+
+def renew(core: Core, lease: Lease, extension_ms: int) -> None:
+    """Let a held lease run for `extension_ms` from now."""
+    lease.expires_at = core.clock.monotonic_ms() + extension_ms
+    if lease.expires_at < core.reaper_due:
+        core.reaper_alarm.ring()
+
+
+def lease_of(claim: Claim) -> Lease:
+    """The lease behind a claim, whatever its state."""
+    return claim._lease  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
+
+
+def is_held(claim: Claim) -> bool:
+    return lease_of(claim).state is LeaseState.held
+
+
+def keep_alive(core: Core, claim: Claim, extension_ms: int) -> None:
+    """Renew on behalf of a worker loop, also for a job that was asked to cancel."""
+    lease = lease_of(claim)
+    expires_at = core.clock.monotonic_ms() + extension_ms
+    if lease.state is LeaseState.held and lease.expires_at < expires_at:
+        lease.expires_at = expires_at
+
+
+def renew_for_caller(core: Core, claim: Claim, extension_ms: int) -> datetime:
+    lease = held_lease(core, claim)
+    if lease.job.cancel_requested:
+        raise CancelRequested(claim.id)
+    renew(core, lease, extension_ms)
+    return expiry(core, lease)
+
+
+def expiry(core: Core, lease: Lease) -> datetime:
+    """When a lease runs out, in wall time as of now."""
+    remaining = lease.expires_at - core.clock.monotonic_ms()
+    return core.clock.now() + timedelta(milliseconds=remaining)

@@ -1,0 +1,184 @@
+"""The state that all operations of an open queue share, and the few steps they have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from taquba._core.transitions import Change
+from taquba._memory.alarm import Alarm
+from taquba._memory.leases import Lease, LeaseRegistry
+from taquba._memory.locks import KeyLocks, Moves
+from taquba._memory.waiters import Waiters
+from taquba._memory.window import NOTHING, Window
+from taquba._model import keys, validate
+from taquba._model.clock import Clock
+from taquba._model.errors import ForkedError, QueueClosed, TaqubaError, WrongEventLoop
+from taquba._model.ids import IdGenerator
+from taquba._model.options import Policy, QueueConfig
+from taquba._model.records import Counters, JobStatus
+from taquba._store.committer import Committer
+from taquba._store.engine import Engine
+from taquba._store.transaction import Transaction
+
+NOT_DUE: Final = 1 << 62
+"""A deadline that never comes, in ms."""
+
+
+class QueueState:
+    """What the owner keeps in memory about one queue."""
+
+    def __init__(self, name: str, policy: Policy, horizon: bytes | None) -> None:
+        self.name = name
+        self.policy = policy
+        self.window = Window(horizon)
+        self.waiters = Waiters()
+        self.sweep_due = {JobStatus.done: NOT_DUE, JobStatus.dead: NOT_DUE}
+        """Wall ms at which the oldest finished job of a kind may have to go."""
+
+    def retention_ms(self, status: JobStatus) -> int | None:
+        """How long finished jobs of a kind stay; None is for ever."""
+        if status is JobStatus.dead:
+            return self.policy.dead_retention_ms
+        # What an earlier configuration kept goes when this one keeps nothing.
+        return self.policy.keep_done_ms or 0
+
+
+class Core:
+    """One open store: engine, committer, and memory. Belongs to one event loop of one process."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        counters: dict[str, Counters],
+        *,
+        default_config: QueueConfig,
+        queue_configs: dict[str, QueueConfig],
+        flush_interval: float,
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.counters = counters
+        self.loop = asyncio.get_running_loop()
+        self.ids = IdGenerator(clock)
+        self.random = random.Random()
+        self.leases = LeaseRegistry()
+        self.moves = Moves()
+        self.locks = KeyLocks()
+        self.queues: dict[str, QueueState] = {}
+        self.completions: dict[str, list[asyncio.Future[bool]]] = {}
+        """Who waits for a job to finish; True for a settlement, False for a removal."""
+        self.scheduled = Window(
+            NOTHING if any(counter.scheduled for counter in counters.values()) else None
+        )
+        self.refills: dict[Window, asyncio.Future[None]] = {}
+        self.scheduler_alarm = Alarm()
+        self.reaper_alarm = Alarm()
+        self.retention_alarm = Alarm()
+        self.reaper_due = NOT_DUE
+        self.scheduler_due = NOT_DUE
+        self.retention_due = NOT_DUE
+        self._default_policy = default_config.policy()
+        self._policies = {name: config.policy() for name, config in queue_configs.items()}
+        self._pid = os.getpid()
+        self._failure: TaqubaError | None = None
+        self.committer = Committer(
+            engine, counters, flush_interval=flush_interval, on_failure=self.fail
+        )
+        clock.attach(self.busy)
+
+    def check(self) -> None:
+        """Refuse a call from a wrong place, or to a queue that is closed or fenced."""
+        self.check_place()
+        if self._failure is not None:
+            raise self._failure
+
+    def check_place(self) -> None:
+        """Refuse a call from another process, thread or event loop."""
+        if os.getpid() != self._pid:
+            raise ForkedError
+        if asyncio._get_running_loop() is not self.loop:
+            raise WrongEventLoop
+
+    def fail(self, error: TaqubaError) -> None:
+        """The store can be written no more: whoever waits finds out."""
+        if self._failure is None:
+            self._failure = error
+        for state in self.queues.values():
+            state.waiters.wake_all()
+        for futures in self.completions.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(False)
+
+    @property
+    def failure(self) -> TaqubaError | None:
+        return self._failure
+
+    def closing(self) -> None:
+        """From now on every call raises `QueueClosed`, whatever happened before."""
+        self.fail(QueueClosed())
+        self._failure = QueueClosed()
+
+    def busy(self) -> bool:
+        """True while anything of this queue moves by itself."""
+        if self._failure is not None:
+            return False
+        alarms = (self.scheduler_alarm, self.reaper_alarm, self.retention_alarm)
+        return (
+            self.committer.busy or bool(self.refills) or any(not alarm.sleeping for alarm in alarms)
+        )
+
+    def queue(self, name: str) -> QueueState:
+        """The state of a queue, made on first use."""
+        state = self.queues.get(name)
+        if state is None:
+            validate.queue_name(name)
+            # No counter row: nothing was ever written, so the empty window is complete.
+            state = self.add_queue(name, None)
+        return state
+
+    def add_queue(self, name: str, horizon: bytes | None) -> QueueState:
+        policy = self._policies.get(name, self._default_policy)
+        state = self.queues[name] = QueueState(name, policy, horizon)
+        return state
+
+    def landed(self, changes: Iterable[Change]) -> None:
+        """Changes are applied: let memory follow, and wake whoever waits for them."""
+        for change in changes:
+            job, status = change.job, change.status
+            if status is JobStatus.pending:
+                state = self.queue(job.queue)
+                state.window.insert(keys.pending(job.queue, job.priority, job.id), job)
+                state.waiters.wake()
+            elif status is JobStatus.scheduled and job.run_at is not None:
+                self.scheduled.insert(keys.scheduled(job.run_at, job.queue, job.id), job)
+                if job.run_at < self.scheduler_due:
+                    self.scheduler_alarm.ring()
+            else:
+                if status is JobStatus.done or status is JobStatus.dead:
+                    self._note_finished(job.queue, status)
+                for future in self.completions.get(job.id, ()):
+                    if not future.done():
+                        future.set_result(change.counts.claimed < 0)
+
+    def landed_with(self, transaction: Transaction, changes: Sequence[Change]) -> None:
+        """Have `landed` called when the transaction is applied."""
+        transaction.on_applied.append(lambda: self.landed(changes))
+
+    def _note_finished(self, queue: str, status: JobStatus) -> None:
+        state = self.queue(queue)
+        retention = state.retention_ms(status)
+        if retention is not None and state.sweep_due[status] == NOT_DUE:
+            due = state.sweep_due[status] = self.clock.time_ms() + retention
+            if due < self.retention_due:
+                self.retention_alarm.ring()
+
+    def add_lease(self, lease: Lease) -> None:
+        self.leases.add(lease)
+        if lease.expires_at < self.reaper_due:
+            self.reaper_alarm.ring()

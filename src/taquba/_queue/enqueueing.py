@@ -1,0 +1,147 @@
+"""Enqueueing: new jobs, dedup keys and own ids, alone or as effects of a settlement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+
+from taquba._core import transitions
+from taquba._model import keys, validate
+from taquba._model.errors import DuplicateJobId
+from taquba._model.options import EnqueueRequest
+from taquba._model.records import EnqueueResult, Job
+from taquba._queue.core import Core
+from taquba._store.transaction import Transaction
+
+
+async def enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
+    """Enqueue `requests` in one commit; returns when it is durable."""
+    transaction = Transaction()
+    results = await stage(core, transaction, requests)
+    # Even where every dedup key was held: the holder must be durable before it is reported.
+    await core.committer.submit(transaction, durable=True)
+    return results
+
+
+async def stage(
+    core: Core,
+    transaction: Transaction,
+    requests: Sequence[EnqueueRequest],
+    kv_writes: Mapping[bytes, bytes] | None = None,
+    kv_deletes: Sequence[bytes] = (),
+) -> list[EnqueueResult]:
+    """Add new jobs and caller-owned entries to a transaction that is about to be submitted.
+
+    Reads the store only for dedup keys and own ids; their locks are held until the transaction
+    is applied or has failed.
+    """
+    touched = [*(kv_writes or ()), *kv_deletes]
+    for request in requests:
+        touched += validate.kv_writes(request.kv_writes or {})
+    names = _names_to_lock(core, requests, touched)
+    held: dict[tuple[str, str], str] = {}
+    if names:
+        locks = await core.locks.acquire(names)
+        try:
+            held = await _read_holders(core, requests)
+        except BaseException:
+            locks.release()
+            raise
+        transaction.finally_(locks.release)
+    for key, value in (kv_writes or {}).items():
+        transaction.put(keys.user(key), value)
+    for key in kv_deletes:
+        transaction.delete(keys.user(key))
+    return _stage_jobs(core, transaction, requests, held)
+
+
+def _names_to_lock(
+    core: Core, requests: Sequence[EnqueueRequest], touched: Sequence[bytes]
+) -> set[object]:
+    names: set[object] = set()
+    for request in requests:
+        if request.dedup_key is not None:
+            names.add(("dedup", request.queue, request.dedup_key))
+        if request.job_id is not None:
+            names.add(("id", request.job_id))
+    # A compare-and-set under way has read its entry: a plain write of it waits its turn.
+    kv_names = [("kv", key) for key in touched]
+    if core.locks.any_held(kv_names):
+        names.update(kv_names)
+    return names
+
+
+async def _read_holders(
+    core: Core, requests: Sequence[EnqueueRequest]
+) -> dict[tuple[str, str], str]:
+    """Who holds the dedup keys of `requests`; refuses own ids that exist."""
+    own_ids: list[str] = []
+    reads: list[Awaitable[bytes | None]] = []
+    dedup_names: list[tuple[str, str]] = []
+    for request in requests:
+        if request.job_id is not None:
+            if request.job_id in own_ids:
+                raise DuplicateJobId(request.job_id)
+            own_ids.append(request.job_id)
+            reads.append(core.engine.get(keys.index(request.job_id)))
+    for request in requests:
+        if request.dedup_key is not None:
+            dedup_names.append((request.queue, request.dedup_key))
+            reads.append(core.engine.get(keys.dedup(request.queue, request.dedup_key)))
+    found = await asyncio.gather(*reads)
+    for job_id, location in zip(own_ids, found, strict=False):
+        if location is not None:
+            raise DuplicateJobId(job_id)
+    holders = found[len(own_ids) :]
+    return {
+        name: holder.decode()
+        for name, holder in zip(dedup_names, holders, strict=True)
+        if holder is not None
+    }
+
+
+def _stage_jobs(
+    core: Core,
+    transaction: Transaction,
+    requests: Sequence[EnqueueRequest],
+    held: dict[tuple[str, str], str],
+) -> list[EnqueueResult]:
+    now = core.clock.time_ms()
+    results: list[EnqueueResult] = []
+    changes: list[transitions.Change] = []
+    for request in requests:
+        if request.dedup_key is not None:
+            name = (request.queue, request.dedup_key)
+            holder = held.get(name)
+            if holder is not None:
+                results.append(EnqueueResult(holder, False))
+                continue
+        job = _new_job(core, request, now)
+        if job.dedup_key is not None:
+            held[job.queue, job.dedup_key] = job.id
+        change = transitions.enqueue(job)
+        transaction.add(change)
+        changes.append(change)
+        if request.kv_writes:
+            for key, value in validate.kv_writes(request.kv_writes).items():
+                transaction.put(keys.user(key), value)
+        results.append(EnqueueResult(job.id, True))
+    if changes:
+        core.landed_with(transaction, changes)
+    return results
+
+
+def _new_job(core: Core, request: EnqueueRequest, now: int) -> Job:
+    policy = core.queue(request.queue).policy
+    return Job(
+        core.ids.next() if request.job_id is None else request.job_id,
+        request.queue,
+        request.payload,
+        dict(request.headers) if request.headers else None,
+        policy.priority if request.priority is None else request.priority,
+        now,
+        policy.max_attempts if request.max_attempts is None else request.max_attempts,
+        run_at=request.run_at_ms(now),
+        dedup_key=request.dedup_key,
+        holds_dedup_key=request.dedup_key is not None,
+    )

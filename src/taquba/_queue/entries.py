@@ -1,0 +1,72 @@
+"""Caller-owned entries: a small key-value space beside the jobs, with compare-and-set."""
+
+from __future__ import annotations
+
+from taquba._model import keys, validate
+from taquba._model.records import K, KvEntry, KvPage
+from taquba._model.validate import KvKey
+from taquba._queue.core import Core
+from taquba._queue.looking import MAX_PAGE, decode_cursor, encode_cursor
+from taquba._store.transaction import Transaction
+
+
+async def get(core: Core, key: KvKey) -> bytes | None:
+    return await core.engine.get(keys.user(validate.kv_key(key)))
+
+
+async def write(core: Core, key: KvKey, value: bytes | None) -> None:
+    """Put an entry, or delete it where the value is None; durable when it returns."""
+    name = validate.kv_key(key)
+    if value is not None:
+        validate.kv_value(key, value)
+    transaction = Transaction()
+    if core.locks.any_held([("kv", name)]):
+        locks = await core.locks.acquire([("kv", name)])
+        transaction.finally_(locks.release)
+    transaction.ops.append((keys.user(name), value))
+    await core.committer.submit(transaction, durable=True)
+
+
+async def compare_write(
+    core: Core, key: KvKey, expected: bytes | None, value: bytes | None
+) -> bool:
+    """Write only if the entry is `expected` (None: absent); durable when it returns True."""
+    name = validate.kv_key(key)
+    if value is not None:
+        validate.kv_value(key, value)
+    if expected is not None:
+        validate.kv_value(key, expected)
+    transaction = Transaction()
+    locks = await core.locks.acquire([("kv", name)])
+    transaction.finally_(locks.release)
+    try:
+        # Writes decided before the lock was taken must be visible to the read.
+        await core.committer.barrier()
+        current = await core.engine.get(keys.user(name))
+    except BaseException:
+        transaction.abandon()
+        raise
+    if current != expected:
+        transaction.abandon()
+        return False
+    transaction.ops.append((keys.user(name), value))
+    await core.committer.submit(transaction, durable=True)
+    return True
+
+
+async def scan(core: Core, prefix: K, cursor: str | None, limit: int) -> KvPage[K]:
+    validate.integer(limit, "limit", 1, MAX_PAGE)
+    as_text = isinstance(prefix, str)
+    raw = prefix.encode() if isinstance(prefix, str) else prefix
+    validate.instance(raw, bytes, "prefix")
+    space = keys.user(raw)
+    start = space if cursor is None else decode_cursor(cursor, space)
+    rows = await core.engine.read_range(
+        start, keys.prefix_end(space), limit + 1, after=cursor is not None
+    )
+    entries: list[KvEntry[K]] = []
+    for key, value in rows[:limit]:
+        name = key[len(keys.USER) :]
+        entries.append(KvEntry(name.decode() if as_text else name, value))  # type: ignore[arg-type]
+    more = len(rows) > limit
+    return KvPage(entries, encode_cursor(rows[limit - 1][0]) if more else None)

@@ -1,0 +1,123 @@
+"""Looking at jobs: one by id, listings, histories. Reads only."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+from taquba._memory.leases import LeaseState
+from taquba._model import keys, validate
+from taquba._model.codec import (
+    Location,
+    decode_attempt,
+    decode_job,
+    decode_location,
+    decode_row,
+)
+from taquba._model.errors import InvalidArgument, StoreError
+from taquba._model.records import JobAttempt, JobPage, JobRecord, JobStatus
+from taquba._queue.core import Core
+
+MAX_PAGE: Final = 10_000
+"""Largest `limit` of a listing."""
+
+_MOST_READS: Final = 100
+
+_SPACES: Final = {
+    JobStatus.pending: keys.PENDING,
+    JobStatus.claimed: keys.CLAIMED,
+    JobStatus.done: keys.DONE,
+    JobStatus.dead: keys.DEAD,
+}
+
+
+class FoundRow(NamedTuple):
+    """A job's row; `location.status` tells pending and claimed apart."""
+
+    location: Location
+    key: bytes
+    value: bytes
+
+
+async def locate_row(
+    get: Callable[[bytes], Awaitable[bytes | None]], job_id: str
+) -> FoundRow | None:
+    """Follow the index to a job's row; reads again when the job moved between two reads."""
+    for _ in range(_MOST_READS):
+        entry = await get(keys.index(job_id))
+        if entry is None:
+            return None
+        location = decode_location(entry)
+        key = location.key(job_id)
+        value = await get(key)
+        if value is not None:
+            return FoundRow(location, key, value)
+        if location.status is JobStatus.pending:
+            key = keys.claimed(location.queue, job_id)
+            value = await get(key)
+            if value is not None:
+                return FoundRow(location._replace(status=JobStatus.claimed), key, value)
+    raise StoreError(f"job {job_id!r} moved {_MOST_READS} times while it was being read")
+
+
+async def get_job(core: Core, job_id: str) -> JobRecord | None:
+    lease = core.leases.get(job_id)
+    if lease is not None and lease.state in (LeaseState.held, LeaseState.settling):
+        return JobRecord(lease.job, JobStatus.claimed)
+    row = await locate_row(core.engine.get, job_id)
+    if row is None:
+        return None
+    job = decode_job(row.location.queue, job_id, row.value)
+    return JobRecord(job, row.location.status)
+
+
+async def list_jobs(
+    core: Core, queue: str, status: JobStatus, cursor: str | None, limit: int
+) -> JobPage:
+    validate.integer(limit, "limit", 1, MAX_PAGE)
+    if status is JobStatus.scheduled:
+        # The space is ordered by time over all queues: rows of the others are passed over.
+        prefix = keys.SCHEDULED
+    else:
+        prefix = keys.queue_prefix(_SPACES[status], queue)
+    start = prefix if cursor is None else decode_cursor(cursor, prefix)
+    jobs: list[JobRecord] = []
+    last = b""
+    scan = core.engine.scan(
+        start, keys.prefix_end(prefix), after=cursor is not None, batch=min(limit, 256)
+    )
+    async for rows in scan:
+        for key, value in rows:
+            if len(jobs) == limit:
+                return JobPage(jobs, encode_cursor(last))
+            job = decode_row(key, value)
+            if job.queue == queue:
+                jobs.append(JobRecord(job, status))
+                last = key
+    return JobPage(jobs, None)
+
+
+async def attempt_history(core: Core, job_id: str) -> list[JobAttempt]:
+    attempts: list[JobAttempt] = []
+    async for rows in core.engine.scan_prefix(keys.history_prefix(job_id)):
+        attempts += [decode_attempt(value) for _, value in rows]
+    return attempts
+
+
+def encode_cursor(key: bytes) -> str:
+    return base64.urlsafe_b64encode(key).decode()
+
+
+def decode_cursor(cursor: str, prefix: bytes) -> bytes:
+    """The key in a cursor, which must come from a listing of the same kind."""
+    try:
+        key = base64.urlsafe_b64decode(validate.text(cursor, "cursor"))
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key.startswith(prefix):
+        raise InvalidArgument(
+            f"cursor {cursor!r} does not come from this listing; pass a page's next_cursor"
+        )
+    return key

@@ -1,0 +1,232 @@
+"""Background loops: scheduler, reaper, retention, heartbeat, and the watch on the engine.
+
+Each does one round, finds out when the next is due, and sleeps on its alarm until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from taquba._core import transitions
+from taquba._memory.leases import LeaseState
+from taquba._model import keys
+from taquba._model.codec import decode_row
+from taquba._model.errors import StoreError, TaqubaError
+from taquba._model.records import AttemptOutcome, JobStatus
+from taquba._queue.claims import end_lease, refill
+from taquba._queue.core import NOT_DUE, Core, QueueState
+from taquba._store.transaction import Transaction
+
+_log: Final = logging.getLogger(__name__)
+
+_ROUND: Final = 512
+"""Jobs moved by one commit of a loop."""
+
+_ENGINE_WATCH_SECONDS: Final = 1.0
+_RETRY_MS: Final = 1000
+_REAPER_GAP_MS: Final = 50
+_RETENTION_SPACES: Final = {JobStatus.done: keys.DONE, JobStatus.dead: keys.DEAD}
+
+
+async def promote_due(core: Core) -> int:
+    """Move every scheduled job whose time has come to pending; returns how many."""
+    promoted = 0
+    window = core.scheduled
+    while True:
+        if not window and not window.complete:
+            await refill(core, window, keys.SCHEDULED)
+        now = core.clock.time_ms()
+        transaction = Transaction()
+        changes: list[transitions.Change] = []
+        while len(changes) < _ROUND:
+            first = window.first_key()
+            if first is None or keys.scheduled_run_at(first) > now:
+                break
+            key, job = window.pop_front()
+            change = transitions.promote(job, key)
+            transaction.add(change)
+            changes.append(change)
+            core.moves.begin(job.id)
+            transaction.finally_(partial(core.moves.end, job.id))
+            transaction.finally_(partial(window.forget, key))
+            transaction.on_failed.append(partial(window.insert, key, job))
+        if not changes:
+            if window or window.complete:
+                return promoted
+            continue
+        core.landed_with(transaction, changes)
+        await core.committer.submit(transaction, durable=False)
+        promoted += len(changes)
+
+
+async def run_scheduler(core: Core, recheck_ms: int) -> None:
+    async def round_() -> None:
+        await promote_due(core)
+        first = core.scheduled.first_key()
+        core.scheduler_due = NOT_DUE if first is None else keys.scheduled_run_at(first)
+
+    while True:
+        delay = await _guarded(round_, "scheduler")
+        due = core.scheduler_due if delay is None else core.clock.time_ms() + delay
+        timer = None
+        if due != NOT_DUE:
+            timer = partial(core.clock.call_at, due, recheck_ms)
+        await core.scheduler_alarm.sleep(timer)
+
+
+async def reap(core: Core) -> int:
+    """Take back every job whose lease ran out; returns how many."""
+    expired = core.leases.expired(core.clock.monotonic_ms())
+    now = core.clock.time_ms()
+    for start in range(0, len(expired), _ROUND):
+        transaction = Transaction()
+        for lease in expired[start : start + _ROUND]:
+            if lease.state is not LeaseState.held:
+                continue
+            change = transitions.take_back(
+                lease.job, now, AttemptOutcome.lease_expired, "the lease expired"
+            )
+            end_lease(core, transaction, lease, change)
+        await core.committer.submit(transaction, durable=False)
+    return len(expired)
+
+
+async def run_reaper(core: Core, interval_ms: int) -> None:
+    # Leases that run out one after the other share a pass.
+    gap_ms = min(interval_ms, _REAPER_GAP_MS)
+
+    async def round_() -> None:
+        reaped = await reap(core)
+        if reaped:
+            _log.warning("took back %d jobs whose lease expired", reaped)
+        first = core.leases.next_expiry()
+        now = core.clock.monotonic_ms()
+        core.reaper_due = NOT_DUE if first is None else max(first, now + gap_ms)
+
+    while True:
+        delay = await _guarded(round_, "reaper")
+        timer = None
+        if delay is not None:
+            timer = partial(core.clock.call_later, delay)
+        elif core.reaper_due != NOT_DUE:
+            timer = partial(
+                core.clock.call_later, max(0, core.reaper_due - core.clock.monotonic_ms())
+            )
+        await core.reaper_alarm.sleep(timer)
+
+
+async def sweep(core: Core) -> int:
+    """Remove every done and dead job whose retention is over; returns how many."""
+    removed = 0
+    for state in list(core.queues.values()):
+        for status in _RETENTION_SPACES:
+            removed += await _sweep_queue(core, state, status)
+    return removed
+
+
+async def _sweep_queue(core: Core, state: QueueState, status: JobStatus) -> int:
+    retention = state.retention_ms(status)
+    state.sweep_due[status] = NOT_DUE
+    if retention is None:
+        return 0
+    prefix = keys.queue_prefix(_RETENTION_SPACES[status], state.name)
+    removed = 0
+    while True:
+        # Requeueing a dead job takes the same lock, so no row read here comes to life meanwhile.
+        locks = await core.locks.acquire([("finished", state.name)])
+        transaction = Transaction()
+        transaction.finally_(locks.release)
+        try:
+            rows = await core.engine.read_range(prefix, keys.prefix_end(prefix), _ROUND)
+        except BaseException:
+            transaction.abandon()
+            raise
+        now = core.clock.time_ms()
+        young = None
+        expired = 0
+        for key, value in rows:
+            job = decode_row(key, value)
+            due = (job.finished_at or 0) + retention
+            if due > now:
+                young = due
+                break
+            transaction.add(transitions.expire(job, status, key))
+            expired += 1
+        await core.committer.submit(transaction, durable=False)
+        removed += expired
+        if young is not None:
+            state.sweep_due[status] = min(state.sweep_due[status], young)
+        if expired < _ROUND:
+            return removed
+
+
+async def run_retention(core: Core, recheck_ms: int) -> None:
+    async def round_() -> None:
+        now = core.clock.time_ms()
+        for state in list(core.queues.values()):
+            for status, due in list(state.sweep_due.items()):
+                if due <= now:
+                    await _sweep_queue(core, state, status)
+        core.retention_due = min(
+            (due for state in core.queues.values() for due in state.sweep_due.values()),
+            default=NOT_DUE,
+        )
+
+    while True:
+        delay = await _guarded(round_, "retention")
+        due = core.retention_due if delay is None else core.clock.time_ms() + delay
+        timer = None if due == NOT_DUE else partial(core.clock.call_at, due, recheck_ms)
+        await core.retention_alarm.sleep(timer)
+
+
+async def run_heartbeat(core: Core, interval_ms: int) -> None:
+    """Write the owner's time, so that readers can tell whether it lives."""
+    beat = asyncio.Event()
+    while True:
+        transaction = Transaction()
+        transaction.put(keys.HEARTBEAT, str(core.clock.time_ms()).encode())
+        try:
+            await core.committer.submit(transaction, durable=True)
+        except StoreError as error:
+            _log.warning("could not write the heartbeat: %s", error)
+        beat.clear()
+        timer = core.clock.call_later(interval_ms, beat.set)
+        try:
+            await beat.wait()
+        finally:
+            timer.cancel()
+
+
+async def watch_engine(core: Core) -> None:
+    """Notice, also while nothing is written, that another owner fenced this one."""
+    while True:
+        await asyncio.sleep(_ENGINE_WATCH_SECONDS)
+        failure = core.engine.failure()
+        if failure is not None:
+            core.committer.fail(failure)
+            return
+
+
+async def _guarded(round_: Callable[[], Awaitable[None]], name: str) -> int | None:
+    """Run one round; a transient error postpones it, and the delay in ms is returned."""
+    try:
+        await round_()
+    except TaqubaError as error:
+        if error.permanent:
+            raise
+        _log.warning("the %s could not finish its round: %s", name, error)
+        return _RETRY_MS
+    return None
+
+
+async def until_failure(core: Core, loop: Awaitable[None]) -> None:
+    """Run a loop; once the store can be written no more it ends quietly, its queue says why."""
+    try:
+        await loop
+    except TaqubaError as error:
+        if core.failure is None:
+            core.committer.fail(error)

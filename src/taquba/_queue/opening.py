@@ -1,0 +1,128 @@
+"""Opening a store: check its layout, load what memory needs, take back what nobody holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from taquba._core import transitions
+from taquba._memory.window import NOTHING
+from taquba._model import keys
+from taquba._model.clock import Clock
+from taquba._model.codec import (
+    decode_counters,
+    decode_format_version,
+    decode_row,
+    encode_meta,
+)
+from taquba._model.errors import IncompatibleStore
+from taquba._model.options import QueueConfig
+from taquba._model.records import AttemptOutcome, Counters, JobStatus
+from taquba._queue.core import Core
+from taquba._store.engine import Engine
+from taquba._store.location import StoreLocation
+from taquba._store.transaction import Transaction
+
+_TAKEN_BACK_PER_COMMIT = 512
+
+
+async def open_core(
+    location: StoreLocation,
+    clock: Clock,
+    *,
+    fsync: bool,
+    default_config: QueueConfig,
+    queue_configs: Mapping[str, QueueConfig],
+    flush_interval: float,
+) -> Core:
+    """Open the store for writing; when this returns the queue may serve."""
+    engine = await Engine.open(location, fsync=fsync)
+    core = None
+    try:
+        stamp = await _stamp(engine, location, clock)
+        counters: dict[str, Counters] = {}
+        async for rows in engine.scan_prefix(keys.STATS):
+            for key, value in rows:
+                counters[keys.stats_queue(key)] = decode_counters(value)
+        cursors: dict[str, bytes] = {}
+        async for rows in engine.scan_prefix(keys.CURSOR):
+            cursors.update({keys.cursor_queue(key): value for key, value in rows})
+        core = Core(
+            engine,
+            clock,
+            counters,
+            default_config=default_config,
+            queue_configs=dict(queue_configs),
+            flush_interval=flush_interval,
+        )
+        for name, counter in counters.items():
+            known = cursors.get(name, NOTHING) if counter.pending else None
+            state = core.add_queue(name, known)
+            # The first sweep finds out how old the oldest finished job is.
+            state.sweep_due[JobStatus.done] = 0
+            if counter.dead:
+                state.sweep_due[JobStatus.dead] = 0
+        for name in queue_configs:
+            core.queue(name)
+        start = Transaction()
+        start.ops += stamp
+        for name in cursors:
+            # A cursor is true of the store as it was closed; it must not outlive the next write.
+            start.delete(keys.cursor(name))
+        await core.committer.submit(start, durable=False)
+        await _take_back_claimed(core)
+        await core.committer.submit(Transaction(), durable=True)
+    except BaseException:
+        if core is not None:
+            await core.committer.close()
+        await engine.close()
+        raise
+    return core
+
+
+async def _stamp(engine: Engine, location: StoreLocation, clock: Clock) -> list[keys.Op]:
+    """Rows that make an empty store ours; none for a store of this layout."""
+    stamp = await engine.get(keys.META)
+    if stamp is not None:
+        version = decode_format_version(stamp)
+        if version != keys.FORMAT_VERSION:
+            raise IncompatibleStore(
+                f"{location.url} holds layout {version}, this version of taquba reads layout "
+                f"{keys.FORMAT_VERSION}: use the version that wrote it, or another location"
+            )
+        return []
+    if await engine.read_range(b"", None, 1):
+        raise IncompatibleStore(
+            f"{location.url} holds a SlateDB database that taquba did not make; "
+            "use another location"
+        )
+    return [(keys.META, encode_meta(clock.time_ms()))]
+
+
+async def _take_back_claimed(core: Core) -> None:
+    """Every claimed job's holder is gone with the owner that served it."""
+    async for rows in core.engine.scan(
+        keys.CLAIMED, keys.prefix_end(keys.CLAIMED), batch=_TAKEN_BACK_PER_COMMIT
+    ):
+        transaction = Transaction()
+        changes: list[transitions.Change] = []
+        now = core.clock.time_ms()
+        for key, value in rows:
+            change = transitions.take_back(
+                decode_row(key, value), now, AttemptOutcome.interrupted, "the owner process ended"
+            )
+            transaction.add(change)
+            changes.append(change)
+        core.landed_with(transaction, changes)
+        await core.committer.submit(transaction, durable=False)
+
+
+def claim_scan_state(core: Core) -> Transaction:
+    """What a clean close leaves behind: below which key each queue has no pending row."""
+    transaction = Transaction()
+    for name, state in core.queues.items():
+        first = state.window.first_key()
+        # The window's first key without its last byte is below it, and above all rows that went.
+        bound = state.window.horizon if first is None else first[:-1]
+        if bound:
+            transaction.put(keys.cursor(name), bound)
+    return transaction

@@ -1,0 +1,210 @@
+"""Acting on jobs by id: cancel, wake, requeue, wait for completion."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from taquba._core import transitions
+from taquba._memory.leases import Lease, LeaseState
+from taquba._model import validate
+from taquba._model.clock import wait_until_done
+from taquba._model.codec import decode_job
+from taquba._model.errors import InvalidState, JobNotFound
+from taquba._model.options import SettlementEffects
+from taquba._model.records import (
+    CancelOutcome,
+    Job,
+    JobStatus,
+    WaitOutcome,
+    WaitStatus,
+    WakeOutcome,
+)
+from taquba._queue.core import Core
+from taquba._queue.enqueueing import stage
+from taquba._queue.looking import get_job, locate_row
+from taquba._store.engine import bounded
+from taquba._store.transaction import Transaction
+
+
+class _Resting(NamedTuple):
+    """A job that is not claimed and that nothing moves at this instant."""
+
+    job: Job
+    status: JobStatus
+    key: bytes
+
+
+async def _locate(core: Core, job_id: str) -> Lease | _Resting | None:
+    """Find a job so that the caller may decide on it before it awaits anything else.
+
+    A claimed job is found as its held lease. Any other is read from the store; the read is
+    repeated when something moved the job meanwhile.
+    """
+    while True:
+        lease = core.leases.get(job_id)
+        if lease is not None:
+            if lease.state is LeaseState.held:
+                return lease
+            await _landing(core, lease.landed())
+            continue
+        move = core.moves.in_flight(job_id)
+        if move is not None:
+            await _landing(core, move)
+            continue
+        watch = core.moves.watch(job_id)
+        try:
+            row = await locate_row(core.engine.get, job_id)
+        finally:
+            core.moves.unwatch(job_id, watch)
+        if watch.moved:
+            continue
+        if row is None:
+            return None
+        location, key, value = row
+        if location.status is JobStatus.claimed:
+            # Only a lease claims: the row is about to be reported as settled or given back.
+            await core.committer.barrier()
+            continue
+        return _Resting(decode_job(location.queue, job_id, value), location.status, key)
+
+
+async def _landing(core: Core, move: asyncio.Future[None]) -> None:
+    await bounded(asyncio.shield(move), "a commit in flight")
+    core.check()
+
+
+def _begin_move(core: Core, transaction: Transaction, job_id: str) -> None:
+    core.moves.begin(job_id)
+    transaction.finally_(lambda: core.moves.end(job_id))
+
+
+async def cancel(core: Core, job_id: str, effects: SettlementEffects | None) -> CancelOutcome:
+    """Remove a waiting job, with `effects` in the same commit, or ask a claimed one to stop."""
+    removal = Transaction()
+    if effects is not None:
+        validate.instance(effects, SettlementEffects, "effects")
+        await stage(
+            core,
+            removal,
+            effects.enqueues,
+            validate.kv_writes(effects.kv_writes),
+            [validate.kv_key(key) for key in effects.kv_deletes],
+        )
+    try:
+        found = await _locate(core, job_id)
+    except BaseException:
+        removal.abandon()
+        raise
+    if isinstance(found, _Resting) and found.status in (JobStatus.pending, JobStatus.scheduled):
+        _remove(core, removal, found)
+        await core.committer.submit(removal, durable=True)
+        return CancelOutcome.removed
+    removal.abandon()
+    if not isinstance(found, Lease):
+        return CancelOutcome.not_found
+    request = Transaction()
+    _request_cancel(request, found)
+    await core.committer.submit(request, durable=True)
+    return CancelOutcome.requested
+
+
+def _request_cancel(transaction: Transaction, lease: Lease) -> None:
+    change = transitions.request_cancel(lease.job)
+    transaction.add(change)
+    # A settlement decided from now on has to carry the request, landed or not.
+    before, lease.job = lease.job, change.job
+
+    def failed() -> None:
+        lease.job = before
+
+    transaction.on_applied.append(lease.fire_token)
+    transaction.on_failed.append(failed)
+
+
+def _remove(core: Core, transaction: Transaction, found: _Resting) -> None:
+    change = transitions.cancel(found.job, found.status, found.key)
+    transaction.add(change)
+    _leave_window(core, transaction, found)
+    core.landed_with(transaction, (change,))
+
+
+def _leave_window(core: Core, transaction: Transaction, found: _Resting) -> None:
+    """Take a pending or scheduled job out of its window until the transaction says how it ended."""
+    job, key = found.job, found.key
+    window = core.scheduled if found.status is JobStatus.scheduled else core.queue(job.queue).window
+    _begin_move(core, transaction, job.id)
+    window.remove(key)
+    transaction.finally_(lambda: window.forget(key))
+    transaction.on_failed.append(lambda: window.insert(key, job))
+
+
+async def wake_scheduled(core: Core, job_id: str, payload: bytes | None) -> WakeOutcome:
+    found = await _locate(core, job_id)
+    if found is None:
+        return WakeOutcome.not_found
+    if isinstance(found, Lease) or found.status is not JobStatus.scheduled:
+        return WakeOutcome.not_scheduled
+    transaction = Transaction()
+    change = transitions.wake(found.job, found.key, core.clock.time_ms(), payload)
+    transaction.add(change)
+    _leave_window(core, transaction, found)
+    core.landed_with(transaction, (change,))
+    await core.committer.submit(transaction, durable=True)
+    return WakeOutcome.woken
+
+
+async def requeue_dead(core: Core, job_id: str) -> None:
+    while True:
+        dead = _dead(job_id, await _locate(core, job_id))
+        # Retention reads and deletes dead rows under this lock.
+        locks = await core.locks.acquire([("finished", dead.job.queue)])
+        try:
+            found = _dead(job_id, await _locate(core, job_id))
+        except BaseException:
+            locks.release()
+            raise
+        if found.job.queue == dead.job.queue:
+            break
+        locks.release()
+    transaction = Transaction()
+    change = transitions.requeue_dead(found.job, found.key, core.clock.time_ms())
+    transaction.add(change)
+    _begin_move(core, transaction, job_id)
+    transaction.finally_(locks.release)
+    core.landed_with(transaction, (change,))
+    await core.committer.submit(transaction, durable=True)
+
+
+def _dead(job_id: str, found: Lease | _Resting | None) -> _Resting:
+    if found is None:
+        raise JobNotFound(job_id)
+    if isinstance(found, Lease):
+        raise InvalidState(job_id, JobStatus.claimed.value, JobStatus.dead.value)
+    if found.status is not JobStatus.dead:
+        raise InvalidState(job_id, found.status.value, JobStatus.dead.value)
+    return found
+
+
+async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitOutcome:
+    finished: asyncio.Future[bool] = core.loop.create_future()
+    core.completions.setdefault(job_id, []).append(finished)
+    try:
+        job = await get_job(core, job_id)
+        if job is None and not finished.done():
+            return WaitOutcome(WaitStatus.not_found)
+        if job is not None and job.status in (JobStatus.done, JobStatus.dead):
+            return WaitOutcome(WaitStatus.completed, job)
+        if not await wait_until_done(finished, core.clock, timeout_ms):
+            return WaitOutcome(WaitStatus.timed_out)
+    finally:
+        waiting = core.completions[job_id]
+        waiting.remove(finished)
+        if not waiting:
+            del core.completions[job_id]
+    core.check()
+    # The settlement is applied; report it only when it is durable.
+    await core.committer.submit(Transaction(), durable=True)
+    if finished.result():
+        return WaitOutcome(WaitStatus.completed, await get_job(core, job_id))
+    return WaitOutcome(WaitStatus.not_found)

@@ -1,0 +1,533 @@
+"""`Queue`: the owner's face of a store. Each method checks, delegates, and documents."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from taquba._model import validate
+from taquba._model.clock import Clock, SystemClock, wait_until_done
+from taquba._model.errors import InvalidArgument
+from taquba._model.options import EnqueueRequest, QueueConfig, SettlementEffects
+from taquba._model.records import (
+    CancelOutcome,
+    Counters,
+    EnqueueResult,
+    JobAttempt,
+    JobPage,
+    JobRecord,
+    JobStatus,
+    K,
+    KvPage,
+    NackOutcome,
+    QueueStats,
+    WaitOutcome,
+    WakeOutcome,
+)
+from taquba._model.validate import Duration, KvKey
+from taquba._queue import claims, enqueueing, entries, looking, loops, operating, settling
+from taquba._queue.claims import Claim
+from taquba._queue.core import Core
+from taquba._queue.opening import claim_scan_state, open_core
+from taquba._store.location import StoreLocation
+
+_MAX_CLAIM_BATCH = 10_000
+
+
+class Queue:
+    """A durable job queue whose state lives in an object store.
+
+    One process, the owner, opens a store at a time; opening it elsewhere fences this one. A queue
+    belongs to the event loop that opened it. Make one with `Queue.open`:
+
+        async with Queue.open("./data") as queue:
+            await queue.enqueue("emails", b"hello")
+
+    Every method raises `QueueClosed` after `close`, `StoreFenced` once another owner opened the
+    store, `ForkedError` in a forked child, `WrongEventLoop` from another loop or thread, and
+    `StoreError` when the store fails or does not answer.
+    """
+
+    def __init__(self, core: Core, tasks: list[asyncio.Task[None]]) -> None:
+        """Internal: use `Queue.open`."""
+        self._core = core
+        self._tasks = tasks
+        self._closing: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def open(
+        url: str | os.PathLike[str],
+        *,
+        default_config: QueueConfig | None = None,
+        queue_configs: Mapping[str, QueueConfig] | None = None,
+        clock: Clock | None = None,
+        flush_interval: Duration | None = None,
+        fsync: bool = True,
+        reaper_interval: Duration = 5,
+        scheduler_interval: Duration = 1,
+        heartbeat_interval: Duration | None = None,
+    ) -> Opening:
+        """Open a store for writing; ``await`` it, or use it with ``async with``.
+
+        Whoever had the store open is fenced. Jobs that were claimed go back to pending at once,
+        or are dead-lettered when their attempts are used up.
+
+        Args:
+            url: ``memory://`` (fresh), ``memory://name`` (shared by name in this process),
+                ``file:///abs/path``, a plain path, ``s3://bucket/prefix``, ``gs://bucket/prefix``
+                or ``az://container/prefix``; cloud credentials come from the environment.
+            default_config: Settings of queues that `queue_configs` does not name.
+            queue_configs: Settings per queue name.
+            clock: Where time comes from; the machine's clock by default.
+            flush_interval: Least time between two flushes, seconds. None flushes as soon as
+                somebody waits. On a cloud store a longer one means fewer requests.
+            fsync: Local folders: have every acknowledged commit on disk, safe from power loss.
+                Without it a commit is safe from the end of the process only.
+            reaper_interval: Bound on the time between a lease's expiry and its job's return,
+                seconds.
+            scheduler_interval: How often, in seconds, the wall clock is looked at while a
+                scheduled job waits, in case it was set.
+            heartbeat_interval: Write a sign of life this often, seconds; None never does.
+
+        Raises:
+            InvalidArgument: The URL or a setting cannot be used.
+            IncompatibleStore: The store was written in another layout.
+            StoreError: The store cannot be reached or written.
+        """
+        return Opening(
+            _open(
+                StoreLocation.parse(url),
+                default_config=_config(default_config, "default_config"),
+                queue_configs={
+                    validate.queue_name(name): _config(config, f"queue_configs[{name!r}]")
+                    for name, config in (queue_configs or {}).items()
+                },
+                clock=SystemClock() if clock is None else clock,
+                flush_ms=validate.duration_ms(flush_interval or 0, "flush_interval"),
+                fsync=fsync,
+                reaper_ms=validate.duration_ms(reaper_interval, "reaper_interval", minimum=1),
+                recheck_ms=validate.duration_ms(
+                    scheduler_interval, "scheduler_interval", minimum=1
+                ),
+                heartbeat_ms=validate.optional_duration_ms(
+                    heartbeat_interval, "heartbeat_interval", minimum=1
+                ),
+            )
+        )
+
+    async def __aenter__(self) -> Queue:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Write what is waiting, stop the background tasks, close the store. Idempotent."""
+        if self._closing is None:
+            self._core.check_place()
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        core = self._core
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if core.failure is None:
+            await core.committer.drain()
+        if core.failure is None:
+            # Not before everything else is applied: what it says of the windows must stay true.
+            core.committer.submit(claim_scan_state(core), durable=False)
+        core.closing()
+        await core.committer.close()
+        await core.engine.close()
+
+    # -- enqueue ----------------------------------------------------------------------------
+
+    async def enqueue(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        run_at: datetime | None = None,
+        delay: Duration | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        dedup_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        job_id: str | None = None,
+        kv_writes: Mapping[KvKey, bytes] | None = None,
+    ) -> EnqueueResult:
+        """Add a job; durable when this returns. See `EnqueueRequest` for the arguments.
+
+        Raises:
+            DuplicateJobId: `job_id` exists already.
+            InvalidArgument: A value cannot be used; nothing was written.
+        """
+        self._core.check()
+        request = EnqueueRequest(
+            name,
+            payload,
+            run_at=run_at,
+            delay=delay,
+            priority=priority,
+            max_attempts=max_attempts,
+            dedup_key=dedup_key,
+            headers=headers,
+            job_id=job_id,
+            kv_writes=kv_writes,
+        )
+        (result,) = await enqueueing.enqueue(self._core, (request,))
+        return result
+
+    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
+        """Add jobs to any queues in one atomic commit; results are in the order of `requests`.
+
+        Raises:
+            DuplicateJobId: A `job_id` exists already, or comes twice; nothing was written.
+        """
+        self._core.check()
+        batch = list(requests)
+        for request in batch:
+            validate.instance(request, EnqueueRequest, "each request")
+        return await enqueueing.enqueue(self._core, batch) if batch else []
+
+    def next_job_id(self) -> str:
+        """An id for a job that is enqueued later, in the order of ids handed out so far."""
+        self._core.check()
+        return self._core.ids.next()
+
+    # -- claim and settle -------------------------------------------------------------------
+
+    async def claim(
+        self, name: str, *, lease: Duration | None = None, wait: Duration | None = None
+    ) -> Claim | None:
+        """Take the first pending job, or None when there is none.
+
+        Args:
+            name: The queue.
+            lease: How long the claim holds the job, seconds; default: the queue's.
+            wait: How long to wait for a job, seconds, on the queue's clock.
+        """
+        found = await self.claim_batch(name, 1, lease=lease, wait=wait)
+        return found[0] if found else None
+
+    async def claim_batch(
+        self,
+        name: str,
+        max_jobs: int,
+        *,
+        lease: Duration | None = None,
+        wait: Duration | None = None,
+    ) -> list[Claim]:
+        """Take up to `max_jobs` pending jobs, in one commit and under one lease duration.
+
+        Waits, like `claim`, for the first of them only.
+        """
+        core = self._core
+        core.check()
+        state = core.queue(validate.queue_name(name))
+        return await claims.claim_batch(
+            core,
+            state,
+            validate.integer(max_jobs, "max_jobs", 1, _MAX_CLAIM_BATCH),
+            state.policy.lease_ms
+            if lease is None
+            else validate.duration_ms(lease, "lease", minimum=1),
+            validate.optional_duration_ms(wait, "wait"),
+        )
+
+    async def wait_for_jobs_on(self, *names: str, timeout: Duration) -> bool:
+        """Wait until one of the queues has a pending job; False when `timeout` passed first."""
+        core = self._core
+        core.check()
+        if not names:
+            raise InvalidArgument("wait_for_jobs_on needs at least one queue name")
+        states = [core.queue(validate.queue_name(name)) for name in names]
+        timeout_ms = validate.duration_ms(timeout, "timeout")
+        if any(state.window or not state.window.complete for state in states):
+            return True
+        ready = [state.waiters.join() for state in states]
+        any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
+        try:
+            found = await wait_until_done(any_ready, core.clock, timeout_ms)
+        finally:
+            any_ready.cancel()
+            for state, future in zip(states, ready, strict=True):
+                # The wakeup is for whoever claims the job; this call only looks.
+                state.waiters.leave(future, pass_on=True)
+        core.check()
+        return found
+
+    async def ack(
+        self, claim: Claim, effects: SettlementEffects | None = None
+    ) -> list[EnqueueResult]:
+        """The job is done: remove it, with `effects` in the same commit. Durable on return.
+
+        Returns:
+            Results of the effects' enqueues, in order.
+
+        Raises:
+            ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
+        """
+        self._core.check()
+        return await settling.ack(self._core, claim, effects)
+
+    async def nack(
+        self, claim: Claim, error: str, effects: SettlementEffects | None = None
+    ) -> NackOutcome:
+        """The attempt failed: retry after the backoff, or dead-letter after the last attempt.
+
+        Effects are applied only if this dead-letters the job; a retry discards them.
+
+        Raises:
+            ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
+        """
+        self._core.check()
+        return await settling.nack(self._core, claim, error, effects)
+
+    async def dead_letter(
+        self, claim: Claim, reason: str, effects: SettlementEffects | None = None
+    ) -> list[EnqueueResult]:
+        """The job can never succeed: keep it as a dead letter, with `effects` applied.
+
+        Raises:
+            ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
+        """
+        self._core.check()
+        return await settling.dead_letter(self._core, claim, reason, effects)
+
+    def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
+        """Let the claim hold its job for `extension` seconds from now; returns the new expiry.
+
+        Raises:
+            ClaimLost: The lease was taken back, or the claim is settled.
+            CancelRequested: The job was asked to cancel; the lease was not extended.
+        """
+        self._core.check()
+        extension_ms = validate.duration_ms(extension, "extension", minimum=1)
+        return claims.renew_for_caller(self._core, claim, extension_ms)
+
+    def lease_expiry(self, claim: Claim | str) -> datetime | None:
+        """When the lease of a claim, or of a job by id, runs out; None when nobody holds it."""
+        core = self._core
+        core.check()
+        job_id = claim if isinstance(claim, str) else claim.id
+        lease = core.leases.get(job_id)
+        return None if lease is None else claims.expiry(core, lease)
+
+    # -- operate ----------------------------------------------------------------------------
+
+    async def cancel(self, job_id: str, effects: SettlementEffects | None = None) -> CancelOutcome:
+        """Remove a pending or scheduled job, or ask the handler of a claimed one to stop.
+
+        The request to a claimed job is stored, fires its cancel token, and survives redelivery.
+        Effects are applied only with a removal.
+        """
+        self._core.check()
+        return await operating.cancel(self._core, validate.job_id(job_id), effects)
+
+    async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
+        """Start a scheduled job now; it sees `woken_at` and `wake_payload`."""
+        self._core.check()
+        if payload is not None:
+            payload = validate.payload(payload)
+        return await operating.wake_scheduled(self._core, validate.job_id(job_id), payload)
+
+    async def requeue_dead(self, job_id: str) -> None:
+        """Give a dead job fresh attempts; it keeps its id and enqueue time.
+
+        Raises:
+            JobNotFound: There is no such job (any more).
+            InvalidState: The job is not dead.
+        """
+        self._core.check()
+        await operating.requeue_dead(self._core, validate.job_id(job_id))
+
+    async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
+        """Wait until a job is acknowledged or dead-lettered. Does not poll.
+
+        Args:
+            job_id: The job.
+            timeout: Seconds, on the queue's clock.
+        """
+        self._core.check()
+        timeout_ms = validate.duration_ms(timeout, "timeout")
+        return await operating.wait_for_completion(self._core, validate.job_id(job_id), timeout_ms)
+
+    async def reap_now(self) -> int:
+        """Take back every job whose lease has expired; returns how many."""
+        self._core.check()
+        return await loops.reap(self._core)
+
+    async def promote_scheduled_now(self) -> int:
+        """Move every scheduled job that is due to pending; returns how many."""
+        self._core.check()
+        return await loops.promote_due(self._core)
+
+    async def sweep_now(self) -> int:
+        """Remove done and dead jobs whose retention is over; returns how many."""
+        self._core.check()
+        return await loops.sweep(self._core)
+
+    # -- caller-owned entries ---------------------------------------------------------------
+
+    async def kv_get(self, key: KvKey) -> bytes | None:
+        """The value of an entry, or None."""
+        self._core.check()
+        return await entries.get(self._core, key)
+
+    async def kv_put(self, key: KvKey, value: bytes) -> None:
+        """Write an entry of at most `MAX_KV_VALUE_SIZE` bytes; durable on return.
+
+        Raises:
+            KvValueTooLarge: The value does not fit.
+        """
+        self._core.check()
+        await entries.write(self._core, key, validate.kv_value(key, value))
+
+    async def kv_delete(self, key: KvKey) -> None:
+        """Delete an entry, if it exists; durable on return."""
+        self._core.check()
+        await entries.write(self._core, key, None)
+
+    async def kv_compare_put(self, key: KvKey, expected: bytes | None, value: bytes) -> bool:
+        """Write an entry only if it holds `expected` (None: is absent). False: nothing changed."""
+        self._core.check()
+        return await entries.compare_write(self._core, key, expected, validate.kv_value(key, value))
+
+    async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
+        """Delete an entry only if it holds `expected`. False: nothing changed."""
+        self._core.check()
+        return await entries.compare_write(self._core, key, expected, None)
+
+    async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
+        """Entries whose key starts with `prefix`, in key order, a page at a time.
+
+        A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys.
+        """
+        self._core.check()
+        return await entries.scan(self._core, prefix, cursor, limit)
+
+    # -- look -------------------------------------------------------------------------------
+
+    async def stats(self, name: str) -> QueueStats:
+        """Counters of a queue; all zero for one that was never used."""
+        self._core.check()
+        counters = self._core.counters.get(validate.queue_name(name), Counters())
+        return QueueStats(*counters)
+
+    async def list_queues(self) -> list[str]:
+        """Names of all queues that ever held a job, sorted."""
+        self._core.check()
+        return sorted(self._core.counters)
+
+    async def get_job(self, job_id: str) -> JobRecord | None:
+        """A job in any state, or None."""
+        self._core.check()
+        return await looking.get_job(self._core, validate.job_id(job_id))
+
+    async def list_jobs(
+        self, name: str, status: JobStatus | str, cursor: str | None = None, limit: int = 100
+    ) -> JobPage:
+        """Jobs of a queue in one state, a page at a time.
+
+        Pending jobs come in claim order, scheduled ones by due time, done and dead ones by the
+        time they ended.
+        """
+        self._core.check()
+        return await looking.list_jobs(
+            self._core, validate.queue_name(name), _status(status), cursor, limit
+        )
+
+    async def dead_jobs(self, name: str, cursor: str | None = None, limit: int = 100) -> JobPage:
+        """Dead letters of a queue, oldest first, a page at a time."""
+        return await self.list_jobs(name, JobStatus.dead, cursor, limit)
+
+    async def attempt_history(self, job_id: str) -> list[JobAttempt]:
+        """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
+        self._core.check()
+        return await looking.attempt_history(self._core, validate.job_id(job_id))
+
+
+class Opening:
+    """What `Queue.open` returns: ``await`` it for a `Queue`, or use it with ``async with``."""
+
+    def __init__(self, opening: Coroutine[Any, Any, Queue]) -> None:
+        self._opening = opening
+        self._queue: Queue | None = None
+
+    def __await__(self) -> Any:
+        return self._opening.__await__()
+
+    async def __aenter__(self) -> Queue:
+        self._queue = await self._opening
+        return self._queue
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._queue is not None:
+            await self._queue.close()
+
+
+async def _open(
+    location: StoreLocation,
+    *,
+    default_config: QueueConfig,
+    queue_configs: dict[str, QueueConfig],
+    clock: Clock,
+    flush_ms: int,
+    fsync: bool,
+    reaper_ms: int,
+    recheck_ms: int,
+    heartbeat_ms: int | None,
+) -> Queue:
+    core = await open_core(
+        location,
+        clock,
+        fsync=fsync,
+        default_config=default_config,
+        queue_configs=queue_configs,
+        flush_interval=flush_ms / 1000,
+    )
+    running: dict[str, Coroutine[Any, Any, None]] = {
+        "scheduler": loops.run_scheduler(core, recheck_ms),
+        "reaper": loops.run_reaper(core, reaper_ms),
+        "retention": loops.run_retention(core, recheck_ms),
+        "engine-watch": loops.watch_engine(core),
+    }
+    if heartbeat_ms is not None:
+        running["heartbeat"] = loops.run_heartbeat(core, heartbeat_ms)
+    tasks = [
+        asyncio.create_task(loops.until_failure(core, loop), name=f"taquba-{name}")
+        for name, loop in running.items()
+    ]
+    return Queue(core, tasks)
+
+
+def _config(value: QueueConfig | None, name: str) -> QueueConfig:
+    if value is None:
+        return QueueConfig()
+    validate.instance(value, QueueConfig, name)
+    return value
+
+
+def _status(value: JobStatus | str) -> JobStatus:
+    try:
+        return JobStatus(value)
+    except ValueError:
+        known = ", ".join(status.value for status in JobStatus)
+        raise InvalidArgument(f"status must be one of {known}; got {value!r}") from None

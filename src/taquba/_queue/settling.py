@@ -1,0 +1,84 @@
+"""Settling a claim: ack, nack, dead-letter, with effects in the same commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from taquba._core import transitions
+from taquba._core.transitions import Change
+from taquba._memory.leases import Lease, LeaseState
+from taquba._model import validate
+from taquba._model.options import SettlementEffects
+from taquba._model.records import EnqueueResult, Job, NackOutcome
+from taquba._queue.claims import Claim, end_lease, held_lease
+from taquba._queue.core import Core
+from taquba._queue.enqueueing import stage
+from taquba._store.transaction import Transaction
+
+
+async def ack(core: Core, claim: Claim, effects: SettlementEffects | None) -> list[EnqueueResult]:
+    lease = held_lease(core, claim)
+    policy = core.queue(claim.queue).policy
+    now = core.clock.time_ms
+    return await _settle(core, lease, effects, lambda job: transitions.ack(job, now(), policy))
+
+
+async def nack(
+    core: Core,
+    claim: Claim,
+    error: str,
+    effects: SettlementEffects | None,
+    delay_ms: int | None = None,
+) -> NackOutcome:
+    """Retry after the backoff (or `delay_ms`), or dead-letter with effects."""
+    lease = held_lease(core, claim)
+    validate.text(error, "error")
+    policy = core.queue(claim.queue).policy
+    now = core.clock.time_ms()
+    if lease.job.attempts >= lease.job.max_attempts:
+        return NackOutcome(False, await dead_letter(core, claim, error, effects))
+    if delay_ms is None:
+        change = transitions.nack(lease.job, now, error, policy, core.random.random())
+    else:
+        change = transitions.retry(lease.job, now, error, delay_ms)
+    await _settle(core, lease, None, lambda _: change)
+    return NackOutcome(True, [])
+
+
+async def dead_letter(
+    core: Core, claim: Claim, reason: str, effects: SettlementEffects | None
+) -> list[EnqueueResult]:
+    lease = held_lease(core, claim)
+    validate.text(reason, "reason")
+    now = core.clock.time_ms
+    return await _settle(
+        core, lease, effects, lambda job: transitions.dead_letter(job, now(), reason)
+    )
+
+
+async def _settle(
+    core: Core,
+    lease: Lease,
+    effects: SettlementEffects | None,
+    decide: Callable[[Job], Change],
+) -> list[EnqueueResult]:
+    transaction = Transaction()
+    results: list[EnqueueResult] = []
+    if effects is not None:
+        validate.instance(effects, SettlementEffects, "effects")
+        # Nobody else may settle, or take the job back, while dedup keys are being read.
+        lease.state = LeaseState.settling
+        try:
+            results = await stage(
+                core,
+                transaction,
+                effects.enqueues,
+                validate.kv_writes(effects.kv_writes),
+                [validate.kv_key(key) for key in effects.kv_deletes],
+            )
+        except BaseException:
+            lease.enter(LeaseState.held)
+            raise
+    end_lease(core, transaction, lease, decide(lease.job))
+    await core.committer.submit(transaction, durable=True)
+    return results

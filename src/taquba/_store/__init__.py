@@ -1,0 +1,1 @@
+"""The one door to the store: transaction, group commit, SlateDB, durable folders."""

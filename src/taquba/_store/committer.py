@@ -1,0 +1,238 @@
+"""Group commit: everything that waits becomes one atomic write, and one flush serves all.
+
+Transactions are decided one after the other on the event loop and written in that order. A
+writer task takes all that is waiting and applies it as a single write that carries one absolute
+counter row per queue it touches. A flusher task makes what was applied durable, at once when
+somebody waits for it; while a flush is under way, the next commits gather.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from taquba._model import keys
+from taquba._model.codec import encode_counters
+from taquba._model.errors import QueueClosed, StoreError, TaqubaError
+from taquba._model.keys import Op
+from taquba._model.records import Counters
+from taquba._store.engine import OPERATION_TIMEOUT, Engine, translate
+from taquba._store.transaction import Transaction
+
+_log: Final = logging.getLogger(__name__)
+
+_MAX_GROUP_OPS: Final = 8192
+"""Rows after which a group is written even though more wait; a larger transaction goes alone."""
+
+
+class Committer:
+    """Writes transactions of one open store, in order, in groups."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        counters: dict[str, Counters],
+        *,
+        flush_interval: float,
+        timeout: float = OPERATION_TIMEOUT,
+        on_failure: Callable[[TaqubaError], None],
+    ) -> None:
+        """Start the two tasks.
+
+        Args:
+            engine: The open engine.
+            counters: Counters per queue as stored; kept up to date with every commit.
+            flush_interval: Least time between the starts of two flushes, in seconds.
+            timeout: Seconds after which callers of a store that hangs get an error.
+            on_failure: Told once, when the store can no longer be written.
+        """
+        self._engine = engine
+        self._counters = counters
+        self._flush_interval = flush_interval
+        self._timeout = timeout
+        self._on_failure = on_failure
+        self.failure: TaqubaError | None = None
+        self._waiting: deque[Transaction] = deque()
+        self._in_flight: list[Transaction] = []
+        self._unflushed: list[Transaction] = []
+        self._flushing: list[Transaction] = []
+        self._write_wanted = asyncio.Event()
+        self._flush_wanted = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks = [
+            asyncio.create_task(self._write_loop(), name="taquba-writer"),
+            asyncio.create_task(self._flush_loop(), name="taquba-flusher"),
+        ]
+
+    @property
+    def busy(self) -> bool:
+        """True while a commit or a flush is wanted or under way."""
+        return not self._idle.is_set()
+
+    def submit(self, transaction: Transaction, *, durable: bool) -> asyncio.Future[None]:
+        """Queue a transaction; the future is done when it is applied, or durable if asked.
+
+        The commit goes on when the caller stops waiting.
+        """
+        waiter = transaction.waiter = asyncio.get_running_loop().create_future()
+        transaction.durable = durable
+        if self.failure is not None:
+            transaction.failed(self.failure)
+            return waiter
+        self._waiting.append(transaction)
+        self._idle.clear()
+        self._write_wanted.set()
+        return waiter
+
+    async def barrier(self) -> None:
+        """Wait until everything submitted so far is applied."""
+        if self._waiting or self._in_flight:
+            await self.submit(Transaction(), durable=False)
+
+    async def drain(self) -> None:
+        """Wait, with a bound, until nothing is waiting or under way."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), self._timeout)
+
+    async def close(self) -> None:
+        """Write and flush what is waiting, then stop."""
+        await self.drain()
+        self.fail(QueueClosed())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _write_loop(self) -> None:
+        while True:
+            await self._write_wanted.wait()
+            self._write_wanted.clear()
+            while self._waiting:
+                self._in_flight = self._take_group()
+                try:
+                    await self._watched(self._write(self._in_flight))
+                except Exception as error:
+                    self.fail(translate(error), error)
+                    return
+                self._in_flight = []
+            self._settle()
+
+    def _take_group(self) -> list[Transaction]:
+        group = [self._waiting.popleft()]
+        size = len(group[0].ops)
+        while self._waiting and size + len(self._waiting[0].ops) <= _MAX_GROUP_OPS:
+            group.append(self._waiting.popleft())
+            size += len(group[-1].ops)
+        return group
+
+    async def _write(self, group: list[Transaction]) -> None:
+        ops: list[Op] = []
+        for transaction in group:
+            ops += transaction.ops
+        counters = self._counted(group)
+        for queue, values in counters.items():
+            ops.append((keys.stats(queue), encode_counters(values)))
+        if ops:
+            await self._engine.write(ops)
+        self._counters.update(counters)
+        for transaction in group:
+            transaction.applied()
+            if transaction.durable:
+                self._unflushed.append(transaction)
+            else:
+                transaction.resolve()
+        if self._unflushed:
+            self._flush_wanted.set()
+
+    def _counted(self, group: Iterable[Transaction]) -> dict[str, Counters]:
+        """Absolute counters, after `group`, of the queues it touches."""
+        totals: dict[str, list[int]] = {}
+        for transaction in group:
+            for queue, change in transaction.counts:
+                total = totals.get(queue)
+                if total is None:
+                    total = totals[queue] = list(self._counters.get(queue, Counters()))
+                for position, difference in enumerate(change):
+                    if difference:
+                        total[position] += difference
+        return {queue: Counters(*total) for queue, total in totals.items()}
+
+    async def _flush_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        not_before = 0.0
+        while True:
+            await self._flush_wanted.wait()
+            self._flush_wanted.clear()
+            if (early := not_before - loop.time()) > 0:
+                await asyncio.sleep(early)
+            not_before = loop.time() + self._flush_interval
+            self._flushing, self._unflushed = self._unflushed, []
+            error = await self._flush()
+            for transaction in self._flushing:
+                transaction.resolve(error)
+            self._flushing = []
+            self._settle()
+
+    async def _flush(self) -> TaqubaError | None:
+        try:
+            await self._watched(self._engine.flush())
+        except Exception as cause:
+            error = self._engine.failure() or translate(cause)
+            if error.permanent:
+                self.fail(error, cause)
+            else:
+                _log.warning("a flush failed, the outcome of its commits is unknown: %s", error)
+            return error
+        return None
+
+    def _settle(self) -> None:
+        if not (self._waiting or self._in_flight or self._unflushed or self._flushing):
+            self._idle.set()
+
+    def fail(self, error: TaqubaError, cause: BaseException | None = None) -> None:
+        """The store can be written no more: everybody who waits is told, and all who come."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        if cause is not None:
+            _log.error("the store can no longer be written: %s", error)
+        undone = [*self._in_flight, *self._waiting]
+        self._in_flight = []
+        self._waiting.clear()
+        for transaction in undone:
+            transaction.failed(error)
+        for transaction in (*self._flushing, *self._unflushed):
+            transaction.resolve(error)
+        self._flushing, self._unflushed = [], []
+        self._idle.set()
+        self._on_failure(error)
+
+    async def _watched(self, step: Awaitable[None]) -> None:
+        """Await one step; callers get an error each time it stalls, but the step goes on.
+
+        An in-flight write may still land, so memory follows it when it does. What was not yet
+        handed to the engine is withdrawn.
+        """
+        loop = asyncio.get_running_loop()
+
+        def stalled() -> None:
+            error = StoreError(
+                f"the store did not answer within {self._timeout:g} s; "
+                "whether the commit will land is unknown"
+            )
+            for transaction in (*self._in_flight, *self._flushing, *self._unflushed):
+                transaction.resolve(error)
+            withdrawn, self._waiting = self._waiting, deque()
+            for transaction in withdrawn:
+                transaction.failed(error)
+            timers.append(loop.call_later(self._timeout, stalled))
+
+        timers = [loop.call_later(self._timeout, stalled)]
+        try:
+            await step
+        finally:
+            timers[-1].cancel()

@@ -1,0 +1,182 @@
+"""SlateDB behind a small surface: open, write, flush, read, close. Errors are translated here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Final, TypeVar
+
+from slatedb.uniffi import (
+    CloseReason,
+    Db,
+    DbBuilder,
+    Error,
+    FlushOptions,
+    FlushType,
+    KeyRange,
+    Settings,
+    WriteBatch,
+)
+
+from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
+from taquba._model.keys import Op, prefix_end
+from taquba._store import binding
+from taquba._store.folder import DurableFolder
+from taquba._store.location import StoreLocation
+from taquba._store.syncing import FolderSync
+
+T = TypeVar("T")
+
+OPERATION_TIMEOUT: Final = 30.0
+"""Seconds after which a store that does not answer fails an operation."""
+
+_FILL_CHUNK: Final = 512
+"""Rows lowered into a batch between two turns of the event loop (about 1.5 ms)."""
+
+_SCAN_BATCH: Final = 512
+
+_SETTINGS: Final[dict[str, object]] = {
+    # Commits flush the WAL themselves, when somebody waits for it.
+    "flush_interval": None,
+    # Bounds what a restart replays and what the owner holds in memory.
+    "l0_sst_size_bytes": 32 * 1024 * 1024,
+    # Without a bound the engine retries for ever, and a hung store hangs its owner.
+    "object_store_max_retries": 10,
+    # A flush on demand makes one WAL object each: collect them early and often.
+    "garbage_collector_options.wal_options.interval": "10s",
+    "garbage_collector_options.wal_options.min_age": "20s",
+    "garbage_collector_options.manifest_options.interval": "60s",
+    "garbage_collector_options.compacted_options.interval": "60s",
+    "garbage_collector_options.compactions_options.interval": "60s",
+}
+
+_FLUSH_WAL: Final = FlushOptions(flush_type=FlushType.WAL)
+_FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
+
+
+def translate(error: Exception) -> TaqubaError:
+    """A binding error as one of ours."""
+    if isinstance(error, TaqubaError):
+        return error
+    if isinstance(error, Error.Closed):
+        if error.reason is CloseReason.FENCED:
+            return StoreFenced()
+        if error.reason is CloseReason.CLEAN:
+            return QueueClosed()
+        return StoreError(f"the storage engine stopped: {error.message}", permanent=True)
+    if isinstance(error, Error):
+        permanent = not isinstance(error, (Error.Unavailable, Error.Transaction))
+        return StoreError(f"the store failed: {error}", permanent=permanent)
+    return StoreError(f"the store failed: {error!r}", permanent=True)
+
+
+async def bounded(operation: Awaitable[T], what: str, seconds: float = OPERATION_TIMEOUT) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await operation
+    except TimeoutError:
+        raise StoreError(f"the store did not answer within {seconds:g} s ({what})") from None
+    except Error as error:
+        raise translate(error) from error
+
+
+class Engine:
+    """An open SlateDB database: the only code that touches its handle."""
+
+    def __init__(self, db: Db, folder: FolderSync | None) -> None:
+        self._db = db
+        self._folder = folder
+
+    @classmethod
+    async def open(cls, location: StoreLocation, *, fsync: bool) -> Engine:
+        """Open for writing, which fences any other owner of the store."""
+        durable = DurableFolder(location.folder) if fsync and location.folder else None
+        folder = None if durable is None else FolderSync(durable)
+        store = await asyncio.to_thread(location.connect)
+        try:
+            if folder is not None:
+                await folder.run(folder.folder.prepare)
+            settings = Settings.default()
+            for name, value in _SETTINGS.items():
+                settings.set(name, json.dumps(value))
+            builder = DbBuilder(location.path, store)
+            builder.with_settings(settings)
+            db = await bounded(builder.build(), f"opening {location.url}")
+            if folder is not None:
+                await folder.run(folder.folder.sync_all)
+        except BaseException:
+            if folder is not None:
+                folder.close()
+            raise
+        return cls(db, folder)
+
+    async def write(self, ops: Sequence[Op]) -> None:
+        """Apply `ops` atomically; they are visible afterwards, and durable after `flush`."""
+        batch = WriteBatch()
+        for start in range(0, len(ops), _FILL_CHUNK):
+            if start:
+                await asyncio.sleep(0)
+            binding.fill(batch, ops[start : start + _FILL_CHUNK])
+        try:
+            await self._db.write(batch)
+        except Error as error:
+            raise translate(error) from error
+
+    async def flush(self) -> None:
+        """Make everything applied so far durable."""
+        try:
+            await self._db.flush_with_options(_FLUSH_WAL)
+            if self._folder is not None:
+                await self._folder.run(self._folder.folder.sync)
+        except (Error, OSError) as error:
+            raise translate(error) from error
+
+    async def get(self, key: bytes) -> bytes | None:
+        return await bounded(self._db.get(key), "reading a row")
+
+    async def scan(
+        self, start: bytes, end: bytes | None, *, after: bool = False, batch: int = _SCAN_BATCH
+    ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Rows from `start` (exclusive when `after`) up to `end`, as of now, in batches."""
+        span = KeyRange(start=start, start_inclusive=not after, end=end, end_inclusive=False)
+        rows = await bounded(self._db.scan(span), "starting a scan")
+        while True:
+            found = await bounded(rows.next_batch(batch), "scanning")
+            if found:
+                yield [(row.key, row.value) for row in found]
+            if len(found) < batch:
+                return
+
+    async def read_range(
+        self, start: bytes, end: bytes | None, limit: int, *, after: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """At most `limit` rows from `start` (exclusive when `after`) up to `end`."""
+        found: list[tuple[bytes, bytes]] = []
+        async for rows in self.scan(start, end, after=after, batch=min(limit, _SCAN_BATCH)):
+            found += rows[: limit - len(found)]
+            if len(found) >= limit:
+                break
+        return found
+
+    def scan_prefix(self, prefix: bytes) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        return self.scan(prefix, prefix_end(prefix))
+
+    def failure(self) -> TaqubaError | None:
+        """Why the engine can write no more, or None while it can."""
+        reason = self._db.status().close_reason
+        if reason is None:
+            return None
+        return translate(Error.Closed(reason, "closed"))
+
+    async def close(self) -> None:
+        """Write what is in memory as tables, and stop the engine."""
+        try:
+            if self.failure() is None:
+                await bounded(self._db.flush_with_options(_FLUSH_TABLES), "the closing flush")
+                if self._folder is not None:
+                    await self._folder.run(self._folder.folder.sync)
+            await bounded(self._db.shutdown(), "closing")
+        finally:
+            if self._folder is not None:
+                self._folder.close()

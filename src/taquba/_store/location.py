@@ -1,0 +1,103 @@
+"""Store URLs: where a store lives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from slatedb.uniffi import Error, ObjectStore, ObjectStoreBuilder, ObjectStoreType
+
+from taquba._model.errors import InvalidArgument, InvalidArgumentType, StoreError
+
+_CLOUD_SCHEMES: Final = ("s3", "gs", "az")
+_FORMS: Final = (
+    "memory://, memory://name, file:///absolute/path, a plain path, "
+    "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
+)
+
+_shared_memory: dict[str, ObjectStore] = {}
+
+
+class StoreLocation(NamedTuple):
+    """A parsed store URL.
+
+    Attributes:
+        url: As the caller wrote it.
+        folder: The folder of a local store, else None.
+        bucket_url: The root that the object-store client resolves, for a cloud store.
+        path: Where the database lives below the root.
+    """
+
+    url: str
+    folder: Path | None
+    bucket_url: str | None
+    path: str
+
+    @classmethod
+    def parse(cls, url: str | os.PathLike[str]) -> StoreLocation:
+        if isinstance(url, os.PathLike):
+            return cls._local(os.fspath(url), Path(url))
+        if not isinstance(url, str):
+            raise InvalidArgumentType(f"a store URL is a str or a path, not {url!r}")
+        if not url:
+            raise InvalidArgument(f"a store URL must not be empty; use {_FORMS}")
+        if "://" not in url:
+            return cls._local(url, Path(url))
+        parts = urlsplit(url)
+        if parts.scheme == "memory":
+            return cls(url, None, None, "")
+        if parts.scheme == "file":
+            if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
+                raise InvalidArgument(
+                    f"a file URL holds an absolute path, as in file:///var/lib/app; got {url!r}"
+                )
+            return cls._local(url, Path(unquote(parts.path)))
+        if parts.scheme not in _CLOUD_SCHEMES:
+            raise InvalidArgument(f"{url!r} has an unknown scheme; use {_FORMS}")
+        if not parts.netloc or not parts.path.strip("/"):
+            raise InvalidArgument(
+                f"{url!r} needs a bucket and a prefix, as in {parts.scheme}://bucket/prefix"
+            )
+        return cls(url, None, f"{parts.scheme}://{parts.netloc}", parts.path.strip("/"))
+
+    @classmethod
+    def _local(cls, url: str, folder: Path) -> StoreLocation:
+        return cls(url, folder.expanduser().absolute(), None, "")
+
+    def connect(self) -> ObjectStore:
+        """The object store that holds this location. Makes a missing local folder."""
+        if self.folder is not None:
+            _make_folder(self.folder)
+            builder = ObjectStoreBuilder(ObjectStoreType.LOCAL)
+            builder.with_config("local_path", str(self.folder))
+            return builder.build()
+        if self.bucket_url is not None:
+            try:
+                return ObjectStore.resolve(self.bucket_url)
+            except Error as error:
+                raise StoreError(f"{self.url}: {error}", permanent=True) from error
+        name = self.url.removeprefix("memory://")
+        if not name:
+            return ObjectStore.resolve("memory:///")
+        if name not in _shared_memory:
+            _shared_memory[name] = ObjectStore.resolve("memory:///")
+        return _shared_memory[name]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the store folder {folder}: {error.strerror}; "
+            "choose a folder that this user may write",
+            permanent=True,
+        ) from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise StoreError(
+            f"no permission to read and write the store folder {folder}; "
+            "change its owner or mode, or choose another folder",
+            permanent=True,
+        )

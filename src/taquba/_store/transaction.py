@@ -1,0 +1,69 @@
+"""The one way to change the store: a list of rows, counter changes, and what follows from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from taquba._core.transitions import Change
+from taquba._model.keys import Op
+from taquba._model.records import Counters
+
+
+class Transaction:
+    """Rows and counter changes that land together, in one commit.
+
+    `on_applied` callbacks run when the commit is visible, in the order of commits, whether or not
+    anybody still waits for it: memory follows the store. `on_failed` callbacks run instead when
+    it is known that nothing was written.
+    """
+
+    __slots__ = ("counts", "durable", "on_applied", "on_failed", "ops", "waiter")
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.counts: list[tuple[str, Counters]] = []
+        self.on_applied: list[Callable[[], None]] = []
+        self.on_failed: list[Callable[[], None]] = []
+        self.durable = False
+        self.waiter: asyncio.Future[None] | None = None
+
+    def add(self, change: Change) -> None:
+        self.ops += change.ops
+        self.counts.append((change.job.queue, change.counts))
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.ops.append((key, value))
+
+    def delete(self, key: bytes) -> None:
+        self.ops.append((key, None))
+
+    def finally_(self, callback: Callable[[], None]) -> None:
+        """Run `callback` when the transaction is applied or known to have failed."""
+        self.on_applied.append(callback)
+        self.on_failed.append(callback)
+
+    def applied(self) -> None:
+        for callback in self.on_applied:
+            callback()
+
+    def abandon(self) -> None:
+        """Nothing was or will be written: undo what memory anticipated."""
+        for callback in self.on_failed:
+            callback()
+
+    def failed(self, error: BaseException) -> None:
+        """Nothing was written: undo, and tell the caller."""
+        self.abandon()
+        self.resolve(error)
+
+    def resolve(self, error: BaseException | None = None) -> None:
+        """Answer the caller, if it still waits."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+                # A caller that was cancelled does not collect its error.
+                waiter.exception()

@@ -1,0 +1,1 @@
+"""Worker loops: run handlers on what a queue hands out."""

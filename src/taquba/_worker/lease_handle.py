@@ -1,0 +1,90 @@
+"""The lease as a handler sees it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import anyio.from_thread
+
+from taquba._memory.leases import CancelToken, Lease
+from taquba._model import validate
+from taquba._model.errors import CancelRequested
+from taquba._model.validate import Duration
+from taquba._queue import claims
+
+if TYPE_CHECKING:
+    from taquba._queue.claims import Claim
+    from taquba._queue.core import Core
+
+
+class LeaseHandle:
+    """A running handler's hold on its job.
+
+    Usable from an async handler and from a plain handler in a worker thread. A handler in another
+    process gets a detached handle, which extends nothing; there the worker loop keeps the lease.
+    """
+
+    __slots__ = ("_claim", "_core", "_thread", "_token")
+
+    def __init__(self, core: Core | None, claim: Claim | None) -> None:
+        """Internal: worker loops make these; unit tests use `LeaseHandle.detached`."""
+        self._core = core
+        self._claim = claim
+        self._thread = threading.get_ident()
+        self._token = CancelToken() if claim is None else None
+
+    @classmethod
+    def detached(cls) -> LeaseHandle:
+        """A handle without a job, for calling a handler in a unit test; it never expires."""
+        return cls(None, None)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (LeaseHandle.detached, ())
+
+    @property
+    def cancel_token(self) -> CancelToken:
+        """Fires when the job is asked to cancel."""
+        if self._token is not None:
+            return self._token
+        return self._held_claim().cancel_token
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the lease runs out; None for a detached handle."""
+        if self._core is None:
+            return None
+        return claims.expiry(self._core, self._lease())
+
+    def ensure_at_least(self, duration: Duration) -> None:
+        """Make sure that the lease lasts `duration` seconds from now; never shortens it.
+
+        Raises:
+            ClaimLost: The job was taken back; stop working on it.
+            CancelRequested: The job was asked to cancel.
+        """
+        extension_ms = validate.duration_ms(duration, "duration")
+        if self._core is None:
+            return
+        if threading.get_ident() == self._thread:
+            self._extend(extension_ms)
+        else:
+            anyio.from_thread.run_sync(self._extend, extension_ms)
+
+    def _extend(self, extension_ms: int) -> None:
+        core = self._core
+        assert core is not None
+        lease = claims.held_lease(core, self._held_claim())
+        if lease.job.cancel_requested:
+            raise CancelRequested(lease.job.id)
+        if lease.expires_at < core.clock.monotonic_ms() + extension_ms:
+            claims.renew(core, lease, extension_ms)
+
+    def _lease(self) -> Lease:
+        assert self._core is not None
+        return claims.held_lease(self._core, self._held_claim())
+
+    def _held_claim(self) -> Claim:
+        assert self._claim is not None
+        return self._claim

@@ -1,0 +1,65 @@
+"""What a handler raises to say how its job ends."""
+
+from __future__ import annotations
+
+from taquba._model import validate
+from taquba._model.errors import TaqubaError
+from taquba._model.options import SettlementEffects
+from taquba._model.validate import Duration
+
+
+class PermanentFailure(TaqubaError):
+    """Raise it in a handler: no retry can help, dead-letter the job now."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class FailWith(TaqubaError):
+    """Raise it in a handler: the attempt failed, and if that dead-letters the job, apply effects.
+
+    Args:
+        error: What went wrong; an exception stands for its type and message. A `PermanentFailure`
+            dead-letters at once.
+        effects: Applied in the same commit as the dead letter; discarded on a retry.
+    """
+
+    def __init__(self, error: str | BaseException, effects: SettlementEffects) -> None:
+        validate.instance(effects, SettlementEffects, "effects")
+        super().__init__(error, effects)
+        self.error = error
+        self.effects = effects
+
+    def __str__(self) -> str:
+        return describe(self.error)
+
+
+class RetryAfter(TaqubaError):
+    """Raise it in a handler: try again after `delay`. Counts as an attempt, like any failure.
+
+    Args:
+        delay: Seconds or `timedelta`.
+        reason: Recorded as the attempt's error.
+    """
+
+    permanent = False
+
+    def __init__(self, delay: Duration, reason: str = "the handler asked to be retried") -> None:
+        super().__init__(delay, reason)
+        self.delay_ms = validate.duration_ms(delay, "delay")
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def describe(error: str | BaseException) -> str:
+    """An error as one line of text: type and message."""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, PermanentFailure):
+        return error.reason
+    message = str(error)
+    name = type(error).__name__
+    return f"{name}: {message}" if message else name

@@ -1,0 +1,317 @@
+"""`run_worker`: claim jobs, run a handler on each, settle, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from concurrent.futures import Executor
+from typing import Final, Literal, cast
+
+import anyio
+
+from taquba._model import validate
+from taquba._model.clock import Timer, wait_until_done
+from taquba._model.errors import InvalidArgument, TaqubaError
+from taquba._model.options import SettlementEffects
+from taquba._model.validate import Duration
+from taquba._queue import claims, settling
+from taquba._queue.claims import Claim
+from taquba._queue.core import Core
+from taquba._queue.queue import Queue
+from taquba._worker.handlers import AsyncHandler, Handler, as_async
+from taquba._worker.lease_handle import LeaseHandle
+from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter, describe
+
+_log: Final = logging.getLogger(__name__)
+
+_MAX_CONCURRENCY: Final = 10_000
+_RENEWALS_PER_LEASE: Final = 3
+
+OnCancel = Literal["notify", "interrupt"]
+Shutdown = anyio.Event | asyncio.Event
+
+
+async def run_worker(
+    queue: Queue,
+    name: str,
+    handler: Handler,
+    *,
+    concurrency: int = 1,
+    lease: Duration | None = None,
+    poll_interval: Duration = 1,
+    timeout: Duration | None = None,
+    auto_renew: bool = True,
+    executor: Executor | None = None,
+    on_cancel: OnCancel = "notify",
+    shutdown: Shutdown | None = None,
+    drain_timeout: Duration | None = None,
+) -> None:
+    """Run `handler` on the jobs of a queue until `shutdown` is set.
+
+    The handler's return acknowledges the job, with the `SettlementEffects` it returned. An
+    exception retries it; `PermanentFailure`, `FailWith` and `RetryAfter` say more. A settlement
+    that fails is logged and the loop goes on; a claim that fails ends it.
+
+    Args:
+        queue: An open queue.
+        name: Name of the queue to work on.
+        handler: ``async def handler(job, lease)``, a plain function (run in a worker thread, or in
+            `executor`), or an object with ``process(job, lease)``.
+        concurrency: Handlers that run at the same time.
+        lease: Lease of each claim, seconds; default: the queue's.
+        poll_interval: Longest time, in real seconds, until the queue is looked at again even
+            though nothing woke the worker.
+        timeout: Seconds, on the queue's clock, after which a handler is cancelled and its
+            attempt fails. A plain function's thread cannot be stopped and runs on, unheard.
+        auto_renew: Keep the lease of a running handler alive.
+        executor: Where a plain handler runs, for example a `ProcessPoolExecutor`.
+        on_cancel: What happens to a running handler whose job is asked to cancel: ``"notify"``
+            only fires its cancel token, ``"interrupt"`` cancels it and dead-letters the job.
+        shutdown: Stop claiming when it is set, and return when running handlers are done.
+        drain_timeout: How long running handlers get after that, seconds; then they are cancelled
+            and their jobs go back without spending the attempt. None waits for them.
+    """
+    worker = Worker(
+        queue._core,  # pyright: ignore[reportPrivateUsage] - the worker loop is the queue's own
+        name,
+        handler,
+        concurrency=concurrency,
+        lease=lease,
+        poll_interval=poll_interval,
+        timeout=timeout,
+        auto_renew=auto_renew,
+        executor=executor,
+        on_cancel=on_cancel,
+        drain_timeout=drain_timeout,
+    )
+    await worker.run(shutdown)
+
+
+class Worker:
+    """One worker loop: a claimer that keeps handlers supplied, and the tasks they run in.
+
+    The arguments are those of `run_worker`.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        name: str,
+        handler: Handler,
+        *,
+        concurrency: int = 1,
+        lease: Duration | None = None,
+        poll_interval: Duration = 1,
+        timeout: Duration | None = None,
+        auto_renew: bool = True,
+        executor: Executor | None = None,
+        on_cancel: OnCancel = "notify",
+        drain_timeout: Duration | None = None,
+    ) -> None:
+        core.check()
+        if on_cancel not in ("notify", "interrupt"):
+            raise InvalidArgument(f"on_cancel must be 'notify' or 'interrupt'; got {on_cancel!r}")
+        self._core = core
+        self.state = core.queue(validate.queue_name(name))
+        self._concurrency = validate.integer(concurrency, "concurrency", 1, _MAX_CONCURRENCY)
+        self._handle: AsyncHandler = as_async(handler, executor, concurrency)
+        self.lease_ms = (
+            self.state.policy.lease_ms
+            if lease is None
+            else validate.duration_ms(lease, "lease", minimum=1)
+        )
+        self._poll_seconds = validate.duration_ms(poll_interval, "poll_interval", minimum=1) / 1000
+        self._timeout_ms = validate.optional_duration_ms(timeout, "timeout", minimum=1)
+        self._drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
+        self._auto_renew = auto_renew
+        self._interrupts = on_cancel == "interrupt"
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        """Something changed: a task ended, a job came, or it is time to stop."""
+        self._renewal: Timer | None = None
+
+    async def run(self, shutdown: Shutdown | None) -> None:
+        stopping = asyncio.ensure_future(_wait_for(shutdown))
+        stopping.add_done_callback(lambda _: self._wake.set())
+        try:
+            await self._claim_until(stopping)
+            await self._drain(self._drain_ms)
+        finally:
+            stopping.cancel()
+            # After a clean drain nothing is left here; otherwise the jobs go back unspent.
+            await self._drain(0)
+            if self._renewal is not None:
+                self._renewal.cancel()
+
+    async def _claim_until(self, stopping: asyncio.Future[None]) -> None:
+        while not stopping.done():
+            self._wake.clear()
+            free = self._concurrency - len(self._running)
+            # Settlements overlap with the next handlers, but do not pile up without a bound.
+            if free <= 0 or len(self._tasks) >= 2 * self._concurrency:
+                await self._wake.wait()
+                continue
+            found = await claims.claim_batch(self._core, self.state, free, self.lease_ms, None)
+            for claim in found:
+                self._start(claim)
+            if not found:
+                await self._wait_for_jobs(stopping)
+
+    async def _wait_for_jobs(self, stopping: asyncio.Future[None]) -> None:
+        waiters = self.state.waiters
+        ready = waiters.join()
+        ready.add_done_callback(lambda _: self._wake.set())
+        poll = self._core.loop.call_later(self._poll_seconds, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            poll.cancel()
+            # A wakeup that shutdown leaves unused is for another claimer.
+            waiters.leave(ready, pass_on=stopping.done())
+        self._core.check()
+
+    def _start(self, claim: Claim) -> None:
+        task = asyncio.create_task(self.process(claim))
+        self._running[task] = claim
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        if self._auto_renew and self._renewal is None:
+            self._arm_renewal()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._running.pop(task, None)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a worker task of queue %r failed", self.state.name, exc_info=error)
+
+    def _arm_renewal(self) -> None:
+        period_ms = max(1, self.lease_ms // _RENEWALS_PER_LEASE)
+        self._renewal = self._core.clock.call_later(period_ms, self._renew_leases)
+
+    def _renew_leases(self) -> None:
+        """Keep the leases of running handlers alive, all in one pass."""
+        self._renewal = None
+        for claim in self._running.values():
+            claims.keep_alive(self._core, claim, self.lease_ms)
+        if self._running:
+            self._arm_renewal()
+
+    async def process(self, claim: Claim) -> None:
+        """Run the handler on one job and settle it; a failing settlement is only logged."""
+        failure: Exception | None = None
+        effects: SettlementEffects | None = None
+        try:
+            effects = await self._call(claim)
+        except Exception as error:
+            failure = error
+        finally:
+            self._running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+            self._wake.set()
+        try:
+            if failure is None:
+                await self._acknowledge(claim, effects)
+            else:
+                await self._settle_failure(claim, failure)
+        except TaqubaError as error:
+            _log.warning("job %s could not be settled: %s", claim.id, error)
+
+    async def _acknowledge(self, claim: Claim, effects: SettlementEffects | None) -> None:
+        try:
+            await settling.ack(self._core, claim, effects)
+        except TaqubaError as error:
+            if not claims.is_held(claim):
+                raise
+            # The effects were refused, so nothing was settled: the attempt failed.
+            await self._settle_failure(claim, error)
+
+    async def _call(self, claim: Claim) -> SettlementEffects | None:
+        handle = LeaseHandle(self._core, claim)
+        if self._timeout_ms is None and not self._interrupts:
+            return await self._handle(claim.job, handle)
+        call = self._call_interruptibly if self._interrupts else self._call_plainly
+        if self._timeout_ms is None:
+            return await call(claim, handle)
+        return await self._call_in_time(call(claim, handle), self._timeout_ms)
+
+    async def _call_in_time(
+        self, call: Awaitable[SettlementEffects | None], timeout_ms: int
+    ) -> SettlementEffects | None:
+        core = self._core
+        limit = asyncio.timeout(None)
+        timer = core.clock.call_later(timeout_ms, lambda: limit.reschedule(core.loop.time()))
+        try:
+            async with limit:
+                return await call
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(
+                    f"the handler ran longer than its timeout of {timeout_ms / 1000:g} s"
+                ) from None
+            raise
+        finally:
+            timer.cancel()
+
+    async def _call_plainly(self, claim: Claim, handle: LeaseHandle) -> SettlementEffects | None:
+        return await self._handle(claim.job, handle)
+
+    async def _call_interruptibly(
+        self, claim: Claim, handle: LeaseHandle
+    ) -> SettlementEffects | None:
+        call = asyncio.ensure_future(self._handle(claim.job, handle))
+        asked = asyncio.ensure_future(claim.cancel_token.wait())
+        try:
+            await asyncio.wait({call, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                raise PermanentFailure("cancelled on request")
+            return await call
+        finally:
+            asked.cancel()
+            if not call.done():
+                call.cancel()
+                await asyncio.wait({call})
+
+    async def _settle_failure(self, claim: Claim, failure: BaseException) -> None:
+        core = self._core
+        effects: SettlementEffects | None = None
+        cause: str | BaseException = failure
+        if isinstance(failure, FailWith):
+            effects, cause = failure.effects, failure.error
+        if isinstance(cause, PermanentFailure):
+            await settling.dead_letter(core, claim, describe(cause), effects)
+        else:
+            delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
+            await settling.nack(core, claim, describe(cause), effects, delay_ms)
+
+    async def _drain(self, timeout_ms: int | None) -> None:
+        """Wait for running handlers and settlements; give back what is not done in time."""
+        if timeout_ms is None:
+            timeout_ms = validate.MAX_DURATION_MS
+        if self._tasks and timeout_ms:
+            ended = asyncio.ensure_future(asyncio.wait(set(self._tasks)))
+            try:
+                await wait_until_done(ended, self._core.clock, timeout_ms)
+            finally:
+                ended.cancel()
+        unfinished = dict(self._running)
+        for task in unfinished:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        given_back = claims.release(
+            self._core,
+            [claims.lease_of(claim) for claim in unfinished.values()],
+            "the worker shut down",
+        )
+        if given_back is not None:
+            await asyncio.shield(given_back)
+
+
+async def _wait_for(shutdown: Shutdown | None) -> None:
+    if shutdown is None:
+        await asyncio.get_running_loop().create_future()
+    else:
+        await shutdown.wait()

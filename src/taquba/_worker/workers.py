@@ -1,0 +1,131 @@
+"""`run_workers`: several worker loops in one process, with signal handling."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+
+from taquba._model import validate
+from taquba._model.errors import InvalidArgument
+from taquba._model.validate import Duration
+from taquba._queue.queue import Queue
+from taquba._worker.handlers import Handler
+from taquba._worker.worker import OnCancel, Shutdown, run_worker
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker loop for `run_workers`; the fields are arguments of `run_worker`."""
+
+    name: str
+    handler: Handler
+    concurrency: int = field(default=1, kw_only=True)
+    lease: Duration | None = field(default=None, kw_only=True)
+    poll_interval: Duration = field(default=1, kw_only=True)
+    timeout: Duration | None = field(default=None, kw_only=True)
+    auto_renew: bool = field(default=True, kw_only=True)
+    executor: Executor | None = field(default=None, kw_only=True)
+    on_cancel: OnCancel = field(default="notify", kw_only=True)
+
+
+async def run_workers(
+    queue: Queue,
+    *workers: WorkerSpec,
+    shutdown: Shutdown | None = None,
+    drain_timeout: Duration | None = None,
+    handle_signals: bool = True,
+) -> None:
+    """Run worker loops until SIGTERM, SIGINT or `shutdown`; then drain and return.
+
+    A second signal cancels the handlers at once; their jobs go back without spending the attempt.
+    When one loop fails, the others drain and the error is raised.
+
+    Args:
+        queue: An open queue.
+        workers: One `WorkerSpec` per queue to work on.
+        shutdown: Another way to ask for the end.
+        drain_timeout: How long running handlers get after that, seconds; None waits for them.
+        handle_signals: Install handlers for SIGTERM and SIGINT while this runs. Only the main
+            thread can; elsewhere pass False and use `shutdown`.
+    """
+    if not workers:
+        raise InvalidArgument("run_workers needs at least one WorkerSpec")
+    for worker in workers:
+        validate.instance(worker, WorkerSpec, "each worker")
+    stop = asyncio.Event()
+    loops = [
+        asyncio.create_task(_run(queue, worker, stop, drain_timeout), name=f"worker-{worker.name}")
+        for worker in workers
+    ]
+    relay = asyncio.create_task(_relay(shutdown, stop))
+
+    def on_signal() -> None:
+        if stop.is_set():
+            for loop in loops:
+                loop.cancel()
+        stop.set()
+
+    with _signals(on_signal if handle_signals else None):
+        try:
+            await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
+            stop.set()
+            await asyncio.wait(loops)
+        except asyncio.CancelledError:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.wait(loops)
+            raise
+        finally:
+            relay.cancel()
+    for loop in loops:
+        if not loop.cancelled():
+            loop.result()
+
+
+async def _run(
+    queue: Queue, worker: WorkerSpec, stop: asyncio.Event, drain_timeout: Duration | None
+) -> None:
+    await run_worker(
+        queue,
+        worker.name,
+        worker.handler,
+        concurrency=worker.concurrency,
+        lease=worker.lease,
+        poll_interval=worker.poll_interval,
+        timeout=worker.timeout,
+        auto_renew=worker.auto_renew,
+        executor=worker.executor,
+        on_cancel=worker.on_cancel,
+        shutdown=stop,
+        drain_timeout=drain_timeout,
+    )
+
+
+async def _relay(shutdown: anyio.Event | asyncio.Event | None, stop: asyncio.Event) -> None:
+    if shutdown is not None:
+        await shutdown.wait()
+        stop.set()
+
+
+@contextmanager
+def _signals(callback: Callable[[], None] | None) -> Generator[None]:
+    loop = asyncio.get_running_loop()
+    if callback is None:
+        yield
+        return
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, callback)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,14 @@
+"""Testing with taquba: virtual time, fresh stores, and a pytest plugin.
+
+The plugin is found by pytest on its own and offers the fixtures `mock_clock`, `queue` (a fresh
+memory store on that clock) and `open_queue` (a factory that takes `Queue.open`'s options).
+
+    async def test_welcome_mail(queue):
+        await queue.enqueue("mail", b"ada@example.org")
+        assert await drain(queue, "mail", send_mail) == 1
+"""
+
+from taquba.testing._drain import drain
+from taquba.testing._mock_clock import MockClock
+
+__all__ = ["MockClock", "drain"]

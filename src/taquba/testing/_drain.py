@@ -1,0 +1,44 @@
+"""`drain`: run everything that is due, deterministically."""
+
+from __future__ import annotations
+
+from taquba._model.validate import Duration
+from taquba._queue import claims, loops
+from taquba._queue.queue import Queue
+from taquba._worker.handlers import Handler
+from taquba._worker.worker import Worker
+
+
+async def drain(
+    queue: Queue,
+    name: str,
+    handler: Handler,
+    *,
+    lease: Duration | None = None,
+    timeout: Duration | None = None,
+) -> int:
+    """Run `handler` on every job of a queue that is due now, one at a time, in claim order.
+
+    Due scheduled jobs are promoted first; jobs that the handler enqueues, and retries without a
+    backoff, are run as well. A handler's failure is settled as a worker would settle it.
+
+    Args:
+        queue: An open queue.
+        name: Name of the queue to drain.
+        handler: As for `run_worker`.
+        lease: Lease of each claim, seconds; default: the queue's.
+        timeout: Seconds, on the queue's clock, that a handler may take.
+
+    Returns:
+        How many attempts ran.
+    """
+    core = queue._core  # pyright: ignore[reportPrivateUsage] - part of the same package
+    worker = Worker(core, name, handler, lease=lease, timeout=timeout)
+    attempts = 0
+    while True:
+        await loops.promote_due(core)
+        found = await claims.claim_batch(core, worker.state, 1, worker.lease_ms, None)
+        if not found:
+            return attempts
+        await worker.process(found[0])
+        attempts += 1

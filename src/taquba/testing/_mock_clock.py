@@ -1,0 +1,119 @@
+"""Virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import count
+from typing import Final
+
+from taquba._model.clock import Clock, Timer
+from taquba._model.errors import StoreError
+from taquba._model.validate import Duration, duration_ms, moment_ms
+
+_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
+_QUIET_TURNS: Final = 25
+"""Turns of the event loop without taquba work after which everything due counts as done."""
+
+_STUCK_SECONDS: Final = 30.0
+
+
+class _MockTimer:
+    __slots__ = ("callback", "due")
+
+    def __init__(self, due: int, callback: Callable[[], None]) -> None:
+        self.due = due
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class MockClock(Clock):
+    """A clock that moves only when told to.
+
+    Args:
+        start: Time at the beginning, timezone-aware; 2030-01-01 UTC by default.
+    """
+
+    def __init__(self, start: datetime = _START) -> None:
+        self._now = moment_ms(start, "start")
+        self._timers: list[tuple[int, int, _MockTimer]] = []
+        self._order = count()
+        self._busy: list[Callable[[], bool]] = []
+
+    def time_ms(self) -> int:
+        """Virtual time, in ms since the Unix epoch."""
+        return self._now
+
+    def monotonic_ms(self) -> int:
+        """The same: virtual time never goes back."""
+        return self._now
+
+    def call_later(self, delay_ms: int, callback: Callable[[], None]) -> Timer:
+        """Run `callback` when the clock has moved on by `delay_ms`."""
+        return self._arm(self._now + max(0, delay_ms), callback)
+
+    def call_at(self, time_ms: int, recheck_ms: int, callback: Callable[[], None]) -> Timer:
+        """Run `callback` when the clock has moved to `time_ms`."""
+        del recheck_ms  # this clock is never set by somebody else
+        return self._arm(max(time_ms, self._now), callback)
+
+    def attach(self, busy: Callable[[], bool]) -> None:
+        """Called by each queue on this clock."""
+        self._busy.append(busy)
+
+    async def advance(self, duration: Duration) -> None:
+        """Move on by `duration` seconds, stopping at every deadline on the way.
+
+        When it returns, everything of taquba that became due has run: jobs were promoted, leases
+        taken back, waits ended, retention swept. Handlers that were woken have run as far as they
+        get without waiting for something else.
+        """
+        end = self._now + duration_ms(duration, "duration")
+        await self._settle()
+        while self._timers and self._timers[0][0] <= end:
+            due, _, timer = heapq.heappop(self._timers)
+            if timer.callback is None:
+                continue
+            self._now = max(self._now, due)
+            timer.callback()
+            while self._timers and self._timers[0][0] <= self._now:
+                self._fire_next()
+            await self._settle()
+        self._now = end
+
+    def _fire_next(self) -> None:
+        _, _, timer = heapq.heappop(self._timers)
+        if timer.callback is not None:
+            timer.callback()
+
+    def _arm(self, due: int, callback: Callable[[], None]) -> Timer:
+        timer = _MockTimer(due, callback)
+        if due <= self._now:
+            asyncio.get_running_loop().call_soon(self._fire, timer)
+        else:
+            heapq.heappush(self._timers, (due, next(self._order), timer))
+        return timer
+
+    @staticmethod
+    def _fire(timer: _MockTimer) -> None:
+        if timer.callback is not None:
+            timer.callback()
+
+    async def _settle(self) -> None:
+        """Let everything that runs on this clock come to rest."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _STUCK_SECONDS
+        quiet = 0
+        while quiet < _QUIET_TURNS:
+            await asyncio.sleep(0)
+            if any(busy() for busy in self._busy):
+                quiet = 0
+                await asyncio.sleep(0.0002)
+                if loop.time() > give_up:
+                    raise StoreError(f"a queue was still busy after {_STUCK_SECONDS:g} real s")
+            else:
+                quiet += 1

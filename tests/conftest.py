@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+
+import blockbuster.blockbuster as blockbuster_module
+import pytest
+from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
+from hypothesis import HealthCheck, settings
+
+LONG = os.environ.get("TAQUBA_LONG") == "1"
+
+settings.register_profile(
+    "ci",
+    # The same examples on every run: a red build means the change is wrong, not the luck.
+    derandomize=True,
+    # Wall-clock limits say more about the machine than about the code.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=50,
+    stateful_step_count=40,
+    print_blob=True,
+)
+settings.register_profile(
+    "long",
+    # New examples on every run; failures are kept in .hypothesis and tried first the next time.
+    derandomize=False,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=1_000,
+    stateful_step_count=100,
+    print_blob=True,
+)
+settings.load_profile("long" if LONG else "ci")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if LONG:
+        return
+    skip = pytest.mark.skip(reason="a long run: set TAQUBA_LONG=1")
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(skip)
+
+
+# Calls that wait for a disk too, but that blockbuster does not watch by itself.
+UNWATCHED = ("os.fsync", "os.fdatasync", "os.open")
+
+# Where taquba's code may block the loop: (file, functions, why).
+ALLOWED = [
+    (
+        "logging/__init__.py",
+        {"emit"},
+        "where log records are written is the application's choice, here pytest's",
+    ),
+    (
+        "concurrent/futures/process.py",
+        {"submit"},
+        "a process pool starts its processes while the first call is submitted; which executor"
+        " runs the handlers is the caller's choice",
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Fail a test in which taquba, or a handler it runs, blocks the event loop.
+
+    Only calls with a frame of taquba on the stack count: tests themselves may prepare files.
+    A blocking call raises `BlockingError`, which a worker loop takes for a failing handler, so
+    each one is also recorded and fails the test at its end.
+    """
+    if request.node.get_closest_marker("allow_blocking"):
+        yield
+        return
+
+    caught: list[BlockingError] = []
+
+    class RecordedBlockingError(BlockingError):
+        def __init__(self, func: str) -> None:
+            super().__init__(func)
+            caught.append(self)
+
+    monkeypatch.setattr(blockbuster_module, "BlockingError", RecordedBlockingError)
+    with blockbuster_ctx("taquba") as watch:
+        for name in UNWATCHED:
+            function = BlockBusterFunction(None, name, scanned_modules="taquba")
+            watch.functions[name] = function.activate()
+        for function in watch.functions.values():
+            for file, functions, _why in ALLOWED:
+                function.can_block_in(file, functions)
+        yield
+    if caught:
+        where = "".join(traceback.format_exception(caught[0]))
+        pytest.fail(f"the event loop was blocked\n{where}", pytrace=False)
