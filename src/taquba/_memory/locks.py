@@ -13,8 +13,13 @@ class KeyLocks:
     def __init__(self) -> None:
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
+    @property
+    def idle(self) -> bool:
+        """True while nothing is locked."""
+        return not self._waiting
+
     def any_held(self, names: Iterable[Hashable]) -> bool:
-        return bool(self._waiting) and any(name in self._waiting for name in names)
+        return any(name in self._waiting for name in names)
 
     async def acquire(self, names: Collection[Hashable]) -> HeldLocks:
         """Take all of `names`. Names are taken in one global order, so takers cannot deadlock."""

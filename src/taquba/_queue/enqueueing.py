@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from typing import cast
 
 from taquba._core import transitions
-from taquba._model import keys, validate
+from taquba._model import keys
 from taquba._model.errors import DuplicateJobId
 from taquba._model.options import EnqueueRequest
 from taquba._model.records import EnqueueResult, Job
@@ -35,10 +36,7 @@ async def stage(
     Reads the store only for dedup keys and own ids; their locks are held until the transaction
     is applied or has failed.
     """
-    touched = [*(kv_writes or ()), *kv_deletes]
-    for request in requests:
-        touched += validate.kv_writes(request.kv_writes or {})
-    names = _names_to_lock(core, requests, touched)
+    names = _names_to_lock(core, requests, kv_writes, kv_deletes)
     held: dict[tuple[str, str], str] = {}
     if names:
         locks = await core.locks.acquire(names)
@@ -56,7 +54,10 @@ async def stage(
 
 
 def _names_to_lock(
-    core: Core, requests: Sequence[EnqueueRequest], touched: Sequence[bytes]
+    core: Core,
+    requests: Sequence[EnqueueRequest],
+    kv_writes: Mapping[bytes, bytes] | None,
+    kv_deletes: Sequence[bytes],
 ) -> set[object]:
     names: set[object] = set()
     for request in requests:
@@ -64,11 +65,21 @@ def _names_to_lock(
             names.add(("dedup", request.queue, request.dedup_key))
         if request.job_id is not None:
             names.add(("id", request.job_id))
+    if core.locks.idle:
+        return names
     # A compare-and-set under way has read its entry: a plain write of it waits its turn.
+    touched = {*(kv_writes or ()), *kv_deletes}
+    for request in requests:
+        touched.update(_entries(request))
     kv_names = [("kv", key) for key in touched]
     if core.locks.any_held(kv_names):
         names.update(kv_names)
     return names
+
+
+def _entries(request: EnqueueRequest) -> Mapping[bytes, bytes]:
+    """The caller-owned entries of a request, whose keys it has turned into bytes."""
+    return cast("Mapping[bytes, bytes]", request.kv_writes or {})
 
 
 async def _read_holders(
@@ -123,7 +134,7 @@ def _stage_jobs(
         transaction.add(change)
         changes.append(change)
         if request.kv_writes:
-            for key, value in validate.kv_writes(request.kv_writes).items():
+            for key, value in _entries(request).items():
                 transaction.put(keys.user(key), value)
         results.append(EnqueueResult(job.id, True))
     if changes:

@@ -4,7 +4,7 @@ Two things make a commit survive power loss. New WAL files are fsynced, and then
 before a commit is acknowledged. All other files (tables, manifests) are written synchronously by
 the file system itself, where it can (ext4, XFS, Btrfs: the inode flags of ``chattr +SD``), so a
 table is on disk before the manifest that names it; they are fsynced before the next
-acknowledgement as well, which is all there is on other file systems.
+acknowledgement where the file system has no such flags.
 """
 
 from __future__ import annotations
@@ -14,60 +14,67 @@ import struct
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 _WAL: Final = "wal"
-_SYNCHRONOUS_FOLDERS: Final = ("manifest", "compacted", "compactions")
+_TABLE_FOLDERS: Final = ("manifest", "compacted", "compactions")
 
 # From linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_SYNC_FL, FS_DIRSYNC_FL.
 _GET_FLAGS: Final = 0x80086601
 _SET_FLAGS: Final = 0x40086602
 _SYNC_FLAGS: Final = 0x00000008 | 0x00010000
 
+_TABLE_SYNC_INTERVAL: Final = 0.05
+"""Seconds between two looks at the tables and manifests, which are written synchronously."""
+
 _TIMESTAMP_SLACK_NS: Final = 50_000_000
 """A folder that changed this recently may change again under the same modification time."""
 
 
 class DurableFolder:
-    """Puts what the engine wrote below a folder on disk. Blocking: call it from a thread."""
+    """Puts what the engine wrote below a folder on disk. Blocking: call it from a thread.
+
+    Each call that touches the disk hands the interpreter lock over and back, so there are as few
+    of them as possible on the path that every commit waits for.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._wal = folder / _WAL
+        self._wal = str(folder / _WAL)
         self._next_wal = 0
-        self._settled: dict[Path, int] = {}
-        self._synced: dict[Path, set[str]] = {}
+        self._others = [_Listed(str(folder / name)) for name in _TABLE_FOLDERS]
+        self._others_interval = _TABLE_SYNC_INTERVAL
+        self._others_due = 0.0
 
     def prepare(self) -> None:
         """Make the engine's folders, before it opens, and put them on disk."""
-        for name in (_WAL, *_SYNCHRONOUS_FOLDERS):
+        for name in (_WAL, *_TABLE_FOLDERS):
             path = self._folder / name
             path.mkdir(exist_ok=True)
-            if name != _WAL:
-                _write_synchronously(path)
-            _fsync(path)
-        _fsync(self._folder)
-        for parent in self._folder.parents:
+            if name != _WAL and not _write_synchronously(str(path)):
+                self._others_interval = 0.0
+            _fsync(str(path))
+        for parent in (self._folder, *self._folder.parents):
             # Folders above that were just made are on disk only when their own parent is.
-            _fsync(parent)
+            _fsync(str(parent))
 
     def sync_all(self) -> None:
         """Put every file on disk, whoever wrote it; once, after opening."""
         self._next_wal = 0
         self._list_wal()
-        self._settled.clear()
-        self._synced.clear()
-        self._sync_others()
+        for listed in self._others:
+            listed.forget()
+            listed.sync()
 
     def sync(self) -> None:
         """Put on disk what was written since the last call."""
-        self._sync_others()
-        self._sync_wal()
-
-    def _sync_wal(self) -> None:
+        now = time.monotonic()
+        if now >= self._others_due:
+            self._others_due = now + self._others_interval
+            for listed in self._others:
+                listed.sync()
         # WAL files are numbered without gaps, so the new ones are found by asking for them:
         # listing a folder of thousands of files would cost more than the fsync.
         first = self._next_wal
@@ -87,26 +94,37 @@ class DurableFolder:
             self._next_wal = number + 1
         _fsync(self._wal)
 
-    def _wal_file(self, number: int) -> Path:
-        return self._wal / f"{number:020d}.sst"
-
-    def _sync_others(self) -> None:
-        for name in _SYNCHRONOUS_FOLDERS:
-            path = self._folder / name
-            changed = path.stat().st_mtime_ns
-            if self._settled.get(path) == changed:
-                continue
-            looked_at = time.time_ns()
-            names = set(_names(path))
-            for new in sorted(names - self._synced.get(path, set())):
-                _fsync(path / new)
-            _fsync(path)
-            self._synced[path] = names
-            if looked_at - changed > _TIMESTAMP_SLACK_NS:
-                self._settled[path] = changed
+    def _wal_file(self, number: int) -> str:
+        return f"{self._wal}/{number:020d}.sst"
 
 
-def _names(folder: Path) -> Iterator[str]:
+class _Listed:
+    """A folder whose new files are found by listing it, when it changed."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._synced: set[str] = set()
+        self._settled_at = -1
+
+    def forget(self) -> None:
+        self._synced = set()
+        self._settled_at = -1
+
+    def sync(self) -> None:
+        changed = os.stat(self._path).st_mtime_ns
+        if changed == self._settled_at:
+            return
+        looked_at = time.time_ns()
+        names = set(_names(self._path))
+        for name in sorted(names - self._synced):
+            _fsync(f"{self._path}/{name}")
+        _fsync(self._path)
+        self._synced = names
+        if looked_at - changed > _TIMESTAMP_SLACK_NS:
+            self._settled_at = changed
+
+
+def _names(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             # A name with "#" is a file still being written; it is renamed when it is whole.
@@ -114,42 +132,33 @@ def _names(folder: Path) -> Iterator[str]:
                 yield entry.name
 
 
-@contextmanager
-def _opened(path: Path) -> Generator[int | None]:
+def _fsync(path: str) -> bool:
+    """Put a file or folder on disk; False when it is not there (any more) or not ours to open."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        yield None
-        return
+        return False
     try:
-        yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    return True
 
 
-def _fsync(path: Path) -> bool:
-    """Put a file or folder on disk; False when it is not there (any more) or not ours to open."""
-    with _opened(path) as descriptor:
-        if descriptor is None:
-            return False
-        os.fsync(descriptor)
-        return True
-
-
-def _write_synchronously(folder: Path) -> None:
-    """Ask the file system to write whatever is made in `folder` synchronously."""
+def _write_synchronously(folder: str) -> bool:
+    """Have the file system write what is made in `folder` synchronously; False if it cannot."""
     if sys.platform != "linux":
-        return
+        return False
     import fcntl
 
-    with _opened(folder) as descriptor:
-        if descriptor is None:
-            return
-        try:
-            flags = bytearray(8)
-            fcntl.ioctl(descriptor, _GET_FLAGS, flags)
-            (current,) = struct.unpack("q", flags)
-            fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("q", current | _SYNC_FLAGS))
-        except OSError:
-            # Not every file system knows the flags; the fsyncs above remain.
-            return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        flags = bytearray(8)
+        fcntl.ioctl(descriptor, _GET_FLAGS, flags)
+        (current,) = struct.unpack("q", flags)
+        fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("q", current | _SYNC_FLAGS))
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
