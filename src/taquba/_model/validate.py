@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from taquba._model.clock import to_ms
@@ -34,6 +34,9 @@ MAX_QUEUE_NAME_BYTES: Final = 255
 MAX_DEDUP_KEY_BYTES: Final = 1024
 MAX_DURATION_MS: Final = 100 * 365 * 24 * 3600 * 1000
 """A hundred years: longer durations are taken for mistakes (milliseconds for seconds, say)."""
+
+_LAST_MOMENT_MS: Final = to_ms(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
+"""The last millisecond that `datetime` knows: rounding must not lead beyond it."""
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -74,7 +77,7 @@ def moment_ms(value: datetime, name: str) -> int:
     ms = to_ms(value)
     if ms < 0:
         raise InvalidArgument(f"{name} lies before 1970: {value!r}")
-    return ms
+    return min(ms, _LAST_MOMENT_MS)
 
 
 def integer(value: int, name: str, minimum: int, maximum: int) -> int:

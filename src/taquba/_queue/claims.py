@@ -69,14 +69,20 @@ async def claim_batch(
         core.check()
 
 
+async def look_ahead(core: Core, state: QueueState) -> None:
+    """Have the first pending jobs in memory; afterwards an empty window is an empty queue."""
+    window = state.window
+    while not window and not window.complete:
+        await refill(core, window, keys.queue_prefix(keys.PENDING, state.name))
+        core.check()
+
+
 async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
     window = state.window
-    while not window:
-        if window.complete:
+    if not window:
+        await look_ahead(core, state)
+        if not window:
             return []
-        prefix = keys.queue_prefix(keys.PENDING, state.name)
-        await refill(core, window, prefix)
-        core.check()
     now = core.clock.time_ms()
     expires_at = core.clock.monotonic_ms() + lease_ms
     transaction = Transaction()

@@ -254,7 +254,9 @@ class Queue:
             raise InvalidArgument("wait_for_jobs_on needs at least one queue name")
         states = [core.queue(validate.queue_name(name)) for name in names]
         timeout_ms = validate.duration_ms(timeout, "timeout")
-        if any(state.window or not state.window.complete for state in states):
+        for state in states:
+            await claims.look_ahead(core, state)
+        if any(state.window for state in states):
             return True
         ready = [state.waiters.join() for state in states]
         any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
