@@ -1,0 +1,1 @@
+"""The benches: one module per question. See README.md beside this file."""
