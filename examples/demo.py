@@ -70,7 +70,10 @@ async def work(store: str, hold_after: int, hold: int) -> None:
 
     async def report() -> int:
         stats = await queue.stats(QUEUE)
-        print("progress", stats.done, held, flush=True)
+        try:
+            print("progress", stats.done, held, flush=True)
+        except BrokenPipeError:
+            os._exit(1)  # the parent is gone; the store takes no harm from a sudden end
         return stats.pending + stats.scheduled + stats.claimed
 
     async with Queue.open(store) as queue, asyncio.TaskGroup() as group:
@@ -158,7 +161,9 @@ def run_worker_process(store: str, jobs: int, *, kill: bool) -> float:
         assert worker.stdout is not None
         try:
             for line in worker.stdout:
-                started = started or time.monotonic()
+                if not started:
+                    started = time.monotonic()
+                    print(f"worker {worker.pid}: started", flush=True)
                 settled, held = map(int, line.split()[1:])
                 # Its other handlers go on at full speed meanwhile: the kill hits them, too.
                 if kill and settled >= jobs // 2 and held == hold:
@@ -252,7 +257,9 @@ def main() -> int:
     try:
         if arguments.store is not None:
             return 0 if demo(folder, os.path.abspath(arguments.store), arguments.jobs) else 1
-        with tempfile.TemporaryDirectory(prefix="taquba-demo-") as store:
+        with tempfile.TemporaryDirectory(
+            prefix="taquba-demo-", ignore_cleanup_errors=True
+        ) as store:
             return 0 if demo(folder, store, arguments.jobs) else 1
     except TaqubaError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)

@@ -103,7 +103,7 @@ def test_an_interrupt_ends_both_processes(tree: Path) -> None:
     ) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if "killed" in line:
+            if "started" in line:
                 break
         # What a terminal does on Ctrl-C: every process of the group gets the signal.
         os.killpg(demo.pid, signal.SIGINT)
