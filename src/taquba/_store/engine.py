@@ -172,11 +172,22 @@ class Engine:
     async def close(self) -> None:
         """Write what is in memory as tables, and stop the engine."""
         try:
-            if self.failure() is None:
-                await bounded(self._db.flush_with_options(_FLUSH_TABLES), "the closing flush")
-                if self._folder is not None:
-                    await self._folder.run(self._folder.folder.sync)
-            await bounded(self._db.shutdown(), "closing")
+            try:
+                if self.failure() is None:
+                    await self._write_tables()
+            finally:
+                await bounded(self._db.shutdown(), "closing")
+        except StoreFenced:
+            # Nothing is lost: what was acknowledged is durable, the rest is not ours to write.
+            return
         finally:
             if self._folder is not None:
                 self._folder.close()
+
+    async def _write_tables(self) -> None:
+        try:
+            await bounded(self._db.flush_with_options(_FLUSH_TABLES), "the closing flush")
+            if self._folder is not None:
+                await self._folder.run(self._folder.folder.sync)
+        except OSError as error:
+            raise translate(error) from error
