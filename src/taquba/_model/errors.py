@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 
 class TaqubaError(Exception):
     """Root of all taquba errors.
@@ -11,6 +13,12 @@ class TaqubaError(Exception):
     """
 
     permanent: bool = True
+
+    def again(self) -> TaqubaError:
+        """A copy, to be raised: one that is raised many times would keep all their tracebacks."""
+        fresh = copy.copy(self)
+        fresh.__cause__ = self.__cause__
+        return fresh
 
 
 class InvalidArgument(TaqubaError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from taquba._core.transitions import Change
@@ -86,6 +86,8 @@ class Core:
         self._policies = {name: config.policy() for name, config in queue_configs.items()}
         self._pid = os.getpid()
         self._failure: TaqubaError | None = None
+        self.on_failure: set[Callable[[], None]] = set()
+        """Called when the store can be written no more, and when the queue closes."""
         self.committer = Committer(
             engine, counters, flush_interval=flush_interval, on_failure=self.fail
         )
@@ -95,7 +97,7 @@ class Core:
         """Refuse a call from a wrong place, or to a queue that is closed or fenced."""
         self.check_place()
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.again()
 
     def check_place(self) -> None:
         """Refuse a call from another process, thread or event loop."""
@@ -114,6 +116,8 @@ class Core:
             for future in futures:
                 if not future.done():
                     future.set_result(False)
+        for callback in self.on_failure:
+            callback()
 
     @property
     def failure(self) -> TaqubaError | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from taquba._core.transitions import Change
+from taquba._model.errors import TaqubaError
 from taquba._model.keys import Op
 from taquba._model.records import Counters
 
@@ -52,18 +53,18 @@ class Transaction:
         for callback in self.on_failed:
             callback()
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: TaqubaError) -> None:
         """Nothing was written: undo, and tell the caller."""
         self.abandon()
         self.resolve(error)
 
-    def resolve(self, error: BaseException | None = None) -> None:
+    def resolve(self, error: TaqubaError | None = None) -> None:
         """Answer the caller, if it still waits."""
         waiter = self.waiter
         if waiter is not None and not waiter.done():
             if error is None:
                 waiter.set_result(None)
             else:
-                waiter.set_exception(error)
+                waiter.set_exception(error.again())
                 # A caller that was cancelled does not collect its error.
                 waiter.exception()

@@ -136,11 +136,13 @@ class Worker:
     async def run(self, shutdown: Shutdown | None) -> None:
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
+        self._core.on_failure.add(self._wake.set)
         try:
             await self._claim_until(stopping)
             await self._drain(self._drain_ms)
         finally:
             stopping.cancel()
+            self._core.on_failure.discard(self._wake.set)
             # After a clean drain nothing is left here; otherwise the jobs go back unspent.
             await self._drain(0)
             if self._renewal is not None:
@@ -148,6 +150,7 @@ class Worker:
 
     async def _claim_until(self, stopping: asyncio.Future[None]) -> None:
         while not stopping.done():
+            self._core.check()
             self._wake.clear()
             free = self._concurrency - len(self._running)
             # Settlements overlap with the next handlers, but do not pile up without a bound.
@@ -165,13 +168,14 @@ class Worker:
         ready = waiters.join()
         ready.add_done_callback(lambda _: self._wake.set())
         poll = self._core.loop.call_later(self._poll_seconds, self._wake.set)
+        goes_on = False
         try:
             await self._wake.wait()
+            goes_on = not stopping.done()
         finally:
             poll.cancel()
-            # A wakeup that shutdown leaves unused is for another claimer.
-            waiters.leave(ready, pass_on=stopping.done())
-        self._core.check()
+            # A wakeup that the end of this worker leaves unused is for another claimer.
+            waiters.leave(ready, pass_on=not goes_on)
 
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self.process(claim))
@@ -307,7 +311,10 @@ class Worker:
             "the worker shut down",
         )
         if given_back is not None:
-            await asyncio.shield(given_back)
+            try:
+                await asyncio.shield(given_back)
+            except TaqubaError as error:
+                _log.warning("could not give back %d jobs: %s", len(unfinished), error)
 
 
 async def _wait_for(shutdown: Shutdown | None) -> None:

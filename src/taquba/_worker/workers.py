@@ -78,11 +78,11 @@ async def run_workers(
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
             stop.set()
-            await asyncio.wait(loops)
+            await asyncio.gather(*loops, return_exceptions=True)
         except asyncio.CancelledError:
             for loop in loops:
                 loop.cancel()
-            await asyncio.wait(loops)
+            await asyncio.gather(*loops, return_exceptions=True)
             raise
         finally:
             relay.cancel()
