@@ -163,6 +163,8 @@ class SettlementEffects:
     kv_deletes: Sequence[KvKey] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.enqueues, EnqueueRequest):
+            raise InvalidArgumentType(f"enqueues takes a list, not the single {self.enqueues!r}")
         enqueues = tuple(self.enqueues)
         for request in enqueues:
             if not isinstance(request, EnqueueRequest):

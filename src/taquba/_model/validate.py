@@ -52,7 +52,8 @@ def duration_ms(value: Duration, name: str, *, minimum: int = 0) -> int:
         )
     else:
         seconds = value
-    if not math.isfinite(seconds) or seconds < 0 or seconds * 1000 > MAX_DURATION_MS:
+    # Also refuses NaN, which compares with nothing.
+    if not 0 <= seconds <= MAX_DURATION_MS // 1000:
         raise InvalidArgument(
             f"{name} must be between 0 and a hundred years, in seconds; got {value!r}"
         )
@@ -94,15 +95,33 @@ def text(value: str, name: str) -> str:
     return value
 
 
+def utf8(value: str, name: str) -> bytes:
+    """The bytes of a text that is going to be stored."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name} cannot be written as UTF-8: {value!r}") from None
+
+
+def error_text(value: str, name: str) -> str:
+    """A text that explains a failure; what UTF-8 cannot hold is escaped, not refused."""
+    # For example the message of an OSError that names a file in another encoding.
+    return text(value, name).encode(errors="backslashreplace").decode()
+
+
 _known_queue_names: set[str] = set()
 _KNOWN_QUEUE_NAMES_LIMIT: Final = 10_000
 
 
 def queue_name(value: str) -> str:
-    if value in _known_queue_names:
+    if type(value) is str and value in _known_queue_names:
         return value
     text(value, "a queue name")
-    if not value or len(value.encode()) > MAX_QUEUE_NAME_BYTES:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidQueueName(f"a queue name can be written as UTF-8, unlike {value!r}") from None
+    if not 1 <= size <= MAX_QUEUE_NAME_BYTES:
         raise InvalidQueueName(
             f"a queue name has 1 to {MAX_QUEUE_NAME_BYTES} UTF-8 bytes; got {value!r}"
         )
@@ -120,11 +139,9 @@ def job_id(value: str) -> str:
 
 
 def dedup_key(value: str) -> str:
-    text(value, "dedup_key")
-    if not 1 <= len(value.encode()) <= MAX_DEDUP_KEY_BYTES:
-        raise InvalidArgument(
-            f"dedup_key has 1 to {MAX_DEDUP_KEY_BYTES} UTF-8 bytes; got {len(value.encode())}"
-        )
+    size = len(utf8(text(value, "dedup_key"), "dedup_key"))
+    if not 1 <= size <= MAX_DEDUP_KEY_BYTES:
+        raise InvalidArgument(f"dedup_key has 1 to {MAX_DEDUP_KEY_BYTES} UTF-8 bytes; got {size}")
     return value
 
 
@@ -145,12 +162,14 @@ def headers(value: Mapping[str, str]) -> dict[str, str]:
     for name, content in value.items():
         if not isinstance(name, str) or not isinstance(content, str):
             raise InvalidArgumentType(f"headers must map str to str; got {name!r}: {content!r}")
+        utf8(name, "the name of a header")
+        utf8(content, f"header {name!r}")
     return dict(value)
 
 
 def kv_key(value: KvKey) -> bytes:
     if isinstance(value, str):
-        value = value.encode()
+        value = utf8(value, "a key")
     elif not isinstance(value, bytes):
         raise InvalidArgumentType(f"a key must be str or bytes, not {value!r}")
     if not 1 <= len(value) <= MAX_KV_KEY_SIZE:

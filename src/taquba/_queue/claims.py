@@ -195,8 +195,8 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
     window.end_refill(rows, rows[-1][0] if more else None)
 
 
-def held_lease(core: Core, claim: Claim) -> Lease:
-    """The lease of a claim that may be settled or renewed, or the error that says why not."""
+def _lease_here(core: Core, claim: Claim) -> Lease:
+    """The lease behind a claim that this queue handed out."""
     if not isinstance(claim, Claim):
         raise InvalidArgumentType(
             f"only a Claim can be settled or renewed, not {type(claim).__name__}: "
@@ -207,7 +207,18 @@ def held_lease(core: Core, claim: Claim) -> Lease:
             f"the claim on job {claim.id!r} belongs to another Queue object; "
             "settle it with the queue that handed it out"
         )
-    lease = lease_of(claim)
+    return lease_of(claim)
+
+
+def lease_in_force(core: Core, claim: Claim) -> Lease | None:
+    """The lease of a claim, unless it is over."""
+    lease = _lease_here(core, claim)
+    return lease if core.leases.holds(lease) else None
+
+
+def held_lease(core: Core, claim: Claim) -> Lease:
+    """The lease of a claim that may be settled or renewed, or the error that says why not."""
+    lease = _lease_here(core, claim)
     if lease.state is LeaseState.settling:
         raise ClaimLost(claim.id, "a settlement of it is under way")
     if lease.state is not LeaseState.held:

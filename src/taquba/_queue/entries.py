@@ -57,7 +57,7 @@ async def compare_write(
 async def scan(core: Core, prefix: K, cursor: str | None, limit: int) -> KvPage[K]:
     validate.integer(limit, "limit", 1, MAX_PAGE)
     as_text = isinstance(prefix, str)
-    raw = prefix.encode() if isinstance(prefix, str) else prefix
+    raw = validate.utf8(prefix, "prefix") if isinstance(prefix, str) else prefix
     validate.instance(raw, bytes, "prefix")
     space = keys.user(raw)
     start = space if cursor is None else decode_cursor(cursor, space)

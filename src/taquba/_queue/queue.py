@@ -11,7 +11,7 @@ from typing import Any
 
 from taquba._model import validate
 from taquba._model.clock import Clock, SystemClock, wait_until_done
-from taquba._model.errors import InvalidArgument
+from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.options import EnqueueRequest, QueueConfig, SettlementEffects
 from taquba._model.records import (
     CancelOutcome,
@@ -102,12 +102,9 @@ class Queue:
             _open(
                 StoreLocation.parse(url),
                 default_config=_config(default_config, "default_config"),
-                queue_configs={
-                    validate.queue_name(name): _config(config, f"queue_configs[{name!r}]")
-                    for name, config in (queue_configs or {}).items()
-                },
-                clock=SystemClock() if clock is None else clock,
-                flush_ms=validate.duration_ms(flush_interval or 0, "flush_interval"),
+                queue_configs=_configs(queue_configs),
+                clock=_clock(clock),
+                flush_ms=validate.optional_duration_ms(flush_interval, "flush_interval") or 0,
                 fsync=fsync,
                 reaper_ms=validate.duration_ms(reaper_interval, "reaper_interval", minimum=1),
                 recheck_ms=validate.duration_ms(
@@ -323,8 +320,11 @@ class Queue:
         """When the lease of a claim, or of a job by id, runs out; None when nobody holds it."""
         core = self._core
         core.check()
-        job_id = claim if isinstance(claim, str) else claim.id
-        lease = core.leases.get(job_id)
+        lease = (
+            core.leases.get(validate.job_id(claim))
+            if isinstance(claim, str)
+            else claims.lease_in_force(core, claim)
+        )
         return None if lease is None else claims.expiry(core, lease)
 
     # -- operate ----------------------------------------------------------------------------
@@ -410,6 +410,7 @@ class Queue:
     async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
         """Delete an entry only if it holds `expected`. False: nothing changed."""
         self._core.check()
+        validate.kv_value(key, expected)
         return await entries.compare_write(self._core, key, expected, None)
 
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
@@ -524,6 +525,24 @@ def _config(value: QueueConfig | None, name: str) -> QueueConfig:
     if value is None:
         return QueueConfig()
     validate.instance(value, QueueConfig, name)
+    return value
+
+
+def _configs(value: Mapping[str, QueueConfig] | None) -> dict[str, QueueConfig]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentType(f"queue_configs must map names to QueueConfig, not {value!r}")
+    return {
+        validate.queue_name(name): _config(config, f"queue_configs[{name!r}]")
+        for name, config in value.items()
+    }
+
+
+def _clock(value: Clock | None) -> Clock:
+    if value is None:
+        return SystemClock()
+    validate.instance(value, Clock, "clock")
     return value
 
 

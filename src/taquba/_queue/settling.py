@@ -32,7 +32,9 @@ async def nack(
 ) -> NackOutcome:
     """Retry after the backoff (or `delay_ms`), or dead-letter with effects."""
     lease = held_lease(core, claim)
-    validate.text(error, "error")
+    error = validate.error_text(error, "error")
+    if effects is not None:
+        validate.instance(effects, SettlementEffects, "effects")
     policy = core.queue(claim.queue).policy
     now = core.clock.time_ms()
     if lease.job.attempts >= lease.job.max_attempts:
@@ -49,7 +51,7 @@ async def dead_letter(
     core: Core, claim: Claim, reason: str, effects: SettlementEffects | None
 ) -> list[EnqueueResult]:
     lease = held_lease(core, claim)
-    validate.text(reason, "reason")
+    reason = validate.error_text(reason, "reason")
     now = core.clock.time_ms
     return await _settle(
         core, lease, effects, lambda job: transitions.dead_letter(job, now(), reason)

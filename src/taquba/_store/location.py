@@ -45,7 +45,10 @@ class StoreLocation(NamedTuple):
             raise InvalidArgument(f"a store URL must not be empty; use {_FORMS}")
         if "://" not in url:
             return cls._local(url, Path(url))
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise InvalidArgument(f"{url!r} is not a store URL: {error}; use {_FORMS}") from None
         if parts.scheme == "memory":
             return cls(url, None, None, "")
         if parts.scheme == "file":
