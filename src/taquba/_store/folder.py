@@ -9,6 +9,7 @@ acknowledgement where the file system has no such flags.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
@@ -57,8 +58,10 @@ class DurableFolder:
                 self._others_interval = 0.0
             _fsync(str(path))
         for parent in (self._folder, *self._folder.parents):
-            # Folders above that were just made are on disk only when their own parent is.
-            _fsync(str(parent))
+            # Folders above that were just made are on disk only when their own parent is. Where
+            # this user may not open one, it was not made now.
+            with contextlib.suppress(PermissionError):
+                _fsync(str(parent))
 
     def sync_all(self) -> None:
         """Put every file on disk, whoever wrote it; once, after opening."""
@@ -133,10 +136,10 @@ def _names(folder: str) -> Iterator[str]:
 
 
 def _fsync(path: str) -> bool:
-    """Put a file or folder on disk; False when it is not there (any more) or not ours to open."""
+    """Put a file or folder on disk; False when it is not there (any more)."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+    except FileNotFoundError:
         return False
     try:
         os.fsync(descriptor)
