@@ -16,7 +16,6 @@ from benches._harness import (
     Place,
     Row,
     child,
-    close_fenced,
     elapsed,
     expect,
     fill,
@@ -104,7 +103,7 @@ async def in_this_process(place: Place, jobs: int) -> list[Row]:
         url = place.new(shared=True)
         old, left = await leave_backlog(url, False, jobs, close=close)
         new = await start(url, False, jobs)
-        await close_fenced(old)
+        await old.close()
         rows.append(row(case, jobs, _without_memory(left), _without_memory(new), None))
     return rows
 
