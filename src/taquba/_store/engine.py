@@ -11,10 +11,12 @@ from slatedb.uniffi import (
     CloseReason,
     Db,
     DbBuilder,
+    DbCache,
     Error,
     FlushOptions,
     FlushType,
     KeyRange,
+    MokaCacheOptions,
     Settings,
     WriteBatch,
 )
@@ -31,16 +33,20 @@ T = TypeVar("T")
 OPERATION_TIMEOUT: Final = 30.0
 """Seconds after which a store that does not answer fails an operation."""
 
-_FILL_CHUNK: Final = 512
-"""Rows lowered into a batch between two turns of the event loop (about 1.5 ms)."""
+_FILL_COST: Final = 1024 * 1024
+"""Bytes lowered into a batch between two turns of the event loop (about 1.5 ms)."""
+
+_ROW_COST: Final = 2048
+"""What lowering a row costs besides its value, in bytes that could be copied meanwhile."""
 
 _SCAN_BATCH: Final = 512
 
 _SETTINGS: Final[dict[str, object]] = {
     # Commits flush the WAL themselves, when somebody waits for it.
     "flush_interval": None,
-    # Bounds what a restart replays and what the owner holds in memory.
-    "l0_sst_size_bytes": 32 * 1024 * 1024,
+    # These bound what a restart replays and what the owner holds in memory.
+    "l0_sst_size_bytes": 16 * 1024 * 1024,
+    "max_unflushed_bytes": 64 * 1024 * 1024,
     # Without a bound the engine retries for ever, and a hung store hangs its owner.
     "object_store_max_retries": 10,
     # A flush on demand makes one WAL object each: collect them early and often.
@@ -51,8 +57,16 @@ _SETTINGS: Final[dict[str, object]] = {
     "garbage_collector_options.compactions_options.interval": "60s",
 }
 
+_CACHE_BYTES: Final = 32 * 1024 * 1024
+"""Claims read nothing, so the engine's cache serves look-ups and listings only."""
+
 _FLUSH_WAL: Final = FlushOptions(flush_type=FlushType.WAL)
 _FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
+
+
+def _cache() -> DbCache:
+    options = MokaCacheOptions(max_capacity=_CACHE_BYTES, time_to_live=None, time_to_idle=None)
+    return DbCache.new_moka_cache(options)
 
 
 def translate(error: Exception) -> TaqubaError:
@@ -102,6 +116,7 @@ class Engine:
                 settings.set(name, json.dumps(value))
             builder = DbBuilder(location.path, store)
             builder.with_settings(settings)
+            builder.with_db_cache(_cache(), 0)
             db = await bounded(builder.build(), f"opening {location.url}")
             if folder is not None:
                 await folder.run(folder.folder.sync_all)
@@ -114,10 +129,14 @@ class Engine:
     async def write(self, ops: Sequence[Op]) -> None:
         """Apply `ops` atomically; they are visible afterwards, and durable after `flush`."""
         batch = WriteBatch()
-        for start in range(0, len(ops), _FILL_CHUNK):
-            if start:
+        start = size = 0
+        for position, (_, value) in enumerate(ops):
+            size += _ROW_COST if value is None else _ROW_COST + len(value)
+            if size >= _FILL_COST:
+                binding.fill(batch, ops[start : position + 1])
+                start, size = position + 1, 0
                 await asyncio.sleep(0)
-            binding.fill(batch, ops[start : start + _FILL_CHUNK])
+        binding.fill(batch, ops[start:])
         try:
             await self._db.write(batch)
         except Error as error:
