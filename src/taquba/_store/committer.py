@@ -56,6 +56,8 @@ class Committer:
         self._timeout = timeout
         self._on_failure = on_failure
         self.failure: TaqubaError | None = None
+        self._refusal: TaqubaError | None = None
+        """What new transactions are told; before a failure, because of the last one at closing."""
         self._waiting: deque[Transaction] = deque()
         self._in_flight: list[Transaction] = []
         self._unflushed: list[Transaction] = []
@@ -81,8 +83,8 @@ class Committer:
         """
         waiter = transaction.waiter = asyncio.get_running_loop().create_future()
         transaction.durable = durable
-        if self.failure is not None:
-            transaction.failed(self.failure)
+        if self._refusal is not None:
+            transaction.failed(self._refusal)
             return waiter
         self._waiting.append(transaction)
         self._idle.clear()
@@ -97,11 +99,20 @@ class Committer:
     async def drain(self) -> None:
         """Wait, with a bound, until nothing is waiting or under way."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), self._timeout)
+            async with asyncio.timeout(self._timeout):
+                while self.busy:
+                    await self._idle.wait()
 
-    async def close(self) -> None:
-        """Write and flush what is waiting, then stop."""
+    async def close(self, last: Callable[[], Transaction] = Transaction) -> None:
+        """Write and flush what is waiting, then what `last` makes of that; then stop.
+
+        Nothing lands after the last transaction, so what it says of the store stays true.
+        """
         await self.drain()
+        if not self.busy and self._refusal is None:
+            self.submit(last(), durable=False)
+            self._refusal = QueueClosed()
+            await self.drain()
         self.fail(QueueClosed())
         for task in self._tasks:
             task.cancel()
@@ -114,7 +125,7 @@ class Committer:
             while self._waiting:
                 self._in_flight = self._take_group()
                 try:
-                    await self._watched(self._write(self._in_flight))
+                    await self._watched(self._write(self._in_flight), self._write_stalled)
                 except Exception as error:
                     self.fail(translate(error), error)
                     return
@@ -179,7 +190,7 @@ class Committer:
 
     async def _flush(self) -> TaqubaError | None:
         try:
-            await self._watched(self._engine.flush())
+            await self._watched(self._engine.flush(), self._flush_stalled)
         except Exception as cause:
             error = self._engine.failure() or translate(cause)
             if error.permanent:
@@ -197,7 +208,7 @@ class Committer:
         """The store can be written no more: everybody who waits is told, and all who come."""
         if self.failure is not None:
             return
-        self.failure = error
+        self.failure = self._refusal = error
         if cause is not None:
             _log.error("the store can no longer be written: %s", error)
         undone = [*self._in_flight, *self._waiting]
@@ -211,28 +222,36 @@ class Committer:
         self._idle.set()
         self._on_failure(error)
 
-    async def _watched(self, step: Awaitable[None]) -> None:
-        """Await one step; callers get an error each time it stalls, but the step goes on.
+    async def _watched(self, step: Awaitable[None], stalled: Callable[[TaqubaError], None]) -> None:
+        """Await one step of the engine, and call `stalled` each time it is overdue.
 
-        An in-flight write may still land, so memory follows it when it does. What was not yet
-        handed to the engine is withdrawn.
+        The step goes on meanwhile: what it carries may still land, so memory follows it then.
         """
         loop = asyncio.get_running_loop()
 
-        def stalled() -> None:
-            error = StoreError(
-                f"the store did not answer within {self._timeout:g} s; "
-                "whether the commit will land is unknown"
+        def overdue() -> None:
+            stalled(
+                StoreError(
+                    f"the store did not answer within {self._timeout:g} s; "
+                    "whether the commit will land is unknown"
+                )
             )
-            for transaction in (*self._in_flight, *self._flushing, *self._unflushed):
-                transaction.resolve(error)
-            withdrawn, self._waiting = self._waiting, deque()
-            for transaction in withdrawn:
-                transaction.failed(error)
-            timers.append(loop.call_later(self._timeout, stalled))
+            timers.append(loop.call_later(self._timeout, overdue))
 
-        timers = [loop.call_later(self._timeout, stalled)]
+        timers = [loop.call_later(self._timeout, overdue)]
         try:
             await step
         finally:
             timers[-1].cancel()
+
+    def _write_stalled(self, error: TaqubaError) -> None:
+        for transaction in self._in_flight:
+            transaction.resolve(error)
+        # What the engine was not given yet is withdrawn: it will not land.
+        withdrawn, self._waiting = self._waiting, deque()
+        for transaction in withdrawn:
+            transaction.failed(error)
+
+    def _flush_stalled(self, error: TaqubaError) -> None:
+        for transaction in (*self._flushing, *self._unflushed):
+            transaction.resolve(error)
