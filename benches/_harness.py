@@ -312,6 +312,7 @@ def stalls() -> Iterator[Stalls]:
     """Watch the running loop with a 1 ms timer."""
     loop = asyncio.get_running_loop()
     found = Stalls(_last=(time.perf_counter(), time.thread_time()))
+    timer: asyncio.TimerHandle | None = None
 
     def tick() -> None:
         nonlocal timer

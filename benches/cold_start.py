@@ -50,7 +50,7 @@ async def start(url: str, fsync: bool, jobs: int) -> dict[str, Any]:
         claim = await queue.claim(QUEUE)
     if (claim is not None) != (jobs > 0):
         raise RuntimeError(f"of {jobs} jobs the first claim returned {claim}")
-    report = {"open": opening.ms, "first": first.ms}
+    report: dict[str, Any] = {"open": opening.ms, "first": first.ms}
     report |= {"rss": memory_mb(), "peak": memory_mb("VmHWM")}
     if claim is not None:
         await expect(queue, pending=jobs - 1, claimed=1)
