@@ -129,23 +129,19 @@ class Queue:
 
     async def close(self) -> None:
         """Write what is waiting, stop the background tasks, close the store. Idempotent."""
-        if self._closing is None:
+        if self._closing is None or not self._closing.done():
             self._core.check_place()
+        if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         core = self._core
+        core.closing()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if core.failure is None:
-            await core.committer.drain()
-        if core.failure is None:
-            # Not before everything else is applied: what it says of the windows must stay true.
-            core.committer.submit(claim_scan_state(core), durable=False)
-        core.closing()
-        await core.committer.close()
+        await core.committer.close(lambda: claim_scan_state(core))
         await core.engine.close()
 
     # -- enqueue ----------------------------------------------------------------------------
