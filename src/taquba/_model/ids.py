@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from ulid import ULID
@@ -38,7 +39,9 @@ class IdGenerator:
 
     def _draw(self, ms: int) -> int:
         self._ms = ms
-        drawn = str(ULID.from_timestamp(ms))
+        # Not ULID.from_timestamp: within a millisecond it counts up over all generators of the
+        # process, so two owners of a store, one after the other, could draw the same stem.
+        drawn = str(ULID(ms.to_bytes(6, "big") + os.urandom(10)))
         self._stem = drawn[:-_COUNTER_CHARS]
         # The lower half of the counter's range keeps at least 2**19 ids for this millisecond.
         counter = 0
