@@ -1,0 +1,128 @@
+"""What the machine found, or reading beside it, as small tests of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+
+import pytest
+
+from taquba import (
+    CancelOutcome,
+    ClaimLost,
+    EnqueueRequest,
+    Queue,
+    QueueClosed,
+    QueueConfig,
+    SettlementEffects,
+)
+from taquba.testing import MockClock
+
+NAMES = count()
+
+
+def fresh_url() -> str:
+    return f"memory://found-{next(NAMES)}"
+
+
+async def after_turns(turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def test_two_owners_in_one_millisecond_draw_different_ids() -> None:
+    clock, url = MockClock(), fresh_url()
+    ids: list[str] = []
+    for _ in range(4):
+        async with Queue.open(url, clock=clock) as queue:
+            ids += [(await queue.enqueue("q", b"")).id for _ in range(3)]
+    assert len(set(ids)) == len(ids)
+    async with Queue.open(url, clock=clock) as queue:
+        assert len(await queue.claim_batch("q", 100)) == len(ids)
+
+
+@pytest.mark.parametrize("turns", range(0, 12))
+async def test_cancel_and_ack_of_one_job_with_effects_on_one_dedup_key_do_not_block_each_other(
+    turns: int,
+) -> None:
+    effects = SettlementEffects(enqueues=[EnqueueRequest("next", b"", dedup_key="k")])
+    async with Queue.open("memory://", clock=MockClock()) as queue:
+        await queue.enqueue("q", b"")
+        claim = await queue.claim("q")
+        assert claim is not None
+
+        async def ack() -> None:
+            await after_turns(turns)
+            await queue.ack(claim, effects)
+
+        async with asyncio.timeout(5):
+            outcome, _ = await asyncio.gather(queue.cancel(claim.id, effects), ack())
+        assert outcome in (CancelOutcome.requested, CancelOutcome.not_found)
+        assert len((await queue.list_jobs("next", "pending")).jobs) == 1
+
+
+async def test_effects_of_a_cancel_that_removes_nothing_are_not_looked_at() -> None:
+    async with Queue.open("memory://", clock=MockClock()) as queue:
+        await queue.enqueue("q", b"", job_id="taken")
+        claim = await queue.claim("q")
+        assert claim is not None
+        effects = SettlementEffects(enqueues=[EnqueueRequest("q", b"", job_id="taken")])
+        assert await queue.cancel("taken", effects) is CancelOutcome.requested
+        assert await queue.cancel("unknown", effects) is CancelOutcome.not_found
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 3))
+async def test_an_enqueue_on_its_way_while_the_queue_closes_is_not_hidden(turns: int) -> None:
+    clock, url = MockClock(), fresh_url()
+    queue = await Queue.open(url, clock=clock)
+    await queue.enqueue("q", b"late", priority=9)
+    # A dedup key makes the enqueue read the store before it is submitted.
+    urgent = asyncio.create_task(queue.enqueue("q", b"urgent", priority=1, dedup_key="k"))
+    await after_turns(turns)
+    await queue.close()
+    landed = [b"late"]
+    try:
+        await urgent
+        landed.insert(0, b"urgent")
+    except QueueClosed:
+        pass
+    async with Queue.open(url, clock=clock) as queue:
+        counted = (await queue.stats("q")).pending
+        claims = [await queue.claim("q") for _ in range(counted)]
+        assert [claim and claim.payload for claim in claims] == landed
+
+
+async def test_waiting_for_jobs_of_a_queue_whose_last_row_is_claimed_times_out() -> None:
+    clock, url = MockClock(), fresh_url()
+    async with Queue.open(url, clock=clock) as queue:
+        await queue.enqueue("q", b"")
+    async with Queue.open(url, clock=clock) as queue:
+        job = await queue.claim("q")
+        assert job is not None
+        await queue.ack(job)
+        assert not await queue.wait_for_jobs_on("q", timeout=0)
+
+
+async def test_waiting_for_jobs_of_a_queue_of_an_earlier_owner_finds_nothing_hidden() -> None:
+    clock, url = MockClock(), fresh_url()
+    async with Queue.open(url, clock=clock) as queue:
+        (first, second) = await queue.enqueue_batch([EnqueueRequest("q", b"")] * 2)
+    async with Queue.open(url, clock=clock) as queue:
+        await queue.cancel(first.id)
+        assert await queue.wait_for_jobs_on("q", timeout=0)
+        await queue.cancel(second.id)
+        assert not await queue.wait_for_jobs_on("q", timeout=0)
+
+
+async def test_dead_jobs_go_although_the_sweep_that_was_due_failed() -> None:
+    clock = MockClock()
+    config = QueueConfig(dead_retention=10)
+    async with Queue.open("memory://", clock=clock, default_config=config) as queue:
+        job = await queue.enqueue("q", b"")
+        claim = await queue.claim("q")
+        assert claim is not None
+        await queue.dead_letter(claim, "no")
+        with pytest.raises(ClaimLost):
+            await queue.ack(claim)
+        await clock.advance(10)
+        assert await queue.get_job(job.id) is None

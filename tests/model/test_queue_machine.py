@@ -1,0 +1,596 @@
+"""The whole queue against the plain model, with the store read raw after every step.
+
+The store is real and survives in memory from one owner to the next. Ready windows hold a handful
+of rows and every background round moves a few, so horizons, refills and second rounds happen all
+the time. Where several operations run at once, some order of them has to explain every answer
+and the rows that are left.
+
+What is drawn never depends on what the queue did (a pick is a number, not a job): the engine has
+threads of its own, and a replay must ask for the same examples even where they end otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from datetime import timedelta
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from taquba import Claim, JobStatus, Queue, QueueConfig, StoreFenced
+from taquba._memory.window import Window
+from taquba.testing import MockClock
+from tests.model.operations import (
+    Ack,
+    Cancel,
+    CompareWrite,
+    DeadLetter,
+    DueNow,
+    Enqueue,
+    Handle,
+    Nack,
+    Operation,
+    Renew,
+    Requeue,
+    TakeJobs,
+    Wake,
+    Write,
+    explain,
+    succeeded,
+)
+from tests.model.plain_model import Effects, Model, Request, Settings
+from tests.model.raw_store import Contents, Counts, Record, read
+
+T = TypeVar("T")
+
+SECOND = 1000
+SETTINGS = {
+    # Retries at once, at the old key; keeps nothing that is done.
+    "a": Settings(3, 10 * SECOND, 1000, 0, 300 * SECOND, None, 60 * SECOND),
+    # Retries after a while; keeps done jobs for a while and dead ones for ever.
+    "b": Settings(2, 20 * SECOND, 5, 2 * SECOND, 3 * SECOND, 30 * SECOND, None),
+}
+TINY = {
+    "taquba._queue.core.Window": partial(Window, max_entries=3),
+    "taquba._queue.claims._REFILL_ROWS": 2,
+    "taquba._queue.claims._REFILL_BATCH": 2,
+    "taquba._queue.loops._ROUND": 2,
+    "taquba._queue.opening._TAKEN_BACK_PER_COMMIT": 2,
+    "taquba._store.committer._MAX_GROUP_OPS": 8,
+}
+STORE_NAMES = count()
+
+queues = st.sampled_from(sorted(SETTINGS))
+# One sorts before all generated ids, the others after them.
+own_ids = st.sampled_from(["0-own", "own-1", "own-2"])
+entry_keys = st.sampled_from([b"x", b"y"])
+entry_values = st.sampled_from([b"", b"1", b"2"])
+writes = st.lists(st.tuples(entry_keys, entry_values), max_size=2).map(tuple)
+picks = st.integers(0, 5)
+turns = st.integers(0, 40)
+
+requests = st.builds(
+    Request,
+    queue=queues,
+    payload=st.binary(max_size=3),
+    delay=st.sampled_from([0, 0, 0, SECOND, 5 * SECOND]),
+    priority=st.sampled_from([None, None, 0, 5, 2**32 - 1]),
+    max_attempts=st.sampled_from([None, None, None, 1, 4]),
+    dedup_key=st.sampled_from([None, None, None, "k", "l"]),
+    headers=st.sampled_from([(), (("h", "v"),)]),
+    job_id=st.none() | st.none() | own_ids,
+    entries=writes,
+)
+plain_requests = requests.map(lambda request: request._replace(job_id=None, dedup_key=None))
+effects = st.just(Effects()) | st.builds(
+    Effects,
+    requests=st.lists(requests, max_size=2).map(tuple),
+    writes=writes,
+    deletes=st.lists(entry_keys, max_size=1).map(tuple),
+)
+# What may run at once with others: a failure of its effects would show to them for a moment.
+safe_effects = st.just(Effects()) | st.builds(
+    Effects,
+    requests=st.lists(requests.map(lambda request: request._replace(job_id=None)), max_size=1).map(
+        tuple
+    ),
+    writes=writes,
+    deletes=st.lists(entry_keys, max_size=1).map(tuple),
+)
+cancel_effects = st.just(Effects()) | st.builds(
+    Effects,
+    requests=st.lists(
+        st.tuples(requests, own_ids).map(
+            lambda drawn: drawn[0]._replace(job_id=drawn[1], dedup_key=None)
+        ),
+        max_size=1,
+    ).map(tuple),
+    writes=writes,
+    deletes=st.just(()),
+)
+durations = st.sampled_from([None, None, SECOND, 5 * SECOND, 30 * SECOND])
+
+
+class QueueMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        for name, value in TINY.items():
+            self.patch.setattr(name, value)
+        self.runner = asyncio.Runner()
+        self.strays: list[dict[str, Any]] = []
+        self.runner.get_loop().set_exception_handler(lambda _, context: self.strays.append(context))
+        self.clock = MockClock()
+        self.url = f"memory://model-{next(STORE_NAMES)}"
+        self.model = Model(SETTINGS, self.clock.time_ms())
+        self.handles: list[Handle] = []
+        self.gone: list[str] = ["never-there"]
+        self.uncertain: dict[str, list[Record | None]] = {}
+        """What jobs were, between the last commit that is known to be durable and now."""
+        self.last_id = ""
+        self.queue: Queue | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
+
+    @initialize()
+    def open_first(self) -> None:
+        self.queue = self.run(self.open())
+        self.compare()
+
+    async def open(self) -> Queue:
+        queue = await Queue.open(
+            self.url,
+            clock=self.clock,
+            queue_configs={
+                name: QueueConfig(
+                    max_attempts=settings.max_attempts,
+                    lease_duration=timedelta(milliseconds=settings.lease),
+                    default_priority=settings.priority,
+                    retry_backoff_base=timedelta(milliseconds=settings.backoff_base),
+                    retry_backoff_max=timedelta(milliseconds=settings.backoff_max),
+                    retry_jitter=0,
+                    keep_done_jobs=None
+                    if settings.keep_done is None
+                    else timedelta(milliseconds=settings.keep_done),
+                    dead_retention=None
+                    if settings.dead_retention is None
+                    else timedelta(milliseconds=settings.dead_retention),
+                )
+                for name, settings in SETTINGS.items()
+            },
+        )
+        await self.clock.advance(0)
+        return queue
+
+    def teardown(self) -> None:
+        try:
+            if self.queue is not None:
+                self.run(self.queue.close())
+            assert not self.strays, self.strays
+        finally:
+            self.runner.close()
+            self.patch.undo()
+
+    # -- comparing ------------------------------------------------------------------------------
+
+    async def contents(self) -> Contents:
+        assert self.queue is not None
+        rows = [row async for page in self.queue._core.engine.scan_prefix(b"") for row in page]
+        return read(rows)
+
+    @staticmethod
+    def fits(found: Contents, model: Model) -> bool:
+        return QueueMachine.difference(found, model) == []
+
+    @staticmethod
+    def difference(found: Contents, model: Model) -> list[str]:
+        expected = model.contents()
+        stats = {name: found.stats.get(name, Counts()) for name in expected.stats}
+        return [
+            f"{what} {key!r}: the store has {got.get(key)}, the model {wanted.get(key)}"
+            for what, got, wanted in (
+                ("job", found.jobs, expected.jobs),
+                ("dedup key", found.dedup, expected.dedup),
+                ("entry", found.entries, expected.entries),
+                ("counters", stats, expected.stats),
+            )
+            for key in {**got, **wanted}
+            if got.get(key) != wanted.get(key)
+        ]
+
+    def compare(self) -> None:
+        """The store holds what the model says, and memory agrees."""
+        differences = self.difference(self.run(self.contents()), self.model)
+        assert not differences, "\n".join(differences)
+        self.run(self.compare_memory())
+
+    async def compare_memory(self) -> None:
+        assert self.queue is not None
+        for job in self.model.jobs.values():
+            hold = self.model.holds.get(job.id)
+            expiry = self.queue.lease_expiry(job.id)
+            assert (expiry is None) == (hold is None)
+            if hold is not None and expiry is not None:
+                assert round(expiry.timestamp() * 1000) == hold.expires_at
+                cancelled = self.handles[hold.claim].claim.cancel_token.cancelled
+                assert cancelled == job.cancel_requested
+
+    # -- performing -----------------------------------------------------------------------------
+
+    def job_id(self, pick: int) -> str:
+        known = [*sorted(self.model.jobs), *self.gone[-2:]]
+        return known[pick % len(known)]
+
+    def handle(self, pick: int) -> Handle | None:
+        """A claim: mostly one that holds its job, now and then one that does not any more."""
+        held = [self.handles[hold.claim] for hold in self.model.holds.values()]
+        known = held + self.handles[-2:]
+        return known[pick % len(known)] if known else None
+
+    def name_claim(self, claim: Claim, queue: Queue) -> int:
+        self.handles.append(Handle(len(self.handles), claim, queue))
+        return len(self.handles) - 1
+
+    def take(self, queue: str, limit: int, lease: int | None = None, turns: int = 0) -> TakeJobs:
+        return TakeJobs(queue, limit, lease, self.name_claim, turns=turns)
+
+    async def run_all(self, operations: Sequence[Operation]) -> list[Any]:
+        assert self.queue is not None
+        return await asyncio.gather(*(operation.run(self.queue) for operation in operations))
+
+    def perform(self, *operations: Operation) -> list[Any]:
+        async def all_at_once() -> tuple[list[Any], Contents]:
+            outcomes = await self.run_all(operations)
+            await self.clock.advance(0)
+            return outcomes, await self.contents()
+
+        outcomes, found = self.run(all_at_once())
+        ran = list(zip(operations, outcomes, strict=True))
+        steps = self.explained(ran, found)
+        self.follow(ran, steps)
+        self.run(self.compare_memory())
+        return outcomes
+
+    def explained(self, ran: list[tuple[Operation, Any]], found: Contents) -> list[Model]:
+        for operation, outcome in ran:
+            note(f"{operation} -> {outcome}")
+        steps = explain(self.model, ran, partial(self.fits, found))
+        if steps is None:
+            after = self.model.copy()
+            agreed = [operation.explains(after, outcome) for operation, outcome in ran]
+            pytest.fail(
+                f"no order of these explains what happened: {ran}\n"
+                f"in this order the outcomes fit: {agreed}, and the store differs in\n"
+                + "\n".join(self.difference(found, after))
+            )
+        return steps
+
+    def follow(self, ran: list[tuple[Operation, Any]], steps: list[Model]) -> None:
+        """Go on from the model that explains the store, and note what a crash may undo."""
+        states = [self.model, *steps]
+        if any(succeeded(operation, outcome) for operation, outcome in ran):
+            # What is not durable by itself may have landed after the last flush.
+            taken = {
+                job_id
+                for operation, outcome in ran
+                if isinstance(operation, TakeJobs) and len(ran) > 1
+                for job_id, _, _ in outcome
+            }
+            self.uncertain = {
+                job_id: before for job_id, before in self.uncertain.items() if job_id in taken
+            }
+        else:
+            taken = set(states[0].jobs) | set(states[-1].jobs)
+        for job_id in taken:
+            self.note_uncertain(job_id, [state.jobs.get(job_id) for state in states])
+        self.gone += sorted(set(self.model.jobs) - set(states[-1].jobs))
+        self.model = states[-1]
+
+    def note_uncertain(self, job_id: str, states: list[Record | None]) -> None:
+        if any(state != states[-1] for state in states):
+            self.uncertain.setdefault(job_id, []).extend(states)
+
+    # -- rules: one operation at a time ---------------------------------------------------------
+
+    @rule(request=requests)
+    def enqueue(self, request: Request) -> None:
+        (outcome,) = self.perform(Enqueue([request], batch=False))
+        if request.job_id is None and outcome[0][1]:
+            ((job_id, _),) = outcome
+            assert job_id > self.last_id, "ids ascend in the order of enqueues"
+            self.last_id = job_id
+
+    @rule(batch=st.lists(requests, min_size=1, max_size=5))
+    def enqueue_batch(self, batch: list[Request]) -> None:
+        self.perform(Enqueue(batch, batch=True))
+
+    @rule(batch=st.lists(plain_requests, min_size=4, max_size=8), queue=queues)
+    def enqueue_backlog(self, batch: list[Request], queue: str) -> None:
+        self.perform(Enqueue([request._replace(queue=queue) for request in batch], batch=True))
+
+    @rule(queue=queues, limit=st.integers(1, 4), lease=durations)
+    def claim(self, queue: str, limit: int, lease: int | None) -> None:
+        self.perform(self.take(queue, limit, lease))
+
+    @rule(queue=queues)
+    def claim_all(self, queue: str) -> None:
+        waiting = len(self.model.pending(queue))
+        while self.model.pending(queue):
+            self.perform(self.take(queue, 2))
+            assert len(self.model.pending(queue)) < waiting, "a pending row is hidden"
+            waiting = len(self.model.pending(queue))
+        self.perform(self.take(queue, 2))
+
+    @rule(kind=st.sampled_from([Ack, Nack, DeadLetter]), pick=picks, effects=effects)
+    def settle(self, kind: type[Ack | Nack | DeadLetter], pick: int, effects: Effects) -> None:
+        handle = self.handle(pick)
+        if handle is not None:
+            self.perform(kind(handle, effects))
+
+    @rule(pick=picks, extension=st.sampled_from([SECOND, 40 * SECOND]))
+    def renew(self, pick: int, extension: int) -> None:
+        handle = self.handle(pick)
+        if handle is not None:
+            self.perform(Renew(handle, extension))
+
+    @rule(pick=picks, effects=cancel_effects)
+    def cancel(self, pick: int, effects: Effects) -> None:
+        self.perform(Cancel(self.job_id(pick), effects))
+
+    @rule(pick=picks, payload=st.sampled_from([None, b"woken"]))
+    def wake(self, pick: int, payload: bytes | None) -> None:
+        self.perform(Wake(self.job_id(pick), payload))
+
+    @rule(pick=picks)
+    def requeue_dead(self, pick: int) -> None:
+        dead = sorted(job.id for job in self.model.jobs.values() if job.state == "dead")
+        self.perform(Requeue(dead[pick % len(dead)] if dead else self.job_id(pick)))
+
+    @rule(key=entry_keys, value=st.none() | entry_values)
+    def write_entry(self, key: bytes, value: bytes | None) -> None:
+        self.perform(Write(key, value))
+
+    @rule(key=entry_keys, expected=st.none() | entry_values, value=st.none() | entry_values)
+    def compare_write_entry(self, key: bytes, expected: bytes | None, value: bytes | None) -> None:
+        self.perform(CompareWrite(key, expected, value))
+
+    @rule()
+    def everything_due_now(self) -> None:
+        self.perform(DueNow())
+
+    # -- rules: several at once -----------------------------------------------------------------
+
+    @rule(data=st.data(), focus=st.integers(0, 20), size=st.integers(2, 5))
+    def at_once(self, data: st.DataObject, focus: int, size: int) -> None:
+        operations: list[Operation] = []
+        settled: set[int] = set()
+        for _ in range(size):
+            kind = data.draw(st.sampled_from("eeebcccsssxwrpkd"))
+            pick = focus + data.draw(st.integers(0, 1))
+            start = data.draw(turns)
+            match kind:
+                case "e":
+                    request = data.draw(requests)
+                    operations.append(Enqueue([request], batch=False, turns=start))
+                case "b":
+                    batch = data.draw(st.lists(plain_requests, min_size=2, max_size=4))
+                    operations.append(Enqueue(batch, batch=True, turns=start))
+                case "c":
+                    operations.append(
+                        self.take(data.draw(queues), data.draw(st.integers(1, 4)), turns=start)
+                    )
+                case "s":
+                    settlement = data.draw(st.sampled_from([Ack, Nack, Nack, DeadLetter]))
+                    with_effects = data.draw(safe_effects)
+                    handle = self.handle(pick)
+                    if handle is not None:
+                        operations.append(settlement(handle, with_effects, turns=start))
+                        settled.add(handle.name)
+                case "x":
+                    with_effects = data.draw(cancel_effects)
+                    operations.append(Cancel(self.job_id(pick), with_effects, turns=start))
+                case "w":
+                    operations.append(Wake(self.job_id(pick), None, turns=start))
+                case "r":
+                    operations.append(Requeue(self.job_id(pick), turns=start))
+                case "p":
+                    key, value = data.draw(entry_keys), data.draw(st.none() | entry_values)
+                    operations.append(Write(key, value, turns=start))
+                case "k":
+                    key, value = data.draw(entry_keys), data.draw(st.none() | entry_values)
+                    expected = self.model.entries.get(key)
+                    operations.append(CompareWrite(key, expected, value, turns=start))
+                case _:
+                    operations.append(DueNow(turns=start))
+        self.perform(*operations)
+
+    # -- rules: time and owners -----------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([1, 1, 2, 5, 12, 31, 70]))
+    def advance(self, seconds: int) -> None:
+        states = [self.model.jobs]
+        for _ in range(seconds):
+            self.model.advance(self.model.now + SECOND)
+            states.append(dict(self.model.jobs))
+        self.run(self.clock.advance(seconds))
+        for job_id in {job_id for jobs in states for job_id in jobs}:
+            self.note_uncertain(job_id, [jobs.get(job_id) for jobs in states])
+        self.compare()
+
+    @rule(busy=st.lists(st.tuples(requests, turns), max_size=4), start=turns)
+    def restart(self, busy: list[tuple[Request, int]], start: int) -> None:
+        """A clean close, perhaps while enqueues are on their way, and a new owner."""
+        queue = self.queue
+        assert queue is not None
+        operations = [Enqueue([request], batch=False, turns=wait) for request, wait in busy]
+
+        async def close() -> None:
+            for _ in range(start):
+                await asyncio.sleep(0)
+            await queue.close()
+
+        async def reopen() -> tuple[list[Any], Contents]:
+            outcomes, _ = await asyncio.gather(self.run_all(operations), close())
+            with pytest.raises(type(queue._core.failure)):
+                await queue.claim("a")
+            self.queue = await self.open()
+            return outcomes, await self.contents()
+
+        outcomes, found = self.run(reopen())
+        # Who is told that the queue closed has written nothing.
+        ran = [
+            (operation, outcome)
+            for operation, outcome in zip(operations, outcomes, strict=True)
+            if outcome != "QueueClosed"
+        ]
+        for operation, outcome in ran:
+            note(f"{operation} -> {outcome}")
+
+        def fits(model: Model) -> bool:
+            after = model.copy()
+            after.reopen()
+            return self.fits(found, after)
+
+        steps = explain(self.model, ran, fits)
+        if steps is None:
+            self.model.reopen()
+            pytest.fail(
+                f"not what a clean close with {ran} leaves behind:\n"
+                + "\n".join(self.difference(found, self.model))
+            )
+        self.model = steps[-1] if steps else self.model
+        self.model.reopen()
+        self.uncertain = {}
+        self.last_id = ""
+        self.compare()
+
+    @rule(
+        busy=st.lists(st.tuples(plain_requests, turns), max_size=3),
+        start=turns,
+        told=st.booleans(),
+    )
+    def crash(self, busy: list[tuple[Request, int]], start: int, told: bool) -> None:
+        """Another owner opens the store while this one has it, and perhaps writes to it."""
+        old = self.queue
+        assert old is not None
+
+        async def open_another() -> None:
+            for _ in range(start):
+                await asyncio.sleep(0)
+            self.queue = await self.open()
+
+        async def take_over() -> tuple[list[Enqueue], list[Any]]:
+            operations = [
+                Enqueue([request._replace(job_id=old.next_job_id())], batch=False, turns=wait)
+                for request, wait in busy
+            ]
+            runs = (operation.run(old) for operation in operations)
+            _, *outcomes = await asyncio.gather(open_another(), *runs)
+            if told:
+                with pytest.raises(StoreFenced):
+                    await old.kv_put(b"fenced", b"")
+                with pytest.raises(StoreFenced):
+                    await old.claim("a")
+                with pytest.raises(StoreFenced):
+                    await old.stats("a")
+            await old.close()
+            return operations, outcomes
+
+        operations, outcomes = self.run(take_over())
+        found = self.run(self.contents())
+        landed: list[tuple[Operation, Any]] = []
+        for operation, outcome in zip(operations, outcomes, strict=True):
+            note(f"{operation} -> {outcome}")
+            job_id = operation.requests[0].job_id
+            assert job_id is not None
+            # An error leaves open whether the job landed.
+            assert job_id in found.jobs or outcome == "StoreFenced"
+            if job_id in found.jobs:
+                landed.append((operation, [(job_id, True)]))
+        steps = explain(self.model, landed, lambda model: model.entries == found.entries)
+        assert steps is not None, f"no order of {landed} leaves {found.entries}"
+        if steps:
+            self.model, self.uncertain = steps[-1], {}
+        self.adopt(found)
+        self.last_id = ""
+        self.compare()
+
+    def adopt(self, found: Contents) -> None:
+        """Go on from what a crash left, if each job is what it may be."""
+        self.model.holds.clear()
+        for job_id in {*self.model.jobs, *self.uncertain, *found.jobs}:
+            possible = [*self.uncertain.get(job_id, ()), self.model.jobs.get(job_id)]
+            actual = found.jobs.get(job_id)
+            assert actual in [self.model.reopened(state) for state in possible], (
+                f"{job_id} became {actual}, from one of {possible}"
+            )
+            if actual is None:
+                self.model.jobs.pop(job_id, None)
+            else:
+                self.model.jobs[job_id] = actual
+        self.uncertain = {}
+
+    # -- rules: looking -------------------------------------------------------------------------
+
+    @rule(pick=picks, queue=queues, limit=st.integers(1, 3))
+    def look(self, pick: int, queue: str, limit: int) -> None:
+        self.run(self.look_at(self.job_id(pick), queue, limit))
+
+    async def look_at(self, job_id: str, name: str, limit: int) -> None:
+        queue, model = self.queue, self.model
+        assert queue is not None
+        record, expected = await queue.get_job(job_id), model.jobs.get(job_id)
+        assert (record is None) == (expected is None)
+        if record is not None and expected is not None:
+            assert (record.status.value, record.payload) == (expected.state, expected.payload)
+        history = await queue.attempt_history(job_id)
+        recorded = () if expected is None else expected.history
+        assert [(entry.attempt, entry.outcome, entry.error) for entry in history] == [
+            (number, outcome, error) for number, _, _, outcome, error in recorded
+        ]
+        counts = model.counts(name)
+        stats = await queue.stats(name)
+        assert counts == (stats.pending, stats.scheduled, stats.claimed, stats.done, stats.dead)
+        for status in JobStatus:
+            listed: list[str] = []
+            cursor = None
+            while True:
+                page = await queue.list_jobs(name, status, cursor, limit)
+                listed += [job.id for job in page.jobs]
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+            found = [
+                job for job in model.jobs.values() if (job.queue, job.state) == (name, status.value)
+            ]
+            assert listed == [job.id for job in sorted(found, key=_listing_order)]
+        for key in (b"x", b"y"):
+            assert await queue.kv_get(key) == model.entries.get(key)
+        assert await queue.wait_for_jobs_on(name, timeout=0) == bool(counts.pending)
+        waited = await queue.wait_for_completion(job_id, timeout=0)
+        if expected is None:
+            assert waited.not_found
+        else:
+            assert waited.completed == (expected.state in ("done", "dead"))
+
+
+def _listing_order(job: Record) -> tuple[int, str]:
+    match job.state:
+        case "pending":
+            return job.priority, job.id
+        case "scheduled":
+            return job.run_at or 0, job.id
+        case "claimed":
+            return 0, job.id
+        case _:
+            return job.finished_at or 0, job.id
+
+
+TestQueue = QueueMachine.TestCase
