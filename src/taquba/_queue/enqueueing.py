@@ -30,13 +30,16 @@ async def stage(
     requests: Sequence[EnqueueRequest],
     kv_writes: Mapping[bytes, bytes] | None = None,
     kv_deletes: Sequence[bytes] = (),
+    *,
+    at_once: bool = True,
 ) -> list[EnqueueResult]:
     """Add new jobs and caller-owned entries to a transaction that is about to be submitted.
 
     Reads the store only for dedup keys and own ids; their locks are held until the transaction
-    is applied or has failed.
+    is applied or has failed. A caller that awaits anything between this and the submission says
+    so by `at_once`.
     """
-    names = _names_to_lock(core, requests, kv_writes, kv_deletes)
+    names = _names_to_lock(core, requests, kv_writes, kv_deletes, at_once)
     held: dict[tuple[str, str], str] = {}
     if names:
         locks = await core.locks.acquire(names)
@@ -58,6 +61,7 @@ def _names_to_lock(
     requests: Sequence[EnqueueRequest],
     kv_writes: Mapping[bytes, bytes] | None,
     kv_deletes: Sequence[bytes],
+    at_once: bool,
 ) -> set[object]:
     names: set[object] = set()
     for request in requests:
@@ -65,14 +69,16 @@ def _names_to_lock(
             names.add(("dedup", request.queue, request.dedup_key))
         if request.job_id is not None:
             names.add(("id", request.job_id))
-    if core.locks.idle:
+    at_once = at_once and not names
+    if at_once and core.locks.idle:
         return names
-    # A compare-and-set under way has read its entry: a plain write of it waits its turn.
+    # A compare-and-set that has read an entry and a plain write of it take turns. A write that is
+    # submitted at once only has to wait; one that awaits something first must hold the others off.
     touched = {*(kv_writes or ()), *kv_deletes}
     for request in requests:
         touched.update(_entries(request))
     kv_names = [("kv", key) for key in touched]
-    if core.locks.any_held(kv_names):
+    if not at_once or core.locks.any_held(kv_names):
         names.update(kv_names)
     return names
 
@@ -86,15 +92,16 @@ async def _read_holders(
     core: Core, requests: Sequence[EnqueueRequest]
 ) -> dict[tuple[str, str], str]:
     """Who holds the dedup keys of `requests`; refuses own ids that exist."""
-    own_ids: list[str] = []
-    reads: list[Awaitable[bytes | None]] = []
+    own_ids: dict[str, None] = {}
     dedup_names: list[tuple[str, str]] = []
     for request in requests:
         if request.job_id is not None:
             if request.job_id in own_ids:
                 raise DuplicateJobId(request.job_id)
-            own_ids.append(request.job_id)
-            reads.append(core.engine.get(keys.index(request.job_id)))
+            own_ids[request.job_id] = None
+    reads: list[Awaitable[bytes | None]] = [
+        core.engine.get(keys.index(job_id)) for job_id in own_ids
+    ]
     for request in requests:
         if request.dedup_key is not None:
             dedup_names.append((request.queue, request.dedup_key))

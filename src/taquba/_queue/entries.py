@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from taquba._model import keys, validate
+from taquba._model.errors import InvalidArgument
 from taquba._model.records import K, KvEntry, KvPage
 from taquba._model.validate import KvKey
 from taquba._queue.core import Core
 from taquba._queue.looking import MAX_PAGE, decode_cursor, encode_cursor
+from taquba._store.reads import Reads
 from taquba._store.transaction import Transaction
 
 
-async def get(core: Core, key: KvKey) -> bytes | None:
-    return await core.engine.get(keys.user(validate.kv_key(key)))
+async def get(reads: Reads, key: KvKey) -> bytes | None:
+    return await reads.get(keys.user(validate.kv_key(key)))
 
 
 async def write(core: Core, key: KvKey, value: bytes | None) -> None:
@@ -54,19 +56,26 @@ async def compare_write(
     return True
 
 
-async def scan(core: Core, prefix: K, cursor: str | None, limit: int) -> KvPage[K]:
+async def scan(reads: Reads, prefix: K, cursor: str | None, limit: int) -> KvPage[K]:
     validate.integer(limit, "limit", 1, MAX_PAGE)
     as_text = isinstance(prefix, str)
     raw = validate.utf8(prefix, "prefix") if isinstance(prefix, str) else prefix
     validate.instance(raw, bytes, "prefix")
     space = keys.user(raw)
     start = space if cursor is None else decode_cursor(cursor, space)
-    rows = await core.engine.read_range(
+    rows = await reads.read_range(
         start, keys.prefix_end(space), limit + 1, after=cursor is not None
     )
     entries: list[KvEntry[K]] = []
     for key, value in rows[:limit]:
         name = key[len(keys.USER) :]
-        entries.append(KvEntry(name.decode() if as_text else name, value))  # type: ignore[arg-type]
+        entries.append(KvEntry(_text(name) if as_text else name, value))  # type: ignore[arg-type]
     more = len(rows) > limit
     return KvPage(entries, encode_cursor(rows[limit - 1][0]) if more else None)
+
+
+def _text(key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"the key {key!r} is no text: scan with a bytes prefix") from None

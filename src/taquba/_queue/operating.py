@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from taquba._core import transitions
 from taquba._memory.leases import Lease, LeaseState
@@ -23,7 +23,7 @@ from taquba._model.records import (
 from taquba._queue.core import Core
 from taquba._queue.enqueueing import stage
 from taquba._queue.looking import get_job, locate_row
-from taquba._store.engine import bounded
+from taquba._store.reads import bounded
 from taquba._store.transaction import Transaction
 
 
@@ -41,20 +41,23 @@ async def _locate(core: Core, job_id: str) -> Lease | _Resting | None:
     A claimed job is found as its held lease. Any other is read from the store; the read is
     repeated when something moved the job meanwhile.
     """
+    while isinstance(found := await _look(core, job_id), asyncio.Future):
+        await _landing(core, found)
+    return found
+
+
+async def _look(core: Core, job_id: str) -> Lease | _Resting | asyncio.Future[None] | None:
+    """Like `_locate`, but a commit in flight that moves the job is returned, not waited for."""
     while True:
         lease = core.leases.get(job_id)
         if lease is not None:
-            if lease.state is LeaseState.held:
-                return lease
-            await _landing(core, lease.landed())
-            continue
+            return lease if lease.state is LeaseState.held else lease.landed()
         move = core.moves.in_flight(job_id)
         if move is not None:
-            await _landing(core, move)
-            continue
+            return move
         watch = core.moves.watch(job_id)
         try:
-            row = await locate_row(core.engine.get, job_id)
+            row = await locate_row(core.engine, job_id)
         finally:
             core.moves.unwatch(job_id, watch)
         if watch.moved:
@@ -81,32 +84,50 @@ def _begin_move(core: Core, transaction: Transaction, job_id: str) -> None:
 
 async def cancel(core: Core, job_id: str, effects: SettlementEffects | None) -> CancelOutcome:
     """Remove a waiting job, with `effects` in the same commit, or ask a claimed one to stop."""
-    removal = Transaction()
     if effects is not None:
         validate.instance(effects, SettlementEffects, "effects")
-        await stage(
-            core,
-            removal,
-            effects.enqueues,
-            validate.kv_writes(effects.kv_writes),
-            [validate.kv_key(key) for key in effects.kv_deletes],
-        )
-    try:
+    while True:
         found = await _locate(core, job_id)
+        if isinstance(found, Lease):
+            request = Transaction()
+            _request_cancel(request, found)
+            await core.committer.submit(request, durable=True)
+            return CancelOutcome.requested
+        if not _can_be_removed(found):
+            return CancelOutcome.not_found
+        removal = Transaction()
+        now = found if effects is None else await _stage_effects(core, removal, effects, job_id)
+        if _can_be_removed(now):
+            _remove(core, removal, now)
+            await core.committer.submit(removal, durable=True)
+            return CancelOutcome.removed
+        # The job moved while the effects were staged, so they do not apply to it.
+        removal.abandon()
+
+
+def _can_be_removed(found: object) -> TypeGuard[_Resting]:
+    waiting = (JobStatus.pending, JobStatus.scheduled)
+    return isinstance(found, _Resting) and found.status in waiting
+
+
+async def _stage_effects(
+    core: Core, removal: Transaction, effects: SettlementEffects, job_id: str
+) -> Lease | _Resting | asyncio.Future[None] | None:
+    """Stage the effects of a removal, and look at the job again, which may have moved."""
+    await stage(
+        core,
+        removal,
+        effects.enqueues,
+        validate.kv_writes(effects.kv_writes),
+        [validate.kv_key(key) for key in effects.kv_deletes],
+        at_once=False,
+    )
+    try:
+        # A settlement in flight is not waited for: it may itself wait for locks of these effects.
+        return await _look(core, job_id)
     except BaseException:
         removal.abandon()
         raise
-    if isinstance(found, _Resting) and found.status in (JobStatus.pending, JobStatus.scheduled):
-        _remove(core, removal, found)
-        await core.committer.submit(removal, durable=True)
-        return CancelOutcome.removed
-    removal.abandon()
-    if not isinstance(found, Lease):
-        return CancelOutcome.not_found
-    request = Transaction()
-    _request_cancel(request, found)
-    await core.committer.submit(request, durable=True)
-    return CancelOutcome.requested
 
 
 def _request_cancel(transaction: Transaction, lease: Lease) -> None:
@@ -190,7 +211,7 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     finished: asyncio.Future[bool] = core.loop.create_future()
     core.completions.setdefault(job_id, []).append(finished)
     try:
-        job = await get_job(core, job_id)
+        job = await get_job(core.engine, job_id)
         if job is None and not finished.done():
             return WaitOutcome(WaitStatus.not_found)
         if job is not None and job.status in (JobStatus.done, JobStatus.dead):
@@ -206,5 +227,5 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     # The settlement is applied; report it only when it is durable.
     await core.committer.submit(Transaction(), durable=True)
     if finished.result():
-        return WaitOutcome(WaitStatus.completed, await get_job(core, job_id))
+        return WaitOutcome(WaitStatus.completed, await get_job(core.engine, job_id))
     return WaitOutcome(WaitStatus.not_found)
