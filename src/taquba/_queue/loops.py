@@ -130,9 +130,18 @@ async def sweep(core: Core) -> int:
 
 async def _sweep_queue(core: Core, state: QueueState, status: JobStatus) -> int:
     retention = state.retention_ms(status)
-    state.sweep_due[status] = NOT_DUE
+    due, state.sweep_due[status] = state.sweep_due[status], NOT_DUE
     if retention is None:
         return 0
+    try:
+        return await _sweep_rows(core, state, status, retention)
+    except BaseException:
+        # The next round has to find what this one did not get to.
+        state.sweep_due[status] = min(due, state.sweep_due[status])
+        raise
+
+
+async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retention: int) -> int:
     prefix = keys.queue_prefix(_RETENTION_SPACES[status], state.name)
     removed = 0
     while True:
