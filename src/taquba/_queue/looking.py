@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
-from taquba._memory.leases import LeaseState
 from taquba._model import keys, validate
 from taquba._model.codec import (
     Location,
@@ -18,7 +16,7 @@ from taquba._model.codec import (
 )
 from taquba._model.errors import InvalidArgument, StoreError
 from taquba._model.records import JobAttempt, JobPage, JobRecord, JobStatus
-from taquba._queue.core import Core
+from taquba._store.reads import Reads
 
 MAX_PAGE: Final = 10_000
 """Largest `limit` of a listing."""
@@ -41,32 +39,27 @@ class FoundRow(NamedTuple):
     value: bytes
 
 
-async def locate_row(
-    get: Callable[[bytes], Awaitable[bytes | None]], job_id: str
-) -> FoundRow | None:
+async def locate_row(reads: Reads, job_id: str) -> FoundRow | None:
     """Follow the index to a job's row; reads again when the job moved between two reads."""
     for _ in range(_MOST_READS):
-        entry = await get(keys.index(job_id))
+        entry = await reads.get(keys.index(job_id))
         if entry is None:
             return None
         location = decode_location(entry)
         key = location.key(job_id)
-        value = await get(key)
+        value = await reads.get(key)
         if value is not None:
             return FoundRow(location, key, value)
         if location.status is JobStatus.pending:
             key = keys.claimed(location.queue, job_id)
-            value = await get(key)
+            value = await reads.get(key)
             if value is not None:
                 return FoundRow(location._replace(status=JobStatus.claimed), key, value)
     raise StoreError(f"job {job_id!r} moved {_MOST_READS} times while it was being read")
 
 
-async def get_job(core: Core, job_id: str) -> JobRecord | None:
-    lease = core.leases.get(job_id)
-    if lease is not None and lease.state in (LeaseState.held, LeaseState.settling):
-        return JobRecord(lease.job, JobStatus.claimed)
-    row = await locate_row(core.engine.get, job_id)
+async def get_job(reads: Reads, job_id: str) -> JobRecord | None:
+    row = await locate_row(reads, job_id)
     if row is None:
         return None
     job = decode_job(row.location.queue, job_id, row.value)
@@ -74,7 +67,7 @@ async def get_job(core: Core, job_id: str) -> JobRecord | None:
 
 
 async def list_jobs(
-    core: Core, queue: str, status: JobStatus, cursor: str | None, limit: int
+    reads: Reads, queue: str, status: JobStatus, cursor: str | None, limit: int
 ) -> JobPage:
     validate.integer(limit, "limit", 1, MAX_PAGE)
     if status is JobStatus.scheduled:
@@ -85,7 +78,7 @@ async def list_jobs(
     start = prefix if cursor is None else decode_cursor(cursor, prefix)
     jobs: list[JobRecord] = []
     last = b""
-    scan = core.engine.scan(
+    scan = reads.scan(
         start, keys.prefix_end(prefix), after=cursor is not None, batch=min(limit, 256)
     )
     async for rows in scan:
@@ -99,9 +92,9 @@ async def list_jobs(
     return JobPage(jobs, None)
 
 
-async def attempt_history(core: Core, job_id: str) -> list[JobAttempt]:
+async def attempt_history(reads: Reads, job_id: str) -> list[JobAttempt]:
     attempts: list[JobAttempt] = []
-    async for rows in core.engine.scan_prefix(keys.history_prefix(job_id)):
+    async for rows in reads.scan_prefix(keys.history_prefix(job_id)):
         attempts += [decode_attempt(value) for _, value in rows]
     return attempts
 

@@ -382,7 +382,7 @@ class Queue:
     async def kv_get(self, key: KvKey) -> bytes | None:
         """The value of an entry, or None."""
         self._core.check()
-        return await entries.get(self._core, key)
+        return await entries.get(self._core.engine, key)
 
     async def kv_put(self, key: KvKey, value: bytes) -> None:
         """Write an entry of at most `MAX_KV_VALUE_SIZE` bytes; durable on return.
@@ -415,7 +415,7 @@ class Queue:
         A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys.
         """
         self._core.check()
-        return await entries.scan(self._core, prefix, cursor, limit)
+        return await entries.scan(self._core.engine, prefix, cursor, limit)
 
     # -- look -------------------------------------------------------------------------------
 
@@ -433,7 +433,7 @@ class Queue:
     async def get_job(self, job_id: str) -> JobRecord | None:
         """A job in any state, or None."""
         self._core.check()
-        return await looking.get_job(self._core, validate.job_id(job_id))
+        return await looking.get_job(self._core.engine, validate.job_id(job_id))
 
     async def list_jobs(
         self, name: str, status: JobStatus | str, cursor: str | None = None, limit: int = 100
@@ -445,7 +445,7 @@ class Queue:
         """
         self._core.check()
         return await looking.list_jobs(
-            self._core, validate.queue_name(name), _status(status), cursor, limit
+            self._core.engine, validate.queue_name(name), _status(status), cursor, limit
         )
 
     async def dead_jobs(self, name: str, cursor: str | None = None, limit: int = 100) -> JobPage:
@@ -455,7 +455,7 @@ class Queue:
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
         self._core.check()
-        return await looking.attempt_history(self._core, validate.job_id(job_id))
+        return await looking.attempt_history(self._core.engine, validate.job_id(job_id))
 
 
 class Opening:

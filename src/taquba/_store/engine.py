@@ -1,45 +1,37 @@
-"""SlateDB behind a small surface: open, write, flush, read, close. Errors are translated here."""
+"""SlateDB behind a small surface: open, write, flush, close; reading is in `reads`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 from slatedb.uniffi import (
-    CloseReason,
     Db,
     DbBuilder,
     DbCache,
     Error,
     FlushOptions,
     FlushType,
-    KeyRange,
     MokaCacheOptions,
     Settings,
     WriteBatch,
 )
 
-from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
-from taquba._model.keys import Op, prefix_end
+from taquba._model.errors import StoreFenced, TaqubaError
+from taquba._model.keys import Op
 from taquba._store import binding
 from taquba._store.folder import DurableFolder
 from taquba._store.location import StoreLocation
+from taquba._store.reads import Reads, bounded, translate
 from taquba._store.syncing import FolderSync
-
-T = TypeVar("T")
-
-OPERATION_TIMEOUT: Final = 30.0
-"""Seconds after which a store that does not answer fails an operation."""
 
 _FILL_COST: Final = 1024 * 1024
 """Bytes lowered into a batch between two turns of the event loop (about 1.5 ms)."""
 
 _ROW_COST: Final = 2048
 """What lowering a row costs besides its value, in bytes that could be copied meanwhile."""
-
-_SCAN_BATCH: Final = 512
 
 _SETTINGS: Final[dict[str, object]] = {
     # Commits flush the WAL themselves, when somebody waits for it.
@@ -69,36 +61,11 @@ def _cache() -> DbCache:
     return DbCache.new_moka_cache(options)
 
 
-def translate(error: Exception) -> TaqubaError:
-    """A binding error as one of ours."""
-    if isinstance(error, TaqubaError):
-        return error
-    if isinstance(error, Error.Closed):
-        if error.reason is CloseReason.FENCED:
-            return StoreFenced()
-        if error.reason is CloseReason.CLEAN:
-            return QueueClosed()
-        return StoreError(f"the storage engine stopped: {error.message}", permanent=True)
-    if isinstance(error, Error):
-        permanent = not isinstance(error, (Error.Unavailable, Error.Transaction))
-        return StoreError(f"the store failed: {error}", permanent=permanent)
-    return StoreError(f"the store failed: {error!r}", permanent=True)
-
-
-async def bounded(operation: Awaitable[T], what: str, seconds: float = OPERATION_TIMEOUT) -> T:
-    try:
-        async with asyncio.timeout(seconds):
-            return await operation
-    except TimeoutError:
-        raise StoreError(f"the store did not answer within {seconds:g} s ({what})") from None
-    except Error as error:
-        raise translate(error) from error
-
-
-class Engine:
+class Engine(Reads):
     """An open SlateDB database: the only code that touches its handle."""
 
     def __init__(self, db: Db, folder: FolderSync | None) -> None:
+        super().__init__(db)
         self._db = db
         self._folder = folder
 
@@ -150,36 +117,6 @@ class Engine:
                 await self._folder.run(self._folder.folder.sync)
         except (Error, OSError) as error:
             raise translate(error) from error
-
-    async def get(self, key: bytes) -> bytes | None:
-        return await bounded(self._db.get(key), "reading a row")
-
-    async def scan(
-        self, start: bytes, end: bytes | None, *, after: bool = False, batch: int = _SCAN_BATCH
-    ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-        """Rows from `start` (exclusive when `after`) up to `end`, as of now, in batches."""
-        span = KeyRange(start=start, start_inclusive=not after, end=end, end_inclusive=False)
-        rows = await bounded(self._db.scan(span), "starting a scan")
-        while True:
-            found = await bounded(rows.next_batch(batch), "scanning")
-            if found:
-                yield [(row.key, row.value) for row in found]
-            if len(found) < batch:
-                return
-
-    async def read_range(
-        self, start: bytes, end: bytes | None, limit: int, *, after: bool = False
-    ) -> list[tuple[bytes, bytes]]:
-        """At most `limit` rows from `start` (exclusive when `after`) up to `end`."""
-        found: list[tuple[bytes, bytes]] = []
-        async for rows in self.scan(start, end, after=after, batch=min(limit, _SCAN_BATCH)):
-            found += rows[: limit - len(found)]
-            if len(found) >= limit:
-                break
-        return found
-
-    def scan_prefix(self, prefix: bytes) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-        return self.scan(prefix, prefix_end(prefix))
 
     def failure(self) -> TaqubaError | None:
         """Why the engine can write no more, or None while it can."""

@@ -52,7 +52,8 @@ class StoreLocation(NamedTuple):
         if parts.scheme == "memory":
             return cls(url, None, None, "")
         if parts.scheme == "file":
-            if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
+            absolute = parts.path.startswith("/") and parts.path.strip("/")
+            if parts.netloc not in ("", "localhost") or not absolute:
                 raise InvalidArgument(
                     f"a file URL holds an absolute path, as in file:///var/lib/app; got {url!r}"
                 )

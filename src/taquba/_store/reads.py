@@ -1,0 +1,90 @@
+"""Reading from SlateDB, bounded in time; the binding's errors become ours here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import Final, Protocol, TypeVar
+
+from slatedb.uniffi import CloseReason, DbIterator, Error, KeyRange
+
+from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
+from taquba._model.keys import prefix_end
+
+T = TypeVar("T")
+
+OPERATION_TIMEOUT: Final = 30.0
+"""Seconds after which a store that does not answer fails an operation."""
+
+_SCAN_BATCH: Final = 512
+
+
+def translate(error: Exception) -> TaqubaError:
+    """A binding error as one of ours."""
+    if isinstance(error, TaqubaError):
+        return error
+    if isinstance(error, Error.Closed):
+        if error.reason is CloseReason.FENCED:
+            return StoreFenced()
+        if error.reason is CloseReason.CLEAN:
+            return QueueClosed()
+        return StoreError(f"the storage engine stopped: {error.message}", permanent=True)
+    if isinstance(error, Error):
+        permanent = not isinstance(error, (Error.Unavailable, Error.Transaction))
+        return StoreError(f"the store failed: {error}", permanent=permanent)
+    return StoreError(f"the store failed: {error!r}", permanent=True)
+
+
+async def bounded(operation: Awaitable[T], what: str, seconds: float = OPERATION_TIMEOUT) -> T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await operation
+    except TimeoutError:
+        raise StoreError(f"the store did not answer within {seconds:g} s ({what})") from None
+    except Error as error:
+        raise translate(error) from error
+
+
+class Handle(Protocol):
+    """What a writable and a read-only SlateDB database have in common."""
+
+    async def get(self, key: bytes) -> bytes | None: ...
+
+    async def scan(self, range: KeyRange) -> DbIterator: ...
+
+
+class Reads:
+    """Reads of an open database."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    async def get(self, key: bytes) -> bytes | None:
+        return await bounded(self._handle.get(key), "reading a row")
+
+    async def scan(
+        self, start: bytes, end: bytes | None, *, after: bool = False, batch: int = _SCAN_BATCH
+    ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Rows from `start` (exclusive when `after`) up to `end`, as of now, in batches."""
+        span = KeyRange(start=start, start_inclusive=not after, end=end, end_inclusive=False)
+        rows = await bounded(self._handle.scan(span), "starting a scan")
+        while True:
+            found = await bounded(rows.next_batch(batch), "scanning")
+            if found:
+                yield [(row.key, row.value) for row in found]
+            if len(found) < batch:
+                return
+
+    async def read_range(
+        self, start: bytes, end: bytes | None, limit: int, *, after: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """At most `limit` rows from `start` (exclusive when `after`) up to `end`."""
+        found: list[tuple[bytes, bytes]] = []
+        async for rows in self.scan(start, end, after=after, batch=min(limit, _SCAN_BATCH)):
+            found += rows[: limit - len(found)]
+            if len(found) >= limit:
+                break
+        return found
+
+    def scan_prefix(self, prefix: bytes) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        return self.scan(prefix, prefix_end(prefix))
