@@ -57,7 +57,8 @@ def duration_ms(value: Duration, name: str, *, minimum: int = 0) -> int:
         raise InvalidArgument(
             f"{name} must be between 0 and a hundred years, in seconds; got {value!r}"
         )
-    ms = math.ceil(round(seconds * 1000, 6))
+    # Rounded first, so that 1.1 s is not 1101 ms.
+    ms = math.ceil(round(seconds * 1000, 6)) or int(seconds > 0)
     if ms < minimum:
         raise InvalidArgument(f"{name} must be at least {minimum / 1000:g} s; got {value!r}")
     return ms
