@@ -16,6 +16,7 @@ from benches._harness import (
     Place,
     Row,
     child,
+    close_fenced,
     elapsed,
     expect,
     fill,
@@ -103,7 +104,7 @@ async def in_this_process(place: Place, jobs: int) -> list[Row]:
         url = place.new(shared=True)
         old, left = await leave_backlog(url, False, jobs, close=close)
         new = await start(url, False, jobs)
-        await old.close()
+        await close_fenced(old)
         rows.append(row(case, jobs, _without_memory(left), _without_memory(new), None))
     return rows
 

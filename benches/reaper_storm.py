@@ -11,6 +11,7 @@ from benches._harness import (
     Bench,
     Place,
     Row,
+    close_fenced,
     elapsed,
     expect,
     fill,
@@ -76,7 +77,7 @@ async def reopen(place: Place, jobs: int, *, claim: bool) -> Row:
         await expect(new, pending=jobs - 1, claimed=1)
         await new.close()
     finally:
-        await old.close()
+        await close_fenced(old)
     return Row(
         f"open with {'claimed' if claim else 'pending'} rows",
         {

@@ -6,7 +6,7 @@ import argparse
 import time
 from contextlib import AsyncExitStack
 
-from benches._harness import QUEUE, Bench, Place, Row, drain, fill, latency, positive
+from benches._harness import QUEUE, Bench, Place, Row, close_fenced, drain, fill, latency, positive
 from taquba import Queue
 
 EMPTY = "empty store"
@@ -56,7 +56,7 @@ async def measure(options: argparse.Namespace) -> list[Row]:
             queues: dict[str, Queue] = {}
             for name, url in urls.items():
                 queues[name] = await place.open(url)
-                stack.push_async_callback(queues[name].close)
+                stack.push_async_callback(close_fenced, queues[name])
             return queues
 
         queues = await open_all()
