@@ -126,16 +126,17 @@ async def audit(queue: Queue, *, idle: bool = True) -> Dump:
     for lease in core.leases:
         assert lease.state.name == "held"
         assert lease.job == state.jobs[lease.job.id][2]
-    in_spaces: dict[object, dict[bytes, Job]] = defaultdict(dict)
+    waiting: dict[str | None, dict[bytes, Job]] = defaultdict(dict)
     for status, key, job in state.jobs.values():
-        in_spaces[job.queue if status is JobStatus.pending else status][key] = job
-    windows = {name: queue_state.window for name, queue_state in core.queues.items()}
-    for name, window in {**windows, JobStatus.scheduled: core.scheduled}.items():
+        if status is JobStatus.pending:
+            waiting[job.queue][key] = job
+        elif status is JobStatus.scheduled:
+            waiting[None][key] = job
+    windows = {name: of_queue.window for name, of_queue in core.queues.items()}
+    for name, window in {**windows, None: core.scheduled}.items():
         horizon = window.horizon
-        held = {
-            key: job for key, job in in_spaces[name].items() if horizon is None or key <= horizon
-        }
-        assert {key: window._jobs[key] for key in window._jobs} == held, f"the window of {name}"
+        seen = {key: job for key, job in waiting[name].items() if horizon is None or key <= horizon}
+        assert window._jobs == seen, f"the window of {name}"
         if idle:
             assert not window._leaving
     if idle:

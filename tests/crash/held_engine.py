@@ -7,14 +7,18 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from taquba import Queue
 from taquba._model.keys import Op
+from taquba._store.committer import Committer
 from taquba._store.engine import Engine
 
 
 class HeldEngine(Engine):
     """Passes every call on to the real engine, once the gate for its kind is open."""
 
-    def __init__(self, real: Engine) -> None:
+    def __init__(self, real: Engine, committer: Committer, timeout: float) -> None:
         super().__init__(real._db, real._folder)
+        self._committer = committer
+        self._patience = committer._timeout
+        self._timeout = timeout
         self.gates = {name: asyncio.Event() for name in ("write", "flush", "get")}
         self.calls = dict.fromkeys(self.gates, 0)
         self._called = asyncio.Event()
@@ -23,10 +27,13 @@ class HeldEngine(Engine):
         self.release()
 
     def hold(self, *names: str) -> None:
+        # Short only while something hangs: a slow machine is no hung store.
+        self._committer._timeout = self._timeout
         for name in names:
             self.gates[name].clear()
 
     def release(self, *names: str) -> None:
+        self._committer._timeout = self._patience
         for name in names or self.gates:
             self.gates[name].set()
 
@@ -58,10 +65,9 @@ class HeldEngine(Engine):
 
 
 def hold_engine(queue: Queue, timeout: float = 0.15) -> HeldEngine:
-    """Put a `HeldEngine` under an open queue, whose callers give up after `timeout` seconds."""
+    """Put a `HeldEngine` under an open queue, whose callers give up on it after `timeout` s."""
     core = queue._core
-    held = HeldEngine(core.engine)
+    held = HeldEngine(core.engine, core.committer, timeout)
     core.engine = held
     core.committer._engine = held
-    core.committer._timeout = timeout
     return held

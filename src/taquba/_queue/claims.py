@@ -107,7 +107,7 @@ async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int)
         for key, job, lease in taken:
             core.leases.drop(lease)
             window.forget(key)
-            window.insert(key, job)
+            core.add_pending(key, job)
 
     transaction.on_applied.append(applied)
     transaction.on_failed.append(failed)

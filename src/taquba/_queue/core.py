@@ -19,7 +19,7 @@ from taquba._model.clock import Clock
 from taquba._model.errors import ForkedError, QueueClosed, TaqubaError, WrongEventLoop
 from taquba._model.ids import IdGenerator
 from taquba._model.options import Policy, QueueConfig
-from taquba._model.records import Counters, JobStatus
+from taquba._model.records import Counters, Job, JobStatus
 from taquba._store.committer import Committer
 from taquba._store.engine import Engine
 from taquba._store.transaction import Transaction
@@ -156,19 +156,27 @@ class Core:
         for change in changes:
             job, status = change.job, change.status
             if status is JobStatus.pending:
-                state = self.queue(job.queue)
-                state.window.insert(keys.pending(job.queue, job.priority, job.id), job)
-                state.waiters.wake()
+                self.add_pending(keys.pending(job.queue, job.priority, job.id), job)
             elif status is JobStatus.scheduled and job.run_at is not None:
-                self.scheduled.insert(keys.scheduled(job.run_at, job.queue, job.id), job)
-                if job.run_at < self.scheduler_due:
-                    self.scheduler_alarm.ring()
+                self.add_scheduled(keys.scheduled(job.run_at, job.queue, job.id), job)
             else:
                 if status is JobStatus.done or status is JobStatus.dead:
                     self._note_finished(job.queue, status)
                 for future in self.completions.get(job.id, ()):
                     if not future.done():
                         future.set_result(change.counts.claimed < 0)
+
+    def add_pending(self, key: bytes, job: Job) -> None:
+        """A row is (or is again) there to be claimed: let a waiting caller have it."""
+        state = self.queue(job.queue)
+        state.window.insert(key, job)
+        state.waiters.wake()
+
+    def add_scheduled(self, key: bytes, job: Job) -> None:
+        """A row is (or is again) there to be promoted: let the scheduler know if it is the next."""
+        self.scheduled.insert(key, job)
+        if keys.scheduled_run_at(key) < self.scheduler_due:
+            self.scheduler_alarm.ring()
 
     def landed_with(self, transaction: Transaction, changes: Sequence[Change]) -> None:
         """Have `landed` called when the transaction is applied."""

@@ -157,7 +157,8 @@ def _leave_window(core: Core, transaction: Transaction, found: _Resting) -> None
     _begin_move(core, transaction, job.id)
     window.remove(key)
     transaction.finally_(lambda: window.forget(key))
-    transaction.on_failed.append(lambda: window.insert(key, job))
+    put_back = core.add_scheduled if found.status is JobStatus.scheduled else core.add_pending
+    transaction.on_failed.append(lambda: put_back(key, job))
 
 
 async def wake_scheduled(core: Core, job_id: str, payload: bytes | None) -> WakeOutcome:

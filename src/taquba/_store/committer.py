@@ -30,6 +30,13 @@ _MAX_GROUP_OPS: Final = 8192
 """Rows after which a group is written even though more wait; a larger transaction goes alone."""
 
 
+_LAZY_FLUSH_SECONDS: Final = 0.05
+"""When a commit that nobody waits for becomes durable, if no other flush carries it before.
+
+A claim is such a commit: a job that takes its process down must find its attempt counted.
+"""
+
+
 class Committer:
     """Writes transactions of one open store, in order, in groups."""
 
@@ -63,6 +70,7 @@ class Committer:
         self._in_flight: list[Transaction] = []
         self._unflushed: list[Transaction] = []
         self._flushing: list[Transaction] = []
+        self._lazy_flush: asyncio.TimerHandle | None = None
         self._write_wanted = asyncio.Event()
         self._flush_wanted = asyncio.Event()
         self._idle = asyncio.Event()
@@ -115,6 +123,8 @@ class Committer:
             self._refusal = QueueClosed()
             await self.drain()
         self.fail(QueueClosed())
+        if self._lazy_flush is not None:
+            self._lazy_flush.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -159,6 +169,9 @@ class Committer:
                 transaction.resolve()
         if self._unflushed:
             self._flush_wanted.set()
+        elif ops and self._lazy_flush is None:
+            loop = asyncio.get_running_loop()
+            self._lazy_flush = loop.call_later(_LAZY_FLUSH_SECONDS, self._flush_wanted.set)
 
     def _counted(self, group: Iterable[Transaction]) -> dict[str, Counters]:
         """Absolute counters, after `group`, of the queues it touches."""
@@ -182,6 +195,9 @@ class Committer:
             if (early := not_before - loop.time()) > 0:
                 await asyncio.sleep(early)
             not_before = loop.time() + self._flush_interval
+            if self._lazy_flush is not None:
+                self._lazy_flush.cancel()
+                self._lazy_flush = None
             self._flushing, self._unflushed = self._unflushed, []
             error = await self._flush()
             for transaction in self._flushing:
@@ -215,7 +231,7 @@ class Committer:
         undone = [*self._in_flight, *self._waiting]
         self._in_flight = []
         self._waiting.clear()
-        for transaction in undone:
+        for transaction in reversed(undone):
             transaction.failed(error)
         for transaction in (*self._flushing, *self._unflushed):
             transaction.resolve(error)
@@ -248,9 +264,10 @@ class Committer:
     def _write_stalled(self, error: TaqubaError) -> None:
         for transaction in self._in_flight:
             transaction.resolve(error)
-        # What the engine was not given yet is withdrawn: it will not land.
+        # What the engine was not given yet is withdrawn: it will not land. The last goes first,
+        # for each undoes what it anticipated on top of those before it.
         withdrawn, self._waiting = self._waiting, deque()
-        for transaction in withdrawn:
+        for transaction in reversed(withdrawn):
             transaction.failed(error)
 
     def _flush_stalled(self, error: TaqubaError) -> None:
