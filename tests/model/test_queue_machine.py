@@ -73,7 +73,7 @@ entry_keys = st.sampled_from([b"x", b"y"])
 entry_values = st.sampled_from([b"", b"1", b"2"])
 writes = st.lists(st.tuples(entry_keys, entry_values), max_size=2).map(tuple)
 picks = st.integers(0, 5)
-turns = st.integers(0, 40)
+turns = st.integers(0, 40) | st.integers(0, 150)
 
 requests = st.builds(
     Request,
@@ -234,6 +234,11 @@ class QueueMachine(RuleBasedStateMachine):
         known = held + self.handles[-2:]
         return known[pick % len(known)] if known else None
 
+    def handle_of(self, job_id: str) -> Handle | None:
+        """The newest claim of a job."""
+        found = (handle for handle in reversed(self.handles) if handle.claim.id == job_id)
+        return next(found, None)
+
     def name_claim(self, claim: Claim, queue: Queue) -> int:
         self.handles.append(Handle(len(self.handles), claim, queue))
         return len(self.handles) - 1
@@ -367,55 +372,97 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- rules: several at once -----------------------------------------------------------------
 
-    @rule(data=st.data(), focus=st.integers(0, 20), size=st.integers(2, 5))
-    def at_once(self, data: st.DataObject, focus: int, size: int) -> None:
-        operations: list[Operation] = []
-        settled: set[int] = set()
-        for _ in range(size):
-            kind = data.draw(st.sampled_from("eeebcccsssxwrpkd"))
-            pick = focus + data.draw(st.integers(0, 1))
-            start = data.draw(turns)
-            match kind:
-                case "e":
-                    request = data.draw(requests)
-                    operations.append(Enqueue([request], batch=False, turns=start))
-                case "b":
-                    batch = data.draw(st.lists(plain_requests, min_size=2, max_size=4))
-                    operations.append(Enqueue(batch, batch=True, turns=start))
-                case "c":
-                    operations.append(
-                        self.take(data.draw(queues), data.draw(st.integers(1, 4)), turns=start)
+    @rule(data=st.data(), size=st.integers(2, 5))
+    def at_once(self, data: st.DataObject, size: int) -> None:
+        self.perform(*(self.any_operation(data, "eebccspwrxkd") for _ in range(size)))
+
+    @rule(data=st.data(), size=st.integers(2, 4), pick=st.integers(0, 30))
+    def at_once_on_one_job(self, data: st.DataObject, size: int, pick: int) -> None:
+        job_id = self.job_id(pick)
+        self.perform(*(self.any_operation(data, "sssxxwrcd", job_id) for _ in range(size)))
+
+    @rule(data=st.data(), size=st.integers(2, 4), key=entry_keys)
+    def at_once_on_one_entry(self, data: st.DataObject, size: int, key: bytes) -> None:
+        self.perform(*(self.any_operation(data, "ppkkesx", key=key) for _ in range(size)))
+
+    @rule(
+        data=st.data(),
+        size=st.integers(2, 4),
+        job_id=st.none() | own_ids,
+        dedup_key=st.sampled_from([None, "k"]),
+        queue=queues,
+    )
+    def at_once_with_one_name(
+        self,
+        data: st.DataObject,
+        size: int,
+        job_id: str | None,
+        dedup_key: str | None,
+        queue: str,
+    ) -> None:
+        named: list[Operation] = [
+            Enqueue(
+                [
+                    data.draw(requests)._replace(
+                        queue=queue, job_id=job_id, dedup_key=dedup_key, entries=()
                     )
-                case "s":
-                    settlement = data.draw(st.sampled_from([Ack, Nack, Nack, DeadLetter]))
-                    with_effects = data.draw(safe_effects)
-                    handle = self.handle(pick)
-                    if handle is not None:
-                        operations.append(settlement(handle, with_effects, turns=start))
-                        settled.add(handle.name)
-                case "x":
-                    with_effects = data.draw(cancel_effects)
-                    operations.append(Cancel(self.job_id(pick), with_effects, turns=start))
-                case "w":
-                    operations.append(Wake(self.job_id(pick), None, turns=start))
-                case "r":
-                    operations.append(Requeue(self.job_id(pick), turns=start))
-                case "p":
-                    key, value = data.draw(entry_keys), data.draw(st.none() | entry_values)
-                    operations.append(Write(key, value, turns=start))
-                case "k":
-                    key, value = data.draw(entry_keys), data.draw(st.none() | entry_values)
-                    expected = self.model.entries.get(key)
-                    operations.append(CompareWrite(key, expected, value, turns=start))
-                case _:
-                    operations.append(DueNow(turns=start))
-        self.perform(*operations)
+                ],
+                batch=data.draw(st.booleans()),
+                turns=data.draw(turns),
+            )
+            for _ in range(size)
+        ]
+        self.perform(*named, self.any_operation(data, "cxwd"))
+
+    def any_operation(
+        self, data: st.DataObject, kinds: str, job_id: str | None = None, key: bytes | None = None
+    ) -> Operation:
+        """One of `kinds`, on this job and this entry if they are given."""
+        kind = data.draw(st.sampled_from(kinds))
+        start = data.draw(turns)
+        pick = data.draw(picks)
+        target = self.job_id(pick) if job_id is None else job_id
+        entry = data.draw(entry_keys) if key is None else key
+        value = data.draw(st.none() | entry_values)
+        written = () if key is None or value is None else ((key, value),)
+        match kind:
+            case "e":
+                request = data.draw(requests)
+                request = request._replace(entries=written or request.entries)
+                return Enqueue([request], batch=False, turns=start)
+            case "b":
+                batch = data.draw(st.lists(plain_requests, min_size=2, max_size=4))
+                return Enqueue(batch, batch=True, turns=start)
+            case "c":
+                return self.take(data.draw(queues), data.draw(st.integers(1, 4)), turns=start)
+            case "s":
+                settlement = data.draw(st.sampled_from([Ack, Nack, Nack, DeadLetter]))
+                effects = data.draw(safe_effects)
+                effects = effects._replace(writes=written or effects.writes)
+                handle = self.handle(pick) if job_id is None else self.handle_of(job_id)
+                if handle is not None:
+                    return settlement(handle, effects, turns=start)
+            case "x":
+                effects = data.draw(cancel_effects)
+                effects = effects._replace(writes=written or effects.writes)
+                return Cancel(target, effects, turns=start)
+            case "w":
+                return Wake(target, None, turns=start)
+            case "r":
+                return Requeue(target, turns=start)
+            case "p":
+                return Write(entry, value, turns=start)
+            case "k":
+                return CompareWrite(entry, self.model.entries.get(entry), value, turns=start)
+            case _:
+                pass
+        return DueNow(turns=start)
 
     # -- rules: time and owners -----------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([1, 1, 2, 5, 12, 31, 70]))
     def advance(self, seconds: int) -> None:
-        states = [self.model.jobs]
+        states = [dict(self.model.jobs)]
         for _ in range(seconds):
             self.model.advance(self.model.now + SECOND)
             states.append(dict(self.model.jobs))

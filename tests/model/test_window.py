@@ -96,10 +96,13 @@ class WindowMachine(RuleBasedStateMachine):
 
     # -- writes ---------------------------------------------------------------------------------
 
-    @rule(key=st.sampled_from(KEYS), size=st.sampled_from([0, 0, 0, 700, 5000]))
-    def decide_put(self, key: bytes, size: int) -> None:
-        undone = self.log[self.visible_upto :]
-        if key not in self.visible and all(write.key != key for write in undone):
+    @rule(
+        keys=st.sets(st.sampled_from(KEYS), min_size=1, max_size=5),
+        size=st.sampled_from([0, 0, 0, 700, 5000]),
+    )
+    def decide_puts(self, keys: set[bytes], size: int) -> None:
+        undone = {write.key for write in self.log[self.visible_upto :]}
+        for key in sorted(keys - undone - self.visible.keys()):
             self.log.append(Write(key, self.next_job(size), deletes=False))
 
     @rule(key=st.sampled_from(KEYS))
@@ -124,7 +127,7 @@ class WindowMachine(RuleBasedStateMachine):
         self.log.append(Write(key, job, deletes=True))
 
     @precondition(lambda self: self.visible_upto < len(self.log))
-    @rule(count=st.integers(1, 4))
+    @rule(count=st.sampled_from([1, 2, 99]))
     def make_visible(self, count: int) -> None:
         for write in self.log[self.visible_upto : self.visible_upto + count]:
             if write.deletes:
@@ -134,7 +137,7 @@ class WindowMachine(RuleBasedStateMachine):
             self.visible_upto += 1
 
     @precondition(lambda self: self.reported_upto < self.visible_upto)
-    @rule(count=st.integers(1, 4))
+    @rule(count=st.sampled_from([1, 2, 99]))
     def report(self, count: int) -> None:
         for write in self.log[self.reported_upto : self.visible_upto][:count]:
             if write.deletes:
@@ -194,13 +197,23 @@ class WindowMachine(RuleBasedStateMachine):
         self.window.abandon_refill()
         self.scan = None
 
+    @rule(
+        keys=st.sets(st.sampled_from(KEYS), min_size=1, max_size=5),
+        size=st.sampled_from([0, 0, 0, 700, 5000]),
+    )
+    def put_and_report(self, keys: set[bytes], size: int) -> None:
+        self.decide_puts(keys, size)
+        self.settle()
+
     @rule()
-    def drain(self) -> None:
+    def settle(self) -> None:
+        """Everything decided lands and is reported."""
+        self.make_visible(len(self.log))
+        self.report(len(self.log))
+
+    def teardown(self) -> None:
         """Without new decisions, taking and refilling hands out every row once, in order."""
-        while self.visible_upto < len(self.log):
-            self.make_visible(1)
-        while self.reported_upto < self.visible_upto:
-            self.report(1)
+        self.settle()
         if self.scan is not None:
             self.end_refill()
         expected = sorted(self.available())
