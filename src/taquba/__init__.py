@@ -30,6 +30,7 @@ from taquba._model.errors import (
     QueueClosed,
     StoreError,
     StoreFenced,
+    StoreNotInitialized,
     TaqubaError,
     WrongEventLoop,
 )
@@ -60,6 +61,7 @@ from taquba._model.records import (
 from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
 from taquba._queue.claims import Claim
 from taquba._queue.queue import Queue
+from taquba._queue.reader import QueueReader
 from taquba._worker.handlers import AsyncHandler, Handler, HandlerResult, PlainHandler, Processor
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter
@@ -110,11 +112,13 @@ __all__ = [
     "Queue",
     "QueueClosed",
     "QueueConfig",
+    "QueueReader",
     "QueueStats",
     "RetryAfter",
     "SettlementEffects",
     "StoreError",
     "StoreFenced",
+    "StoreNotInitialized",
     "SystemClock",
     "TaqubaError",
     "WaitOutcome",

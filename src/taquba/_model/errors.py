@@ -159,5 +159,18 @@ class StoreFenced(TaqubaError):
         )
 
 
+class StoreNotInitialized(TaqubaError):
+    """No owner ever opened a queue here, so there is nothing to read."""
+
+    permanent = False
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return f"{self.url} holds no taquba store; open it once with Queue.open()"
+
+
 class IncompatibleStore(TaqubaError):
     """The store was written in another layout; this version of taquba will not touch it."""

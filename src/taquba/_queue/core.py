@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -16,10 +15,11 @@ from taquba._memory.waiters import Waiters
 from taquba._memory.window import NOTHING, Window
 from taquba._model import keys, validate
 from taquba._model.clock import Clock
-from taquba._model.errors import ForkedError, QueueClosed, TaqubaError, WrongEventLoop
+from taquba._model.errors import QueueClosed, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._model.options import Policy, QueueConfig
 from taquba._model.records import Counters, Job, JobStatus
+from taquba._queue.place import Place
 from taquba._store.committer import Committer
 from taquba._store.engine import Engine
 from taquba._store.transaction import Transaction
@@ -63,7 +63,8 @@ class Core:
         self.engine = engine
         self.clock = clock
         self.counters = counters
-        self.loop = asyncio.get_running_loop()
+        self.place = Place()
+        self.loop = self.place.loop
         self.ids = IdGenerator(clock)
         self.random = random.Random()
         self.leases = LeaseRegistry()
@@ -84,7 +85,6 @@ class Core:
         self.retention_due = NOT_DUE
         self._default_policy = default_config.policy()
         self._policies = {name: config.policy() for name, config in queue_configs.items()}
-        self._pid = os.getpid()
         self._failure: TaqubaError | None = None
         self.on_failure: set[Callable[[], None]] = set()
         """Called when the store can be written no more, and when the queue closes."""
@@ -95,16 +95,9 @@ class Core:
 
     def check(self) -> None:
         """Refuse a call from a wrong place, or to a queue that is closed or fenced."""
-        self.check_place()
+        self.place.check()
         if self._failure is not None:
             raise self._failure.again()
-
-    def check_place(self) -> None:
-        """Refuse a call from another process, thread or event loop."""
-        if os.getpid() != self._pid:
-            raise ForkedError
-        if asyncio._get_running_loop() is not self.loop:
-            raise WrongEventLoop
 
     def fail(self, error: TaqubaError) -> None:
         """The store can be written no more: whoever waits finds out."""

@@ -99,6 +99,14 @@ async def attempt_history(reads: Reads, job_id: str) -> list[JobAttempt]:
     return attempts
 
 
+def known_status(value: JobStatus | str) -> JobStatus:
+    try:
+        return JobStatus(value)
+    except ValueError:
+        known = ", ".join(status.value for status in JobStatus)
+        raise InvalidArgument(f"status must be one of {known}; got {value!r}") from None
+
+
 def encode_cursor(key: bytes) -> str:
     return base64.urlsafe_b64encode(key).decode()
 

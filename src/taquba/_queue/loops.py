@@ -211,13 +211,14 @@ async def run_heartbeat(core: Core, interval_ms: int) -> None:
 
 
 async def watch_engine(core: Core) -> None:
-    """Notice, also while nothing is written, that another owner fenced this one."""
+    """Notice, also while nothing is written, that another owner fenced this one; tidy up."""
     while True:
         await asyncio.sleep(_ENGINE_WATCH_SECONDS)
         failure = core.engine.failure()
         if failure is not None:
             core.committer.fail(failure)
             return
+        await core.engine.tidy()
 
 
 async def _guarded(round_: Callable[[], Awaitable[None]], name: str) -> int | None:

@@ -20,6 +20,7 @@ from taquba._model.records import AttemptOutcome, Counters, JobStatus
 from taquba._queue.core import Core
 from taquba._store.engine import Engine
 from taquba._store.location import StoreLocation
+from taquba._store.reads import Reads
 from taquba._store.transaction import Transaction
 
 _TAKEN_BACK_PER_COMMIT = 512
@@ -81,14 +82,7 @@ async def open_core(
 
 async def _stamp(engine: Engine, location: StoreLocation, clock: Clock) -> list[keys.Op]:
     """Rows that make an empty store ours; none for a store of this layout."""
-    stamp = await engine.get(keys.META)
-    if stamp is not None:
-        version = decode_format_version(stamp)
-        if version != keys.FORMAT_VERSION:
-            raise IncompatibleStore(
-                f"{location.url} holds layout {version}, this version of taquba reads layout "
-                f"{keys.FORMAT_VERSION}: use the version that wrote it, or another location"
-            )
+    if await is_stamped(engine, location):
         return []
     if await engine.read_range(b"", None, 1):
         raise IncompatibleStore(
@@ -96,6 +90,20 @@ async def _stamp(engine: Engine, location: StoreLocation, clock: Clock) -> list[
             "use another location"
         )
     return [(keys.META, encode_meta(clock.time_ms()))]
+
+
+async def is_stamped(reads: Reads, location: StoreLocation) -> bool:
+    """Whether taquba made this store; one of another layout is refused."""
+    stamp = await reads.get(keys.META)
+    if stamp is None:
+        return False
+    version = decode_format_version(stamp)
+    if version != keys.FORMAT_VERSION:
+        raise IncompatibleStore(
+            f"{location.url} holds layout {version}, this version of taquba reads layout "
+            f"{keys.FORMAT_VERSION}: use the version that wrote it, or another location"
+        )
+    return True
 
 
 async def _take_back_claimed(core: Core) -> None:

@@ -32,6 +32,7 @@ from taquba._model.validate import Duration, KvKey
 from taquba._queue import claims, enqueueing, entries, looking, loops, operating, settling
 from taquba._queue.claims import Claim
 from taquba._queue.core import Core
+from taquba._queue.handles import Opening
 from taquba._queue.opening import claim_scan_state, open_core
 from taquba._store.location import StoreLocation
 
@@ -70,7 +71,7 @@ class Queue:
         reaper_interval: Duration = 5,
         scheduler_interval: Duration = 1,
         heartbeat_interval: Duration | None = None,
-    ) -> Opening:
+    ) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
 
         Whoever had the store open is fenced. Jobs that were claimed go back to pending at once,
@@ -130,7 +131,7 @@ class Queue:
     async def close(self) -> None:
         """Write what is waiting, stop the background tasks, close the store. Idempotent."""
         if self._closing is None or not self._closing.done():
-            self._core.check_place()
+            self._core.place.check()
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
@@ -445,7 +446,11 @@ class Queue:
         """
         self._core.check()
         return await looking.list_jobs(
-            self._core.engine, validate.queue_name(name), _status(status), cursor, limit
+            self._core.engine,
+            validate.queue_name(name),
+            looking.known_status(status),
+            cursor,
+            limit,
         )
 
     async def dead_jobs(self, name: str, cursor: str | None = None, limit: int = 100) -> JobPage:
@@ -456,30 +461,6 @@ class Queue:
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
         self._core.check()
         return await looking.attempt_history(self._core.engine, validate.job_id(job_id))
-
-
-class Opening:
-    """What `Queue.open` returns: ``await`` it for a `Queue`, or use it with ``async with``."""
-
-    def __init__(self, opening: Coroutine[Any, Any, Queue]) -> None:
-        self._opening = opening
-        self._queue: Queue | None = None
-
-    def __await__(self) -> Any:
-        return self._opening.__await__()
-
-    async def __aenter__(self) -> Queue:
-        self._queue = await self._opening
-        return self._queue
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._queue is not None:
-            await self._queue.close()
 
 
 async def _open(
@@ -540,11 +521,3 @@ def _clock(value: Clock | None) -> Clock:
         return SystemClock()
     validate.instance(value, Clock, "clock")
     return value
-
-
-def _status(value: JobStatus | str) -> JobStatus:
-    try:
-        return JobStatus(value)
-    except ValueError:
-        known = ", ".join(status.value for status in JobStatus)
-        raise InvalidArgument(f"status must be one of {known}; got {value!r}") from None

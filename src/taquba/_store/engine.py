@@ -19,11 +19,12 @@ from slatedb.uniffi import (
     WriteBatch,
 )
 
-from taquba._model.errors import StoreFenced, TaqubaError
+from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
 from taquba._model.keys import Op
 from taquba._store import binding
 from taquba._store.folder import DurableFolder
 from taquba._store.location import StoreLocation
+from taquba._store.memory import return_free_memory
 from taquba._store.reads import Reads, bounded, translate
 from taquba._store.syncing import FolderSync
 
@@ -49,6 +50,9 @@ _SETTINGS: Final[dict[str, object]] = {
     "garbage_collector_options.compactions_options.interval": "60s",
 }
 
+_TRIM_COST: Final = 128 * 1024 * 1024
+"""Writing, in the measure of `_ROW_COST`, after which freed memory is returned."""
+
 _CACHE_BYTES: Final = 32 * 1024 * 1024
 """Claims read nothing, so the engine's cache serves look-ups and listings only."""
 
@@ -67,6 +71,7 @@ class Engine(Reads):
     def __init__(self, db: Db, folder: FolderSync | None) -> None:
         super().__init__(db)
         self._db = db
+        self._untrimmed = 0
         self._folder = folder
 
     @classmethod
@@ -101,9 +106,11 @@ class Engine(Reads):
             size += _ROW_COST if value is None else _ROW_COST + len(value)
             if size >= _FILL_COST:
                 binding.fill(batch, ops[start : position + 1])
+                self._untrimmed += size
                 start, size = position + 1, 0
                 await asyncio.sleep(0)
         binding.fill(batch, ops[start:])
+        self._untrimmed += size
         try:
             await self._db.write(batch)
         except Error as error:
@@ -117,6 +124,12 @@ class Engine(Reads):
                 await self._folder.run(self._folder.folder.sync)
         except (Error, OSError) as error:
             raise translate(error) from error
+
+    async def tidy(self) -> None:
+        """Once in a while: return memory that writing has used and freed."""
+        if self._untrimmed >= _TRIM_COST:
+            self._untrimmed = 0
+            await asyncio.to_thread(return_free_memory)
 
     def failure(self) -> TaqubaError | None:
         """Why the engine can write no more, or None while it can."""
@@ -133,7 +146,7 @@ class Engine(Reads):
                     await self._write_tables()
             finally:
                 await bounded(self._db.shutdown(), "closing")
-        except StoreFenced:
+        except (StoreFenced, QueueClosed):
             # Nothing is lost: what was acknowledged is durable, the rest is not ours to write.
             return
         finally:

@@ -17,6 +17,8 @@ OPERATION_TIMEOUT: Final = 30.0
 """Seconds after which a store that does not answer fails an operation."""
 
 _SCAN_BATCH: Final = 512
+_FIRST_SCAN_BATCH: Final = 16
+_SCAN_BATCH_BYTES: Final = 1024 * 1024
 
 
 def translate(error: Exception) -> TaqubaError:
@@ -62,18 +64,38 @@ class Reads:
     async def get(self, key: bytes) -> bytes | None:
         return await bounded(self._handle.get(key), "reading a row")
 
+    async def newest_write(self, prefix: bytes) -> int | None:
+        """When the newest row under `prefix` was written, in ms since the epoch."""
+        span = KeyRange(
+            start=prefix, start_inclusive=True, end=prefix_end(prefix), end_inclusive=False
+        )
+        rows = await bounded(self._handle.scan(span), "starting a scan")
+        newest: int | None = None
+        while found := await bounded(rows.next_batch(_SCAN_BATCH), "scanning"):
+            newest = max(newest or 0, *(row.create_ts for row in found))
+        return newest
+
     async def scan(
         self, start: bytes, end: bytes | None, *, after: bool = False, batch: int = _SCAN_BATCH
     ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-        """Rows from `start` (exclusive when `after`) up to `end`, as of now, in batches."""
+        """Rows from `start` (exclusive when `after`) up to `end`, as of now.
+
+        They come in batches of at most `batch`, fewer where rows are large: a batch is lifted in
+        one go, and must not hold the event loop for long.
+        """
         span = KeyRange(start=start, start_inclusive=not after, end=end, end_inclusive=False)
         rows = await bounded(self._handle.scan(span), "starting a scan")
+        wanted = min(batch, _FIRST_SCAN_BATCH)
         while True:
-            found = await bounded(rows.next_batch(batch), "scanning")
+            found = [
+                (row.key, row.value) for row in await bounded(rows.next_batch(wanted), "scanning")
+            ]
             if found:
-                yield [(row.key, row.value) for row in found]
-            if len(found) < batch:
+                yield found
+            if len(found) < wanted:
                 return
+            row_size = sum(len(value) for _, value in found) // len(found) + 1
+            wanted = max(1, min(batch, _SCAN_BATCH_BYTES // row_size))
 
     async def read_range(
         self, start: bytes, end: bytes | None, limit: int, *, after: bool = False

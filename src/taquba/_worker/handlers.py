@@ -72,7 +72,11 @@ async def _in_thread(
     limiter: anyio.CapacityLimiter, call: PlainHandler, job: JobRecord, lease: LeaseHandle
 ) -> HandlerResult:
     # A thread cannot be stopped: on a time-out it is left behind and its result is ignored.
-    return await anyio.to_thread.run_sync(call, job, lease, limiter=limiter, abandon_on_cancel=True)
+    result = await anyio.to_thread.run_sync(
+        call, job, lease, limiter=limiter, abandon_on_cancel=True
+    )
+    # A lambda or a decorated function does not show that it returns something to be awaited.
+    return await result if inspect.isawaitable(result) else result
 
 
 async def _in_executor(

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, wait
 from datetime import datetime
-from typing import TYPE_CHECKING
-
-import anyio.from_thread
+from typing import TYPE_CHECKING, Final
 
 from taquba._memory.leases import CancelToken, Lease
 from taquba._model import validate
-from taquba._model.errors import CancelRequested
+from taquba._model.errors import CancelRequested, ClaimLost
 from taquba._model.validate import Duration
 from taquba._queue import claims
 
 if TYPE_CHECKING:
     from taquba._queue.claims import Claim
     from taquba._queue.core import Core
+
+_LOOK_SECONDS: Final = 1.0
+
+
+def _nothing() -> None:
+    """Scheduling it on a closed loop raises, which is all it is for."""
 
 
 class LeaseHandle:
@@ -70,7 +75,32 @@ class LeaseHandle:
         if threading.get_ident() == self._thread:
             self._extend(extension_ms)
         else:
-            anyio.from_thread.run_sync(self._extend, extension_ms)
+            self._extend_from_thread(extension_ms)
+
+    def _extend_from_thread(self, extension_ms: int) -> None:
+        """Have the event loop extend the lease; from any thread, of whichever pool."""
+        assert self._core is not None
+        loop = self._core.loop
+        extended: Future[None] = Future()
+
+        def extend() -> None:
+            try:
+                self._extend(extension_ms)
+            except Exception as error:
+                extended.set_exception(error)
+            else:
+                extended.set_result(None)
+
+        try:
+            loop.call_soon_threadsafe(extend)
+            # A loop that ended in this moment answers no more.
+            while not wait((extended,), _LOOK_SECONDS).done:
+                loop.call_soon_threadsafe(_nothing)
+        except RuntimeError:
+            raise ClaimLost(
+                self._held_claim().id, "the event loop of its queue has ended"
+            ) from None
+        extended.result()
 
     def _extend(self, extension_ms: int) -> None:
         core = self._core

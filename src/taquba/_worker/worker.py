@@ -12,7 +12,7 @@ import anyio
 
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
-from taquba._model.errors import InvalidArgument, TaqubaError
+from taquba._model.errors import InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.options import SettlementEffects
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
@@ -27,6 +27,7 @@ _log: Final = logging.getLogger(__name__)
 
 _MAX_CONCURRENCY: Final = 10_000
 _RENEWALS_PER_LEASE: Final = 3
+_VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter)
 
 OnCancel = Literal["notify", "interrupt"]
 Shutdown = anyio.Event | asyncio.Event
@@ -129,11 +130,17 @@ class Worker:
         self._running: dict[asyncio.Task[None], Claim] = {}
         """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._interrupted: set[asyncio.Task[None]] = set()
+        """Tasks that were cancelled because the worker stops."""
         self._wake = asyncio.Event()
         """Something changed: a task ended, a job came, or it is time to stop."""
         self._renewal: Timer | None = None
 
     async def run(self, shutdown: Shutdown | None) -> None:
+        if shutdown is not None:
+            check_shutdown(shutdown)
+            if shutdown.is_set():
+                return
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
         self._core.on_failure.add(self._wake.set)
@@ -144,7 +151,9 @@ class Worker:
             stopping.cancel()
             self._core.on_failure.discard(self._wake.set)
             # After a clean drain nothing is left here; otherwise the jobs go back unspent.
-            await self._drain(0)
+            # An anyio scope would cancel every await of this, too.
+            with anyio.CancelScope(shield=True):
+                await self._drain(0)
             if self._renewal is not None:
                 self._renewal.cancel()
 
@@ -206,14 +215,17 @@ class Worker:
 
     async def process(self, claim: Claim) -> None:
         """Run the handler on one job and settle it; a failing settlement is only logged."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         effects: SettlementEffects | None = None
+        task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             effects = await self._call(claim)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if self._was_stopped(task, error):
+                raise asyncio.CancelledError from error
             failure = error
         finally:
-            self._running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
+            self._running.pop(task, None)
             self._wake.set()
         try:
             if failure is None:
@@ -222,6 +234,13 @@ class Worker:
                 await self._settle_failure(claim, failure)
         except TaqubaError as error:
             _log.warning("job %s could not be settled: %s", claim.id, error)
+
+    def _was_stopped(self, task: asyncio.Task[None], error: BaseException) -> bool:
+        """Whether the handler ended because the worker did: then its job goes back unspent."""
+        if isinstance(error, asyncio.CancelledError):
+            # One that this task was not sent comes out of something the handler waited for.
+            return task.cancelling() > 0
+        return task in self._interrupted and not isinstance(error, _VERDICTS)
 
     async def _acknowledge(self, claim: Claim, effects: SettlementEffects | None) -> None:
         try:
@@ -276,7 +295,8 @@ class Worker:
             asked.cancel()
             if not call.done():
                 call.cancel()
-                await asyncio.wait({call})
+                # Whatever its clean-up raises: the job ends as it was asked to.
+                await asyncio.gather(call, return_exceptions=True)
 
     async def _settle_failure(self, claim: Claim, failure: BaseException) -> None:
         core = self._core
@@ -301,6 +321,7 @@ class Worker:
             finally:
                 ended.cancel()
         unfinished = dict(self._running)
+        self._interrupted.update(unfinished)
         for task in unfinished:
             task.cancel()
         if self._tasks:
@@ -322,3 +343,11 @@ async def _wait_for(shutdown: Shutdown | None) -> None:
         await asyncio.get_running_loop().create_future()
     else:
         await shutdown.wait()
+
+
+def check_shutdown(shutdown: Shutdown) -> None:
+    # The wait() of any other event, a thread's for example, would block the loop.
+    if not isinstance(shutdown, (anyio.Event, asyncio.Event)):
+        raise InvalidArgumentType(
+            f"shutdown must be an anyio.Event or asyncio.Event, not {shutdown!r}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from taquba._model.errors import InvalidArgument
 from taquba._model.validate import Duration
 from taquba._queue.queue import Queue
 from taquba._worker.handlers import Handler
-from taquba._worker.worker import OnCancel, Shutdown, run_worker
+from taquba._worker.worker import OnCancel, Shutdown, check_shutdown, run_worker
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,12 +62,10 @@ async def run_workers(
         raise InvalidArgument("run_workers needs at least one WorkerSpec")
     for worker in workers:
         validate.instance(worker, WorkerSpec, "each worker")
+    if shutdown is not None:
+        check_shutdown(shutdown)
     stop = asyncio.Event()
-    loops = [
-        asyncio.create_task(_run(queue, worker, stop, drain_timeout), name=f"worker-{worker.name}")
-        for worker in workers
-    ]
-    relay = asyncio.create_task(_relay(shutdown, stop))
+    loops: list[asyncio.Task[None]] = []
 
     def on_signal() -> None:
         if stop.is_set():
@@ -75,6 +74,13 @@ async def run_workers(
         stop.set()
 
     with _signals(on_signal if handle_signals else None):
+        loops += [
+            asyncio.create_task(
+                _run(queue, worker, stop, drain_timeout), name=f"worker-{worker.name}"
+            )
+            for worker in workers
+        ]
+        relay = asyncio.create_task(_relay(shutdown, stop))
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
             stop.set()
@@ -82,7 +88,8 @@ async def run_workers(
         except asyncio.CancelledError:
             for loop in loops:
                 loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(*loops, return_exceptions=True)
             raise
         finally:
             relay.cancel()
@@ -118,14 +125,22 @@ async def _relay(shutdown: anyio.Event | asyncio.Event | None, stop: asyncio.Eve
 
 @contextmanager
 def _signals(callback: Callable[[], None] | None) -> Generator[None]:
-    loop = asyncio.get_running_loop()
     if callback is None:
         yield
         return
+    if threading.current_thread() is not threading.main_thread():
+        raise InvalidArgument(
+            "only the main thread can handle signals: pass handle_signals=False, and shutdown"
+        )
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number in _SIGNALS:
         loop.add_signal_handler(number, callback)
     try:
         yield
     finally:
-        for number in _SIGNALS:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            # None is a handler that Python did not install and cannot put back.
+            if handler is not None:
+                signal.signal(number, handler)

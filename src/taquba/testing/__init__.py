@@ -10,5 +10,6 @@ memory store on that clock) and `open_queue` (a factory that takes `Queue.open`'
 
 from taquba.testing._drain import drain
 from taquba.testing._mock_clock import MockClock
+from taquba.testing._open_queue import OpenQueue
 
-__all__ = ["MockClock", "drain"]
+__all__ = ["MockClock", "OpenQueue", "drain"]

@@ -6,7 +6,7 @@ Imports taquba only when a fixture is used, so that pytest starts as fast withou
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
@@ -29,7 +29,7 @@ def async_fixture(function: F) -> F:
 
 if TYPE_CHECKING:
     from taquba import Queue
-    from taquba.testing import MockClock
+    from taquba.testing import MockClock, OpenQueue
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def mock_clock() -> MockClock:
 @async_fixture
 async def open_queue(
     mock_clock: MockClock,
-) -> AsyncIterator[Callable[..., Awaitable[Queue]]]:
+) -> AsyncIterator[OpenQueue]:
     """A factory that takes `Queue.open`'s arguments; memory and the mock clock by default.
 
     What it opened is closed at the end of the test.
@@ -60,6 +60,6 @@ async def open_queue(
 
 
 @async_fixture
-async def queue(open_queue: Callable[..., Awaitable[Queue]]) -> Queue:
+async def queue(open_queue: OpenQueue) -> Queue:
     """A queue on a fresh memory store and the mock clock."""
     return await open_queue()

@@ -1,0 +1,23 @@
+"""Where a queue or reader may be used: in the process and event loop that opened it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from taquba._model.errors import ForkedError, WrongEventLoop
+
+
+class Place:
+    """The process and event loop in which something was opened."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+
+    def check(self) -> None:
+        """Refuse a call from another process, thread or event loop."""
+        if os.getpid() != self._pid:
+            raise ForkedError
+        if asyncio._get_running_loop() is not self.loop:
+            raise WrongEventLoop

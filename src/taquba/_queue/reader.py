@@ -1,0 +1,160 @@
+"""`QueueReader`: a read-only look at a store from any process."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from types import TracebackType
+from typing import get_args
+
+from taquba._model import keys, validate
+from taquba._model.clock import from_ms
+from taquba._model.codec import decode_counters
+from taquba._model.errors import InvalidArgument, QueueClosed, StoreNotInitialized
+from taquba._model.records import (
+    Counters,
+    JobAttempt,
+    JobPage,
+    JobRecord,
+    JobStatus,
+    K,
+    KvPage,
+    QueueStats,
+)
+from taquba._model.validate import Duration, KvKey
+from taquba._queue import entries, looking
+from taquba._queue.handles import Opening
+from taquba._queue.opening import is_stamped
+from taquba._queue.place import Place
+from taquba._store.location import StoreLocation
+from taquba._store.read_only import Mode, ReadOnlyEngine
+
+
+class QueueReader:
+    """Reads a store that an owner may have open, here or in another process; never fences it.
+
+    Each call sees whole commits only, as of the reader's newest look at the store; `poll_interval`
+    bounds how far that lags behind. Make one with `QueueReader.open`. Every method raises
+    `QueueClosed` after `close`, and `StoreError` when the store fails or does not answer.
+    """
+
+    def __init__(self, engine: ReadOnlyEngine) -> None:
+        """Internal: use `QueueReader.open`."""
+        self._engine = engine
+        self._place = Place()
+        self._closed = False
+
+    @staticmethod
+    def open(
+        url: str | os.PathLike[str],
+        *,
+        mode: Mode = "checkpoint",
+        poll_interval: Duration = 1,
+    ) -> Opening[QueueReader]:
+        """Open a store for reading; ``await`` it, or use it with ``async with``.
+
+        Args:
+            url: As for `Queue.open`.
+            mode: ``"checkpoint"`` pins what it reads, so that no read fails while the owner
+                cleans up, and writes a small checkpoint to the store; it is removed on close, and
+                runs out by itself within a minute (or four poll intervals) if the reader dies.
+                ``"follow_latest"`` writes nothing to the store; a long scan may then have to be
+                repeated.
+            poll_interval: How often the store is looked at for new commits, seconds.
+
+        Raises:
+            StoreNotInitialized: No owner ever opened a queue there.
+            IncompatibleStore: The store was written in another layout.
+        """
+        if mode not in get_args(Mode):
+            raise InvalidArgument(f"mode must be 'checkpoint' or 'follow_latest'; got {mode!r}")
+        poll_ms = validate.duration_ms(poll_interval, "poll_interval", minimum=1)
+        return Opening(_open(StoreLocation.parse(url), mode, poll_ms))
+
+    async def __aenter__(self) -> QueueReader:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of the store. Idempotent."""
+        self._place.check()
+        if not self._closed:
+            self._closed = True
+            await self._engine.close()
+
+    async def stats(self, name: str) -> QueueStats:
+        """Counters of a queue; all zero for one that was never used."""
+        row = await self._reads().get(keys.stats(validate.queue_name(name)))
+        return QueueStats(*(Counters() if row is None else decode_counters(row)))
+
+    async def list_queues(self) -> list[str]:
+        """Names of all queues that ever held a job, sorted."""
+        names: list[str] = []
+        async for rows in self._reads().scan_prefix(keys.STATS):
+            names += [keys.stats_queue(key) for key, _ in rows]
+        return sorted(names)
+
+    async def get_job(self, job_id: str) -> JobRecord | None:
+        """A job in any state, or None."""
+        return await looking.get_job(self._reads(), validate.job_id(job_id))
+
+    async def list_jobs(
+        self, name: str, status: JobStatus | str, cursor: str | None = None, limit: int = 100
+    ) -> JobPage:
+        """Jobs of a queue in one state, a page at a time; see `Queue.list_jobs`."""
+        return await looking.list_jobs(
+            self._reads(), validate.queue_name(name), looking.known_status(status), cursor, limit
+        )
+
+    async def dead_jobs(self, name: str, cursor: str | None = None, limit: int = 100) -> JobPage:
+        """Dead letters of a queue, oldest first, a page at a time."""
+        return await self.list_jobs(name, JobStatus.dead, cursor, limit)
+
+    async def attempt_history(self, job_id: str) -> list[JobAttempt]:
+        """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
+        return await looking.attempt_history(self._reads(), validate.job_id(job_id))
+
+    async def kv_get(self, key: KvKey) -> bytes | None:
+        """The value of a caller-owned entry, or None."""
+        return await entries.get(self._reads(), key)
+
+    async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
+        """Caller-owned entries by prefix, a page at a time; see `Queue.kv_scan`."""
+        return await entries.scan(self._reads(), prefix, cursor, limit)
+
+    async def writer_heartbeat(self) -> datetime | None:
+        """The newest sign of life of an owner, by its clock; None if it never gave one.
+
+        Owners give signs of life when they are opened with a `heartbeat_interval`.
+        """
+        beat = await self._reads().get(keys.HEARTBEAT)
+        return None if beat is None else from_ms(int(beat))
+
+    async def last_store_activity(self) -> datetime | None:
+        """When the newest change of any queue's jobs was committed, by the machine's clock."""
+        newest = await self._reads().newest_write(keys.STATS)
+        return None if newest is None else from_ms(newest)
+
+    def _reads(self) -> ReadOnlyEngine:
+        self._place.check()
+        if self._closed:
+            raise QueueClosed
+        return self._engine
+
+
+async def _open(location: StoreLocation, mode: Mode, poll_ms: int) -> QueueReader:
+    engine = await ReadOnlyEngine.open(location, mode, poll_ms)
+    try:
+        if not await is_stamped(engine, location):
+            raise StoreNotInitialized(location.url)
+    except BaseException:
+        await engine.close()
+        raise
+    return QueueReader(engine)

@@ -1,0 +1,72 @@
+"""SlateDB opened for reading only, beside an owner in this or another process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Literal
+
+from slatedb.uniffi import (
+    AdminBuilder,
+    DbReader,
+    DbReaderBuilder,
+    ObjectStore,
+    ReaderMode,
+    ReaderOptions,
+)
+
+from taquba._model.errors import StoreNotInitialized
+from taquba._store.location import StoreLocation
+from taquba._store.reads import Reads, bounded
+
+Mode = Literal["checkpoint", "follow_latest"]
+
+_CHECKPOINT_LIFETIME_MS: Final = 60_000
+"""How long a checkpoint outlives a reader that died without closing; more if it polls slowly."""
+
+_MAX_RETRIES: Final = 10
+_MEMTABLE_BYTES: Final = 64 * 1024 * 1024
+
+
+class ReadOnlyEngine(Reads):
+    """A read-only database that follows what the owner commits."""
+
+    def __init__(self, reader: DbReader) -> None:
+        super().__init__(reader)
+        self._reader = reader
+
+    @classmethod
+    async def open(cls, location: StoreLocation, mode: Mode, poll_ms: int) -> ReadOnlyEngine:
+        """Open without disturbing the owner; never makes a store.
+
+        Raises:
+            StoreNotInitialized: There is no database at the location.
+        """
+        if location.folder is not None and not await asyncio.to_thread(location.folder.is_dir):
+            raise StoreNotInitialized(location.url)
+        store = await asyncio.to_thread(location.connect)
+        if not await _exists(location, store):
+            raise StoreNotInitialized(location.url)
+        builder = DbReaderBuilder(location.path, store)
+        follow = mode == "follow_latest"
+        builder.with_reader_mode(
+            ReaderMode.FOLLOW_LATEST() if follow else ReaderMode.MANAGED_CHECKPOINT()
+        )
+        builder.with_options(
+            ReaderOptions(
+                manifest_poll_interval_ms=poll_ms,
+                checkpoint_lifetime_ms=max(_CHECKPOINT_LIFETIME_MS, 4 * poll_ms),
+                max_memtable_bytes=_MEMTABLE_BYTES,
+                skip_wal_replay=False,
+                object_store_max_retries=_MAX_RETRIES,
+            )
+        )
+        return cls(await bounded(builder.build(), f"opening {location.url} for reading"))
+
+    async def close(self) -> None:
+        """Let go of the store, and of the checkpoint."""
+        await bounded(self._reader.shutdown(), "closing the reader")
+
+
+async def _exists(location: StoreLocation, store: ObjectStore) -> bool:
+    admin = AdminBuilder(location.path, store).build()
+    return await bounded(admin.read_manifest(None), "looking for a store") is not None
