@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -33,8 +33,8 @@ async def test_the_attempt_of_a_killed_process_counts_in_an_idle_store(tmp_path:
         job_id = (await queue.enqueue("fatal", b"")).id
 
     for _ in range(2):
-        child = subprocess.run([sys.executable, "-c", CHILD, url], timeout=60, check=False)
-        assert child.returncode == -signal.SIGKILL
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, url)
+        assert await asyncio.wait_for(child.wait(), 60) == -signal.SIGKILL
 
     async with Queue.open(url, default_config=QueueConfig(max_attempts=2)) as queue:
         job = await queue.get_job(job_id)
