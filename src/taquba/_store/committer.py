@@ -26,8 +26,11 @@ from taquba._store.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
 
-_MAX_GROUP_OPS: Final = 8192
-"""Rows after which a group is written even though more wait; a larger transaction goes alone."""
+_MAX_GROUP_OPS: Final = 512
+"""Rows after which a group is written even though more wait; a larger transaction goes alone.
+
+While one group is written, the event loop prepares the next: very large groups would take turns.
+"""
 
 
 _LAZY_FLUSH_SECONDS: Final = 0.05

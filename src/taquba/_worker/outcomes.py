@@ -58,7 +58,7 @@ def describe(error: str | BaseException) -> str:
     """An error as one line of text: type and message."""
     if isinstance(error, str):
         return error
-    if isinstance(error, PermanentFailure):
+    if isinstance(error, (PermanentFailure, RetryAfter)):
         return error.reason
     message = str(error)
     name = type(error).__name__
