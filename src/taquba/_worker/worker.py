@@ -150,12 +150,24 @@ class Worker:
         finally:
             stopping.cancel()
             self._core.on_failure.discard(self._wake.set)
-            # After a clean drain nothing is left here; otherwise the jobs go back unspent.
-            # An anyio scope would cancel every await of this, too.
-            with anyio.CancelScope(shield=True):
-                await self._drain(0)
-            if self._renewal is not None:
-                self._renewal.cancel()
+            await self._stop()
+
+    async def work_on(self, claim: Claim) -> None:
+        """Run the handler on one job and settle it, for a caller that claims by itself."""
+        self._start(claim)
+        try:
+            await self._drain(None)
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        # After a clean drain nothing is left here; otherwise the jobs go back unspent.
+        # An anyio scope would cancel every await of this, too.
+        with anyio.CancelScope(shield=True):
+            await self._drain(0)
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
 
     async def _claim_until(self, stopping: asyncio.Future[None]) -> None:
         while not stopping.done():

@@ -40,5 +40,5 @@ async def drain(
         found = await claims.claim_batch(core, worker.state, 1, worker.lease_ms, None)
         if not found:
             return attempts
-        await worker.process(found[0])
+        await worker.work_on(found[0])
         attempts += 1

@@ -83,7 +83,7 @@ class MockClock(Clock):
             while self._timers and self._timers[0][0] <= self._now:
                 self._fire_next()
             await self._settle()
-        self._now = end
+        self._now = max(self._now, end)
 
     def _fire_next(self) -> None:
         _, _, timer = heapq.heappop(self._timers)
