@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,6 +238,19 @@ async def test_a_fenced_owner_refuses_every_further_write(url: str) -> None:
             with pytest.raises(StoreFenced):
                 await queue.claim("q")
         assert len((await audit(new)).jobs) == 2
+        await queue.close()
+
+
+async def test_errors_of_a_fenced_owner_do_not_grow_with_every_call(url: str) -> None:
+    queue = await Queue.open(url)
+    async with next_owner(url):
+        seen: list[StoreFenced] = []
+        for _ in range(20):
+            with pytest.raises(StoreFenced) as caught:
+                await queue.enqueue("q", b"x")
+            seen.append(caught.value)
+        lengths = [len(list(traceback.walk_tb(error.__traceback__))) for error in seen]
+        assert max(lengths) == max(lengths[:3])
         await queue.close()
 
 
