@@ -131,6 +131,17 @@ async def test_effects_land_with_a_removal(queue: Queue) -> None:
     assert (await queue.stats("next")).pending == 1
 
 
+@pytest.mark.parametrize("delay", [None, 60])
+async def test_a_job_is_replaced_by_one_with_its_dedup_key(queue: Queue, delay: int | None) -> None:
+    await queue.enqueue("q", b"old", job_id="old", dedup_key="k", delay=delay)
+    replacement = EnqueueRequest("q", b"new", job_id="new", dedup_key="k")
+    outcome = await queue.cancel("old", SettlementEffects(enqueues=[replacement]))
+    assert outcome is CancelOutcome.removed
+    assert await queue.enqueue("q", b"", dedup_key="k") == ("new", False)
+    assert (await must_claim(queue)).payload == b"new"
+    assert await queue.claim("q") is None
+
+
 async def test_effects_are_dropped_where_nothing_is_removed(queue: Queue) -> None:
     await queue.kv_put("deleted", b"0")
     await queue.enqueue("q", b"", job_id="a")

@@ -32,19 +32,21 @@ async def stage(
     kv_deletes: Sequence[bytes] = (),
     *,
     at_once: bool = True,
+    leaving: str | None = None,
 ) -> list[EnqueueResult]:
     """Add new jobs and caller-owned entries to a transaction that is about to be submitted.
 
     Reads the store only for dedup keys and own ids; their locks are held until the transaction
     is applied or has failed. A caller that awaits anything between this and the submission says
-    so by `at_once`.
+    so by `at_once`. A dedup key that the job `leaving` holds counts as free: that job leaves in
+    the same transaction.
     """
     names = _names_to_lock(core, requests, kv_writes, kv_deletes, at_once)
     held: dict[tuple[str, str], str] = {}
     if names:
         locks = await core.locks.acquire(names)
         try:
-            held = await _read_holders(core, requests)
+            held = await _read_holders(core, requests, leaving)
         except BaseException:
             locks.release()
             raise
@@ -89,7 +91,7 @@ def _entries(request: EnqueueRequest) -> Mapping[bytes, bytes]:
 
 
 async def _read_holders(
-    core: Core, requests: Sequence[EnqueueRequest]
+    core: Core, requests: Sequence[EnqueueRequest], leaving: str | None
 ) -> dict[tuple[str, str], str]:
     """Who holds the dedup keys of `requests`; refuses own ids that exist."""
     own_ids: dict[str, None] = {}
@@ -114,7 +116,7 @@ async def _read_holders(
     return {
         name: holder.decode()
         for name, holder in zip(dedup_names, holders, strict=True)
-        if holder is not None
+        if holder is not None and holder.decode() != leaving
     }
 
 

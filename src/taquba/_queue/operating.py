@@ -98,7 +98,10 @@ async def cancel(core: Core, job_id: str, effects: SettlementEffects | None) -> 
         removal = Transaction()
         now = found if effects is None else await _stage_effects(core, removal, effects, job_id)
         if _can_be_removed(now):
+            # The removal frees its dedup key before the effects may take it.
+            staged, removal.ops = removal.ops, []
             _remove(core, removal, now)
+            removal.ops += staged
             await core.committer.submit(removal, durable=True)
             return CancelOutcome.removed
         # The job moved while the effects were staged, so they do not apply to it.
@@ -121,6 +124,7 @@ async def _stage_effects(
         validate.kv_writes(effects.kv_writes),
         [validate.kv_key(key) for key in effects.kv_deletes],
         at_once=False,
+        leaving=job_id,
     )
     try:
         # A settlement in flight is not waited for: it may itself wait for locks of these effects.
