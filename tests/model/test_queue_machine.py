@@ -44,18 +44,27 @@ from tests.model.operations import (
     explain,
     succeeded,
 )
-from tests.model.plain_model import Effects, Model, Request, Results, Settings
+from tests.model.plain_model import Effects, Model, Request, Results
 from tests.model.raw_store import Contents, Counts, Record, read
+from tests.model.strategies import (
+    SECOND,
+    SETTINGS,
+    cancel_effects,
+    durations,
+    effects,
+    entry_keys,
+    entry_values,
+    own_ids,
+    picks,
+    plain_requests,
+    queues,
+    requests,
+    safe_effects,
+    turns,
+)
 
 T = TypeVar("T")
 
-SECOND = 1000
-SETTINGS = {
-    # Retries at once, at the old key; keeps nothing that is done.
-    "a": Settings(3, 10 * SECOND, 1000, 0, 300 * SECOND, None, 60 * SECOND),
-    # Retries after a while; keeps done jobs for a while and dead ones for ever.
-    "b": Settings(2, 20 * SECOND, 5, 2 * SECOND, 3 * SECOND, 30 * SECOND, None),
-}
 TINY = {
     "taquba._queue.core.Window": partial(Window, max_entries=3),
     "taquba._queue.claims._REFILL_ROWS": 2,
@@ -65,59 +74,6 @@ TINY = {
     "taquba._store.committer._MAX_GROUP_OPS": 8,
 }
 STORE_NAMES = count()
-
-queues = st.sampled_from(sorted(SETTINGS))
-# One sorts before all generated ids, the others after them.
-own_ids = st.sampled_from(["0-own", "own-1", "own-2"])
-entry_keys = st.sampled_from([b"x", b"y"])
-entry_values = st.sampled_from([b"", b"1", b"2"])
-writes = st.lists(st.tuples(entry_keys, entry_values), max_size=2).map(tuple)
-picks = st.integers(0, 9)
-turns = st.integers(0, 40) | st.integers(0, 150)
-
-requests = st.builds(
-    Request,
-    queue=queues,
-    payload=st.binary(max_size=3),
-    delay=st.sampled_from([0, 0, 0, SECOND, 5 * SECOND]),
-    priority=st.sampled_from([None, None, 0, 5, 2**32 - 1]),
-    max_attempts=st.sampled_from([None, None, None, 1, 4]),
-    dedup_key=st.sampled_from([None, None, None, "k", "l"]),
-    headers=st.sampled_from([(), (("h", "v"),)]),
-    job_id=st.none() | st.none() | own_ids,
-    entries=writes,
-)
-plain_requests = requests.map(lambda request: request._replace(job_id=None, dedup_key=None))
-effects = st.just(Effects()) | st.builds(
-    Effects,
-    requests=st.lists(requests, max_size=2).map(tuple),
-    writes=writes,
-    deletes=st.lists(entry_keys, max_size=1).map(tuple),
-)
-# What may run at once with others: a failure of its effects would show to them for a moment.
-safe_effects = st.just(Effects()) | st.builds(
-    Effects,
-    requests=st.lists(
-        st.tuples(requests, st.sampled_from([None, "k"])).map(
-            lambda drawn: drawn[0]._replace(job_id=None, dedup_key=drawn[1])
-        ),
-        max_size=1,
-    ).map(tuple),
-    writes=writes,
-    deletes=st.lists(entry_keys, max_size=1).map(tuple),
-)
-cancel_effects = st.just(Effects()) | st.builds(
-    Effects,
-    requests=st.lists(
-        st.tuples(requests, own_ids).map(
-            lambda drawn: drawn[0]._replace(job_id=drawn[1], dedup_key=None)
-        ),
-        max_size=1,
-    ).map(tuple),
-    writes=writes,
-    deletes=st.just(()),
-)
-durations = st.sampled_from([None, None, SECOND, 5 * SECOND, 30 * SECOND])
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -346,7 +302,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         size=st.integers(2, 4),
-        theme=st.sampled_from(["any", "job", "job", "entry", "name"]),
+        theme=st.sampled_from(["any", "job", "claim", "entry", "name"]),
     )
     def at_once(self, data: st.DataObject, size: int, theme: str) -> None:
         match theme:
@@ -361,6 +317,12 @@ class QueueMachine(RuleBasedStateMachine):
                     self.any_operation(data, "sssxxwrcd", safe_effects, job_id=job_id)
                     for _ in range(size)
                 ]
+            case "claim":
+                job_id = self.target("s", data.draw(picks))
+                operations = [
+                    self.any_operation(data, "s", safe_effects, job_id=job_id) for _ in range(size)
+                ]
+                operations.append(self.any_operation(data, "sxcd", safe_effects, job_id=job_id))
             case "entry":
                 key = data.draw(entry_keys)
                 operations = [
