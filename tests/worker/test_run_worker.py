@@ -449,6 +449,44 @@ async def test_notify_only_fires_the_token(queue: Queue) -> None:
     assert await queue.kv_get("stopped") == b"by itself"
 
 
+async def test_a_handler_that_stops_because_its_lease_refused_to_go_on_ends_the_job(
+    queue: Queue,
+) -> None:
+    started = asyncio.Event()
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> None:
+        started.set()
+        await lease.cancel_token.wait()
+        lease.ensure_at_least(60)
+
+    (job_id,) = await add_jobs(queue, 1)
+    async with working(queue, handle):
+        await started.wait()
+        await queue.cancel(job_id)
+        await finish(queue, job_id)
+    job = await queue.get_job(job_id)
+    assert job is not None
+    assert (job.status, job.attempts) == ("dead", 1)
+    assert job.last_error == "cancelled on request"
+
+
+async def test_refused_effects_of_a_failure_do_not_keep_the_job(queue: Queue) -> None:
+    taken = await queue.enqueue("other", b"")
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> None:
+        again = EnqueueRequest("other", b"", job_id=taken.id)
+        raise FailWith(PermanentFailure("never"), SettlementEffects(enqueues=[again]))
+
+    (job_id,) = await add_jobs(queue, 1, max_attempts=1)
+    async with working(queue, handle):
+        await finish(queue, job_id)
+    job = await queue.get_job(job_id)
+    assert job is not None
+    assert job.status == "dead"
+    assert job.last_error is not None
+    assert taken.id in job.last_error
+
+
 async def test_a_job_asked_to_cancel_keeps_its_lease_while_the_handler_cleans_up(
     queue: Queue, mock_clock: MockClock
 ) -> None:

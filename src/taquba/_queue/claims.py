@@ -55,7 +55,12 @@ async def claim_batch(
     """Claim up to `limit` jobs, waiting up to `wait_ms` for the first."""
     deadline = core.clock.monotonic_ms() + (wait_ms or 0)
     while True:
-        claims = await _claim_ready(core, state, limit, lease_ms)
+        try:
+            claims = await _claim_ready(core, state, limit, lease_ms)
+        except BaseException:
+            # This caller may have been woken for a job that it does not take.
+            state.waiters.wake()
+            raise
         if claims or not wait_ms:
             return claims
         ready = state.waiters.join()

@@ -149,22 +149,22 @@ async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retentio
         locks = await core.locks.acquire([("finished", state.name)])
         transaction = Transaction()
         transaction.finally_(locks.release)
+        young = None
+        expired = 0
         try:
             rows = await core.engine.read_range(prefix, keys.prefix_end(prefix), _ROUND)
+            now = core.clock.time_ms()
+            for key, value in rows:
+                job = decode_row(key, value)
+                due = (job.finished_at or 0) + retention
+                if due > now:
+                    young = due
+                    break
+                transaction.add(transitions.expire(job, status, key))
+                expired += 1
         except BaseException:
             transaction.abandon()
             raise
-        now = core.clock.time_ms()
-        young = None
-        expired = 0
-        for key, value in rows:
-            job = decode_row(key, value)
-            due = (job.finished_at or 0) + retention
-            if due > now:
-                young = due
-                break
-            transaction.add(transitions.expire(job, status, key))
-            expired += 1
         await core.committer.submit(transaction, durable=False)
         removed += expired
         if young is not None:

@@ -126,7 +126,12 @@ class Engine(Reads):
             raise translate(error) from error
 
     async def tidy(self) -> None:
-        """Once in a while: return memory that writing has used and freed."""
+        """Once in a while: put new tables on disk, return memory that writing has freed."""
+        if self._folder is not None:
+            try:
+                await self._folder.run(self._folder.folder.sync_tables)
+            except OSError as error:
+                raise translate(error) from error
         if self._untrimmed >= _TRIM_COST:
             self._untrimmed = 0
             await asyncio.to_thread(return_free_memory)

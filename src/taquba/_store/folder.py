@@ -71,13 +71,17 @@ class DurableFolder:
             listed.forget()
             listed.sync()
 
-    def sync(self) -> None:
-        """Put on disk what was written since the last call."""
+    def sync_tables(self) -> None:
+        """Put tables and manifests on disk, unless that was done just now."""
         now = time.monotonic()
         if now >= self._others_due:
             self._others_due = now + self._others_interval
             for listed in self._others:
                 listed.sync()
+
+    def sync(self) -> None:
+        """Put on disk what was written since the last call."""
+        self.sync_tables()
         # WAL files are numbered without gaps, so the new ones are found by asking for them:
         # listing a folder of thousands of files would cost more than the fsync.
         first = self._next_wal

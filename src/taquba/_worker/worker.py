@@ -12,7 +12,7 @@ import anyio
 
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
-from taquba._model.errors import InvalidArgument, InvalidArgumentType, TaqubaError
+from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.options import SettlementEffects
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
@@ -28,6 +28,8 @@ _log: Final = logging.getLogger(__name__)
 _MAX_CONCURRENCY: Final = 10_000
 _RENEWALS_PER_LEASE: Final = 3
 _VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter)
+
+_CANCELLED: Final = "cancelled on request"
 
 OnCancel = Literal["notify", "interrupt"]
 Shutdown = anyio.Event | asyncio.Event
@@ -240,10 +242,7 @@ class Worker:
             self._running.pop(task, None)
             self._wake.set()
         try:
-            if failure is None:
-                await self._acknowledge(claim, effects)
-            else:
-                await self._settle_failure(claim, failure)
+            await self._settle(claim, effects, failure)
         except TaqubaError as error:
             _log.warning("job %s could not be settled: %s", claim.id, error)
 
@@ -254,13 +253,18 @@ class Worker:
             return task.cancelling() > 0
         return task in self._interrupted and not isinstance(error, _VERDICTS)
 
-    async def _acknowledge(self, claim: Claim, effects: SettlementEffects | None) -> None:
+    async def _settle(
+        self, claim: Claim, effects: SettlementEffects | None, failure: BaseException | None
+    ) -> None:
         try:
-            await settling.ack(self._core, claim, effects)
+            if failure is None:
+                await settling.ack(self._core, claim, effects)
+            else:
+                await self._settle_failure(claim, failure)
         except TaqubaError as error:
             if not claims.is_held(claim):
                 raise
-            # The effects were refused, so nothing was settled: the attempt failed.
+            # The effects were refused, so nothing was settled: the attempt failed without them.
             await self._settle_failure(claim, error)
 
     async def _call(self, claim: Claim) -> SettlementEffects | None:
@@ -301,7 +305,7 @@ class Worker:
         try:
             await asyncio.wait({call, asked}, return_when=asyncio.FIRST_COMPLETED)
             if not call.done():
-                raise PermanentFailure("cancelled on request")
+                raise PermanentFailure(_CANCELLED)
             return await call
         finally:
             asked.cancel()
@@ -316,6 +320,9 @@ class Worker:
         cause: str | BaseException = failure
         if isinstance(failure, FailWith):
             effects, cause = failure.effects, failure.error
+        if isinstance(cause, CancelRequested):
+            # The lease refused to go on: the handler stopped as it was asked to.
+            cause = PermanentFailure(_CANCELLED)
         if isinstance(cause, PermanentFailure):
             await settling.dead_letter(core, claim, describe(cause), effects)
         else:

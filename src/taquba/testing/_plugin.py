@@ -1,15 +1,15 @@
-"""The pytest plugin: fixtures `mock_clock`, `queue` and `open_queue`.
-
-Imports taquba only when a fixture is used, so that pytest starts as fast without it.
-"""
+"""The pytest plugin: fixtures `mock_clock`, `queue` and `open_queue`."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import pytest
+
+from taquba import Queue
+from taquba.testing import MockClock, OpenQueue
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -27,16 +27,9 @@ def async_fixture(function: F) -> F:
     return cast("F", cast("Any", pytest_asyncio).fixture(function))
 
 
-if TYPE_CHECKING:
-    from taquba import Queue
-    from taquba.testing import MockClock, OpenQueue
-
-
 @pytest.fixture
 def mock_clock() -> MockClock:
     """A clock that moves only by ``await mock_clock.advance(seconds)``."""
-    from taquba.testing import MockClock
-
     return MockClock()
 
 
@@ -48,8 +41,6 @@ async def open_queue(
 
     What it opened is closed at the end of the test.
     """
-    from taquba import Queue
-
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_one(url: str = "memory://", **options: Any) -> Queue:
