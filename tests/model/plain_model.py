@@ -238,12 +238,16 @@ class Model:
         if job.state == "claimed":
             self.jobs[job_id] = job._replace(cancel_requested=True)
             return "requested"
-        # The answer does not tell which ids the effects got, so they bring their own.
+        if any(request.job_id == job_id for request in effects.requests):
+            return "DuplicateJobId"
+        # The job leaves first, so its effects may take its dedup key. The answer does not tell
+        # which ids the effects got, so they bring their own.
         ids: Results = [(request.job_id or "", True) for request in effects.requests]
+        del self.jobs[job_id]
         results = self._effects(effects, ids)
         if isinstance(results, str):
+            self.jobs[job_id] = job
             return results
-        del self.jobs[job_id]
         return "removed"
 
     def wake(self, job_id: str, payload: bytes | None) -> str:

@@ -56,9 +56,7 @@ safe_effects = st.just(Effects()) | st.builds(
 cancel_effects = st.just(Effects()) | st.builds(
     Effects,
     requests=st.lists(
-        st.tuples(requests, own_ids).map(
-            lambda drawn: drawn[0]._replace(job_id=drawn[1], dedup_key=None)
-        ),
+        st.tuples(requests, own_ids).map(lambda drawn: drawn[0]._replace(job_id=drawn[1])),
         max_size=1,
     ).map(tuple),
     writes=writes,

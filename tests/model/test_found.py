@@ -90,3 +90,29 @@ async def test_dead_jobs_go_although_the_sweep_that_was_due_failed(
         assert await queue.get_job(job.id) is not None
         await clock.advance(5)
         assert await queue.get_job(job.id) is None
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 4))
+async def test_a_sweep_by_hand_takes_nothing_from_the_retention_that_runs_beside_it(
+    turns: int,
+) -> None:
+    clock = MockClock()
+    configs = {"slow": QueueConfig(keep_done_jobs=30), "fast": QueueConfig(keep_done_jobs=1)}
+    async with Queue.open("memory://", clock=clock, queue_configs=configs) as queue:
+        slow = await queue.enqueue("slow", b"")
+        claim = await queue.claim("slow")
+        assert claim is not None
+        await queue.ack(claim)
+        await queue.enqueue("fast", b"")
+        claim = await queue.claim("fast")
+        assert claim is not None
+
+        async def sweep() -> None:
+            await after_turns(turns)
+            await queue.sweep_now()
+
+        await queue.ack(claim)
+        # The retention looks when the fast job is due, and finds the slow one being looked at.
+        await asyncio.gather(clock.advance(1), sweep())
+        await clock.advance(30)
+        assert await queue.get_job(slow.id) is None

@@ -12,6 +12,7 @@ threads of its own, and a replay must ask for the same examples even where they 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
@@ -80,6 +81,9 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
+        # Thousands of examples are one test to pytest, which keeps every log record of it.
+        self.patch.setattr(logging.getLogger("taquba._queue.loops"), "disabled", True)
+        self.patch.setattr(logging.getLogger("taquba._store.committer"), "disabled", True)
         for name, value in TINY.items():
             self.patch.setattr(name, value)
         self.runner = asyncio.Runner()
@@ -600,4 +604,4 @@ def _listing_order(job: Record) -> tuple[int, str]:
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=2 * settings().max_examples)
+TestQueue.settings = settings(max_examples=3 * settings().max_examples // 2)

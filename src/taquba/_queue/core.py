@@ -179,7 +179,12 @@ class Core:
         state = self.queue(queue)
         retention = state.retention_ms(status)
         if retention is not None and state.sweep_due[status] == NOT_DUE:
-            due = state.sweep_due[status] = self.clock.time_ms() + retention
+            self.sweep_by(state, status, self.clock.time_ms() + retention)
+
+    def sweep_by(self, state: QueueState, status: JobStatus, due: int) -> None:
+        """Have finished jobs of a kind looked at no later than `due`, in wall ms."""
+        if due < state.sweep_due[status]:
+            state.sweep_due[status] = due
             if due < self.retention_due:
                 self.retention_alarm.ring()
 

@@ -137,7 +137,7 @@ async def _sweep_queue(core: Core, state: QueueState, status: JobStatus) -> int:
         return await _sweep_rows(core, state, status, retention)
     except BaseException:
         # The next round has to find what this one did not get to.
-        state.sweep_due[status] = min(due, state.sweep_due[status])
+        core.sweep_by(state, status, due)
         raise
 
 
@@ -168,7 +168,7 @@ async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retentio
         await core.committer.submit(transaction, durable=False)
         removed += expired
         if young is not None:
-            state.sweep_due[status] = min(state.sweep_due[status], young)
+            core.sweep_by(state, status, young)
         if expired < _ROUND:
             return removed
 
@@ -176,6 +176,8 @@ async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retentio
 async def run_retention(core: Core, recheck_ms: int) -> None:
     async def round_() -> None:
         now = core.clock.time_ms()
+        # Awake: no deadline has to ring, all are looked at before the next sleep.
+        core.retention_due = 0
         for state in list(core.queues.values()):
             for status, due in list(state.sweep_due.items()):
                 if due <= now:
