@@ -70,6 +70,14 @@ async def test_effects_of_a_cancel_that_removes_nothing_are_not_looked_at() -> N
         assert await queue.cancel("unknown", effects) is CancelOutcome.not_found
 
 
+async def test_of_two_cancels_that_bring_one_replacement_the_later_finds_nothing() -> None:
+    async with Queue.open("memory://", clock=MockClock()) as queue:
+        job = await queue.enqueue("q", b"")
+        effects = SettlementEffects(enqueues=[EnqueueRequest("q", b"", job_id="replacement")])
+        outcomes = await asyncio.gather(*(queue.cancel(job.id, effects) for _ in range(3)))
+        assert sorted(outcomes) == ["not_found", "not_found", "removed"]
+
+
 async def test_dead_jobs_go_although_the_sweep_that_was_due_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,7 @@ from taquba._memory.leases import Lease, LeaseState
 from taquba._model import validate
 from taquba._model.clock import wait_until_done
 from taquba._model.codec import decode_job
-from taquba._model.errors import InvalidState, JobNotFound
+from taquba._model.errors import DuplicateJobId, InvalidState, JobNotFound
 from taquba._model.options import SettlementEffects
 from taquba._model.records import (
     CancelOutcome,
@@ -117,15 +117,22 @@ async def _stage_effects(
     core: Core, removal: Transaction, effects: SettlementEffects, job_id: str
 ) -> Lease | _Resting | asyncio.Future[None] | None:
     """Stage the effects of a removal, and look at the job again, which may have moved."""
-    await stage(
-        core,
-        removal,
-        effects.enqueues,
-        validate.kv_writes(effects.kv_writes),
-        [validate.kv_key(key) for key in effects.kv_deletes],
-        at_once=False,
-        leaving=job_id,
-    )
+    try:
+        await stage(
+            core,
+            removal,
+            effects.enqueues,
+            validate.kv_writes(effects.kv_writes),
+            [validate.kv_key(key) for key in effects.kv_deletes],
+            at_once=False,
+            leaving=job_id,
+        )
+    except DuplicateJobId:
+        # A job that is gone has no effects to refuse; another cancel may have brought this id.
+        moved = await _locate(core, job_id)
+        if _can_be_removed(moved):
+            raise
+        return moved
     try:
         # A settlement in flight is not waited for: it may itself wait for locks of these effects.
         return await _look(core, job_id)
