@@ -72,7 +72,7 @@ class Store:
         )
 
     def claim(self, at: int = NOW) -> None:
-        self.follow(transitions.claim(self.job, at))
+        self.follow(transitions.claim(self.job, self.key(), at))
 
 
 def test_an_enqueued_job_is_pending_and_holds_its_dedup_key() -> None:
@@ -230,8 +230,8 @@ def test_a_requeued_job_has_fresh_attempts_and_its_old_place() -> None:
 Event = Callable[[Store, int], Change]
 EVENTS: dict[JobStatus, list[Event]] = {
     JobStatus.pending: [
-        lambda store, now: transitions.claim(store.job, now),
-        lambda store, now: transitions.claim(store.job, now),
+        lambda store, now: transitions.claim(store.job, store.key(), now),
+        lambda store, now: transitions.claim(store.job, store.key(), now),
         lambda store, now: transitions.cancel(store.job, JobStatus.pending, store.key()),
     ],
     JobStatus.scheduled: [

@@ -10,7 +10,12 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from taquba._model import keys
-from taquba._model.codec import encode_attempt, encode_job, encode_location
+from taquba._model.codec import (
+    encode_attempt,
+    encode_job,
+    encode_live_location,
+    encode_location,
+)
 from taquba._model.keys import Op
 from taquba._model.options import Policy
 from taquba._model.records import AttemptOutcome, Counters, Job, JobStatus
@@ -22,6 +27,8 @@ class Change(NamedTuple):
     job: Job
     status: JobStatus | None
     """Where the job is now; None when it left the store."""
+    key: bytes
+    """Key of the job's row: the one it has now, or the one it had when it left."""
     ops: list[Op]
     counts: Counters
 
@@ -43,27 +50,26 @@ def enqueue(job: Job) -> Change:
     return placed
 
 
-def claim(job: Job, now: int) -> Change:
-    """Pending to claimed; starts an attempt and frees the dedup key."""
+def claim(job: Job, key: bytes, now: int) -> Change:
+    """Pending to claimed; starts an attempt and frees the dedup key. `key` is the pending row's."""
     claimed = job._replace(attempts=job.attempts + 1, claimed_at=now, holds_dedup_key=False)
-    ops: list[Op] = [
-        (keys.pending(job.queue, job.priority, job.id), None),
-        (keys.claimed(job.queue, job.id), encode_job(claimed)),
-    ]
+    claimed_key = keys.claimed(job.queue, job.id)
+    ops: list[Op] = [(key, None), (claimed_key, encode_job(claimed))]
     _free_dedup_key(job, ops)
-    return Change(claimed, JobStatus.claimed, ops, _CLAIM)
+    return Change(claimed, JobStatus.claimed, claimed_key, ops, _CLAIM)
 
 
 def ack(job: Job, now: int, policy: Policy) -> Change:
     """Claimed to done; kept only where the queue keeps done jobs."""
-    ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
+    key = keys.claimed(job.queue, job.id)
+    ops: list[Op] = [(key, None)]
     if policy.keep_done_ms is None:
         _forget(job, ops)
-        return Change(job, None, ops, _ACK)
+        return Change(job, None, key, ops, _ACK)
     done = _record_attempt(job, now, AttemptOutcome.completed, None, ops)
     done = done._replace(finished_at=now)
-    _put_finished(done, JobStatus.done, ops)
-    return Change(done, JobStatus.done, ops, _ACK)
+    key = _put_finished(done, JobStatus.done, ops)
+    return Change(done, JobStatus.done, key, ops, _ACK)
 
 
 def nack(job: Job, now: int, error: str, policy: Policy, chance: float) -> Change:
@@ -102,8 +108,8 @@ def dead_letter(
     ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
     dead = _record_attempt(job, now, outcome, reason, ops)
     dead = dead._replace(finished_at=now, last_error=reason)
-    _put_finished(dead, JobStatus.dead, ops)
-    return Change(dead, JobStatus.dead, ops, Counters(claimed=-1, dead=1))
+    key = _put_finished(dead, JobStatus.dead, ops)
+    return Change(dead, JobStatus.dead, key, ops, Counters(claimed=-1, dead=1))
 
 
 def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change:
@@ -128,14 +134,14 @@ def cancel(job: Job, status: JobStatus, key: bytes) -> Change:
     ops: list[Op] = [(key, None)]
     _free_dedup_key(job, ops)
     _forget(job, ops)
-    return Change(job, None, ops, _negated(_ENTERS[status]))
+    return Change(job, None, key, ops, _negated(_ENTERS[status]))
 
 
 def request_cancel(job: Job) -> Change:
     """A claimed job is asked to stop; the request survives redelivery."""
     asked = job._replace(cancel_requested=True)
-    ops: list[Op] = [(keys.claimed(job.queue, job.id), encode_job(asked))]
-    return Change(asked, JobStatus.claimed, ops, _NO_COUNT)
+    key = keys.claimed(job.queue, job.id)
+    return Change(asked, JobStatus.claimed, key, [(key, encode_job(asked))], _NO_COUNT)
 
 
 def requeue_dead(job: Job, key: bytes, now: int) -> Change:
@@ -144,7 +150,8 @@ def requeue_dead(job: Job, key: bytes, now: int) -> Change:
     fresh = _record_attempt(job, now, AttemptOutcome.requeued, None, ops)
     fresh = fresh._replace(attempts=0, run_at=None, finished_at=None, cancel_requested=False)
     placed = _place(fresh, None)
-    return Change(fresh, placed.status, ops + placed.ops, Counters(pending=1, dead=-1))
+    ops += placed.ops
+    return Change(fresh, placed.status, placed.key, ops, Counters(pending=1, dead=-1))
 
 
 def expire(job: Job, status: JobStatus, key: bytes) -> Change:
@@ -152,7 +159,7 @@ def expire(job: Job, status: JobStatus, key: bytes) -> Change:
     ops: list[Op] = [(key, None)]
     _forget(job, ops)
     counts = Counters(dead=-1) if status is JobStatus.dead else _NO_COUNT
-    return Change(job, None, ops, counts)
+    return Change(job, None, key, ops, counts)
 
 
 def _place(job: Job, run_at: int | None) -> Change:
@@ -160,13 +167,13 @@ def _place(job: Job, run_at: int | None) -> Change:
     if run_at is None:
         status = JobStatus.pending
         key = keys.pending(job.queue, job.priority, job.id)
-        location = encode_location(status, job.queue, job.priority)
+        location = encode_live_location(job.queue, job.priority)
     else:
         status = JobStatus.scheduled
         key = keys.scheduled(run_at, job.queue, job.id)
         location = encode_location(status, job.queue, run_at)
     ops: list[Op] = [(key, encode_job(job)), (keys.index(job.id), location)]
-    return Change(job, status, ops, _ENTERS[status])
+    return Change(job, status, key, ops, _ENTERS[status])
 
 
 def _give_back(
@@ -181,19 +188,23 @@ def _give_back(
     back = _record_attempt(job, now, outcome, error, ops, attempt)
     back = back._replace(last_error=error, run_at=run_at)
     placed = _place(back, run_at)
-    return Change(back, placed.status, ops + placed.ops, placed.counts._replace(claimed=-1))
+    ops += placed.ops
+    return Change(back, placed.status, placed.key, ops, placed.counts._replace(claimed=-1))
 
 
 def _leave_scheduled(job: Job, key: bytes) -> Change:
     placed = _place(job, None)
-    return Change(job, placed.status, [(key, None), *placed.ops], Counters(pending=1, scheduled=-1))
+    ops: list[Op] = [(key, None), *placed.ops]
+    return Change(job, placed.status, placed.key, ops, Counters(pending=1, scheduled=-1))
 
 
-def _put_finished(job: Job, status: JobStatus, ops: list[Op]) -> None:
+def _put_finished(job: Job, status: JobStatus, ops: list[Op]) -> bytes:
     space = keys.DONE if status is JobStatus.done else keys.DEAD
     at = job.finished_at or 0
-    ops.append((keys.finished(space, job.queue, at, job.id), encode_job(job)))
+    key = keys.finished(space, job.queue, at, job.id)
+    ops.append((key, encode_job(job)))
     ops.append((keys.index(job.id), encode_location(status, job.queue, at)))
+    return key
 
 
 def _record_attempt(

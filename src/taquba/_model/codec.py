@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgpack
@@ -62,6 +63,12 @@ _CODES: Final = {status: code for code, status in enumerate(_STATUS_CODES)}
 
 def encode_location(status: JobStatus, queue: str, position: int) -> bytes:
     return _pack((_CODES[status], queue, position))
+
+
+@lru_cache(maxsize=4096)
+def encode_live_location(queue: str, priority: int) -> bytes:
+    """The location of a pending or claimed job: the same for all of a queue and priority."""
+    return encode_location(JobStatus.pending, queue, priority)
 
 
 def decode_location(value: bytes) -> Location:

@@ -94,7 +94,7 @@ async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int)
     taken: list[tuple[bytes, Job, Lease]] = []
     while window and len(taken) < limit:
         key, job = window.pop_front()
-        change = transitions.claim(job, now)
+        change = transitions.claim(job, key, now)
         transaction.add(change)
         lease = Lease(change.job, expires_at)
         core.add_lease(lease)

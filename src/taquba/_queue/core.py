@@ -149,9 +149,9 @@ class Core:
         for change in changes:
             job, status = change.job, change.status
             if status is JobStatus.pending:
-                self.add_pending(keys.pending(job.queue, job.priority, job.id), job)
-            elif status is JobStatus.scheduled and job.run_at is not None:
-                self.add_scheduled(keys.scheduled(job.run_at, job.queue, job.id), job)
+                self.add_pending(change.key, job)
+            elif status is JobStatus.scheduled:
+                self.add_scheduled(change.key, job)
             else:
                 if status is JobStatus.done or status is JobStatus.dead:
                     self._note_finished(job.queue, status)

@@ -1,10 +1,11 @@
-"""The fast way to fill a SlateDB write batch, and the plain way it must equal.
+"""The fast way to write and scan rows through SlateDB's binding, and the plain way it must equal.
 
-The generated binding copies bytes one by one in Python (about 50 us for a small row, 45 ms for
-256 KiB). Here each argument is lowered with one library call (about 3 us a row). Everything that
-depends on the binding's internals is in this module: it compares itself with the binding when it
-is imported, and the plain way is used wherever anything differs, or when the environment variable
-``TAQUBA_FAST_BINDING`` is ``0``.
+The generated binding copies the bytes it writes one by one in Python (about 50 us for a small row,
+45 ms for 256 KiB), and takes rows that it read apart field by field (4 us a row). Here an argument
+is lowered with one library call (3 us a row), and a batch of rows is copied once and then cut (1 us
+a row). Everything that depends on the binding's internals is in this module: it compares itself
+with the binding when it is imported, and the plain way is used wherever anything differs, or when
+the environment variable ``TAQUBA_FAST_BINDING`` is ``0``.
 """
 
 from __future__ import annotations
@@ -13,22 +14,35 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from struct import Struct
+from struct import error as StructError
 from typing import Any, Final
 
-from slatedb.uniffi import WriteBatch
+from slatedb.uniffi import DbIterator, WriteBatch
 
 from taquba._model.keys import Op
 
+Row = tuple[bytes, bytes]
+"""A key and its value."""
+
 Fill = Callable[[WriteBatch, Sequence[Op]], None]
+NextRows = Callable[[DbIterator, int], Awaitable[list[Row]]]
 
 FAST_BINDING_VARIABLE: Final = "TAQUBA_FAST_BINDING"
 
-_frame: Final = Struct(">i").pack
+_LENGTH: Final = Struct(">i")
+_frame: Final = _LENGTH.pack
+_VERSION_SIZE: Final = 16
+"""A row's sequence number and creation time, two 64-bit numbers."""
+_EXPIRY_SIZE: Final = 8
 _PREFIX: Final = "uniffi_slatedb_uniffi_"
-_CHECKSUMS: Final = {"writebatch_put": 48246, "writebatch_delete": 58549}
-"""Signatures of the two methods in slatedb 0.17, as its binding computes them."""
+_CHECKSUMS: Final = {
+    "writebatch_put": 48246,
+    "writebatch_delete": 58549,
+    "dbiterator_next_batch": 61234,
+}
+"""Signatures of the methods used here in slatedb 0.17, as its binding computes them."""
 
 
 def fill_plainly(batch: WriteBatch, ops: Sequence[Op]) -> None:
@@ -38,6 +52,11 @@ def fill_plainly(batch: WriteBatch, ops: Sequence[Op]) -> None:
             batch.delete(key)
         else:
             batch.put(key, value)
+
+
+async def next_rows_plainly(rows: DbIterator, limit: int) -> list[Row]:
+    """Up to `limit` rows through the binding's public method; fewer mean that no more are left."""
+    return [(row.key, row.value) for row in await rows.next_batch(limit)]
 
 
 def _registers_carry_foreign_bytes() -> bool:
@@ -53,12 +72,12 @@ def _registers_carry_foreign_bytes() -> bool:
     )
 
 
-def _make_fast_fill() -> Fill | None:
+def _make_fast_binding() -> _FastBinding | None:
     """Build the fast way, or return None where the binding is not the one it was written for."""
     if os.environ.get(FAST_BINDING_VARIABLE) == "0" or not _registers_carry_foreign_bytes():
         return None
     try:
-        return _FastFill().fill
+        return _FastBinding()
     except (AttributeError, ImportError, OSError, _BindingDiffers):
         return None
 
@@ -67,7 +86,7 @@ class _BindingDiffers(Exception):
     pass
 
 
-class _FastFill:
+class _FastBinding:
     def __init__(self) -> None:
         from slatedb.uniffi._slatedb_uniffi import slatedb as generated
 
@@ -92,6 +111,12 @@ class _FastFill:
         self._lower = library.ffi_slatedb_uniffi_rustbuffer_from_bytes
         self._lower.argtypes = (ctypes.c_int64, ctypes.c_char_p, status)
         self._lower.restype = buffer
+        self._call_async = binding._uniffi_rust_call_async
+        self._next_batch = binding._UniffiLib.uniffi_slatedb_uniffi_fn_method_dbiterator_next_batch
+        self._future_calls = tuple(
+            getattr(binding._UniffiLib, f"ffi_slatedb_uniffi_rust_future_{call}_rust_buffer")
+            for call in ("poll", "complete", "free")
+        )
         self._compare_with_binding(binding)
 
     def _compare_with_binding(self, binding: Any) -> None:
@@ -106,6 +131,14 @@ class _FastFill:
         found.free()
         if not same:
             raise _BindingDiffers("the form of lowered bytes")
+        row = binding.KeyValue(key=sample, value=b"", seq=1, create_ts=2, expire_ts=None)
+        expiring = binding.KeyValue(key=b"k", value=sample, seq=1, create_ts=2, expire_ts=3)
+        lowered = binding._UniffiFfiConverterSequenceTypeKeyValue.lower([row, expiring])
+        try:
+            if self._lift(lowered) != [(sample, b""), (b"k", sample)]:
+                raise _BindingDiffers("the form of rows")
+        except (ValueError, StructError) as error:
+            raise _BindingDiffers("the form of rows") from error
 
     def fill(self, batch: WriteBatch, ops: Sequence[Op]) -> None:
         """Fill `batch`; each method call consumes one clone of the batch's handle."""
@@ -124,9 +157,51 @@ class _FastFill:
         # Rust writes the status only on failure, so the last failure is still in it.
         self._check(self._error, status)
 
+    async def next_rows(self, rows: DbIterator, limit: int) -> list[Row]:
+        """Read a batch of rows, lifted in one piece."""
+        generated: Any = rows
+        future = self._next_batch(generated._uniffi_clone_handle(), limit)
+        found: list[Row] = await self._call_async(
+            future, *self._future_calls, self._lift, self._error
+        )
+        return found
 
-_fast_fill = _make_fast_fill()
+    @staticmethod
+    def _lift(buffer: Any) -> list[Row]:
+        try:
+            return _cut(buffer.data[: buffer.len])
+        finally:
+            buffer.free()
 
-uses_fast_path: Final = _fast_fill is not None
-fill: Final[Fill] = _fast_fill or fill_plainly
+
+def _length_at(data: bytes, position: int) -> int:
+    return int.from_bytes(data[position : position + _LENGTH.size], "big")
+
+
+def _cut(data: bytes) -> list[Row]:
+    """Take a lowered list of rows apart: a count, then rows of key, value and what we pass over."""
+    count = _length_at(data, 0)
+    position = _LENGTH.size
+    rows: list[Row] = []
+    for _ in range(count):
+        start = position + _LENGTH.size
+        position = start + _length_at(data, position)
+        key = data[start:position]
+        start = position + _LENGTH.size
+        position = start + _length_at(data, position)
+        rows.append((key, data[start:position]))
+        position += _VERSION_SIZE
+        # An optional expiry: a flag byte, then the time if it is set.
+        position += 1 + _EXPIRY_SIZE * data[position]
+    if position != len(data):
+        raise ValueError(f"{len(data) - position} bytes are left over after {count} rows")
+    return rows
+
+
+_fast = _make_fast_binding()
+
+uses_fast_path: Final = _fast is not None
+fill: Final[Fill] = fill_plainly if _fast is None else _fast.fill
 """Append rows to a write batch, in order."""
+next_rows: Final[NextRows] = next_rows_plainly if _fast is None else _fast.next_rows
+"""Up to so many rows of a scan; fewer mean that there are no more."""

@@ -180,13 +180,15 @@ class Committer:
         """Absolute counters, after `group`, of the queues it touches."""
         totals: dict[str, list[int]] = {}
         for transaction in group:
-            for queue, change in transaction.counts:
+            for queue, (pending, scheduled, claimed, done, dead) in transaction.counts:
                 total = totals.get(queue)
                 if total is None:
                     total = totals[queue] = list(self._counters.get(queue, Counters()))
-                for position, difference in enumerate(change):
-                    if difference:
-                        total[position] += difference
+                total[0] += pending
+                total[1] += scheduled
+                total[2] += claimed
+                total[3] += done
+                total[4] += dead
         return {queue: Counters(*total) for queue, total in totals.items()}
 
     async def _flush_loop(self) -> None:

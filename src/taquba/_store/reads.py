@@ -10,6 +10,7 @@ from slatedb.uniffi import CloseReason, DbIterator, Error, KeyRange
 
 from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import prefix_end
+from taquba._store import binding
 
 T = TypeVar("T")
 
@@ -87,9 +88,7 @@ class Reads:
         rows = await bounded(self._handle.scan(span), "starting a scan")
         wanted = min(batch, _FIRST_SCAN_BATCH)
         while True:
-            found = [
-                (row.key, row.value) for row in await bounded(rows.next_batch(wanted), "scanning")
-            ]
+            found = await bounded(binding.next_rows(rows, wanted), "scanning")
             if found:
                 yield found
             if len(found) < wanted:
