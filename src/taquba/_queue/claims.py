@@ -82,12 +82,42 @@ async def look_ahead(core: Core, state: QueueState) -> None:
         core.check()
 
 
+async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
+    """Claim up to `limit` jobs for a worker loop, without waiting until that is visible.
+
+    Whatever the worker decides on them is written behind the claim, so it is never seen without
+    it. When the claim turns out not to land, the leases are lost before they can be settled.
+    """
+    await look_ahead(core, state)
+    transaction, leases = _take(core, state, limit, lease_ms)
+    if leases:
+        submitted = core.committer.submit(transaction, durable=False)
+        if submitted.done():
+            # The store is gone: this raises why.
+            await submitted
+        for lease in leases:
+            lease.enter(LeaseState.held)
+    return [Claim(core, lease) for lease in leases]
+
+
 async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
+    await look_ahead(core, state)
+    transaction, leases = _take(core, state, limit, lease_ms)
+    if not leases:
+        return []
+    try:
+        await core.committer.submit(transaction, durable=False)
+    except BaseException:
+        _give_back_unclaimed(core, transaction, leases)
+        raise
+    return [Claim(core, lease) for lease in leases]
+
+
+def _take(
+    core: Core, state: QueueState, limit: int, lease_ms: int
+) -> tuple[Transaction, list[Lease]]:
+    """Decide on a claim of the first jobs in memory; the caller submits it at once."""
     window = state.window
-    if not window:
-        await look_ahead(core, state)
-        if not window:
-            return []
     now = core.clock.time_ms()
     expires_at = core.clock.monotonic_ms() + lease_ms
     transaction = Transaction()
@@ -106,7 +136,8 @@ async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int)
     def applied() -> None:
         for key, _, lease in taken:
             window.forget(key)
-            lease.enter(LeaseState.held)
+            if lease.state is LeaseState.claiming:
+                lease.enter(LeaseState.held)
 
     def failed() -> None:
         for key, job, lease in taken:
@@ -118,13 +149,7 @@ async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int)
     transaction.on_failed.append(failed)
     if window or not window.complete:
         state.waiters.wake()
-    leases = [lease for _, _, lease in taken]
-    try:
-        await core.committer.submit(transaction, durable=False)
-    except BaseException:
-        _give_back_unclaimed(core, transaction, leases)
-        raise
-    return [Claim(core, lease) for lease in leases]
+    return transaction, [lease for _, _, lease in taken]
 
 
 def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Lease]) -> None:

@@ -422,18 +422,18 @@ class Queue:
 
     async def stats(self, name: str) -> QueueStats:
         """Counters of a queue; all zero for one that was never used."""
-        self._core.check()
+        await self._look()
         counters = self._core.counters.get(validate.queue_name(name), Counters())
         return QueueStats(*counters)
 
     async def list_queues(self) -> list[str]:
         """Names of all queues that ever held a job, sorted."""
-        self._core.check()
+        await self._look()
         return sorted(self._core.counters)
 
     async def get_job(self, job_id: str) -> JobRecord | None:
         """A job in any state, or None."""
-        self._core.check()
+        await self._look()
         return await looking.get_job(self._core.engine, validate.job_id(job_id))
 
     async def list_jobs(
@@ -444,7 +444,7 @@ class Queue:
         Pending jobs come in claim order, scheduled ones by due time, done and dead ones by the
         time they ended.
         """
-        self._core.check()
+        await self._look()
         return await looking.list_jobs(
             self._core.engine,
             validate.queue_name(name),
@@ -459,8 +459,13 @@ class Queue:
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
-        self._core.check()
+        await self._look()
         return await looking.attempt_history(self._core.engine, validate.job_id(job_id))
+
+    async def _look(self) -> None:
+        """What is looked at holds everything that was decided before."""
+        self._core.check()
+        await self._core.committer.barrier()
 
 
 async def _open(

@@ -180,7 +180,7 @@ class Worker:
             if free <= 0 or len(self._tasks) >= 2 * self._concurrency:
                 await self._wake.wait()
                 continue
-            found = await claims.claim_batch(self._core, self.state, free, self.lease_ms, None)
+            found = await claims.claim_ahead(self._core, self.state, free, self.lease_ms)
             for claim in found:
                 self._start(claim)
             if not found:
