@@ -1,18 +1,13 @@
 """Durability of a local folder: the storage engine writes files but does not fsync them.
 
-Two things make a commit survive power loss. New WAL files are fsynced, and then their folder,
-before a commit is acknowledged. All other files (tables, manifests) are written synchronously by
-the file system itself, where it can (ext4, XFS, Btrfs: the inode flags of ``chattr +SD``), so a
-table is on disk before the manifest that names it; they are fsynced before the next
-acknowledgement where the file system has no such flags.
+Before a commit is acknowledged, every file that the engine has written is put on disk: tables
+first, then the manifests that name them, then the write-ahead files and their folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import struct
-import sys
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -20,15 +15,8 @@ from pathlib import Path
 from typing import Final
 
 _WAL: Final = "wal"
-_TABLE_FOLDERS: Final = ("manifest", "compacted", "compactions")
-
-# From linux/fs.h: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_SYNC_FL, FS_DIRSYNC_FL.
-_GET_FLAGS: Final = 0x80086601
-_SET_FLAGS: Final = 0x40086602
-_SYNC_FLAGS: Final = 0x00000008 | 0x00010000
-
-_TABLE_SYNC_INTERVAL: Final = 0.05
-"""Seconds between two looks at the tables and manifests, which are written synchronously."""
+_TABLE_FOLDERS: Final = ("compacted", "compactions", "manifest")
+"""In the order in which they are synced: a manifest must not be on disk before its tables."""
 
 _TIMESTAMP_SLACK_NS: Final = 50_000_000
 """A folder that changed this recently may change again under the same modification time."""
@@ -46,16 +34,12 @@ class DurableFolder:
         self._wal = str(folder / _WAL)
         self._next_wal = 0
         self._others = [_Listed(str(folder / name)) for name in _TABLE_FOLDERS]
-        self._others_interval = _TABLE_SYNC_INTERVAL
-        self._others_due = 0.0
 
     def prepare(self) -> None:
         """Make the engine's folders, before it opens, and put them on disk."""
         for name in (_WAL, *_TABLE_FOLDERS):
             path = self._folder / name
             path.mkdir(exist_ok=True)
-            if name != _WAL and not _write_synchronously(str(path)):
-                self._others_interval = 0.0
             _fsync(str(path))
         for parent in (self._folder, *self._folder.parents):
             # Folders above that were just made are on disk only when their own parent is. Where
@@ -69,15 +53,15 @@ class DurableFolder:
         self._list_wal()
         for listed in self._others:
             listed.forget()
-            listed.sync()
+        self.sync_tables()
 
     def sync_tables(self) -> None:
-        """Put tables and manifests on disk, unless that was done just now."""
-        now = time.monotonic()
-        if now >= self._others_due:
-            self._others_due = now + self._others_interval
-            for listed in self._others:
-                listed.sync()
+        """Put new tables and manifests on disk."""
+        # Manifests are looked for first and synced last: the tables of each are there by then.
+        for listed in reversed(self._others):
+            listed.look()
+        for listed in self._others:
+            listed.sync()
 
     def sync(self) -> None:
         """Put on disk what was written since the last call."""
@@ -112,23 +96,30 @@ class _Listed:
         self._path = path
         self._synced: set[str] = set()
         self._settled_at = -1
+        self._found: set[str] | None = None
 
     def forget(self) -> None:
         self._synced = set()
         self._settled_at = -1
 
-    def sync(self) -> None:
+    def look(self) -> None:
+        """See what is there, if the folder changed since it was last seen."""
         changed = os.stat(self._path).st_mtime_ns
         if changed == self._settled_at:
             return
         looked_at = time.time_ns()
-        names = set(_names(self._path))
-        for name in sorted(names - self._synced):
-            _fsync(f"{self._path}/{name}")
-        _fsync(self._path)
-        self._synced = names
+        self._found = set(_names(self._path))
         if looked_at - changed > _TIMESTAMP_SLACK_NS:
             self._settled_at = changed
+
+    def sync(self) -> None:
+        """Put what `look` saw on disk."""
+        if self._found is None:
+            return
+        for name in sorted(self._found - self._synced):
+            _fsync(f"{self._path}/{name}")
+        _fsync(self._path)
+        self._synced, self._found = self._found, None
 
 
 def _names(folder: str) -> Iterator[str]:
@@ -147,25 +138,6 @@ def _fsync(path: str) -> bool:
         return False
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def _write_synchronously(folder: str) -> bool:
-    """Have the file system write what is made in `folder` synchronously; False if it cannot."""
-    if sys.platform != "linux":
-        return False
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        flags = bytearray(8)
-        fcntl.ioctl(descriptor, _GET_FLAGS, flags)
-        (current,) = struct.unpack("q", flags)
-        fcntl.ioctl(descriptor, _SET_FLAGS, struct.pack("q", current | _SYNC_FLAGS))
-    except OSError:
-        return False
     finally:
         os.close(descriptor)
     return True
