@@ -72,12 +72,17 @@ def ack(job: Job, now: int, policy: Policy) -> Change:
     return Change(done, JobStatus.done, key, ops, _ACK)
 
 
+def is_last_attempt(job: Job) -> bool:
+    """Whether a failure of the running attempt dead-letters the job."""
+    return job.attempts >= job.max_attempts
+
+
 def nack(job: Job, now: int, error: str, policy: Policy, chance: float) -> Change:
     """A failed attempt: retried after its backoff, or dead-lettered when it was the last.
 
     `chance`, 0 to 1, is the share of the jitter that this retry gets.
     """
-    if job.attempts >= job.max_attempts:
+    if is_last_attempt(job):
         return dead_letter(job, now, error)
     return retry(job, now, error, backoff_ms(job.attempts, policy, chance))
 
@@ -114,7 +119,7 @@ def dead_letter(
 
 def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change:
     """The holder is gone (its lease expired, or its process ended): the attempt counts."""
-    if job.attempts >= job.max_attempts:
+    if is_last_attempt(job):
         return dead_letter(job, now, error, outcome)
     return _give_back(job, now, outcome, error, None)
 

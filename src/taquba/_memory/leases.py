@@ -40,8 +40,9 @@ class LeaseState(Enum):
     """Where a lease is between claim and settlement."""
 
     claiming = auto()
-    """The claim is decided, its write not yet applied."""
+    """The claim is decided, and its caller waits until it is written."""
     held = auto()
+    """Somebody works on the job. A worker loop does not wait for the write, only for its place."""
     settling = auto()
     """A settlement or a take-back is decided, its write not yet applied."""
     over = auto()

@@ -88,7 +88,15 @@ async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) 
     Whatever the worker decides on them is written behind the claim, so it is never seen without
     it. When the claim turns out not to land, the leases are lost before they can be settled.
     """
-    await look_ahead(core, state)
+    try:
+        await look_ahead(core, state)
+        if core.committer.stalled:
+            # Handlers must not start over and over on claims that never get written.
+            return await _claim_ready(core, state, limit, lease_ms)
+    except BaseException:
+        # This worker may have been woken for a job that it does not take.
+        state.waiters.wake()
+        raise
     transaction, leases = _take(core, state, limit, lease_ms)
     if leases:
         submitted = core.committer.submit(transaction, durable=False)
@@ -198,7 +206,6 @@ async def refill(core: Core, window: Window, prefix: bytes) -> None:
     scan = core.refills.get(window)
     if scan is None:
         scan = core.refills[window] = asyncio.ensure_future(_scan_into(core, window, prefix))
-        scan.add_done_callback(lambda _: core.refills.pop(window, None))
     await asyncio.shield(scan)
 
 
@@ -222,6 +229,9 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
     except BaseException:
         window.abandon_refill()
         raise
+    finally:
+        # At once, not when the task is reported done: who comes in between must start anew.
+        core.refills.pop(window, None)
     window.end_refill(rows, rows[-1][0] if more else None)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Final
 
 from taquba._core.transitions import Change
 from taquba._memory.alarm import Alarm
 from taquba._memory.leases import Lease, LeaseRegistry
-from taquba._memory.locks import KeyLocks, Moves
+from taquba._memory.locks import HeldLocks, KeyLocks, Moves
 from taquba._memory.waiters import Waiters
 from taquba._memory.window import NOTHING, Window
 from taquba._model import keys, validate
@@ -22,6 +22,7 @@ from taquba._model.records import Counters, Job, JobStatus
 from taquba._queue.place import Place
 from taquba._store.committer import Committer
 from taquba._store.engine import Engine
+from taquba._store.reads import bounded
 from taquba._store.transaction import Transaction
 
 NOT_DUE: Final = 1 << 62
@@ -98,6 +99,10 @@ class Core:
         self.place.check()
         if self._failure is not None:
             raise self._failure.again()
+
+    async def lock(self, names: Collection[Hashable]) -> HeldLocks:
+        """Take locks; a commit in flight may hold one for as long as the store hangs."""
+        return await bounded(self.locks.acquire(names), "waiting for a commit in flight")
 
     def fail(self, error: TaqubaError) -> None:
         """The store can be written no more: whoever waits finds out."""

@@ -9,7 +9,7 @@ from typing import cast
 from taquba._core import transitions
 from taquba._model import keys
 from taquba._model.errors import DuplicateJobId
-from taquba._model.options import EnqueueRequest
+from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import EnqueueResult, Job
 from taquba._queue.core import Core
 from taquba._store.transaction import Transaction
@@ -18,18 +18,39 @@ from taquba._store.transaction import Transaction
 async def enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
     """Enqueue `requests` in one commit; returns when it is durable."""
     transaction = Transaction()
-    results = await stage(core, transaction, requests)
+    results = await _stage(core, transaction, requests, {}, ())
     # Even where every dedup key was held: the holder must be durable before it is reported.
     await core.committer.submit(transaction, durable=True)
     return results
 
 
-async def stage(
+async def stage_effects(
+    core: Core,
+    transaction: Transaction,
+    effects: SettlementEffects,
+    *,
+    at_once: bool = True,
+    leaving: str | None = None,
+) -> list[EnqueueResult]:
+    """Add effects to a transaction; see `_stage`."""
+    return await _stage(
+        core,
+        transaction,
+        effects.enqueues,
+        # The options object has turned its keys into bytes.
+        cast("Mapping[bytes, bytes]", effects.kv_writes),
+        cast("Sequence[bytes]", effects.kv_deletes),
+        at_once=at_once,
+        leaving=leaving,
+    )
+
+
+async def _stage(
     core: Core,
     transaction: Transaction,
     requests: Sequence[EnqueueRequest],
-    kv_writes: Mapping[bytes, bytes] | None = None,
-    kv_deletes: Sequence[bytes] = (),
+    kv_writes: Mapping[bytes, bytes],
+    kv_deletes: Sequence[bytes],
     *,
     at_once: bool = True,
     leaving: str | None = None,
@@ -44,14 +65,14 @@ async def stage(
     names = _names_to_lock(core, requests, kv_writes, kv_deletes, at_once)
     held: dict[tuple[str, str], str] = {}
     if names:
-        locks = await core.locks.acquire(names)
+        locks = await core.lock(names)
         try:
             held = await _read_holders(core, requests, leaving)
         except BaseException:
             locks.release()
             raise
         transaction.finally_(locks.release)
-    for key, value in (kv_writes or {}).items():
+    for key, value in kv_writes.items():
         transaction.put(keys.user(key), value)
     for key in kv_deletes:
         transaction.delete(keys.user(key))
@@ -61,7 +82,7 @@ async def stage(
 def _names_to_lock(
     core: Core,
     requests: Sequence[EnqueueRequest],
-    kv_writes: Mapping[bytes, bytes] | None,
+    kv_writes: Mapping[bytes, bytes],
     kv_deletes: Sequence[bytes],
     at_once: bool,
 ) -> set[object]:
@@ -76,7 +97,7 @@ def _names_to_lock(
         return names
     # A compare-and-set that has read an entry and a plain write of it take turns. A write that is
     # submitted at once only has to wait; one that awaits something first must hold the others off.
-    touched = {*(kv_writes or ()), *kv_deletes}
+    touched = {*kv_writes, *kv_deletes}
     for request in requests:
         touched.update(_entries(request))
     kv_names = [("kv", key) for key in touched]

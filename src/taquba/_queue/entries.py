@@ -23,7 +23,7 @@ async def write(core: Core, key: KvKey, value: bytes | None) -> None:
         validate.kv_value(key, value)
     transaction = Transaction()
     if core.locks.any_held([("kv", name)]):
-        locks = await core.locks.acquire([("kv", name)])
+        locks = await core.lock([("kv", name)])
         transaction.finally_(locks.release)
     transaction.ops.append((keys.user(name), value))
     await core.committer.submit(transaction, durable=True)
@@ -39,7 +39,7 @@ async def compare_write(
     if expected is not None:
         validate.kv_value(key, expected)
     transaction = Transaction()
-    locks = await core.locks.acquire([("kv", name)])
+    locks = await core.lock([("kv", name)])
     transaction.finally_(locks.release)
     try:
         # Writes decided before the lock was taken must be visible to the read.

@@ -19,6 +19,7 @@ from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.records import AttemptOutcome, JobStatus
 from taquba._queue.claims import end_lease, refill
 from taquba._queue.core import NOT_DUE, Core, QueueState
+from taquba._store.reads import translate
 from taquba._store.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ async def promote_due(core: Core) -> int:
             core.moves.begin(job.id)
             transaction.finally_(partial(core.moves.end, job.id))
             transaction.finally_(partial(window.forget, key))
-            transaction.on_failed.append(partial(window.insert, key, job))
+            transaction.on_failed.append(partial(core.add_scheduled, key, job))
         if not changes:
             if window or window.complete:
                 return promoted
@@ -81,18 +82,22 @@ async def run_scheduler(core: Core, recheck_ms: int) -> None:
 async def reap(core: Core) -> int:
     """Take back every job whose lease ran out; returns how many."""
     expired = core.leases.expired(core.clock.monotonic_ms())
-    now = core.clock.time_ms()
+    reaped = 0
     for start in range(0, len(expired), _ROUND):
         transaction = Transaction()
+        now = core.clock.time_ms()
+        monotonic = core.clock.monotonic_ms()
         for lease in expired[start : start + _ROUND]:
-            if lease.state is not LeaseState.held:
+            # It may have been settled or renewed while earlier ones were written.
+            if lease.state is not LeaseState.held or lease.expires_at > monotonic:
                 continue
+            reaped += 1
             change = transitions.take_back(
                 lease.job, now, AttemptOutcome.lease_expired, "the lease expired"
             )
             end_lease(core, transaction, lease, change)
         await core.committer.submit(transaction, durable=False)
-    return len(expired)
+    return reaped
 
 
 async def run_reaper(core: Core, interval_ms: int) -> None:
@@ -146,7 +151,7 @@ async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retentio
     removed = 0
     while True:
         # Requeueing a dead job takes the same lock, so no row read here comes to life meanwhile.
-        locks = await core.locks.acquire([("finished", state.name)])
+        locks = await core.lock([("finished", state.name)])
         transaction = Transaction()
         transaction.finally_(locks.release)
         young = None
@@ -203,6 +208,8 @@ async def run_heartbeat(core: Core, interval_ms: int) -> None:
         try:
             await core.committer.submit(transaction, durable=True)
         except StoreError as error:
+            if error.permanent:
+                raise
             _log.warning("could not write the heartbeat: %s", error)
         beat.clear()
         timer = core.clock.call_later(interval_ms, beat.set)
@@ -239,6 +246,7 @@ async def until_failure(core: Core, loop: Awaitable[None]) -> None:
     """Run a loop; once the store can be written no more it ends quietly, its queue says why."""
     try:
         await loop
-    except TaqubaError as error:
+    except Exception as error:
+        # Without its loops a queue would look alive and not be: better it ends.
         if core.failure is None:
-            core.committer.fail(error)
+            core.committer.fail(translate(error), error)

@@ -21,7 +21,7 @@ from taquba._model.records import (
     WakeOutcome,
 )
 from taquba._queue.core import Core
-from taquba._queue.enqueueing import stage
+from taquba._queue.enqueueing import stage_effects
 from taquba._queue.looking import get_job, locate_row
 from taquba._store.reads import bounded
 from taquba._store.transaction import Transaction
@@ -118,15 +118,7 @@ async def _stage_effects(
 ) -> Lease | _Resting | asyncio.Future[None] | None:
     """Stage the effects of a removal, and look at the job again, which may have moved."""
     try:
-        await stage(
-            core,
-            removal,
-            effects.enqueues,
-            validate.kv_writes(effects.kv_writes),
-            [validate.kv_key(key) for key in effects.kv_deletes],
-            at_once=False,
-            leaving=job_id,
-        )
+        await stage_effects(core, removal, effects, at_once=False, leaving=job_id)
     except DuplicateJobId:
         # A job that is gone has no effects to refuse; another cancel may have brought this id.
         moved = await _locate(core, job_id)
@@ -191,7 +183,7 @@ async def requeue_dead(core: Core, job_id: str) -> None:
     while True:
         dead = _dead(job_id, await _locate(core, job_id))
         # Retention reads and deletes dead rows under this lock.
-        locks = await core.locks.acquire([("finished", dead.job.queue)])
+        locks = await core.lock([("finished", dead.job.queue)])
         try:
             found = _dead(job_id, await _locate(core, job_id))
         except BaseException:
@@ -227,6 +219,7 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
         if job is None and not finished.done():
             return WaitOutcome(WaitStatus.not_found)
         if job is not None and job.status in (JobStatus.done, JobStatus.dead):
+            await core.committer.submit(Transaction(), durable=True)
             return WaitOutcome(WaitStatus.completed, job)
         if not await wait_until_done(finished, core.clock, timeout_ms):
             return WaitOutcome(WaitStatus.timed_out)

@@ -248,8 +248,9 @@ class Queue:
             raise InvalidArgument("wait_for_jobs_on needs at least one queue name")
         states = [core.queue(validate.queue_name(name)) for name in names]
         timeout_ms = validate.duration_ms(timeout, "timeout")
-        for state in states:
-            await claims.look_ahead(core, state)
+        while any(not state.window and not state.window.complete for state in states):
+            for state in states:
+                await claims.look_ahead(core, state)
         if any(state.window for state in states):
             return True
         ready = [state.waiters.join() for state in states]

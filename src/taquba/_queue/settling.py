@@ -8,11 +8,12 @@ from taquba._core import transitions
 from taquba._core.transitions import Change
 from taquba._memory.leases import Lease, LeaseState
 from taquba._model import validate
+from taquba._model.errors import ClaimLost
 from taquba._model.options import SettlementEffects
 from taquba._model.records import EnqueueResult, Job, NackOutcome
 from taquba._queue.claims import Claim, end_lease, held_lease
 from taquba._queue.core import Core
-from taquba._queue.enqueueing import stage
+from taquba._queue.enqueueing import stage_effects
 from taquba._store.transaction import Transaction
 
 
@@ -37,7 +38,7 @@ async def nack(
         validate.instance(effects, SettlementEffects, "effects")
     policy = core.queue(claim.queue).policy
     now = core.clock.time_ms()
-    if lease.job.attempts >= lease.job.max_attempts:
+    if transitions.is_last_attempt(lease.job):
         return NackOutcome(False, await dead_letter(core, claim, error, effects))
     if delay_ms is None:
         change = transitions.nack(lease.job, now, error, policy, core.random.random())
@@ -71,16 +72,15 @@ async def _settle(
         # Nobody else may settle, or take the job back, while dedup keys are being read.
         lease.state = LeaseState.settling
         try:
-            results = await stage(
-                core,
-                transaction,
-                effects.enqueues,
-                validate.kv_writes(effects.kv_writes),
-                [validate.kv_key(key) for key in effects.kv_deletes],
-            )
+            results = await stage_effects(core, transaction, effects)
         except BaseException:
-            lease.enter(LeaseState.held)
+            if core.leases.holds(lease):
+                lease.enter(LeaseState.held)
             raise
+        if not core.leases.holds(lease):
+            # The store hung, and the claim itself was withdrawn meanwhile.
+            transaction.abandon()
+            raise ClaimLost(lease.job.id, "the claim could not be written")
     end_lease(core, transaction, lease, decide(lease.job))
     await core.committer.submit(transaction, durable=True)
     return results

@@ -67,6 +67,8 @@ class Committer:
         self._timeout = timeout
         self._on_failure = on_failure
         self.failure: TaqubaError | None = None
+        self.stalled = False
+        """True while a write is overdue."""
         self._refusal: TaqubaError | None = None
         """What new transactions are told; before a failure, because of the last one at closing."""
         self._waiting: deque[Transaction] = deque()
@@ -140,9 +142,14 @@ class Committer:
                 self._in_flight = self._take_group()
                 try:
                     await self._watched(self._write(self._in_flight), self._write_stalled)
-                except Exception as error:
-                    self.fail(translate(error), error)
+                except Exception as cause:
+                    error = translate(cause)
+                    if not error.permanent:
+                        # Memory cannot follow a write that may or may not land later.
+                        error = StoreError(f"{error}; close the queue, open it", permanent=True)
+                    self.fail(error, cause)
                     return
+                self.stalled = False
                 self._in_flight = []
             self._settle()
 
@@ -267,6 +274,7 @@ class Committer:
             timers[-1].cancel()
 
     def _write_stalled(self, error: TaqubaError) -> None:
+        self.stalled = True
         for transaction in self._in_flight:
             transaction.resolve(error)
         # What the engine was not given yet is withdrawn: it will not land. The last goes first,

@@ -70,10 +70,11 @@ class StoreLocation(NamedTuple):
     def _local(cls, url: str, folder: Path) -> StoreLocation:
         return cls(url, folder.expanduser().absolute(), None, "")
 
-    def connect(self) -> ObjectStore:
-        """The object store that holds this location. Makes a missing local folder."""
+    def connect(self, *, read_only: bool = False) -> ObjectStore:
+        """The object store that holds this location. Makes a missing local folder to write to."""
         if self.folder is not None:
-            _make_folder(self.folder)
+            if not read_only:
+                _make_folder(self.folder)
             builder = ObjectStoreBuilder(ObjectStoreType.LOCAL)
             builder.with_config("local_path", str(self.folder))
             return builder.build()

@@ -43,7 +43,7 @@ class ReadOnlyEngine(Reads):
         """
         if location.folder is not None and not await asyncio.to_thread(location.folder.is_dir):
             raise StoreNotInitialized(location.url)
-        store = await asyncio.to_thread(location.connect)
+        store = await asyncio.to_thread(location.connect, read_only=True)
         if not await _exists(location, store):
             raise StoreNotInitialized(location.url)
         builder = DbReaderBuilder(location.path, store)

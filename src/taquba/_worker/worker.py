@@ -189,7 +189,8 @@ class Worker:
     async def _wait_for_jobs(self, stopping: asyncio.Future[None]) -> None:
         waiters = self.state.waiters
         ready = waiters.join()
-        ready.add_done_callback(lambda _: self._wake.set())
+        # Leaving cancels the future, and that must not wake the next wait.
+        ready.add_done_callback(lambda done: None if done.cancelled() else self._wake.set())
         poll = self._core.loop.call_later(self._poll_seconds, self._wake.set)
         goes_on = False
         try:
@@ -262,7 +263,9 @@ class Worker:
             else:
                 await self._settle_failure(claim, failure)
         except TaqubaError as error:
-            if not claims.is_held(claim):
+            if not error.permanent or not claims.is_held(claim):
+                # Nobody knows whether it landed, or a store that comes back would be told that
+                # a job failed that did not: the lease runs out instead.
                 raise
             # The effects were refused, so nothing was settled: the attempt failed without them.
             await self._settle_failure(claim, error)

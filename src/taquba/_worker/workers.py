@@ -67,10 +67,14 @@ async def run_workers(
     stop = asyncio.Event()
     loops: list[asyncio.Task[None]] = []
 
+    signalled = False
+
     def on_signal() -> None:
-        if stop.is_set():
+        nonlocal signalled
+        if signalled:
             for loop in loops:
                 loop.cancel()
+        signalled = True
         stop.set()
 
     with _signals(on_signal if handle_signals else None):
