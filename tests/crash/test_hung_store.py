@@ -15,10 +15,13 @@ from slatedb.uniffi import Error
 from taquba import (
     Claim,
     EnqueueRequest,
+    JobRecord,
+    LeaseHandle,
     Queue,
     QueueConfig,
     SettlementEffects,
     StoreError,
+    run_worker,
 )
 from taquba._store.engine import bounded
 from taquba.testing import MockClock
@@ -308,3 +311,40 @@ async def test_a_folder_that_is_removed_under_its_owner_is_reported(tmp_path: Pa
         await asyncio.wait_for(work(), 10)
     with contextlib.suppress(StoreError):
         await asyncio.wait_for(queue.close(), 40)
+
+
+@pytest.mark.parametrize("read_fails", [False, True])
+async def test_a_worker_cannot_settle_a_claim_that_was_withdrawn(
+    queue: Queue, held: HeldEngine, read_fails: bool
+) -> None:
+    # A worker loop hands jobs out before their claim is written. Here the claim waits behind a
+    # write that hangs, and the settlement waits for a look-up of its dedup key.
+    await queue.enqueue("q", b"x")
+    held.hold("write", "get")
+    handed_over = asyncio.ensure_future(queue.kv_put("handed over", b"x"))
+    await held.reached("write", held.calls["write"] + 1)
+    runs: list[int] = []
+    stop = asyncio.Event()
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
+        runs.append(job.attempts)
+        return SettlementEffects(enqueues=[EnqueueRequest("f", b"x", dedup_key="once")])
+
+    async def unreadable() -> None:
+        del held.before["get"]
+        raise StoreError("no answer")
+
+    worker = asyncio.create_task(run_worker(queue, "q", handle, shutdown=stop))
+    await held.reached("get", held.calls["get"] + 1)
+    await fails_in_time(handed_over)
+    if read_fails:
+        held.before["get"] = unreadable
+    held.release()
+    await turns_until(lambda: queue._core.counters["q"].done == 1)
+    stop.set()
+    await worker
+    state = await audit(queue)
+    assert state.counters["q"] == (0, 0, 0, 1, 0)
+    assert state.counters["f"].pending == 1
+    # The run whose claim was never written did not count.
+    assert runs == [1, 1]

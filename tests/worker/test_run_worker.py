@@ -13,6 +13,7 @@ from taquba import (
     AttemptOutcome,
     CancelOutcome,
     CancelRequested,
+    Claim,
     ClaimLost,
     EnqueueRequest,
     FailWith,
@@ -30,6 +31,7 @@ from taquba import (
     StoreFenced,
     run_worker,
 )
+from taquba._queue import claims
 from taquba.testing import MockClock
 from tests.queue.support import NO_RETRY_WAIT, OpenQueue, fresh_url, leftovers, must_claim
 from tests.worker.support import REAL_SECONDS, Gate, add_jobs, finish, working
@@ -683,3 +685,32 @@ async def test_outcome_errors_check_their_arguments() -> None:
         RetryAfter(-1)
     with pytest.raises(InvalidArgumentType, match=r"effects.*dict"):
         FailWith("error", {})  # type: ignore[arg-type]
+
+
+async def test_an_idle_worker_sleeps_between_its_looks(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    loop = asyncio.get_running_loop()
+    enough = asyncio.Event()
+    claim_ahead = claims.claim_ahead
+
+    async def counted(*arguments: Any) -> list[Claim]:
+        looks.append(loop.time())
+        if len(looks) == 6:
+            enough.set()
+        return await claim_ahead(*arguments)
+
+    monkeypatch.setattr(claims, "claim_ahead", counted)
+    await add_jobs(queue, 1)
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> None:
+        return None
+
+    poll = 0.05
+    worker = asyncio.create_task(
+        run_worker(queue, "q", handle, shutdown=enough, poll_interval=poll)
+    )
+    await worker
+    # One look finds the job, one or two come when it ended; the others wait for the poll.
+    assert looks[-1] - looks[0] >= 2 * poll
