@@ -55,12 +55,7 @@ async def claim_batch(
     """Claim up to `limit` jobs, waiting up to `wait_ms` for the first."""
     deadline = core.clock.monotonic_ms() + (wait_ms or 0)
     while True:
-        try:
-            claims = await _claim_ready(core, state, limit, lease_ms)
-        except BaseException:
-            # This caller may have been woken for a job that it does not take.
-            state.waiters.wake()
-            raise
+        claims = await _claim_ready(core, state, limit, lease_ms)
         if claims or not wait_ms:
             return claims
         ready = state.waiters.join()
@@ -77,9 +72,14 @@ async def claim_batch(
 async def look_ahead(core: Core, state: QueueState) -> None:
     """Have the first pending jobs in memory; afterwards an empty window is an empty queue."""
     window = state.window
-    while not window and not window.complete:
-        await refill(core, window, keys.queue_prefix(keys.PENDING, state.name))
-        core.check()
+    try:
+        while not window and not window.complete:
+            await refill(core, window, keys.queue_prefix(keys.PENDING, state.name))
+            core.check()
+    except BaseException:
+        # This caller may have been woken for a job that it does not take.
+        state.waiters.wake()
+        raise
 
 
 async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
@@ -88,15 +88,10 @@ async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) 
     Whatever the worker decides on them is written behind the claim, so it is never seen without
     it. When the claim turns out not to land, the leases are lost before they can be settled.
     """
-    try:
-        await look_ahead(core, state)
-        if core.committer.stalled:
-            # Handlers must not start over and over on claims that never get written.
-            return await _claim_ready(core, state, limit, lease_ms)
-    except BaseException:
-        # This worker may have been woken for a job that it does not take.
-        state.waiters.wake()
-        raise
+    await look_ahead(core, state)
+    if core.committer.stalled:
+        # Handlers must not start over and over on claims that never get written.
+        return await _claim_ready(core, state, limit, lease_ms)
     transaction, leases = _take(core, state, limit, lease_ms)
     if leases:
         submitted = core.committer.submit(transaction, durable=False)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Generator
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 
-class Closable(Protocol):
-    """Something that was opened."""
+class ClosedAtExit(ABC):
+    """Something open, which ``async with`` closes."""
 
-    async def close(self) -> None: ...
+    @abstractmethod
+    async def close(self) -> None:
+        """Close it; harmless when it is closed already."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
 
 
-Opened = TypeVar("Opened", bound=Closable)
+Opened = TypeVar("Opened", bound=ClosedAtExit)
 
 
 class Opening(Generic[Opened]):

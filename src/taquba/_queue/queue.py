@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import Any
 
 from taquba._model import validate
@@ -32,14 +31,14 @@ from taquba._model.validate import Duration, KvKey
 from taquba._queue import claims, enqueueing, entries, looking, loops, operating, settling
 from taquba._queue.claims import Claim
 from taquba._queue.core import Core
-from taquba._queue.handles import Opening
+from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.opening import claim_scan_state, open_core
 from taquba._store.location import StoreLocation
 
 _MAX_CLAIM_BATCH = 10_000
 
 
-class Queue:
+class Queue(ClosedAtExit):
     """A durable job queue whose state lives in an object store.
 
     One process, the owner, opens a store at a time; opening it elsewhere fences this one. A queue
@@ -116,17 +115,6 @@ class Queue:
                 ),
             )
         )
-
-    async def __aenter__(self) -> Queue:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Write what is waiting, stop the background tasks, close the store. Idempotent."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from types import TracebackType
 from typing import get_args
 
 from taquba._model import keys, validate
@@ -23,14 +22,14 @@ from taquba._model.records import (
 )
 from taquba._model.validate import Duration, KvKey
 from taquba._queue import entries, looking
-from taquba._queue.handles import Opening
+from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.opening import is_stamped
 from taquba._queue.place import Place
 from taquba._store.location import StoreLocation
 from taquba._store.read_only import Mode, ReadOnlyEngine
 
 
-class QueueReader:
+class QueueReader(ClosedAtExit):
     """Reads a store that an owner may have open, here or in another process; never fences it.
 
     Each call sees whole commits only, as of the reader's newest look at the store; `poll_interval`
@@ -70,17 +69,6 @@ class QueueReader:
             raise InvalidArgument(f"mode must be 'checkpoint' or 'follow_latest'; got {mode!r}")
         poll_ms = validate.duration_ms(poll_interval, "poll_interval", minimum=1)
         return Opening(_open(StoreLocation.parse(url), mode, poll_ms))
-
-    async def __aenter__(self) -> QueueReader:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Let go of the store. Idempotent."""
