@@ -93,9 +93,6 @@ class LeaseRegistry:
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
 
-    def __len__(self) -> int:
-        return len(self._leases)
-
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
 
