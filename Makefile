@@ -7,6 +7,9 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
+# taquba at the root and the distributions inside src/, each installed from the file named.
+PYPROJECTS := pyproject.toml $(sort $(wildcard src/*/pyproject.toml))
+
 # What ruff reads besides src and tests, as far as it is there.
 CODE := src tests typings $(wildcard .ci benches examples)
 # Typed-API tests: type-checked, never run.
@@ -22,13 +25,14 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 
-venv: $(STAMP)  ## make .venv with the package (editable) and the development tools
+venv: $(STAMP)  ## make .venv with the packages (editable) and the development tools
 
-$(STAMP): pyproject.toml
+$(STAMP): $(PYPROJECTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "taquba needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(PY) -m pip install --quiet --editable '.[dev]' \
+		$(patsubst %/pyproject.toml,--editable %,$(filter-out pyproject.toml,$(PYPROJECTS)))
 	@touch $@
 
 demo: $(STAMP)  ## process a tree of files, kill the worker, resume; DEMO_ARGS="..." for options

@@ -1,4 +1,4 @@
-"""Every ```python block of the README and of docs/ runs here, in a process of its own.
+"""Every ```python block of the READMEs and of docs/ runs here, in a process of its own.
 
 - A block that goes on where the block before it ended has the line ``<!-- continues -->`` before
   its fence; both (and what the former continues) run as one program.
@@ -19,9 +19,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
+from distributions import DISTRIBUTIONS, ROOT, Distribution
+
+DOCUMENTS = [
+    *(distribution.readme for distribution in DISTRIBUTIONS),
+    *sorted((ROOT / "docs").glob("**/*.md")),
+]
 CONTINUES = "<!-- continues -->"
 TIMEOUT_SECONDS = 120
 
@@ -85,7 +88,6 @@ def examples_of(text: str, document: str) -> list[Example]:
 EXAMPLES = [
     example
     for path in DOCUMENTS
-    if path.exists()
     for example in examples_of(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())
 ]
 
@@ -113,10 +115,10 @@ def test_example_runs(example: Example, tmp_path: Path) -> None:
     assert result.returncode == 0, f"{example} failed:\n{result.stdout}"
 
 
-def test_readme_shows_code() -> None:
-    if not README.exists():
-        pytest.skip("no README yet")
-    assert any(example.document == "README.md" for example in EXAMPLES)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda one: one.name)
+def test_every_readme_shows_code(distribution: Distribution) -> None:
+    readme = distribution.readme.relative_to(ROOT).as_posix()
+    assert any(example.document == readme for example in EXAMPLES)
 
 
 DOCUMENT = """\
