@@ -64,7 +64,7 @@ from taquba._queue.queue import Queue
 from taquba._queue.reader import QueueReader
 from taquba._worker.handlers import AsyncHandler, Handler, HandlerResult, PlainHandler, Processor
 from taquba._worker.lease_handle import LeaseHandle
-from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter
+from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter, Snooze
 from taquba._worker.worker import run_worker
 from taquba._worker.workers import WorkerSpec, run_workers
 
@@ -116,6 +116,7 @@ __all__ = [
     "QueueStats",
     "RetryAfter",
     "SettlementEffects",
+    "Snooze",
     "StoreError",
     "StoreFenced",
     "StoreNotInitialized",

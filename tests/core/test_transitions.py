@@ -190,6 +190,21 @@ def test_an_interrupted_job_has_not_spent_its_attempt() -> None:
     assert record.history == ((1, NOW, NOW + 9, "interrupted", "stopping"),)
 
 
+def test_a_snoozed_job_waits_with_its_reason_and_has_not_spent_its_attempt() -> None:
+    store = Store(new_job(max_attempts=1, dedup_key="k"))
+    for wait in (50, 70):
+        store.claim()
+        store.follow(transitions.snooze(store.job, NOW + 9, "busy", wait))
+        record = store.record()
+        assert record is not None
+        assert (record.state, record.run_at) == ("scheduled", NOW + 9 + wait)
+        assert (record.attempts, record.last_error) == (0, "busy")
+        assert record.history == ()
+        assert store.contents().dedup == {}
+        assert store.contents().stats["q"] == Counts(scheduled=1)
+        store.follow(transitions.promote(store.job, store.key()))
+
+
 def test_a_request_to_cancel_survives_redelivery_but_not_requeueing() -> None:
     store = Store(new_job(max_attempts=2))
     store.claim()
@@ -226,6 +241,13 @@ def test_a_requeued_job_has_fresh_attempts_and_its_old_place() -> None:
     assert store.contents().stats["q"] == Counts(pending=1)
 
 
+def retry_or_bury(job: Job, now: int) -> Change:
+    """A delayed retry is decided on only while attempts are left."""
+    if transitions.is_last_attempt(job):
+        return transitions.dead_letter(job, now, "e")
+    return transitions.retry(job, now, "e", 50)
+
+
 # What may happen to a job in each state. The second half of a pair says whether to keep done jobs.
 Event = Callable[[Store, int], Change]
 EVENTS: dict[JobStatus, list[Event]] = {
@@ -244,8 +266,9 @@ EVENTS: dict[JobStatus, list[Event]] = {
         lambda store, now: transitions.ack(store.job, now, KEEPS_DONE),
         lambda store, now: transitions.nack(store.job, now, "e", DROPS_DONE, 0.5),
         lambda store, now: transitions.nack(store.job, now, "e", KEEPS_DONE, 0.5),
-        lambda store, now: transitions.retry(store.job, now, "e", 50),
+        lambda store, now: retry_or_bury(store.job, now),
         lambda store, now: transitions.interrupt(store.job, now, "e"),
+        lambda store, now: transitions.snooze(store.job, now, "e", 50),
         lambda store, now: transitions.dead_letter(store.job, now, "e"),
         lambda store, now: transitions.take_back(store.job, now, AttemptOutcome.lease_expired, "e"),
         lambda store, now: transitions.request_cancel(store.job),
@@ -262,7 +285,7 @@ EVENTS: dict[JobStatus, list[Event]] = {
 
 
 @given(
-    picks=st.lists(st.integers(0, 8), max_size=30),
+    picks=st.lists(st.integers(0, 9), max_size=30),
     delayed=st.booleans(),
     dedup_key=st.sampled_from([None, "k"]),
     max_attempts=st.integers(1, 4),

@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taquba import Claim, EnqueueRequest, EnqueueResult, Queue, SettlementEffects, TaqubaError
+from taquba._queue import settling
 from tests.model.plain_model import Effects, Model, Request, Results
+
+SNOOZE = 3000
+"""How long jobs are snoozed, ms."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,20 @@ class Nack(_OnClaim):
         if model.nack(job_id, name, "failed", self.effects, results) != results:
             return False
         return retried == (model.jobs[job_id].state != "dead")
+
+
+@dataclass
+class Snooze(_OnClaim):
+    """What a worker loop does when a handler raises `taquba.Snooze`; effects have no part in it."""
+
+    effects: Effects
+
+    async def _run(self, queue: Queue) -> Results:
+        await settling.snooze(queue._core, self.handle.claim, "busy", SNOOZE)
+        return []
+
+    def _explains(self, model: Model, job_id: str, name: int, outcome: Results | str) -> bool:
+        return model.snooze(job_id, name, "busy", SNOOZE) == outcome
 
 
 @dataclass

@@ -210,6 +210,19 @@ class Model:
         )
         return []
 
+    def snooze(self, job_id: str, claim: int, reason: str, delay: int) -> Results | str:
+        job = self._held(job_id, claim)
+        if job is None:
+            return "ClaimLost"
+        del self.holds[job_id]
+        self.jobs[job_id] = job._replace(
+            state="scheduled",
+            attempts=job.attempts - 1,
+            run_at=self.now + delay,
+            last_error=reason,
+        )
+        return []
+
     def _effects(self, effects: Effects, got: Results | str) -> Results | str:
         before = dict(self.entries)
         self.entries.update(effects.writes)

@@ -39,6 +39,7 @@ from tests.model.operations import (
     Operation,
     Renew,
     Requeue,
+    Snooze,
     TakeJobs,
     Wake,
     Write,
@@ -378,7 +379,7 @@ class QueueMachine(RuleBasedStateMachine):
                 limit, lease = data.draw(st.integers(1, 4)), data.draw(durations)
                 return self.take(data.draw(queues), limit, lease, turns=start)
             case "s":
-                settlement = data.draw(st.sampled_from([Ack, Nack, Nack, DeadLetter]))
+                settlement = data.draw(st.sampled_from([Ack, Nack, Nack, DeadLetter, Snooze]))
                 staged = data.draw(some_effects)
                 staged = staged._replace(writes=written or staged.writes)
                 handle = self.handle(pick) if job_id is None else self.handle_of(job_id)

@@ -662,6 +662,7 @@ ERRORS: list[tuple[TaqubaError, bool, str]] = [
     (WrongEventLoop(), True, "event loop"),
     (taquba.PermanentFailure("reason"), True, "reason"),
     (taquba.RetryAfter(5, "busy"), False, "busy"),
+    (taquba.Snooze(5, "busy"), False, "busy"),
     (taquba.FailWith("error", SettlementEffects(kv_deletes=["k"])), True, "error"),
 ]
 

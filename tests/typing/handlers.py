@@ -20,6 +20,7 @@ from taquba import (
     Queue,
     RetryAfter,
     SettlementEffects,
+    Snooze,
     WorkerSpec,
     run_worker,
     run_workers,
@@ -136,9 +137,12 @@ async def running(queue: Queue, pool: ProcessPoolExecutor) -> None:
 def outcomes() -> None:
     RetryAfter(timedelta(minutes=1))
     RetryAfter(5, "rate limited")
+    Snooze(timedelta(minutes=1))
+    Snooze(0.5, "busy")
     FailWith("error", SettlementEffects())
     FailWith(PermanentFailure("reason"), SettlementEffects())
     FailWith("error")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Snooze()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     RetryAfter("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

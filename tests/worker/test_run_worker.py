@@ -28,6 +28,7 @@ from taquba import (
     QueueConfig,
     RetryAfter,
     SettlementEffects,
+    Snooze,
     StoreFenced,
     run_worker,
 )
@@ -223,6 +224,53 @@ async def test_retry_after_in_the_last_attempt_dead_letters(queue: Queue) -> Non
         (job,) = await finish(queue, job_id)
     assert job is not None
     assert (job.status, job.last_error) == (JobStatus.dead, "rate limited")
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["raised", "with effects"])
+async def test_a_snoozed_job_waits_without_spending_its_attempt(
+    queue: Queue, mock_clock: MockClock, wrapped: bool
+) -> None:
+    attempts: list[int] = []
+
+    async def put_off(job: JobRecord, lease: LeaseHandle) -> None:
+        attempts.append(job.attempts)
+        if len(attempts) <= 3:
+            later = Snooze(60, "the receiver is busy")
+            raise FailWith(later, SettlementEffects(kv_writes={"k": b"v"})) if wrapped else later
+
+    (job_id,) = await add_jobs(queue, 1, max_attempts=1)
+    async with working(queue, put_off):
+        for _ in range(3):
+            await mock_clock.advance(0)
+            job = await queue.get_job(job_id)
+            assert job is not None
+            assert (job.status, job.attempts) == (JobStatus.scheduled, 0)
+            assert job.run_at == mock_clock.now() + timedelta(seconds=60)
+            assert job.last_error == "the receiver is busy"
+            assert await queue.attempt_history(job_id) == []
+            await mock_clock.advance(60)
+        await finish(queue, job_id)
+    assert attempts == [1, 1, 1, 1]
+    assert (await queue.stats("q")).done == 1
+    assert await queue.kv_get("k") is None
+
+
+async def test_a_snoozed_job_that_was_asked_to_cancel_stays_so(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    asked: list[bool] = []
+
+    async def put_off(job: JobRecord, lease: LeaseHandle) -> None:
+        asked.append(lease.cancel_token.cancelled)
+        if len(asked) == 1:
+            await queue.cancel(job.id)
+            raise Snooze(60)
+
+    (job_id,) = await add_jobs(queue, 1)
+    async with working(queue, put_off):
+        await mock_clock.advance(60)
+        await finish(queue, job_id)
+    assert asked == [False, True]
 
 
 @pytest.mark.parametrize("nonsense", ["text", 5, {"kv_writes": {}}, [EnqueueRequest("q", b"")]])
@@ -683,6 +731,8 @@ async def test_bad_arguments(
 async def test_outcome_errors_check_their_arguments() -> None:
     with pytest.raises(InvalidArgument, match=r"delay.*-1"):
         RetryAfter(-1)
+    with pytest.raises(InvalidArgument, match=r"delay.*0"):
+        Snooze(0)
     with pytest.raises(InvalidArgumentType, match=r"effects.*dict"):
         FailWith("error", {})  # type: ignore[arg-type]
 

@@ -106,6 +106,16 @@ def interrupt(job: Job, now: int, error: str) -> Change:
     return _give_back(unspent, now, AttemptOutcome.interrupted, error, None, attempt=job.attempts)
 
 
+def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
+    """Claimed to scheduled without spending the attempt: the job was not tried.
+
+    The history gets no entry: a job may be snoozed any number of times, and it must not grow.
+    """
+    run_at = now + delay_ms
+    unspent = job._replace(attempts=job.attempts - 1, last_error=reason, run_at=run_at)
+    return _leave_claimed(unspent, run_at, [])
+
+
 def dead_letter(
     job: Job, now: int, reason: str, outcome: AttemptOutcome = AttemptOutcome.dead_lettered
 ) -> Change:
@@ -189,12 +199,16 @@ def _give_back(
     run_at: int | None,
     attempt: int | None = None,
 ) -> Change:
-    ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
+    ops: list[Op] = []
     back = _record_attempt(job, now, outcome, error, ops, attempt)
-    back = back._replace(last_error=error, run_at=run_at)
-    placed = _place(back, run_at)
-    ops += placed.ops
-    return Change(back, placed.status, placed.key, ops, placed.counts._replace(claimed=-1))
+    return _leave_claimed(back._replace(last_error=error, run_at=run_at), run_at, ops)
+
+
+def _leave_claimed(job: Job, run_at: int | None, ops: list[Op]) -> Change:
+    """Put a claimed job where it waits to be claimed again."""
+    placed = _place(job, run_at)
+    ops += [(keys.claimed(job.queue, job.id), None), *placed.ops]
+    return Change(job, placed.status, placed.key, ops, placed.counts._replace(claimed=-1))
 
 
 def _leave_scheduled(job: Job, key: bytes) -> Change:

@@ -48,6 +48,14 @@ async def nack(
     return NackOutcome(True, [])
 
 
+async def snooze(core: Core, claim: Claim, reason: str, delay_ms: int) -> None:
+    """Put the job off without spending its attempt."""
+    lease = held_lease(core, claim)
+    reason = validate.error_text(reason, "reason")
+    change = transitions.snooze(lease.job, core.clock.time_ms(), reason, delay_ms)
+    await _settle(core, lease, None, lambda _: change)
+
+
 async def dead_letter(
     core: Core, claim: Claim, reason: str, effects: SettlementEffects | None
 ) -> list[EnqueueResult]:

@@ -54,11 +54,34 @@ class RetryAfter(TaqubaError):
         return self.reason
 
 
+class Snooze(TaqubaError):
+    """Raise it in a handler: not now, try again after `delay`. The attempt is not spent.
+
+    For a job that cannot be worked on yet through no fault of its own, such as a receiver that
+    is busy. Nothing bounds how often a job is snoozed, and its history gets no entry; `reason`
+    is its `last_error` until it ends.
+
+    Args:
+        delay: Seconds or `timedelta`, more than 0: the job would come back in a hot loop.
+        reason: Why the job waits.
+    """
+
+    permanent = False
+
+    def __init__(self, delay: Duration, reason: str = "the handler put the job off") -> None:
+        super().__init__(delay, reason)
+        self.delay_ms = validate.duration_ms(delay, "delay", minimum=1)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 def describe(error: str | BaseException) -> str:
     """An error as one line of text: type and message."""
     if isinstance(error, str):
         return error
-    if isinstance(error, (PermanentFailure, RetryAfter)):
+    if isinstance(error, (PermanentFailure, RetryAfter, Snooze)):
         return error.reason
     message = str(error)
     name = type(error).__name__

@@ -21,13 +21,19 @@ from taquba._queue.core import Core
 from taquba._queue.queue import Queue
 from taquba._worker.handlers import AsyncHandler, Handler, as_async
 from taquba._worker.lease_handle import LeaseHandle
-from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter, describe
+from taquba._worker.outcomes import (
+    FailWith,
+    PermanentFailure,
+    RetryAfter,
+    Snooze,
+    describe,
+)
 
 _log: Final = logging.getLogger(__name__)
 
 _MAX_CONCURRENCY: Final = 10_000
 _RENEWALS_PER_LEASE: Final = 3
-_VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter)
+_VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter, Snooze)
 
 _CANCELLED: Final = "cancelled on request"
 
@@ -53,7 +59,8 @@ async def run_worker(
     """Run `handler` on the jobs of a queue until `shutdown` is set.
 
     The handler's return acknowledges the job, with the `SettlementEffects` it returned. An
-    exception retries it; `PermanentFailure`, `FailWith` and `RetryAfter` say more. A settlement
+    exception retries it; `PermanentFailure`, `FailWith`, `RetryAfter` and `Snooze` say
+    more. A settlement
     that fails is logged and the loop goes on; a claim that fails ends it.
 
     Args:
@@ -328,6 +335,8 @@ class Worker:
             cause = PermanentFailure(_CANCELLED)
         if isinstance(cause, PermanentFailure):
             await settling.dead_letter(core, claim, describe(cause), effects)
+        elif isinstance(cause, Snooze):
+            await settling.snooze(core, claim, cause.reason, cause.delay_ms)
         else:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
             await settling.nack(core, claim, describe(cause), effects, delay_ms)
