@@ -93,7 +93,7 @@ async def test_another_event_loop_is_refused(queue: Queue, claim: Claim, method:
     await queue.ack(claim)
 
 
-SYNCHRONOUS = ["next_job_id", "renew_lease", "lease_expiry"]
+SYNCHRONOUS = ["config", "next_job_id", "renew_lease", "lease_expiry"]
 
 
 @pytest.mark.parametrize("method", SYNCHRONOUS)

@@ -10,11 +10,14 @@ from taquba import (
     EnqueueRequest,
     InvalidArgument,
     InvalidArgumentType,
+    InvalidQueueName,
     QueueConfig,
     SettlementEffects,
     TaqubaError,
 )
 from taquba._core.transitions import backoff_ms
+from taquba.testing import MockClock
+from tests.queue.support import OpenQueue
 
 BAD: dict[str, tuple[dict[str, Any], type[TaqubaError], str]] = {
     "no attempts": ({"max_attempts": 0}, InvalidArgument, "max_attempts.*0"),
@@ -79,6 +82,18 @@ def test_option_objects_are_frozen_and_slotted(option: object) -> None:
         setattr(option, name, None)
     assert not hasattr(option, "__dict__")
     assert dataclasses.replace(option) == option  # type: ignore[type-var]
+
+
+async def test_a_queue_tells_its_settings_and_its_clock(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    own, default = QueueConfig(max_attempts=7), QueueConfig(max_attempts=5)
+    queue = await open_queue(default_config=default, queue_configs={"own": own})
+    assert queue.clock is mock_clock
+    assert queue.config("own") is own
+    assert queue.config("other") is default
+    with pytest.raises(InvalidQueueName):
+        queue.config("")
 
 
 def test_optional_settings_are_keyword_only() -> None:

@@ -151,5 +151,6 @@ async def in_unit_tests(clock: MockClock) -> None:
     assert_type(lease, LeaseHandle)
     assert_type(lease.ensure_at_least(5), None)
     assert_type(lease.expires_at, datetime | None)
+    assert_type(lease.on_end(lambda: None), None)
     assert_type(await clock.advance(timedelta(days=1)), None)
     assert_type(clock.now(), datetime)

@@ -10,6 +10,7 @@ from taquba import (
     CancelOutcome,
     CancelToken,
     Claim,
+    Clock,
     EnqueueRequest,
     EnqueueResult,
     JobAttempt,
@@ -40,6 +41,8 @@ async def opening(clock: MockClock) -> None:
         heartbeat_interval=timedelta(seconds=5),
     )
     assert_type(owned, Queue)
+    assert_type(owned.clock, Clock)
+    assert_type(owned.config("q"), QueueConfig)
     assert_type(await owned.close(), None)
     Queue.open("memory://", QueueConfig())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Queue.open("memory://", lease=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

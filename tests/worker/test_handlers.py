@@ -321,6 +321,7 @@ async def test_an_async_handler_in_an_executor_is_refused(queue: Queue) -> None:
 async def test_a_detached_lease_is_enough_to_call_a_handler(queue: Queue) -> None:
     lease = LeaseHandle.detached()
     lease.ensure_at_least(60)
+    lease.on_end(lambda: pytest.fail("it holds nothing that could end"))
     assert lease.expires_at is None
     assert not lease.cancel_token.cancelled
     with pytest.raises(InvalidArgument):

@@ -477,6 +477,49 @@ async def test_a_renewal_does_not_shorten_what_the_handler_asked_for(
         gate.open.set()
 
 
+async def test_a_handler_can_have_itself_told_that_its_hold_is_over(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    queue = await open_queue(default_config=QueueConfig(**NO_RETRY_WAIT))
+    seen: list[int] = []
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
+        def over() -> None:
+            assert queue.lease_expiry(job.id) is None
+            seen.append(job.attempts)
+
+        lease.on_end(over)
+        if job.attempts == 1:
+            raise ValueError
+        if job.attempts == 2:
+            # Past the lease in one step, before a renewal is due.
+            mock_clock._now += 30_000
+            await queue.reap_now()
+            lease.on_end(over)
+        if job.attempts == 3:
+            # Refused, so the attempt fails, and only then is the hold over.
+            clash = EnqueueRequest("q", b"", job_id=job.id)
+            return SettlementEffects(enqueues=[clash])
+        return SettlementEffects(kv_writes={"done": b"yes"})
+
+    (job_id,) = await add_jobs(queue, 1, max_attempts=9)
+    async with working(queue, handle):
+        await finish(queue, job_id)
+    assert seen == [1, 2, 2, 3, 4]
+
+
+async def test_what_a_handler_decided_is_visible_once_its_hold_is_over(queue: Queue) -> None:
+    found = asyncio.get_running_loop().create_future()
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
+        lease.on_end(lambda: found.set_result(asyncio.ensure_future(queue.kv_get("done"))))
+        return SettlementEffects(kv_writes={"done": b"yes"})
+
+    await add_jobs(queue, 1)
+    async with working(queue, handle):
+        assert await (await found) == b"yes"
+
+
 # -- cancellation of jobs -----------------------------------------------------------------------
 
 

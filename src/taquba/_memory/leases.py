@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 
 from taquba._model.records import Job
@@ -52,7 +52,7 @@ class LeaseState(Enum):
 class Lease:
     """One claim's hold on its job."""
 
-    __slots__ = ("_landed", "_token", "expires_at", "job", "state")
+    __slots__ = ("_landed", "_token", "expires_at", "job", "on_over", "state")
 
     def __init__(self, job: Job, expires_at: int) -> None:
         self.job = job
@@ -61,6 +61,8 @@ class Lease:
         self.state = LeaseState.claiming
         self._token: CancelToken | None = None
         self._landed: asyncio.Future[None] | None = None
+        self.on_over: list[Callable[[], None]] = []
+        """Called once, when the state is `over`."""
 
     @property
     def token(self) -> CancelToken:
@@ -85,6 +87,10 @@ class Lease:
             if not self._landed.done():
                 self._landed.set_result(None)
             self._landed = None
+        if state is LeaseState.over:
+            callbacks, self.on_over = self.on_over, []
+            for callback in callbacks:
+                callback()
 
 
 class LeaseRegistry:

@@ -84,8 +84,8 @@ class Core:
         self.reaper_due = NOT_DUE
         self.scheduler_due = NOT_DUE
         self.retention_due = NOT_DUE
-        self._default_policy = default_config.policy()
-        self._policies = {name: config.policy() for name, config in queue_configs.items()}
+        self._default_config = default_config
+        self._configs = queue_configs
         self._failure: TaqubaError | None = None
         self.on_failure: set[Callable[[], None]] = set()
         """Called when the store can be written no more, and when the queue closes."""
@@ -145,9 +145,11 @@ class Core:
         return state
 
     def add_queue(self, name: str, horizon: bytes | None) -> QueueState:
-        policy = self._policies.get(name, self._default_policy)
-        state = self.queues[name] = QueueState(name, policy, horizon)
+        state = self.queues[name] = QueueState(name, self.config(name).policy(), horizon)
         return state
+
+    def config(self, name: str) -> QueueConfig:
+        return self._configs.get(name, self._default_config)
 
     def landed(self, changes: Iterable[Change]) -> None:
         """Changes are applied: let memory follow, and wake whoever waits for them."""

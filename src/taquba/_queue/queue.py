@@ -133,6 +133,16 @@ class Queue(ClosedAtExit):
         await core.committer.close(lambda: claim_scan_state(core))
         await core.engine.close()
 
+    @property
+    def clock(self) -> Clock:
+        """Where this queue's time comes from."""
+        return self._core.clock
+
+    def config(self, name: str) -> QueueConfig:
+        """The settings that a queue was opened with, or the default ones."""
+        self._core.check()
+        return self._core.config(validate.queue_name(name))
+
     # -- enqueue ----------------------------------------------------------------------------
 
     async def enqueue(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from taquba._memory.leases import CancelToken, Lease
+from taquba._memory.leases import CancelToken, Lease, LeaseState
 from taquba._model import validate
 from taquba._model.errors import CancelRequested, ClaimLost
 from taquba._model.validate import Duration
@@ -76,6 +77,20 @@ class LeaseHandle:
             self._extend(extension_ms)
         else:
             self._extend_from_thread(extension_ms)
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` on the event loop once the hold on the job is over.
+
+        The job was then settled, given back or taken back: what the handler decided is applied,
+        or never will be. Call it from the event loop; a detached handle's hold does not end.
+        """
+        if self._core is None:
+            return
+        lease = claims.lease_of(self._held_claim())
+        if lease.state is LeaseState.over:
+            callback()
+        else:
+            lease.on_over.append(callback)
 
     def _extend_from_thread(self, extension_ms: int) -> None:
         """Have the event loop extend the lease; from any thread, of whichever pool."""
