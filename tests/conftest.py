@@ -9,6 +9,8 @@ import pytest
 from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+from tests.servers.stores import AzureServer, S3Server
+
 LONG = os.environ.get("TAQUBA_LONG") == "1"
 
 settings.register_profile(
@@ -42,6 +44,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[AzureServer]:
+    if os.environ.get("TAQUBA_SKIP_AZURE"):
+        pytest.skip("TAQUBA_SKIP_AZURE is set")
+    if not AzureServer.installed():
+        pytest.fail("Azurite is not installed: make azurite, or set TAQUBA_SKIP_AZURE=1")
+    with AzureServer() as server:
+        yield server
 
 
 # Calls that wait for a disk too, but that blockbuster does not watch by itself.

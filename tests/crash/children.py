@@ -22,7 +22,7 @@ START_SECONDS = 30
 class ChildProcess:
     """One child. It is started ahead of time and works from `go` on."""
 
-    def __init__(self, store: Path, log: Path, seed: int, *, fsync: bool) -> None:
+    def __init__(self, store: str | Path, log: Path, seed: int, *, fsync: bool) -> None:
         self.log = log
         log.touch()
         self.process = subprocess.Popen(
@@ -58,9 +58,7 @@ class ChildProcess:
         self.process.wait()
 
     def reports(self) -> list[list[str]]:
-        text = self.log.read_text()
-        whole, _, _ = text.rpartition("\n")
-        return [line.split(" ") for line in whole.splitlines()]
+        return read_reports(self.log)
 
     def close(self) -> None:
         self.kill()
@@ -79,6 +77,12 @@ class ChildProcess:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def read_reports(log: Path) -> list[list[str]]:
+    """The whole lines of a log."""
+    whole, _, _ = log.read_text().rpartition("\n")
+    return [line.split(" ") for line in whole.splitlines()]
 
 
 @dataclass
