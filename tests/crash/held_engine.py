@@ -15,7 +15,7 @@ class HeldEngine(Engine):
     """Passes every call on to the real engine, once the gate for its kind is open."""
 
     def __init__(self, real: Engine, committer: Committer, timeout: float) -> None:
-        super().__init__(real._db, real._folder)
+        super().__init__(real._db, real._folder, real._lock)
         self._committer = committer
         self._patience = committer._timeout
         self._timeout = timeout

@@ -155,6 +155,10 @@ async def requeue_dead(queue: Queue) -> Coroutine[Any, Any, Any]:
     return queue.requeue_dead(await dead(queue))
 
 
+async def purge_dead(queue: Queue) -> Coroutine[Any, Any, Any]:
+    return queue.purge_dead(await dead(queue))
+
+
 async def sweep(queue: Queue) -> Coroutine[Any, Any, Any]:
     await dead(queue)
     return queue.sweep_now()
@@ -204,6 +208,7 @@ CALLS: list[Call] = [
     cancel_claimed,
     wake,
     requeue_dead,
+    purge_dead,
     sweep,
     kv_put,
     compare_put,

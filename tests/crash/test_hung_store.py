@@ -125,6 +125,7 @@ async def test_what_waited_behind_a_hung_write_is_withdrawn(queue: Queue, held: 
             queue.cancel(waiting.id),
             queue.wake_scheduled(scheduled.id),
             queue.requeue_dead(dead.id),
+            queue.purge_dead(dead.id),
             queue.kv_put("entry", b"x"),
             queue.kv_compare_put("other", None, b"x"),
         )

@@ -262,6 +262,18 @@ class Requeue(Operation):
 
 
 @dataclass
+class Purge(Operation):
+    job_id: str
+
+    async def _run(self, queue: Queue) -> str:
+        await queue.purge_dead(self.job_id)
+        return "purged"
+
+    def explains(self, model: Model, outcome: str) -> bool:
+        return model.purge(self.job_id) == outcome
+
+
+@dataclass
 class Write(Operation):
     """Put an entry, or delete it."""
 

@@ -283,6 +283,15 @@ class Model:
         )
         return "requeued"
 
+    def purge(self, job_id: str) -> str:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return "JobNotFound"
+        if job.state != "dead":
+            return "InvalidState"
+        del self.jobs[job_id]
+        return "purged"
+
     # -- entries --------------------------------------------------------------------------------
 
     def write(self, key: bytes, value: bytes | None) -> None:

@@ -37,6 +37,7 @@ from tests.model.operations import (
     Handle,
     Nack,
     Operation,
+    Purge,
     Renew,
     Requeue,
     Snooze,
@@ -190,7 +191,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def target(self, kind: str, pick: int) -> str:
         """A job: mostly one in the state that the kind of operation is for."""
-        state = {"s": "claimed", "w": "scheduled", "r": "dead"}.get(kind)
+        state = {"s": "claimed", "w": "scheduled", "r": "dead", "u": "dead"}.get(kind)
         jobs = sorted(self.model.jobs.values())
         known = [job.id for job in jobs if job.state == state]
         if pick == 0 or not known:
@@ -278,7 +279,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(data=st.data(), count=st.integers(1, 4))
     def one_by_one(self, data: st.DataObject, count: int) -> None:
         for _ in range(count):
-            operation = self.any_operation(data, "eebccccssssnxwrpkd", effects)
+            operation = self.any_operation(data, "eebccccssssnxwrupkd", effects)
             (outcome,) = self.perform(operation)
             if isinstance(operation, Enqueue):
                 self.check_ascending(operation.requests, outcome)
@@ -313,13 +314,13 @@ class QueueMachine(RuleBasedStateMachine):
         match theme:
             case "any":
                 operations = [
-                    self.any_operation(data, "eebccspwrxkd", safe_effects) for _ in range(size + 1)
+                    self.any_operation(data, "eebccspwruxkd", safe_effects) for _ in range(size + 1)
                 ]
             case "job":
-                first = data.draw(st.sampled_from("sxwr"))
+                first = data.draw(st.sampled_from("sxwru"))
                 job_id = self.target(first, data.draw(picks))
                 operations = [
-                    self.any_operation(data, "sssxxwrcd", safe_effects, job_id=job_id)
+                    self.any_operation(data, "sssxxwrucd", safe_effects, job_id=job_id)
                     for _ in range(size)
                 ]
             case "claim":
@@ -398,6 +399,8 @@ class QueueMachine(RuleBasedStateMachine):
                 return Wake(target, data.draw(st.sampled_from([None, b"woken"])), turns=start)
             case "r":
                 return Requeue(target, turns=start)
+            case "u":
+                return Purge(target, turns=start)
             case "p":
                 return Write(entry, value, turns=start)
             case "k":

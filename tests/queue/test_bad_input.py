@@ -117,11 +117,12 @@ async def test_queue_names_at_the_limit_are_fine(queue: Queue) -> None:
         lambda queue, job_id: queue.cancel(job_id),
         lambda queue, job_id: queue.wake_scheduled(job_id),
         lambda queue, job_id: queue.requeue_dead(job_id),
+        lambda queue, job_id: queue.purge_dead(job_id),
         lambda queue, job_id: queue.get_job(job_id),
         lambda queue, job_id: queue.attempt_history(job_id),
         lambda queue, job_id: queue.wait_for_completion(job_id, timeout=0),
     ],
-    ids=["enqueue", "cancel", "wake", "requeue", "get_job", "attempt_history", "wait"],
+    ids=["enqueue", "cancel", "wake", "requeue", "purge", "get_job", "attempt_history", "wait"],
 )
 async def test_job_id(
     queue: Queue, call: Callable[[Queue, Any], Awaitable[object]], job_id: Any
@@ -602,6 +603,7 @@ AFTER_CLOSE: Mapping[str, Call] = {
     "cancel": lambda q: q.cancel("x"),
     "wake_scheduled": lambda q: q.wake_scheduled("x"),
     "requeue_dead": lambda q: q.requeue_dead("x"),
+    "purge_dead": lambda q: q.purge_dead("x"),
     "wait_for_completion": lambda q: q.wait_for_completion("x", 0),
     "reap_now": lambda q: q.reap_now(),
     "promote_scheduled_now": lambda q: q.promote_scheduled_now(),

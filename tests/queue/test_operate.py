@@ -354,6 +354,71 @@ async def test_concurrent_requeues_requeue_once(queue: Queue) -> None:
     assert (await queue.stats("q")).dead == 0
 
 
+# -- purge --------------------------------------------------------------------------------------
+
+
+async def test_a_purged_job_leaves_nothing(queue: Queue) -> None:
+    await queue.enqueue("q", b"", job_id="a", max_attempts=2, dedup_key="k")
+    await queue.nack(await must_claim(queue), "one")
+    await queue.wake_scheduled("a")
+    await queue.nack(await must_claim(queue), "two")
+    await queue.purge_dead("a")
+    assert await queue.get_job("a") is None
+    assert await queue.attempt_history("a") == []
+    assert await queue.stats("q") == QueueStats(0, 0, 0, 0, 0)
+    assert await leftovers(queue) == {}
+    assert (await queue.enqueue("q", b"", job_id="a")).new
+
+
+async def test_what_is_not_dead_is_not_purged(open_queue: OpenQueue) -> None:
+    queue = await open_queue(default_config=QueueConfig(keep_done_jobs=60))
+    await queue.enqueue("q", b"", job_id="done")
+    await queue.ack(await must_claim(queue))
+    await queue.enqueue("q", b"", job_id="claimed")
+    await must_claim(queue)
+    await queue.enqueue("q", b"", job_id="pending")
+    await queue.enqueue("q", b"", job_id="scheduled", delay=60)
+    before = await rows(queue)
+    for status in ("done", "claimed", "pending", "scheduled"):
+        with pytest.raises(InvalidState, match=f"'{status}' is {status}; .*dead"):
+            await queue.purge_dead(status)
+    with pytest.raises(JobNotFound, match="'unknown'"):
+        await queue.purge_dead("unknown")
+    assert await rows(queue) == before
+
+
+async def test_a_dead_job_is_either_purged_or_requeued(queue: Queue) -> None:
+    for turns in range(20):
+        await queue.enqueue("q", b"", job_id="a")
+        await kill_job(queue)
+        purging = asyncio.create_task(queue.purge_dead("a"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        try:
+            await queue.requeue_dead("a")
+        except JobNotFound:
+            await purging
+        else:
+            with pytest.raises(InvalidState):
+                await purging
+            await queue.cancel("a")
+        assert await leftovers(queue) == {}
+        assert await true_counts(queue, "q") == dict.fromkeys(
+            ["pending", "scheduled", "claimed", "done", "dead"], 0
+        )
+
+
+async def test_a_purge_is_durable(open_queue: OpenQueue) -> None:
+    url = fresh_url()
+    queue = await open_queue(url)
+    await queue.enqueue("q", b"", job_id="a")
+    await kill_job(queue)
+    await queue.purge_dead("a")
+    queue = await open_queue(url)
+    assert await queue.get_job("a") is None
+    assert (await queue.stats("q")).dead == 0
+
+
 # -- wait for completion ------------------------------------------------------------------------
 
 

@@ -117,6 +117,7 @@ async def operating(queue: Queue) -> None:
     assert_type(await queue.cancel("id", SettlementEffects()), CancelOutcome)
     assert_type(await queue.wake_scheduled("id", b""), WakeOutcome)
     assert_type(await queue.requeue_dead("id"), None)
+    assert_type(await queue.purge_dead("id"), None)
     outcome = await queue.wait_for_completion("id", 5)
     assert_type(outcome, WaitOutcome)
     assert_type(outcome.job, JobRecord | None)

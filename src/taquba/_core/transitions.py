@@ -170,7 +170,7 @@ def requeue_dead(job: Job, key: bytes, now: int) -> Change:
 
 
 def expire(job: Job, status: JobStatus, key: bytes) -> Change:
-    """Retention removes a done or dead job; `key` is its row's."""
+    """A done or dead job leaves, by retention or by request; `key` is its row's."""
     ops: list[Op] = [(key, None)]
     _forget(job, ops)
     counts = Counters(dead=-1) if status is JobStatus.dead else _NO_COUNT

@@ -32,6 +32,8 @@ STATS: Final = b"\x09" + _VERSION
 CURSOR: Final = b"\x0a" + _VERSION
 USER: Final = b"\x0b" + _VERSION
 HEARTBEAT: Final = b"\x0d" + _VERSION
+CLOSED: Final = b"\x0e" + _VERSION
+"""The time, in ms, of the clean close; like the cursors, gone while an owner serves."""
 META: Final = b"\x0c"
 """The meta key carries no version: it is what tells the version of everything else."""
 

@@ -243,6 +243,29 @@ class QueueStats:
     dead: int
 
 
+class OwnerPresence(StrEnum):
+    """Whether a store has a living owner."""
+
+    present = "present"
+    absent = "absent"
+    """The last owner closed the store or died: opening it for writing fences nobody."""
+    unknown = "unknown"
+    """The store was not closed, and its owner, if it lives, is idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerSigns:
+    """What tells whether a store has a living owner.
+
+    Attributes:
+        presence: Whether it has.
+        reason: How that is known, or why it is not, for a person to read.
+    """
+
+    presence: OwnerPresence
+    reason: str
+
+
 class EnqueueResult(NamedTuple):
     """What `enqueue` did.
 

@@ -66,8 +66,9 @@ async def open_core(
             core.queue(name)
         start = Transaction()
         start.ops += stamp
+        # What a clean close left is true of the store as it was then.
+        start.delete(keys.CLOSED)
         for name in cursors:
-            # A cursor is true of the store as it was closed; it must not outlive the next write.
             start.delete(keys.cursor(name))
         await core.committer.submit(start, durable=False)
         await _take_back_claimed(core)
@@ -124,9 +125,10 @@ async def _take_back_claimed(core: Core) -> None:
         await core.committer.submit(transaction, durable=False)
 
 
-def claim_scan_state(core: Core) -> Transaction:
-    """What a clean close leaves behind: below which key each queue has no pending row."""
+def closing_state(core: Core) -> Transaction:
+    """What a clean close leaves behind: when, and below which key each queue has no pending row."""
     transaction = Transaction()
+    transaction.put(keys.CLOSED, str(core.clock.time_ms()).encode())
     for name, state in core.queues.items():
         first = state.window.first_key()
         # The window's first key without its last byte is below it, and above all rows that went.

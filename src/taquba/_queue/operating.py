@@ -1,4 +1,4 @@
-"""Acting on jobs by id: cancel, wake, requeue, wait for completion."""
+"""Acting on jobs by id: cancel, wake, requeue, purge, wait for completion."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeGuard
 
 from taquba._core import transitions
 from taquba._memory.leases import Lease, LeaseState
+from taquba._memory.locks import HeldLocks
 from taquba._model import validate
 from taquba._model.clock import wait_until_done
 from taquba._model.codec import decode_job
@@ -180,9 +181,20 @@ async def wake_scheduled(core: Core, job_id: str, payload: bytes | None) -> Wake
 
 
 async def requeue_dead(core: Core, job_id: str) -> None:
+    found, locks = await _hold_dead(core, job_id)
+    change = transitions.requeue_dead(found.job, found.key, core.clock.time_ms())
+    await _move_dead(core, change, locks)
+
+
+async def purge_dead(core: Core, job_id: str) -> None:
+    found, locks = await _hold_dead(core, job_id)
+    await _move_dead(core, transitions.expire(found.job, JobStatus.dead, found.key), locks)
+
+
+async def _hold_dead(core: Core, job_id: str) -> tuple[_Resting, HeldLocks]:
+    """A dead job, under the lock that retention takes to read and delete dead rows."""
     while True:
         dead = _dead(job_id, await _locate(core, job_id))
-        # Retention reads and deletes dead rows under this lock.
         locks = await core.lock([("finished", dead.job.queue)])
         try:
             found = _dead(job_id, await _locate(core, job_id))
@@ -190,12 +202,14 @@ async def requeue_dead(core: Core, job_id: str) -> None:
             locks.release()
             raise
         if found.job.queue == dead.job.queue:
-            break
+            return found, locks
         locks.release()
+
+
+async def _move_dead(core: Core, change: transitions.Change, locks: HeldLocks) -> None:
     transaction = Transaction()
-    change = transitions.requeue_dead(found.job, found.key, core.clock.time_ms())
     transaction.add(change)
-    _begin_move(core, transaction, job_id)
+    _begin_move(core, transaction, change.job.id)
     transaction.finally_(locks.release)
     core.landed_with(transaction, (change,))
     await core.committer.submit(transaction, durable=True)

@@ -32,7 +32,7 @@ from taquba._queue import claims, enqueueing, entries, looking, loops, operating
 from taquba._queue.claims import Claim
 from taquba._queue.core import Core
 from taquba._queue.handles import ClosedAtExit, Opening
-from taquba._queue.opening import claim_scan_state, open_core
+from taquba._queue.opening import closing_state, open_core
 from taquba._store.location import StoreLocation
 
 _MAX_CLAIM_BATCH = 10_000
@@ -130,7 +130,7 @@ class Queue(ClosedAtExit):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await core.committer.close(lambda: claim_scan_state(core))
+        await core.committer.close(lambda: closing_state(core))
         await core.engine.close()
 
     @property
@@ -350,6 +350,16 @@ class Queue(ClosedAtExit):
         """
         self._core.check()
         await operating.requeue_dead(self._core, validate.job_id(job_id))
+
+    async def purge_dead(self, job_id: str) -> None:
+        """Remove a dead job before its retention is over, with its history.
+
+        Raises:
+            JobNotFound: There is no such job (any more).
+            InvalidState: The job is not dead.
+        """
+        self._core.check()
+        await operating.purge_dead(self._core, validate.job_id(job_id))
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
         """Wait until a job is acknowledged or dead-lettered. Does not poll.

@@ -18,10 +18,11 @@ from taquba._model.records import (
     JobStatus,
     K,
     KvPage,
+    OwnerSigns,
     QueueStats,
 )
 from taquba._model.validate import Duration, KvKey
-from taquba._queue import entries, looking
+from taquba._queue import entries, looking, presence
 from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.opening import is_stamped
 from taquba._queue.place import Place
@@ -37,9 +38,10 @@ class QueueReader(ClosedAtExit):
     `QueueClosed` after `close`, and `StoreError` when the store fails or does not answer.
     """
 
-    def __init__(self, engine: ReadOnlyEngine) -> None:
+    def __init__(self, engine: ReadOnlyEngine, location: StoreLocation) -> None:
         """Internal: use `QueueReader.open`."""
         self._engine = engine
+        self._location = location
         self._place = Place()
         self._closed = False
 
@@ -130,6 +132,20 @@ class QueueReader(ClosedAtExit):
         newest = await self._reads().newest_write(keys.STATS)
         return None if newest is None else from_ms(newest)
 
+    async def detect_owner(self, patience: Duration = 3) -> OwnerSigns:
+        """Find out whether the store has a living owner, which opening it would fence.
+
+        A clean close is noted in the store. The owner of a local folder is known to every process
+        of the same machine. Where neither tells, the store is watched for changes and heartbeats;
+        of an owner that makes none, nothing can be seen.
+
+        Args:
+            patience: How long to watch, seconds. Choose it longer than the owner's
+                `heartbeat_interval` and this reader's `poll_interval`.
+        """
+        patience_ms = validate.duration_ms(patience, "patience")
+        return await presence.detect_owner(self._reads(), self._location, patience_ms)
+
     def _reads(self) -> ReadOnlyEngine:
         self._place.check()
         if self._closed:
@@ -145,4 +161,4 @@ async def _open(location: StoreLocation, mode: Mode, poll_ms: int) -> QueueReade
     except BaseException:
         await engine.close()
         raise
-    return QueueReader(engine)
+    return QueueReader(engine, location)

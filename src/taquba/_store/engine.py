@@ -25,6 +25,7 @@ from taquba._store import binding
 from taquba._store.folder import DurableFolder
 from taquba._store.location import StoreLocation
 from taquba._store.memory import return_free_memory
+from taquba._store.owner_lock import OwnerLock
 from taquba._store.reads import Reads, bounded, translate
 from taquba._store.syncing import FolderSync
 
@@ -68,11 +69,12 @@ def _cache() -> DbCache:
 class Engine(Reads):
     """An open SlateDB database: the only code that touches its handle."""
 
-    def __init__(self, db: Db, folder: FolderSync | None) -> None:
+    def __init__(self, db: Db, folder: FolderSync | None, lock: OwnerLock | None) -> None:
         super().__init__(db)
         self._db = db
         self._untrimmed = 0
         self._folder = folder
+        self._lock = lock
 
     @classmethod
     async def open(cls, location: StoreLocation, *, fsync: bool) -> Engine:
@@ -80,6 +82,7 @@ class Engine(Reads):
         durable = DurableFolder(location.folder) if fsync and location.folder else None
         folder = None if durable is None else FolderSync(durable)
         store = await asyncio.to_thread(location.connect)
+        lock = await asyncio.to_thread(OwnerLock, location.folder) if location.folder else None
         try:
             if folder is not None:
                 await folder.run(folder.folder.prepare)
@@ -95,8 +98,10 @@ class Engine(Reads):
         except BaseException:
             if folder is not None:
                 folder.close()
+            if lock is not None:
+                lock.release()
             raise
-        return cls(db, folder)
+        return cls(db, folder, lock)
 
     async def write(self, ops: Sequence[Op]) -> None:
         """Apply `ops` atomically; they are visible afterwards, and durable after `flush`."""
@@ -157,6 +162,8 @@ class Engine(Reads):
         finally:
             if self._folder is not None:
                 self._folder.close()
+            if self._lock is not None:
+                self._lock.release()
 
     async def _write_tables(self) -> None:
         try:
