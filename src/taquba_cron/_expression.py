@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Final, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -15,6 +17,10 @@ from taquba_cron._errors import InvalidCronExpression, UnknownTimezone
 
 _FIELDS: Final = "minute, hour, day of month, month, day of week"
 _REMEDY: Final = f"write five fields ({_FIELDS}), for example '30 9 * * MON-FRI'"
+
+# A step over a range of one value ends with the range, but the parser takes "5-5/2" for "5/2".
+_STEP_OVER_ONE_VALUE: Final = re.compile(r"\b0*(\w+)-0*\1/0*[1-9]\d*\b", re.IGNORECASE)
+_STEP_OVER_MIXED_RANGE: Final = re.compile(r"\b([a-z]+-\d+|\d+-[a-z]+)/", re.IGNORECASE)
 
 _ANY_MOMENT: Final = datetime(2000, 1, 1)  # noqa: DTZ001 - local time of no zone in particular
 """Where the search for a first match starts; the calendar repeats, so one place is enough."""
@@ -44,10 +50,11 @@ class CronExpression:
 
     expression: str
     timezone: str = "UTC"
+    _readable: str = field(init=False, repr=False, compare=False)
     _zone: ZoneInfo = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_expression(self.expression)
+        object.__setattr__(self, "_readable", _readable(self.expression))
         object.__setattr__(self, "_zone", _zone_named(self.timezone))
 
     def next_after(self, moment: datetime) -> datetime:
@@ -56,15 +63,30 @@ class CronExpression:
         Raises:
             InvalidArgument: `moment` is naive.
         """
-        if moment.tzinfo is None:
-            raise InvalidArgument(
-                f"moment must be timezone-aware; {moment!r} is naive: "
-                "add a zone, for example datetime.now(UTC)"
-            )
+        _check_aware(moment)
         # No local time up to that of `moment` belongs to a later instant: the mapping ascends.
         # The reverse is not true: within a repeated hour the next matches lie in the past.
-        local_times = CronSim(self.expression, _naive(moment.astimezone(self._zone)))
+        local_times = CronSim(self._readable, _naive(moment.astimezone(self._zone)))
         return next(instant for instant in map(self._instant, local_times) if instant > moment)
+
+    def newest_first(self, until: datetime) -> Iterator[datetime]:
+        """The firings up to and including `until`, back in time, in UTC.
+
+        Raises:
+            InvalidArgument: `until` is naive.
+        """
+        _check_aware(until)
+        # In a repeated hour the clocks showed later times already, the first time round.
+        first_time = until.astimezone(self._zone).replace(fold=0)
+        shown = _naive(until.astimezone(UTC)) + cast("timedelta", first_time.utcoffset())
+        # The walk starts before the second it is given.
+        start = shown.replace(microsecond=0) + timedelta(seconds=1)
+        local_times = CronSim(self._readable, start, reverse=True)
+        previous = None
+        for instant in map(self._instant, local_times):
+            if instant <= until and instant != previous:
+                yield instant
+                previous = instant
 
     def _instant(self, local: datetime) -> datetime:
         """When the clocks of the zone show `local`: the first time, or the end of the gap."""
@@ -85,11 +107,23 @@ def _naive(moment: datetime) -> datetime:
     return moment.replace(tzinfo=None, fold=0)
 
 
-def _check_expression(expression: str) -> None:
+def _check_aware(moment: datetime) -> None:
+    if moment.tzinfo is None:
+        raise InvalidArgument(
+            f"a moment must be timezone-aware; {moment!r} is naive: "
+            "add a zone, for example datetime.now(UTC)"
+        )
+
+
+def _readable(expression: str) -> str:
+    """The expression in the words of the parser; one that it cannot read is refused."""
     if not isinstance(expression, str) or len(expression.split()) != 5:
         raise InvalidCronExpression(expression, _REMEDY)
+    if mixed := _STEP_OVER_MIXED_RANGE.search(expression):
+        raise InvalidCronExpression(expression, f"write both ends of {mixed[1]} as numbers")
+    readable = _STEP_OVER_ONE_VALUE.sub(r"\1", expression)
     try:
-        matches = CronSim(expression, _ANY_MOMENT)
+        matches = CronSim(readable, _ANY_MOMENT)
     # ValueError: a number of thousands of digits.
     except (CronSimError, ValueError) as error:
         raise InvalidCronExpression(expression, f"{error}; {_REMEDY}") from None
@@ -97,6 +131,7 @@ def _check_expression(expression: str) -> None:
         raise InvalidCronExpression(
             expression, "no day ever matches it; check day of month, month and day of week"
         )
+    return readable
 
 
 def _zone_named(name: str) -> ZoneInfo:

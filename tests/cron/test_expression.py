@@ -28,6 +28,9 @@ def utc(text: str) -> datetime:
         ("0 0 13 * FRI", "UTC", "2030-01-11 00:00", "2030-01-13 00:00"),
         # The 30th of February does not come, but its Mondays do.
         ("0 0 30 2 MON", "UTC", "2030-01-01 00:00", "2030-02-04 00:00"),
+        # A step over one value ends with it.
+        ("0 0 5-5/2 * *", "UTC", "2030-01-05 00:00", "2030-02-05 00:00"),
+        ("0 0 * * Mon-MON/2", "UTC", "2030-01-07 00:00", "2030-01-14 00:00"),
         # New York skips 02:00 to 03:00 on 2030-03-10 and repeats 01:00 to 02:00 on 2030-11-03.
         ("30 2 * * *", "America/New_York", "2030-03-10 05:00", "2030-03-10 07:00"),
         ("30 2 * * *", "America/New_York", "2030-03-10 07:00", "2030-03-11 06:30"),
@@ -91,6 +94,14 @@ def test_unknown_zone_is_refused(name: str) -> None:
     assert repr(name) in str(caught.value)
 
 
+def test_stepped_range_from_a_name_to_a_number_is_refused() -> None:
+    with pytest.raises(InvalidCronExpression, match=r"'\* \* \* \* MON-5/2'.*MON-5 as numbers"):
+        CronExpression("* * * * MON-5/2")
+
+
 def test_naive_moment_is_refused() -> None:
+    naive = datetime(2030, 1, 1)  # noqa: DTZ001 - the point
     with pytest.raises(InvalidArgument, match="naive"):
-        CronExpression("* * * * *").next_after(datetime(2030, 1, 1))  # noqa: DTZ001 - the point
+        CronExpression("* * * * *").next_after(naive)
+    with pytest.raises(InvalidArgument, match="naive"):
+        next(CronExpression("* * * * *").newest_first(naive))
