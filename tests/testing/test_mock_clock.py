@@ -160,3 +160,56 @@ async def test_a_year_passes_quickly(queue: Queue, mock_clock: MockClock) -> Non
     await mock_clock.advance(timedelta(days=365))
     assert asyncio.get_running_loop().time() - started < 5
     assert (await queue.stats("q")).pending == 1
+
+
+async def test_setting_the_wall_clock_forwards_makes_what_waits_for_a_time_due(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    start, monotonic = mock_clock.now(), mock_clock.monotonic_ms()
+    await queue.enqueue("q", b"", delay=600)
+    await mock_clock.set_time(start + timedelta(minutes=9))
+    assert await queue.claim("q") is None
+    await mock_clock.set_time(start + timedelta(minutes=11))
+    assert mock_clock.now() == start + timedelta(minutes=11)
+    claim = await must_claim(queue)
+    # Nothing but the wall clock moved.
+    assert mock_clock.monotonic_ms() == monotonic
+    assert queue.lease_expiry(claim) == mock_clock.now() + timedelta(seconds=30)
+
+
+async def test_setting_the_wall_clock_back_puts_off_what_waits_for_a_time(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    start = mock_clock.now()
+    await queue.enqueue("q", b"", delay=600)
+    await mock_clock.set_time(start - timedelta(hours=1))
+    await mock_clock.advance(3600 + 599)
+    assert await queue.claim("q") is None
+    await mock_clock.advance(1)
+    assert (await must_claim(queue)).claimed_at == start + timedelta(minutes=10)
+
+
+async def test_durations_do_not_feel_the_wall_clock_being_set(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    await queue.enqueue("q", b"")
+    await must_claim(queue, lease=60)
+    for hours in (5, -10):
+        await mock_clock.set_time(mock_clock.now() + timedelta(hours=hours))
+        assert await queue.claim("q") is None
+    await mock_clock.advance(60)
+    assert (await must_claim(queue)).attempts == 2
+
+
+async def test_timers_for_a_time_end_early_when_the_clock_is_set_back(
+    mock_clock: MockClock,
+) -> None:
+    fired: list[str] = []
+    mock_clock.call_at(mock_clock.time_ms() + 60_000, 1000, lambda: fired.append("wall"))
+    mock_clock.call_later(60_000, lambda: fired.append("later"))
+    await mock_clock.set_time(mock_clock.now() + timedelta(seconds=30))
+    assert fired == []
+    await mock_clock.set_time(mock_clock.now() - timedelta(seconds=5))
+    assert fired == ["wall"]
+    await mock_clock.advance(60)
+    assert fired == ["wall", "later"]

@@ -11,6 +11,9 @@ from typing import Any, Final, Protocol
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_SET_BACK_MS: Final = 1000
+"""By how much wall time has to fall behind monotonic time to count as set back."""
+
 
 class Timer(Protocol):
     """A pending callback of a `Clock`."""
@@ -40,10 +43,10 @@ class Clock(ABC):
 
     @abstractmethod
     def call_at(self, time_ms: int, recheck_ms: int, callback: Callable[[], None]) -> Timer:
-        """Run `callback` once, when wall time reaches `time_ms`.
+        """Run `callback` once: when wall time reaches `time_ms`, or when it is set back before.
 
-        A real clock can be set forwards while a timer sleeps, so it looks at least every
-        `recheck_ms`.
+        A real clock can be set while a timer sleeps, so it looks at least every `recheck_ms`. The
+        callback looks at the time again: what is next may be another thing once it was set back.
         """
 
     def now(self) -> datetime:
@@ -76,6 +79,8 @@ class SystemClock(Clock):
 class _WallTimer:
     """A timer against wall time: sleeps in slices, because the wall clock can be set."""
 
+    __slots__ = ("_armed_at", "_callback", "_clock", "_recheck_ms", "_time_ms", "_timer")
+
     def __init__(
         self, clock: Clock, time_ms: int, recheck_ms: int, callback: Callable[[], None]
     ) -> None:
@@ -86,11 +91,15 @@ class _WallTimer:
         self._timer = self._arm()
 
     def _arm(self) -> Timer:
-        remaining = self._time_ms - self._clock.time_ms()
+        self._armed_at = self._clock.time_ms(), self._clock.monotonic_ms()
+        remaining = self._time_ms - self._armed_at[0]
         return self._clock.call_later(max(0, min(remaining, self._recheck_ms)), self._look)
 
     def _look(self) -> None:
-        if self._clock.time_ms() >= self._time_ms:
+        now = self._clock.time_ms()
+        wall, monotonic = self._armed_at
+        expected = wall + self._clock.monotonic_ms() - monotonic
+        if now >= self._time_ms or now < expected - _SET_BACK_MS:
             self._callback()
         else:
             self._timer = self._arm()

@@ -21,10 +21,11 @@ _STUCK_SECONDS: Final = 30.0
 
 
 class _MockTimer:
-    __slots__ = ("callback", "due")
+    __slots__ = ("callback", "wall")
 
-    def __init__(self, due: int, callback: Callable[[], None]) -> None:
-        self.due = due
+    def __init__(self, callback: Callable[[], None], *, wall: bool) -> None:
+        self.wall = wall
+        """Whether it waits for a time on the wall clock, which can be set."""
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
@@ -40,26 +41,28 @@ class MockClock(Clock):
 
     def __init__(self, start: datetime = _START) -> None:
         self._now = moment_ms(start, "start")
+        self._wall_offset = 0
         self._timers: list[tuple[int, int, _MockTimer]] = []
+        """A heap: monotonic ms at which it is due, a number that keeps the order, the timer."""
         self._order = count()
         self._busy: list[Callable[[], bool]] = []
 
     def time_ms(self) -> int:
-        """Virtual time, in ms since the Unix epoch."""
-        return self._now
+        """Virtual wall time, in ms since the Unix epoch."""
+        return self._now + self._wall_offset
 
     def monotonic_ms(self) -> int:
-        """The same: virtual time never goes back."""
+        """The same until the wall clock is set, which does not move this."""
         return self._now
 
     def call_later(self, delay_ms: int, callback: Callable[[], None]) -> Timer:
         """Run `callback` when the clock has moved on by `delay_ms`."""
-        return self._arm(self._now + max(0, delay_ms), callback)
+        return self._arm(self._now + max(0, delay_ms), _MockTimer(callback, wall=False))
 
     def call_at(self, time_ms: int, recheck_ms: int, callback: Callable[[], None]) -> Timer:
-        """Run `callback` when the clock has moved to `time_ms`."""
-        del recheck_ms  # this clock is never set by somebody else
-        return self._arm(max(time_ms, self._now), callback)
+        """Run `callback` when the clock has moved to `time_ms`, or was set back before."""
+        del recheck_ms  # `set_time` looks at the timers at once
+        return self._arm(time_ms - self._wall_offset, _MockTimer(callback, wall=True))
 
     def attach(self, busy: Callable[[], bool]) -> None:
         """Called by each queue on this clock."""
@@ -85,13 +88,33 @@ class MockClock(Clock):
             await self._settle()
         self._now = max(self._now, end)
 
+    async def set_time(self, moment: datetime) -> None:
+        """Set the wall clock forwards or back, as an operator or a time server would.
+
+        Leases, waits and other durations do not move; what waits for a time of day does. When it
+        returns, everything of taquba that became due has run.
+
+        Args:
+            moment: The new wall time, timezone-aware.
+        """
+        jump = moment_ms(moment, "moment") - self.time_ms()
+        self._wall_offset += jump
+
+        def due_now(due: int, timer: _MockTimer) -> int:
+            if not timer.wall:
+                return due
+            return self._now if jump < 0 else due - jump
+
+        self._timers = [(due_now(due, timer), order, timer) for due, order, timer in self._timers]
+        heapq.heapify(self._timers)
+        await self.advance(0)
+
     def _fire_next(self) -> None:
         _, _, timer = heapq.heappop(self._timers)
         if timer.callback is not None:
             timer.callback()
 
-    def _arm(self, due: int, callback: Callable[[], None]) -> Timer:
-        timer = _MockTimer(due, callback)
+    def _arm(self, due: int, timer: _MockTimer) -> Timer:
         if due <= self._now:
             asyncio.get_running_loop().call_soon(self._fire, timer)
         else:
