@@ -7,6 +7,7 @@ what a job becomes.
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from taquba._model import keys
@@ -21,6 +22,27 @@ from taquba._model.options import Policy
 from taquba._model.records import AttemptOutcome, Counters, Job, JobStatus
 
 
+class Event(Enum):
+    """What a transition did to its job."""
+
+    enqueued = auto()
+    claimed = auto()
+    completed = auto()
+    retried = auto()
+    snoozed = auto()
+    dead_lettered = auto()
+    lease_expired = auto()
+    """Taken back, or dead-lettered where that was the last attempt."""
+    interrupted = auto()
+    """Given back, or dead-lettered where the owner died in the last attempt."""
+    promoted = auto()
+    woken = auto()
+    cancelled = auto()
+    asked_to_cancel = auto()
+    requeued = auto()
+    expired = auto()
+
+
 class Change(NamedTuple):
     """The result of a transition."""
 
@@ -31,6 +53,7 @@ class Change(NamedTuple):
     """Key of the job's row: the one it has now, or the one it had when it left."""
     ops: list[Op]
     counts: Counters
+    event: Event
 
 
 _ENTERS: Final = {
@@ -41,10 +64,17 @@ _CLAIM: Final = Counters(pending=-1, claimed=1)
 _ACK: Final = Counters(claimed=-1, done=1)
 _NO_COUNT: Final = Counters()
 
+_ENDS_AS: Final = {
+    AttemptOutcome.retried: Event.retried,
+    AttemptOutcome.dead_lettered: Event.dead_lettered,
+    AttemptOutcome.lease_expired: Event.lease_expired,
+    AttemptOutcome.interrupted: Event.interrupted,
+}
+
 
 def enqueue(job: Job) -> Change:
     """A new job: pending, or scheduled when it has a `run_at`."""
-    placed = _place(job, job.run_at)
+    placed = _place(job, job.run_at, Event.enqueued)
     if job.holds_dedup_key and job.dedup_key is not None:
         placed.ops.append((keys.dedup(job.queue, job.dedup_key), job.id.encode()))
     return placed
@@ -56,7 +86,7 @@ def claim(job: Job, key: bytes, now: int) -> Change:
     claimed_key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, None), (claimed_key, encode_job(claimed))]
     _free_dedup_key(job, ops)
-    return Change(claimed, JobStatus.claimed, claimed_key, ops, _CLAIM)
+    return Change(claimed, JobStatus.claimed, claimed_key, ops, _CLAIM, Event.claimed)
 
 
 def ack(job: Job, now: int, policy: Policy) -> Change:
@@ -65,11 +95,11 @@ def ack(job: Job, now: int, policy: Policy) -> Change:
     ops: list[Op] = [(key, None)]
     if policy.keep_done_ms is None:
         _forget(job, ops)
-        return Change(job, None, key, ops, _ACK)
+        return Change(job, None, key, ops, _ACK, Event.completed)
     done = _record_attempt(job, now, AttemptOutcome.completed, None, ops)
     done = done._replace(finished_at=now)
     key = _put_finished(done, JobStatus.done, ops)
-    return Change(done, JobStatus.done, key, ops, _ACK)
+    return Change(done, JobStatus.done, key, ops, _ACK, Event.completed)
 
 
 def is_last_attempt(job: Job) -> bool:
@@ -113,7 +143,7 @@ def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
     """
     run_at = now + delay_ms
     unspent = job._replace(attempts=job.attempts - 1, last_error=reason, run_at=run_at)
-    return _leave_claimed(unspent, run_at, [])
+    return _leave_claimed(unspent, run_at, [], Event.snoozed)
 
 
 def dead_letter(
@@ -124,7 +154,8 @@ def dead_letter(
     dead = _record_attempt(job, now, outcome, reason, ops)
     dead = dead._replace(finished_at=now, last_error=reason)
     key = _put_finished(dead, JobStatus.dead, ops)
-    return Change(dead, JobStatus.dead, key, ops, Counters(claimed=-1, dead=1))
+    counts = Counters(claimed=-1, dead=1)
+    return Change(dead, JobStatus.dead, key, ops, counts, _ENDS_AS[outcome])
 
 
 def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change:
@@ -136,12 +167,13 @@ def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change
 
 def promote(job: Job, key: bytes) -> Change:
     """Scheduled to pending, its time having come; `key` is its row's."""
-    return _leave_scheduled(job, key)
+    return _leave_scheduled(job, key, Event.promoted)
 
 
 def wake(job: Job, key: bytes, now: int, payload: bytes | None) -> Change:
     """Scheduled to pending before its time, with a note of when and why."""
-    return _leave_scheduled(job._replace(woken_at=now, wake_payload=payload), key)
+    woken = job._replace(woken_at=now, wake_payload=payload)
+    return _leave_scheduled(woken, key, Event.woken)
 
 
 def cancel(job: Job, status: JobStatus, key: bytes) -> Change:
@@ -149,14 +181,15 @@ def cancel(job: Job, status: JobStatus, key: bytes) -> Change:
     ops: list[Op] = [(key, None)]
     _free_dedup_key(job, ops)
     _forget(job, ops)
-    return Change(job, None, key, ops, _negated(_ENTERS[status]))
+    return Change(job, None, key, ops, _negated(_ENTERS[status]), Event.cancelled)
 
 
 def request_cancel(job: Job) -> Change:
     """A claimed job is asked to stop; the request survives redelivery."""
     asked = job._replace(cancel_requested=True)
     key = keys.claimed(job.queue, job.id)
-    return Change(asked, JobStatus.claimed, key, [(key, encode_job(asked))], _NO_COUNT)
+    ops: list[Op] = [(key, encode_job(asked))]
+    return Change(asked, JobStatus.claimed, key, ops, _NO_COUNT, Event.asked_to_cancel)
 
 
 def requeue_dead(job: Job, key: bytes, now: int) -> Change:
@@ -164,9 +197,10 @@ def requeue_dead(job: Job, key: bytes, now: int) -> Change:
     ops: list[Op] = [(key, None)]
     fresh = _record_attempt(job, now, AttemptOutcome.requeued, None, ops)
     fresh = fresh._replace(attempts=0, run_at=None, finished_at=None, cancel_requested=False)
-    placed = _place(fresh, None)
+    placed = _place(fresh, None, Event.requeued)
     ops += placed.ops
-    return Change(fresh, placed.status, placed.key, ops, Counters(pending=1, dead=-1))
+    counts = Counters(pending=1, dead=-1)
+    return Change(fresh, placed.status, placed.key, ops, counts, placed.event)
 
 
 def expire(job: Job, status: JobStatus, key: bytes) -> Change:
@@ -174,10 +208,10 @@ def expire(job: Job, status: JobStatus, key: bytes) -> Change:
     ops: list[Op] = [(key, None)]
     _forget(job, ops)
     counts = Counters(dead=-1) if status is JobStatus.dead else _NO_COUNT
-    return Change(job, None, key, ops, counts)
+    return Change(job, None, key, ops, counts, Event.expired)
 
 
-def _place(job: Job, run_at: int | None) -> Change:
+def _place(job: Job, run_at: int | None, event: Event) -> Change:
     """Put a job where it waits to be claimed, and point the index at it."""
     if run_at is None:
         status = JobStatus.pending
@@ -188,7 +222,7 @@ def _place(job: Job, run_at: int | None) -> Change:
         key = keys.scheduled(run_at, job.queue, job.id)
         location = encode_location(status, job.queue, run_at)
     ops: list[Op] = [(key, encode_job(job)), (keys.index(job.id), location)]
-    return Change(job, status, key, ops, _ENTERS[status])
+    return Change(job, status, key, ops, _ENTERS[status], event)
 
 
 def _give_back(
@@ -201,20 +235,23 @@ def _give_back(
 ) -> Change:
     ops: list[Op] = []
     back = _record_attempt(job, now, outcome, error, ops, attempt)
-    return _leave_claimed(back._replace(last_error=error, run_at=run_at), run_at, ops)
+    back = back._replace(last_error=error, run_at=run_at)
+    return _leave_claimed(back, run_at, ops, _ENDS_AS[outcome])
 
 
-def _leave_claimed(job: Job, run_at: int | None, ops: list[Op]) -> Change:
+def _leave_claimed(job: Job, run_at: int | None, ops: list[Op], event: Event) -> Change:
     """Put a claimed job where it waits to be claimed again."""
-    placed = _place(job, run_at)
+    placed = _place(job, run_at, event)
     ops += [(keys.claimed(job.queue, job.id), None), *placed.ops]
-    return Change(job, placed.status, placed.key, ops, placed.counts._replace(claimed=-1))
+    counts = placed.counts._replace(claimed=-1)
+    return Change(job, placed.status, placed.key, ops, counts, placed.event)
 
 
-def _leave_scheduled(job: Job, key: bytes) -> Change:
-    placed = _place(job, None)
+def _leave_scheduled(job: Job, key: bytes, event: Event) -> Change:
+    placed = _place(job, None, event)
     ops: list[Op] = [(key, None), *placed.ops]
-    return Change(job, placed.status, placed.key, ops, Counters(pending=1, scheduled=-1))
+    counts = Counters(pending=1, scheduled=-1)
+    return Change(job, placed.status, placed.key, ops, counts, placed.event)
 
 
 def _put_finished(job: Job, status: JobStatus, ops: list[Op]) -> bytes:

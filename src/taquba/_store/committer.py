@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import Final, Protocol
 
 from taquba._model import keys
 from taquba._model.codec import encode_counters
@@ -40,6 +41,19 @@ A claim is such a commit: a job that takes its process down must find its attemp
 """
 
 
+class CommitObserver(Protocol):
+    """Told of what a committer does. Must not raise."""
+
+    def committed(self, group: Sequence[Transaction], ops: Sequence[Op]) -> object:
+        """`group` was written, as `ops`."""
+
+    def flushed(self, error: TaqubaError | None) -> object:
+        """A flush ended."""
+
+    def answered(self, transaction: Transaction, answer: asyncio.Future[None]) -> object:
+        """The caller that submitted `transaction` was told how it ended."""
+
+
 class Committer:
     """Writes transactions of one open store, in order, in groups."""
 
@@ -51,6 +65,7 @@ class Committer:
         flush_interval: float,
         timeout: float = OPERATION_TIMEOUT,
         on_failure: Callable[[TaqubaError], None],
+        observer: CommitObserver | None = None,
     ) -> None:
         """Start the two tasks.
 
@@ -60,12 +75,14 @@ class Committer:
             flush_interval: Least time between the starts of two flushes, in seconds.
             timeout: Seconds after which callers of a store that hangs get an error.
             on_failure: Told once, when the store can no longer be written.
+            observer: Told of every commit, flush and answer.
         """
         self._engine = engine
         self._counters = counters
         self._flush_interval = flush_interval
         self._timeout = timeout
         self._on_failure = on_failure
+        self._observer = observer
         self.failure: TaqubaError | None = None
         self.stalled = False
         """True while a write is overdue."""
@@ -97,6 +114,8 @@ class Committer:
         """
         waiter = transaction.waiter = asyncio.get_running_loop().create_future()
         transaction.durable = durable
+        if self._observer is not None:
+            waiter.add_done_callback(partial(self._observer.answered, transaction))
         if self._refusal is not None:
             transaction.failed(self._refusal)
             return waiter
@@ -170,6 +189,8 @@ class Committer:
             ops.append((keys.stats(queue), encode_counters(values)))
         if ops:
             await self._engine.write(ops)
+            if self._observer is not None:
+                self._observer.committed(group, ops)
         self._counters.update(counters)
         for transaction in group:
             transaction.applied()
@@ -187,7 +208,9 @@ class Committer:
         """Absolute counters, after `group`, of the queues it touches."""
         totals: dict[str, list[int]] = {}
         for transaction in group:
-            for queue, (pending, scheduled, claimed, done, dead) in transaction.counts:
+            for change in transaction.changes:
+                queue = change.job.queue
+                pending, scheduled, claimed, done, dead = change.counts
                 total = totals.get(queue)
                 if total is None:
                     total = totals[queue] = list(self._counters.get(queue, Counters()))
@@ -212,6 +235,8 @@ class Committer:
                 self._lazy_flush = None
             self._flushing, self._unflushed = self._unflushed, []
             error = await self._flush()
+            if self._observer is not None:
+                self._observer.flushed(error)
             for transaction in self._flushing:
                 transaction.resolve(error)
             self._flushing = []

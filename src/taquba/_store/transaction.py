@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from taquba._core.transitions import Change
 from taquba._model.errors import TaqubaError
 from taquba._model.keys import Op
-from taquba._model.records import Counters
 
 
 class Transaction:
@@ -19,11 +19,13 @@ class Transaction:
     it is known that nothing was written.
     """
 
-    __slots__ = ("counts", "durable", "on_applied", "on_failed", "ops", "waiter")
+    __slots__ = ("began", "changes", "durable", "on_applied", "on_failed", "ops", "waiter")
 
     def __init__(self) -> None:
+        self.began = time.perf_counter()
         self.ops: list[Op] = []
-        self.counts: list[tuple[str, Counters]] = []
+        self.changes: list[Change] = []
+        """Of jobs; their rows are in `ops`."""
         self.on_applied: list[Callable[[], None]] = []
         self.on_failed: list[Callable[[], None]] = []
         self.durable = False
@@ -31,7 +33,7 @@ class Transaction:
 
     def add(self, change: Change) -> None:
         self.ops += change.ops
-        self.counts.append((change.job.queue, change.counts))
+        self.changes.append(change)
 
     def put(self, key: bytes, value: bytes) -> None:
         self.ops.append((key, value))
