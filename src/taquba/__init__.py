@@ -2,12 +2,13 @@
 
 The layers, top to bottom; each uses only those below it:
 
-    _worker   worker loops that run handlers
-    _queue    the facade `Queue`, one module per kind of operation, and the background loops
-    _memory   ready windows, leases, waiters, locks
-    _store    transaction, group commit, SlateDB, durable folders
-    _core     transitions: what a job becomes, as pure functions
-    _model    vocabulary: keys, codec, records, options, clock, errors
+    _worker     worker loops that run handlers
+    _queue      the facade `Queue`, one module per kind of operation, and the background loops
+    _telemetry  metrics and traces through OpenTelemetry, imported only where they are on
+    _memory     ready windows, leases, waiters, locks
+    _store      transaction, group commit, SlateDB, durable folders
+    _core       transitions: what a job becomes, as pure functions
+    _model      vocabulary: keys, codec, records, options, clock, errors
 
 Start with `Queue.open`.
 """
@@ -64,6 +65,7 @@ from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
 from taquba._queue.claims import Claim
 from taquba._queue.queue import Queue
 from taquba._queue.reader import QueueReader
+from taquba._telemetry.settings import Telemetry
 from taquba._worker.handlers import AsyncHandler, Handler, HandlerResult, PlainHandler, Processor
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter, Snooze
@@ -126,6 +128,7 @@ __all__ = [
     "StoreNotInitialized",
     "SystemClock",
     "TaqubaError",
+    "Telemetry",
     "WaitOutcome",
     "WaitStatus",
     "WakeOutcome",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import assert_type
 
+from opentelemetry.metrics import NoOpMeterProvider
+
 from taquba import (
     CancelOutcome,
     CancelToken,
@@ -23,6 +25,7 @@ from taquba import (
     QueueConfig,
     QueueStats,
     SettlementEffects,
+    Telemetry,
     WaitOutcome,
     WakeOutcome,
 )
@@ -39,6 +42,7 @@ async def opening(clock: MockClock) -> None:
         clock=clock,
         flush_interval=0.1,
         heartbeat_interval=timedelta(seconds=5),
+        metrics=Telemetry(meter_provider=NoOpMeterProvider(), tracer_provider=False),
     )
     assert_type(owned, Queue)
     assert_type(owned.clock, Clock)
@@ -46,6 +50,9 @@ async def opening(clock: MockClock) -> None:
     assert_type(await owned.close(), None)
     Queue.open("memory://", QueueConfig())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Queue.open("memory://", lease=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Queue.open("memory://", metrics=NoOpMeterProvider())
+    Queue.open("memory://", metrics=True)
+    Queue.open("memory://", metrics="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     QueueConfig(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     QueueConfig(lease_duration="30")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

@@ -62,6 +62,10 @@ class Window:
     def first_key(self) -> bytes | None:
         return self._keys[self._head] if self._jobs else None
 
+    def jobs(self) -> list[Job]:
+        """What the window holds, in no order. May be called from any thread."""
+        return list(self._jobs.values())
+
     def insert(self, key: bytes, job: Job) -> None:
         """A row was written: keep it if it is at or below the horizon."""
         if key in self._leaving:

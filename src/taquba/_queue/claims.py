@@ -266,6 +266,8 @@ def renew(core: Core, lease: Lease, extension_ms: int) -> None:
     lease.expires_at = core.clock.monotonic_ms() + extension_ms
     if lease.expires_at < core.reaper_due:
         core.reaper_alarm.ring()
+    if core.telemetry is not None:
+        core.telemetry.lease_renewed(lease.job.queue)
 
 
 def lease_of(claim: Claim) -> Lease:
@@ -282,7 +284,7 @@ def keep_alive(core: Core, claim: Claim, extension_ms: int) -> None:
     lease = lease_of(claim)
     expires_at = core.clock.monotonic_ms() + extension_ms
     if lease.state is LeaseState.held and lease.expires_at < expires_at:
-        lease.expires_at = expires_at
+        renew(core, lease, extension_ms)
 
 
 def renew_for_caller(core: Core, claim: Claim, extension_ms: int) -> datetime:

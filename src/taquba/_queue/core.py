@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from taquba._core.transitions import Change
 from taquba._memory.alarm import Alarm
@@ -24,6 +24,9 @@ from taquba._store.committer import Committer
 from taquba._store.engine import Engine
 from taquba._store.reads import bounded
 from taquba._store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from taquba._telemetry.instrumentation import Instrumentation
 
 NOT_DUE: Final = 1 << 62
 """A deadline that never comes, in ms."""
@@ -60,6 +63,7 @@ class Core:
         default_config: QueueConfig,
         queue_configs: dict[str, QueueConfig],
         flush_interval: float,
+        telemetry: Instrumentation | None = None,
     ) -> None:
         self.engine = engine
         self.clock = clock
@@ -89,9 +93,17 @@ class Core:
         self._failure: TaqubaError | None = None
         self.on_failure: set[Callable[[], None]] = set()
         """Called when the store can be written no more, and when the queue closes."""
+        self.telemetry = telemetry
         self.committer = Committer(
-            engine, counters, flush_interval=flush_interval, on_failure=self.fail
+            engine,
+            counters,
+            flush_interval=flush_interval,
+            on_failure=self.fail,
+            observer=None if telemetry is None else telemetry.metrics,
         )
+        if telemetry is not None:
+            telemetry.watch(counters, self.pending_windows, engine.requests)
+            self.on_failure.add(telemetry.close)
         clock.attach(self.busy)
 
     def check(self) -> None:
@@ -150,6 +162,10 @@ class Core:
 
     def config(self, name: str) -> QueueConfig:
         return self._configs.get(name, self._default_config)
+
+    def pending_windows(self) -> dict[str, Window]:
+        """The ready window of each queue. May be called from any thread."""
+        return {state.name: state.window for state in list(self.queues.values())}
 
     def landed(self, changes: Iterable[Change]) -> None:
         """Changes are applied: let memory follow, and wake whoever waits for them."""

@@ -17,6 +17,12 @@ from taquba._store.transaction import Transaction
 
 async def enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
     """Enqueue `requests` in one commit; returns when it is durable."""
+    enqueued = _enqueue(core, requests)
+    telemetry = core.telemetry
+    return await (enqueued if telemetry is None else telemetry.sending(requests, enqueued))
+
+
+async def _enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
     transaction = Transaction()
     results = await _stage(core, transaction, requests, {}, ())
     # Even where every dedup key was held: the holder must be durable before it is reported.
@@ -148,6 +154,7 @@ def _stage_jobs(
     held: dict[tuple[str, str], str],
 ) -> list[EnqueueResult]:
     now = core.clock.time_ms()
+    trace = None if core.telemetry is None else core.telemetry.trace_headers()
     results: list[EnqueueResult] = []
     changes: list[transitions.Change] = []
     for request in requests:
@@ -157,7 +164,7 @@ def _stage_jobs(
             if holder is not None:
                 results.append(EnqueueResult(holder, False))
                 continue
-        job = _new_job(core, request, now)
+        job = _new_job(core, request, now, trace)
         if job.dedup_key is not None:
             held[job.queue, job.dedup_key] = job.id
         change = transitions.enqueue(job)
@@ -172,14 +179,14 @@ def _stage_jobs(
     return results
 
 
-def _new_job(core: Core, request: EnqueueRequest, now: int) -> Job:
+def _new_job(core: Core, request: EnqueueRequest, now: int, trace: Mapping[str, str] | None) -> Job:
     policy = core.queue(request.queue).policy
     # By position: with names this would take twice as long, for every job there is.
     return Job(
         core.ids.next() if request.job_id is None else request.job_id,
         request.queue,
         request.payload,
-        dict(request.headers) if request.headers else None,
+        _headers(request.headers, trace),
         policy.priority if request.priority is None else request.priority,
         now,
         policy.max_attempts if request.max_attempts is None else request.max_attempts,
@@ -188,3 +195,12 @@ def _new_job(core: Core, request: EnqueueRequest, now: int) -> Job:
         request.dedup_key,
         request.dedup_key is not None,
     )
+
+
+def _headers(
+    own: Mapping[str, str] | None, trace: Mapping[str, str] | None
+) -> dict[str, str] | None:
+    """Headers of a new job. A caller that set one of the trace's itself has its reasons."""
+    if not trace or (own and not trace.keys().isdisjoint(own)):
+        return dict(own) if own else None
+    return {**own, **trace} if own else dict(trace)

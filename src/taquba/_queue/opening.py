@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from taquba._core import transitions
 from taquba._memory.window import NOTHING
@@ -23,6 +24,9 @@ from taquba._store.location import StoreLocation
 from taquba._store.reads import Reads
 from taquba._store.transaction import Transaction
 
+if TYPE_CHECKING:
+    from taquba._telemetry.instrumentation import Instrumentation
+
 _TAKEN_BACK_PER_COMMIT = 512
 
 
@@ -34,9 +38,11 @@ async def open_core(
     default_config: QueueConfig,
     queue_configs: Mapping[str, QueueConfig],
     flush_interval: float,
+    telemetry: Instrumentation | None,
 ) -> Core:
     """Open the store for writing; when this returns the queue may serve."""
-    engine = await Engine.open(location, fsync=fsync)
+    counts = telemetry is not None and telemetry.metrics is not None
+    engine = await Engine.open(location, fsync=fsync, count_requests=counts)
     core = None
     try:
         stamp = await _stamp(engine, location, clock)
@@ -54,6 +60,7 @@ async def open_core(
             default_config=default_config,
             queue_configs=dict(queue_configs),
             flush_interval=flush_interval,
+            telemetry=telemetry,
         )
         for name, counter in counters.items():
             known = cursors.get(name, NOTHING) if counter.pending else None

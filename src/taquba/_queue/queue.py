@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taquba._model import validate
 from taquba._model.clock import Clock, SystemClock, wait_until_done
@@ -34,6 +34,10 @@ from taquba._queue.core import Core
 from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.opening import closing_state, open_core
 from taquba._store.location import StoreLocation
+from taquba._telemetry.settings import Telemetry, as_telemetry, instrument
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
 
 _MAX_CLAIM_BATCH = 10_000
 
@@ -70,6 +74,7 @@ class Queue(ClosedAtExit):
         reaper_interval: Duration = 5,
         scheduler_interval: Duration = 1,
         heartbeat_interval: Duration | None = None,
+        metrics: Telemetry | MeterProvider | bool | None = None,
     ) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
 
@@ -92,9 +97,14 @@ class Queue(ClosedAtExit):
             scheduler_interval: How often, in seconds, the wall clock is looked at while a
                 scheduled job waits, in case it was set.
             heartbeat_interval: Write a sign of life this often, seconds; None never does.
+            metrics: OpenTelemetry metrics and traces. None emits them if the application has
+                configured a global provider by now, True to the global providers in any case,
+                False not at all. A `MeterProvider` gets the metrics; a `taquba.Telemetry` names
+                both providers.
 
         Raises:
-            InvalidArgument: The URL or a setting cannot be used.
+            InvalidArgument: The URL or a setting cannot be used, or OpenTelemetry was asked for
+                and is not installed.
             IncompatibleStore: The store was written in another layout.
             StoreError: The store cannot be reached or written.
         """
@@ -113,6 +123,7 @@ class Queue(ClosedAtExit):
                 heartbeat_ms=validate.optional_duration_ms(
                     heartbeat_interval, "heartbeat_interval", minimum=1
                 ),
+                metrics=as_telemetry(metrics),
             )
         )
 
@@ -488,6 +499,7 @@ async def _open(
     reaper_ms: int,
     recheck_ms: int,
     heartbeat_ms: int | None,
+    metrics: Telemetry,
 ) -> Queue:
     core = await open_core(
         location,
@@ -496,6 +508,7 @@ async def _open(
         default_config=default_config,
         queue_configs=queue_configs,
         flush_interval=flush_ms / 1000,
+        telemetry=await instrument(metrics, location.url, clock),
     )
     running: dict[str, Coroutine[Any, Any, None]] = {
         "scheduler": loops.run_scheduler(core, recheck_ms),

@@ -11,9 +11,11 @@ from slatedb.uniffi import (
     Db,
     DbBuilder,
     DbCache,
+    DefaultMetricsRecorder,
     Error,
     FlushOptions,
     FlushType,
+    MetricValue,
     MokaCacheOptions,
     Settings,
     WriteBatch,
@@ -57,6 +59,8 @@ _TRIM_COST: Final = 128 * 1024 * 1024
 _CACHE_BYTES: Final = 32 * 1024 * 1024
 """Claims read nothing, so the engine's cache serves look-ups and listings only."""
 
+_REQUESTS: Final = "slatedb.object_store.request_count"
+
 _FLUSH_WAL: Final = FlushOptions(flush_type=FlushType.WAL)
 _FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
 
@@ -69,15 +73,24 @@ def _cache() -> DbCache:
 class Engine(Reads):
     """An open SlateDB database: the only code that touches its handle."""
 
-    def __init__(self, db: Db, folder: FolderSync | None, lock: OwnerLock | None) -> None:
+    def __init__(
+        self,
+        db: Db,
+        folder: FolderSync | None,
+        lock: OwnerLock | None,
+        recorder: DefaultMetricsRecorder | None = None,
+    ) -> None:
         super().__init__(db)
         self._db = db
         self._untrimmed = 0
         self._folder = folder
         self._lock = lock
+        self._recorder = recorder
 
     @classmethod
-    async def open(cls, location: StoreLocation, *, fsync: bool) -> Engine:
+    async def open(
+        cls, location: StoreLocation, *, fsync: bool, count_requests: bool = False
+    ) -> Engine:
         """Open for writing, which fences any other owner of the store."""
         durable = DurableFolder(location.folder) if fsync and location.folder else None
         folder = None if durable is None else FolderSync(durable)
@@ -92,6 +105,10 @@ class Engine(Reads):
             builder = DbBuilder(location.path, store)
             builder.with_settings(settings)
             builder.with_db_cache(_cache(), 0)
+            # The engine registers its metrics through Python, here; counting is all its own.
+            recorder = DefaultMetricsRecorder() if count_requests else None
+            if recorder is not None:
+                builder.with_metrics_recorder(recorder)
             db = await bounded(builder.build(), f"opening {location.url}")
             if folder is not None:
                 await folder.run(folder.folder.sync_all)
@@ -101,7 +118,7 @@ class Engine(Reads):
             if lock is not None:
                 lock.release()
             raise
-        return cls(db, folder, lock)
+        return cls(db, folder, lock, recorder)
 
     async def write(self, ops: Sequence[Op]) -> None:
         """Apply `ops` atomically; they are visible afterwards, and durable after `flush`."""
@@ -140,6 +157,19 @@ class Engine(Reads):
         if self._untrimmed >= _TRIM_COST:
             self._untrimmed = 0
             await asyncio.to_thread(return_free_memory)
+
+    def requests(self) -> dict[tuple[str, str], int]:
+        """Requests to the object store so far, by component and kind, if they are counted.
+
+        May be called from any thread.
+        """
+        counts: dict[tuple[str, str], int] = {}
+        if self._recorder is not None:
+            for metric in self._recorder.metrics_by_name(_REQUESTS):
+                labels = {label.key: label.value for label in metric.labels}
+                if isinstance(metric.value, MetricValue.COUNTER) and metric.value[0]:
+                    counts[labels["component"], labels["api"]] = metric.value[0]
+        return counts
 
     def failure(self) -> TaqubaError | None:
         """Why the engine can write no more, or None while it can."""

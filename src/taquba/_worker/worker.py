@@ -241,7 +241,9 @@ class Worker:
         effects: SettlementEffects | None = None
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            effects = await self._call(claim)
+            call = self._call(claim)
+            telemetry = self._core.telemetry
+            effects = await (call if telemetry is None else telemetry.processing(claim, call))
         except (Exception, asyncio.CancelledError) as error:
             if self._was_stopped(task, error):
                 raise asyncio.CancelledError from error

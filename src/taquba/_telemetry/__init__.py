@@ -1,0 +1,1 @@
+"""Metrics and traces through OpenTelemetry. Only `settings` may be imported without it."""

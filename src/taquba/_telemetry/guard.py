@@ -1,0 +1,35 @@
+"""Telemetry must not break what it observes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+_log: Final = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_reported: set[str] = set()
+
+
+def guarded(function: Callable[P, T]) -> Callable[P, T | None]:
+    """Turn an error of `function`, or of the provider it calls, into a log record and None.
+
+    The first is a warning. They may come with every job, so later ones are for debugging.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        try:
+            return function(*args, **kwargs)
+        except Exception:
+            name = function.__qualname__
+            level = logging.DEBUG if name in _reported else logging.WARNING
+            _reported.add(name)
+            _log.log(level, "telemetry failed in %s", name, exc_info=True)
+            return None
+
+    return call

@@ -1,0 +1,112 @@
+"""What an open store is observed with: metrics, traces, or both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from opentelemetry import metrics, trace
+
+from taquba._memory.window import Window
+from taquba._model.clock import Clock
+from taquba._model.options import EnqueueRequest
+from taquba._model.records import Counters, EnqueueResult, JobView
+from taquba._telemetry.metrics import Metrics
+from taquba._telemetry.settings import Telemetry
+from taquba._telemetry.tracing import Tracing
+
+T = TypeVar("T")
+Provider = TypeVar("Provider")
+
+
+class Instrumentation:
+    """The hooks that the queue and its workers call. None of them raises anything of its own."""
+
+    def __init__(self, metrics: Metrics | None, tracing: Tracing | None) -> None:
+        self.metrics = metrics
+        self._tracing = tracing
+
+    @classmethod
+    def choose(cls, settings: Telemetry, store: str, clock: Clock) -> Instrumentation | None:
+        """Metrics and traces as far as they are wanted and go anywhere."""
+        meters = _chosen(settings.meter_provider, metrics.get_meter_provider)
+        tracers = _chosen(settings.tracer_provider, trace.get_tracer_provider)
+        if meters is None and tracers is None:
+            return None
+        return cls(
+            None if meters is None else Metrics(meters, store, clock),
+            None if tracers is None else Tracing(tracers, store),
+        )
+
+    def watch(
+        self,
+        counters: dict[str, Counters],
+        pending: Callable[[], Mapping[str, Window]],
+        requests: Callable[[], Mapping[tuple[str, str], int]],
+    ) -> None:
+        """Report the state of the open store until `close`; see `OpenStore`."""
+        if self.metrics is not None:
+            self.metrics.watch(counters, pending, requests)
+
+    def close(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
+
+    async def sending(
+        self, requests: Sequence[EnqueueRequest], enqueue: Awaitable[list[EnqueueResult]]
+    ) -> list[EnqueueResult]:
+        """Await an enqueue in a producer span."""
+        tracing = self._tracing
+        span = None if tracing is None else tracing.start_enqueue(requests)
+        if tracing is None or span is None:
+            return await enqueue
+        before = tracing.enter(span)
+        try:
+            results = await enqueue
+        except BaseException as error:
+            tracing.end(span, error)
+            raise
+        else:
+            tracing.end(span, None, results[0].id if len(results) == 1 else None)
+            return results
+        finally:
+            tracing.leave(before)
+
+    def trace_headers(self) -> Mapping[str, str] | None:
+        """Headers that carry the current trace to a job that is enqueued now."""
+        return None if self._tracing is None else self._tracing.headers()
+
+    async def processing(self, job: JobView, call: Awaitable[T]) -> T:
+        """Await a handler's call in a consumer span, which stays current in the calling task."""
+        tracing = self._tracing
+        span = None if tracing is None else tracing.start_process(job)
+        began = time.perf_counter()
+        failure: BaseException | None = None
+        try:
+            return await call
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if self.metrics is not None:
+                self.metrics.processed(job.queue, time.perf_counter() - began, failure)
+            if tracing is not None and span is not None:
+                tracing.end(span, failure)
+
+    def lease_renewed(self, queue: str) -> None:
+        if self.metrics is not None:
+            self.metrics.lease_renewed(queue)
+
+
+def _chosen(choice: Provider | bool | None, current: Callable[[], Provider]) -> Provider | None:
+    if choice is False:
+        return None
+    if choice is True:
+        return current()
+    if choice is not None:
+        return choice
+    provider = current()
+    # The API's own providers do nothing: they stand for one that is not configured.
+    api = type(provider).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
+    return None if api else provider

@@ -1,0 +1,116 @@
+"""Whether a queue reports to OpenTelemetry, and to which providers. Imports it only if it does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from taquba._model.clock import Clock
+from taquba._model.errors import InvalidArgument, InvalidArgumentType
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from taquba._telemetry.instrumentation import Instrumentation
+
+_log: Final = logging.getLogger(__name__)
+
+_USER: Final = re.compile(r"(?<=://)[^/]*@")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telemetry:
+    """Where a queue's metrics and traces go.
+
+    For each of the two, None means the global provider if the application has configured one by
+    the time the queue is opened; True the global provider, configured or not yet; False that the
+    queue emits none.
+
+    Attributes:
+        meter_provider: An OpenTelemetry `MeterProvider` for the metrics, or None, True or False.
+        tracer_provider: A `TracerProvider` for the spans, or None, True or False.
+    """
+
+    meter_provider: MeterProvider | bool | None = None
+    tracer_provider: TracerProvider | bool | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.meter_provider, "get_meter", "meter_provider", "a MeterProvider")
+        _check(self.tracer_provider, "get_tracer", "tracer_provider", "a TracerProvider")
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the caller asked for any telemetry, whatever is configured."""
+        return any(choice not in (None, False) for choice in self._choices)
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing can come of these choices, as far as is known without OpenTelemetry."""
+        # What nobody has imported yet, nobody has configured.
+        unused = "opentelemetry.metrics" not in sys.modules and (
+            "opentelemetry.trace" not in sys.modules
+        )
+        return all(choice is False or (choice is None and unused) for choice in self._choices)
+
+    @property
+    def _choices(self) -> tuple[object, object]:
+        return self.meter_provider, self.tracer_provider
+
+
+def as_telemetry(value: Telemetry | MeterProvider | bool | None) -> Telemetry:
+    """What a caller passed as `metrics`, spelled out."""
+    if isinstance(value, Telemetry):
+        return value
+    if value is None or isinstance(value, bool):
+        return Telemetry(meter_provider=value, tracer_provider=value)
+    _check(value, "get_meter", "metrics", "a MeterProvider, a Telemetry")
+    return Telemetry(meter_provider=value)
+
+
+def _check(value: object, method: str, name: str, kind: str) -> None:
+    if (
+        value is not None
+        and not isinstance(value, bool)
+        and not callable(getattr(value, method, None))
+    ):
+        raise InvalidArgumentType(f"{name} must be {kind}, None, True or False, not {value!r}")
+
+
+async def instrument(settings: Telemetry, url: str, clock: Clock) -> Instrumentation | None:
+    """What a store at `url` is observed with, or None.
+
+    Raises:
+        InvalidArgument: Telemetry was asked for and cannot be had.
+    """
+    if settings.off:
+        return None
+    # Importing OpenTelemetry reads dozens of files.
+    return await asyncio.to_thread(_instrument, settings, _USER.sub("", url), clock)
+
+
+def _instrument(settings: Telemetry, store: str, clock: Clock) -> Instrumentation | None:
+    try:
+        from taquba._telemetry.instrumentation import Instrumentation
+
+        return Instrumentation.choose(settings, store, clock)
+    except ImportError as error:
+        if settings.explicit:
+            raise InvalidArgument(
+                f"metrics={settings!r} needs OpenTelemetry, which cannot be imported ({error}): "
+                "install 'taquba[otel]', or pass metrics=False"
+            ) from error
+        problem: Exception = error
+    except Exception as error:
+        if settings.explicit:
+            raise InvalidArgument(
+                f"the OpenTelemetry provider cannot be used ({error!r}): "
+                "repair its configuration, or pass metrics=False"
+            ) from error
+        problem = error
+    _log.warning("telemetry stays off: %s", problem)
+    return None
