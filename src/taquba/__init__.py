@@ -28,6 +28,7 @@ from taquba._model.errors import (
     InvalidState,
     JobNotFound,
     KvValueTooLarge,
+    PayloadMissing,
     QueueClosed,
     StoreError,
     StoreFenced,
@@ -63,8 +64,10 @@ from taquba._model.records import (
 )
 from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
 from taquba._queue.claims import Claim
+from taquba._queue.objects import Objects, ReadOnlyObjects
 from taquba._queue.queue import Queue
 from taquba._queue.reader import QueueReader
+from taquba._store.objects import ObjectInfo
 from taquba._telemetry.settings import Telemetry
 from taquba._worker.handlers import AsyncHandler, Handler, HandlerResult, PlainHandler, Processor
 from taquba._worker.lease_handle import LeaseHandle
@@ -110,8 +113,11 @@ __all__ = [
     "KvValueTooLarge",
     "LeaseHandle",
     "NackOutcome",
+    "ObjectInfo",
+    "Objects",
     "OwnerPresence",
     "OwnerSigns",
+    "PayloadMissing",
     "PermanentFailure",
     "PlainHandler",
     "Processor",
@@ -120,6 +126,7 @@ __all__ = [
     "QueueConfig",
     "QueueReader",
     "QueueStats",
+    "ReadOnlyObjects",
     "RetryAfter",
     "SettlementEffects",
     "Snooze",

@@ -105,8 +105,14 @@ def decode_attempt(value: bytes) -> JobAttempt:
     )
 
 
-def encode_meta(created_at: int) -> bytes:
-    return _pack((keys.FORMAT_VERSION, created_at))
+def encode_meta(created_at: int, store_id: str) -> bytes:
+    """A store's stamp. `store_id` names the folder of its objects: stores may share a bucket."""
+    return _pack((keys.FORMAT_VERSION, created_at, store_id))
+
+
+def decode_store_id(value: bytes) -> str:
+    """The id in a stamp of this layout."""
+    return str(_unpack(value)[2])
 
 
 def decode_format_version(value: bytes) -> int:

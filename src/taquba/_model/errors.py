@@ -105,6 +105,21 @@ class CancelRequested(TaqubaError):
         return f"job {self.job_id!r} was asked to cancel; stop and settle it"
 
 
+class PayloadMissing(TaqubaError):
+    """The object that holds a job's large payload is not there, or was not read."""
+
+    def __init__(self, job_id: str, payload_ref: str) -> None:
+        super().__init__(job_id, payload_ref)
+        self.job_id = job_id
+        self.payload_ref = payload_ref
+
+    def __str__(self) -> str:
+        return (
+            f"the payload of job {self.job_id!r} is not there: the payload_url in use has no object "
+            f"{self.payload_ref}; a listing with payloads=False does not look for it"
+        )
+
+
 class QueueClosed(TaqubaError):
     """The queue was closed; open it again to go on."""
 

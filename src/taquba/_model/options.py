@@ -117,7 +117,7 @@ class EnqueueRequest:
     def __post_init__(self) -> None:
         validate.queue_name(self.queue)
         if type(self.payload) is not bytes:
-            object.__setattr__(self, "payload", validate.payload(self.payload))
+            object.__setattr__(self, "payload", validate.content(self.payload))
         if self.run_at is not None:
             validate.moment_ms(self.run_at, "run_at")
             if self.delay is not None:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
 from taquba._model.clock import from_ms
+from taquba._model.errors import PayloadMissing
 
 
 class JobStatus(StrEnum):
@@ -49,6 +50,9 @@ class Job(NamedTuple):
     wake_payload: bytes | None = None
     history_length: int = 0
     """Entries in the history space, so that they are removed without a scan."""
+    payload_ref: str | None = None
+    """Name of the object that holds a large payload. `payload` is empty in the store, and holds
+    the content in a view for which the object was read."""
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -78,8 +82,20 @@ class JobView:
 
     @property
     def payload(self) -> bytes:
-        """The content given to `enqueue`."""
-        return self._job.payload
+        """The content given to `enqueue`.
+
+        Raises:
+            PayloadMissing: It is an object of its own, which was not found or not read.
+        """
+        job = self._job
+        if job.payload_ref is not None and not job.payload:
+            raise PayloadMissing(job.id, job.payload_ref)
+        return job.payload
+
+    @property
+    def payload_ref(self) -> str | None:
+        """Name of the object that holds a large payload; None for one inside the record."""
+        return self._job.payload_ref
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -178,8 +194,15 @@ class JobRecord(JobView):
     def __repr__(self) -> str:
         return (
             f"JobRecord(id={self.id!r}, queue={self.queue!r}, status={self._status.value!r}, "
-            f"attempts={self.attempts}/{self.max_attempts}, payload={len(self.payload)} bytes)"
+            f"attempts={self.attempts}/{self.max_attempts}, "
+            f"payload={self.payload_ref or f'{len(self.payload)} bytes'})"
         )
+
+
+def with_payload(record: JobRecord, payload: bytes) -> JobRecord:
+    """A record that shows the content of its payload's object."""
+    job = record._job  # pyright: ignore[reportPrivateUsage] - read-only to callers
+    return JobRecord(job._replace(payload=payload), record.status)
 
 
 class AttemptOutcome(StrEnum):

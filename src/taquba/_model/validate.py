@@ -146,13 +146,13 @@ def dedup_key(value: str) -> str:
     return value
 
 
-def payload(value: bytes) -> bytes:
+def content(value: bytes, name: str = "payload") -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     raise InvalidArgumentType(
-        f"payload must be bytes, not {type(value).__name__}: "
+        f"{name} must be bytes, not {type(value).__name__}: "
         "encode it first, for example json.dumps(value).encode()"
     )
 

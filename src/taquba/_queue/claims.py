@@ -21,6 +21,8 @@ _REFILL_ROWS: Final = 2048
 _REFILL_BYTES: Final = 8 * 1024 * 1024
 _REFILL_BATCH: Final = 128
 
+ABANDONED: Final = "the claim was abandoned by its caller"
+
 
 class Claim(JobView):
     """A job that the caller holds under a lease. Only a claim can be settled."""
@@ -159,7 +161,7 @@ def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Leas
     """The caller is gone, or was told of an unknown outcome: nobody will settle these."""
 
     def give_back() -> None:
-        release(core, leases, "the claim was abandoned by its caller")
+        release(core, leases, ABANDONED)
 
     if leases[0].state is LeaseState.held:
         give_back()
@@ -167,13 +169,16 @@ def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Leas
         transaction.on_applied.append(give_back)
 
 
-def release(core: Core, leases: list[Lease], why: str) -> asyncio.Future[None] | None:
-    """Put held jobs back without spending their attempt; returns when that is durable."""
+def release(
+    core: Core, leases: list[Lease], why: str, *, delay_ms: int = 0
+) -> asyncio.Future[None] | None:
+    """Put held jobs back without spending their attempt; the future is done when it is durable."""
     now = core.clock.time_ms()
     transaction = Transaction()
     for lease in leases:
         if lease.state is LeaseState.held:
-            end_lease(core, transaction, lease, transitions.interrupt(lease.job, now, why))
+            change = transitions.interrupt(lease.job, now, why, delay_ms)
+            end_lease(core, transaction, lease, change)
     if not transaction.ops:
         return None
     return core.committer.submit(transaction, durable=True)
@@ -273,6 +278,11 @@ def renew(core: Core, lease: Lease, extension_ms: int) -> None:
 def lease_of(claim: Claim) -> Lease:
     """The lease behind a claim, whatever its state."""
     return claim._lease  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
+
+
+def give_payload(claim: Claim, payload: bytes) -> None:
+    """Let a claim show the payload that was read for it; its lease's record stays without."""
+    claim._job = claim._job._replace(payload=payload)  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
 
 
 def is_held(claim: Claim) -> bool:

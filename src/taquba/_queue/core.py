@@ -15,13 +15,17 @@ from taquba._memory.waiters import Waiters
 from taquba._memory.window import NOTHING, Window
 from taquba._model import keys, validate
 from taquba._model.clock import Clock
+from taquba._model.codec import decode_store_id
 from taquba._model.errors import QueueClosed, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._model.options import Policy, QueueConfig
 from taquba._model.records import Counters, Job, JobStatus
+from taquba._queue.objects import Objects
 from taquba._queue.place import Place
 from taquba._store.committer import Committer
 from taquba._store.engine import Engine
+from taquba._store.objects import ObjectSpace
+from taquba._store.payloads import Payloads
 from taquba._store.reads import bounded
 from taquba._store.transaction import Transaction
 
@@ -63,14 +67,23 @@ class Core:
         default_config: QueueConfig,
         queue_configs: dict[str, QueueConfig],
         flush_interval: float,
+        stamp: bytes,
+        ids: IdGenerator,
+        objects: ObjectSpace,
+        payload_threshold: int | None,
         telemetry: Instrumentation | None = None,
     ) -> None:
         self.engine = engine
+        self.stamp = stamp
+        """The row that says whose store this is."""
+        store_id = decode_store_id(stamp)
+        self.payloads = Payloads(objects, store_id, ids, payload_threshold)
+        self.objects = Objects(objects, store_id, self.check)
         self.clock = clock
         self.counters = counters
         self.place = Place()
         self.loop = self.place.loop
-        self.ids = IdGenerator(clock)
+        self.ids = ids
         self.random = random.Random()
         self.leases = LeaseRegistry()
         self.moves = Moves()
@@ -100,6 +113,7 @@ class Core:
             flush_interval=flush_interval,
             on_failure=self.fail,
             observer=None if telemetry is None else telemetry.metrics,
+            on_freed=self.payloads.discard,
         )
         if telemetry is not None:
             telemetry.watch(counters, self.pending_windows, engine.requests)
@@ -115,6 +129,17 @@ class Core:
     async def lock(self, names: Collection[Hashable]) -> HeldLocks:
         """Take locks; a commit in flight may hold one for as long as the store hangs."""
         return await bounded(self.locks.acquire(names), "waiting for a commit in flight")
+
+    async def dedup_holder(self, queue: str, dedup_key: str, leaving: str | None) -> str | None:
+        """Id of the job that holds a dedup key; one that `leaving` holds counts as free."""
+        row = await self.engine.get(keys.dedup(queue, dedup_key))
+        if row is None:
+            return None
+        holder = row.decode()
+        # The claim that frees the key may be decided, its job's handler started, and not written
+        # yet. What is decided now is written behind it.
+        free = holder == leaving or self.leases.get(holder) is not None
+        return None if free else holder
 
     def fail(self, error: TaqubaError) -> None:
         """The store can be written no more: whoever waits finds out."""
@@ -144,7 +169,10 @@ class Core:
             return False
         alarms = (self.scheduler_alarm, self.reaper_alarm, self.retention_alarm)
         return (
-            self.committer.busy or bool(self.refills) or any(not alarm.sleeping for alarm in alarms)
+            self.committer.busy
+            or self.payloads.busy
+            or bool(self.refills)
+            or any(not alarm.sleeping for alarm in alarms)
         )
 
     def queue(self, name: str) -> QueueState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from taquba._core import transitions
@@ -12,6 +12,7 @@ from taquba._model.errors import DuplicateJobId
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import EnqueueResult, Job
 from taquba._queue.core import Core
+from taquba._queue.offloading import Uploads, upload
 from taquba._store.transaction import Transaction
 
 
@@ -68,21 +69,27 @@ async def _stage(
     so by `at_once`. A dedup key that the job `leaving` holds counts as free: that job leaves in
     the same transaction.
     """
+    uploads = await upload(core, requests, leaving)
     names = _names_to_lock(core, requests, kv_writes, kv_deletes, at_once)
     held: dict[tuple[str, str], str] = {}
     if names:
-        locks = await core.lock(names)
         try:
-            held = await _read_holders(core, requests, leaving)
+            locks = await core.lock(names)
+            try:
+                held = await _read_holders(core, requests, leaving)
+            except BaseException:
+                locks.release()
+                raise
         except BaseException:
-            locks.release()
+            if uploads is not None:
+                uploads.abandon()
             raise
         transaction.finally_(locks.release)
     for key, value in kv_writes.items():
         transaction.put(keys.user(key), value)
     for key in kv_deletes:
         transaction.delete(keys.user(key))
-    return _stage_jobs(core, transaction, requests, held)
+    return _stage_jobs(core, transaction, requests, held, uploads)
 
 
 def _names_to_lock(
@@ -122,28 +129,25 @@ async def _read_holders(
 ) -> dict[tuple[str, str], str]:
     """Who holds the dedup keys of `requests`; refuses own ids that exist."""
     own_ids: dict[str, None] = {}
-    dedup_names: list[tuple[str, str]] = []
+    dedup_names: dict[tuple[str, str], None] = {}
     for request in requests:
         if request.job_id is not None:
             if request.job_id in own_ids:
                 raise DuplicateJobId(request.job_id)
             own_ids[request.job_id] = None
-    reads: list[Awaitable[bytes | None]] = [
-        core.engine.get(keys.index(job_id)) for job_id in own_ids
-    ]
-    for request in requests:
         if request.dedup_key is not None:
-            dedup_names.append((request.queue, request.dedup_key))
-            reads.append(core.engine.get(keys.dedup(request.queue, request.dedup_key)))
-    found = await asyncio.gather(*reads)
-    for job_id, location in zip(own_ids, found, strict=False):
+            dedup_names[request.queue, request.dedup_key] = None
+    found, holders = await asyncio.gather(
+        asyncio.gather(*(core.engine.get(keys.index(job_id)) for job_id in own_ids)),
+        asyncio.gather(*(core.dedup_holder(*name, leaving) for name in dedup_names)),
+    )
+    for job_id, location in zip(own_ids, found, strict=True):
         if location is not None:
             raise DuplicateJobId(job_id)
-    holders = found[len(own_ids) :]
     return {
-        name: holder.decode()
+        name: holder
         for name, holder in zip(dedup_names, holders, strict=True)
-        if holder is not None and holder.decode() != leaving
+        if holder is not None
     }
 
 
@@ -152,12 +156,16 @@ def _stage_jobs(
     transaction: Transaction,
     requests: Sequence[EnqueueRequest],
     held: dict[tuple[str, str], str],
+    uploads: Uploads | None,
 ) -> list[EnqueueResult]:
+    if uploads is not None:
+        # Nothing was uploaded for these, so they are what the call found when it began.
+        held |= uploads.held
     now = core.clock.time_ms()
     trace = None if core.telemetry is None else core.telemetry.trace_headers()
     results: list[EnqueueResult] = []
     changes: list[transitions.Change] = []
-    for request in requests:
+    for position, request in enumerate(requests):
         if request.dedup_key is not None:
             name = (request.queue, request.dedup_key)
             holder = held.get(name)
@@ -165,6 +173,8 @@ def _stage_jobs(
                 results.append(EnqueueResult(holder, False))
                 continue
         job = _new_job(core, request, now, trace)
+        if uploads is not None:
+            job = uploads.attach(position, job, transaction)
         if job.dedup_key is not None:
             held[job.queue, job.dedup_key] = job.id
         change = transitions.enqueue(job)
@@ -176,6 +186,8 @@ def _stage_jobs(
         results.append(EnqueueResult(job.id, True))
     if changes:
         core.landed_with(transaction, changes)
+    if uploads is not None:
+        uploads.abandon()
     return results
 
 

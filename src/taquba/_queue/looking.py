@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from typing import Final, NamedTuple
@@ -15,7 +16,8 @@ from taquba._model.codec import (
     decode_row,
 )
 from taquba._model.errors import InvalidArgument, StoreError
-from taquba._model.records import JobAttempt, JobPage, JobRecord, JobStatus
+from taquba._model.records import JobAttempt, JobPage, JobRecord, JobStatus, with_payload
+from taquba._store.payloads import PayloadReads
 from taquba._store.reads import Reads
 
 MAX_PAGE: Final = 10_000
@@ -58,7 +60,22 @@ async def locate_row(reads: Reads, job_id: str) -> FoundRow | None:
     raise StoreError(f"job {job_id!r} moved {_MOST_READS} times while it was being read")
 
 
-async def get_job(reads: Reads, job_id: str) -> JobRecord | None:
+async def get_job(reads: Reads, payloads: PayloadReads, job_id: str) -> JobRecord | None:
+    """A job with its payload, which is missing in the record where its object is gone."""
+    record = await _record(reads, job_id)
+    while record is not None and record.payload_ref is not None:
+        payload = await payloads.fetch(record.payload_ref)
+        if payload is not None:
+            return with_payload(record, payload)
+        # It may have left the queue since, even have come again under its id.
+        newer = await _record(reads, job_id)
+        if newer is not None and newer.payload_ref == record.payload_ref:
+            return newer
+        record = newer
+    return record
+
+
+async def _record(reads: Reads, job_id: str) -> JobRecord | None:
     row = await locate_row(reads, job_id)
     if row is None:
         return None
@@ -67,6 +84,35 @@ async def get_job(reads: Reads, job_id: str) -> JobRecord | None:
 
 
 async def list_jobs(
+    reads: Reads,
+    payloads: PayloadReads | None,
+    queue: str,
+    status: JobStatus,
+    cursor: str | None,
+    limit: int,
+) -> JobPage:
+    """A page of jobs, with their payloads; without the large ones where `payloads` is None."""
+    page = await _page(reads, queue, status, cursor, limit)
+    if payloads is None or all(record.payload_ref is None for record in page.jobs):
+        return page
+    loaded = await asyncio.gather(*(_with_payload(reads, payloads, record) for record in page.jobs))
+    return JobPage([record for record in loaded if record is not None], page.next_cursor)
+
+
+async def _with_payload(
+    reads: Reads, payloads: PayloadReads, record: JobRecord
+) -> JobRecord | None:
+    """A listed job with its payload; None when it has left the queue since."""
+    if record.payload_ref is None:
+        return record
+    payload = await payloads.fetch(record.payload_ref)
+    if payload is not None:
+        return with_payload(record, payload)
+    newer = await _record(reads, record.id)
+    return record if newer is not None and newer.payload_ref == record.payload_ref else None
+
+
+async def _page(
     reads: Reads, queue: str, status: JobStatus, cursor: str | None, limit: int
 ) -> JobPage:
     validate.integer(limit, "limit", 1, MAX_PAGE)

@@ -19,6 +19,7 @@ from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.records import AttemptOutcome, JobStatus
 from taquba._queue.claims import end_lease, refill
 from taquba._queue.core import NOT_DUE, Core, QueueState
+from taquba._queue.offloading import ORPHAN_AGE_MS, sweep_orphans
 from taquba._store.reads import translate
 from taquba._store.transaction import Transaction
 
@@ -197,6 +198,23 @@ async def run_retention(core: Core, recheck_ms: int) -> None:
         due = core.retention_due if delay is None else core.clock.time_ms() + delay
         timer = None if due == NOT_DUE else partial(core.clock.call_at, due, recheck_ms)
         await core.retention_alarm.sleep(timer)
+
+
+async def run_orphan_sweep(core: Core) -> None:
+    """Remove payload objects that a crash left behind: the last owner's, and then its own."""
+    alarm = asyncio.Event()
+    while True:
+        try:
+            await sweep_orphans(core)
+        except StoreError as error:
+            # The queue works without: what lies there is found by a later sweep.
+            _log.warning("the sweep for orphaned payload objects failed: %s", error)
+        alarm.clear()
+        timer = core.clock.call_later(ORPHAN_AGE_MS, alarm.set)
+        try:
+            await alarm.wait()
+        finally:
+            timer.cancel()
 
 
 async def run_heartbeat(core: Core, interval_ms: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ from taquba._model.codec import (
     encode_meta,
 )
 from taquba._model.errors import IncompatibleStore
+from taquba._model.ids import IdGenerator
 from taquba._model.options import QueueConfig
 from taquba._model.records import AttemptOutcome, Counters, JobStatus
 from taquba._queue.core import Core
 from taquba._store.engine import Engine
 from taquba._store.location import StoreLocation
+from taquba._store.objects import ObjectSpace
 from taquba._store.reads import Reads
 from taquba._store.transaction import Transaction
 
@@ -39,13 +42,16 @@ async def open_core(
     queue_configs: Mapping[str, QueueConfig],
     flush_interval: float,
     telemetry: Instrumentation | None,
+    payload_threshold: int | None,
+    payload_location: StoreLocation,
 ) -> Core:
     """Open the store for writing; when this returns the queue may serve."""
     counts = telemetry is not None and telemetry.metrics is not None
     engine = await Engine.open(location, fsync=fsync, count_requests=counts)
     core = None
     try:
-        stamp = await _stamp(engine, location, clock)
+        ids = IdGenerator(clock)
+        stamp, stamping = await _stamp(engine, location, clock, ids)
         counters: dict[str, Counters] = {}
         async for rows in engine.scan_prefix(keys.STATS):
             for key, value in rows:
@@ -61,6 +67,10 @@ async def open_core(
             queue_configs=dict(queue_configs),
             flush_interval=flush_interval,
             telemetry=telemetry,
+            stamp=stamp,
+            ids=ids,
+            objects=ObjectSpace(payload_location, fsync=fsync),
+            payload_threshold=payload_threshold,
         )
         for name, counter in counters.items():
             known = cursors.get(name, NOTHING) if counter.pending else None
@@ -72,7 +82,7 @@ async def open_core(
         for name in queue_configs:
             core.queue(name)
         start = Transaction()
-        start.ops += stamp
+        start.ops += stamping
         # What a clean close left is true of the store as it was then.
         start.delete(keys.CLOSED)
         for name in cursors:
@@ -88,30 +98,43 @@ async def open_core(
     return core
 
 
-async def _stamp(engine: Engine, location: StoreLocation, clock: Clock) -> list[keys.Op]:
-    """Rows that make an empty store ours; none for a store of this layout."""
-    if await is_stamped(engine, location):
-        return []
+def payload_location(
+    location: StoreLocation, payload_url: str | os.PathLike[str] | None
+) -> StoreLocation:
+    """Where the objects of a store are kept."""
+    if payload_url is None:
+        return location.beside("-payloads")
+    return StoreLocation.parse(payload_url)
+
+
+async def _stamp(
+    engine: Engine, location: StoreLocation, clock: Clock, ids: IdGenerator
+) -> tuple[bytes, list[keys.Op]]:
+    """The store's stamp, and the rows that make an empty store ours."""
+    stamp = await read_stamp(engine, location)
+    if stamp is not None:
+        return stamp, []
     if await engine.read_range(b"", None, 1):
         raise IncompatibleStore(
             f"{location.url} holds a SlateDB database that taquba did not make; "
             "use another location"
         )
-    return [(keys.META, encode_meta(clock.time_ms()))]
+    stamp = encode_meta(clock.time_ms(), ids.next())
+    return stamp, [(keys.META, stamp)]
 
 
-async def is_stamped(reads: Reads, location: StoreLocation) -> bool:
-    """Whether taquba made this store; one of another layout is refused."""
+async def read_stamp(reads: Reads, location: StoreLocation) -> bytes | None:
+    """The stamp of a store that taquba made; one of another layout is refused."""
     stamp = await reads.get(keys.META)
     if stamp is None:
-        return False
+        return None
     version = decode_format_version(stamp)
     if version != keys.FORMAT_VERSION:
         raise IncompatibleStore(
             f"{location.url} holds layout {version}, this version of taquba reads layout "
             f"{keys.FORMAT_VERSION}: use the version that wrote it, or another location"
         )
-    return True
+    return stamp
 
 
 async def _take_back_claimed(core: Core) -> None:

@@ -229,7 +229,7 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     finished: asyncio.Future[bool] = core.loop.create_future()
     core.completions.setdefault(job_id, []).append(finished)
     try:
-        job = await get_job(core.engine, job_id)
+        job = await get_job(core.engine, core.payloads, job_id)
         if job is None and not finished.done():
             return WaitOutcome(WaitStatus.not_found)
         if job is not None and job.status in (JobStatus.done, JobStatus.dead):
@@ -246,5 +246,5 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     # The settlement is applied; report it only when it is durable.
     await core.committer.submit(Transaction(), durable=True)
     if finished.result():
-        return WaitOutcome(WaitStatus.completed, await get_job(core.engine, job_id))
+        return WaitOutcome(WaitStatus.completed, await get_job(core.engine, core.payloads, job_id))
     return WaitOutcome(WaitStatus.not_found)

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from taquba._model import validate
 from taquba._model.clock import Clock, SystemClock, wait_until_done
@@ -28,11 +28,22 @@ from taquba._model.records import (
     WakeOutcome,
 )
 from taquba._model.validate import Duration, KvKey
-from taquba._queue import claims, enqueueing, entries, looking, loops, operating, settling
+from taquba._queue import (
+    claims,
+    enqueueing,
+    entries,
+    loading,
+    looking,
+    loops,
+    offloading,
+    operating,
+    settling,
+)
 from taquba._queue.claims import Claim
 from taquba._queue.core import Core
 from taquba._queue.handles import ClosedAtExit, Opening
-from taquba._queue.opening import closing_state, open_core
+from taquba._queue.objects import Objects
+from taquba._queue.opening import closing_state, open_core, payload_location
 from taquba._store.location import StoreLocation
 from taquba._telemetry.settings import Telemetry, as_telemetry, instrument
 
@@ -40,6 +51,10 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
 _MAX_CLAIM_BATCH = 10_000
+
+DEFAULT_OFFLOAD_THRESHOLD: Final = 256 * 1024
+_MAX_OFFLOAD_THRESHOLD: Final = 64 * 1024 * 1024
+"""Records larger than this would not go well through the storage engine."""
 
 
 class Queue(ClosedAtExit):
@@ -74,6 +89,8 @@ class Queue(ClosedAtExit):
         reaper_interval: Duration = 5,
         scheduler_interval: Duration = 1,
         heartbeat_interval: Duration | None = None,
+        payload_offload_threshold: int | None = DEFAULT_OFFLOAD_THRESHOLD,
+        payload_url: str | os.PathLike[str] | None = None,
         metrics: Telemetry | MeterProvider | bool | None = None,
     ) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
@@ -97,6 +114,11 @@ class Queue(ClosedAtExit):
             scheduler_interval: How often, in seconds, the wall clock is looked at while a
                 scheduled job waits, in case it was set.
             heartbeat_interval: Write a sign of life this often, seconds; None never does.
+            payload_offload_threshold: Largest payload, in bytes, that is kept in its job's
+                record; a larger one becomes an object of its own. None keeps all in the records.
+            payload_url: Where these objects, and those of `objects`, are kept; default: next to
+                the store, in ``{url}-payloads``. Do not change it while jobs have their payload
+                there.
             metrics: OpenTelemetry metrics and traces. None emits them if the application has
                 configured a global provider by now, True to the global providers in any case,
                 False not at all. A `MeterProvider` gets the metrics; a `taquba.Telemetry` names
@@ -108,9 +130,10 @@ class Queue(ClosedAtExit):
             IncompatibleStore: The store was written in another layout.
             StoreError: The store cannot be reached or written.
         """
+        location = StoreLocation.parse(url)
         return Opening(
             _open(
-                StoreLocation.parse(url),
+                location,
                 default_config=_config(default_config, "default_config"),
                 queue_configs=_configs(queue_configs),
                 clock=_clock(clock),
@@ -124,6 +147,8 @@ class Queue(ClosedAtExit):
                     heartbeat_interval, "heartbeat_interval", minimum=1
                 ),
                 metrics=as_telemetry(metrics),
+                payload_threshold=_threshold(payload_offload_threshold),
+                payload_location=payload_location(location, payload_url),
             )
         )
 
@@ -142,6 +167,7 @@ class Queue(ClosedAtExit):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await core.committer.close(lambda: closing_state(core))
+        await core.payloads.close()
         await core.engine.close()
 
     @property
@@ -239,7 +265,7 @@ class Queue(ClosedAtExit):
         core = self._core
         core.check()
         state = core.queue(validate.queue_name(name))
-        return await claims.claim_batch(
+        return await loading.claim_batch(
             core,
             state,
             validate.integer(max_jobs, "max_jobs", 1, _MAX_CLAIM_BATCH),
@@ -349,7 +375,7 @@ class Queue(ClosedAtExit):
         """Start a scheduled job now; it sees `woken_at` and `wake_payload`."""
         self._core.check()
         if payload is not None:
-            payload = validate.payload(payload)
+            payload = validate.content(payload)
         return await operating.wake_scheduled(self._core, validate.job_id(job_id), payload)
 
     async def requeue_dead(self, job_id: str) -> None:
@@ -394,8 +420,12 @@ class Queue(ClosedAtExit):
         return await loops.promote_due(self._core)
 
     async def sweep_now(self) -> int:
-        """Remove done and dead jobs whose retention is over; returns how many."""
+        """Remove done and dead jobs whose retention is over; returns how many.
+
+        Payload objects that a crash left without a job go as well, an hour after their upload.
+        """
         self._core.check()
+        await offloading.sweep_orphans(self._core)
         return await loops.sweep(self._core)
 
     # -- caller-owned entries ---------------------------------------------------------------
@@ -438,6 +468,11 @@ class Queue(ClosedAtExit):
         self._core.check()
         return await entries.scan(self._core.engine, prefix, cursor, limit)
 
+    @property
+    def objects(self) -> Objects:
+        """Caller-owned objects, for values too large for an entry."""
+        return self._core.objects
+
     # -- look -------------------------------------------------------------------------------
 
     async def stats(self, name: str) -> QueueStats:
@@ -454,28 +489,39 @@ class Queue(ClosedAtExit):
     async def get_job(self, job_id: str) -> JobRecord | None:
         """A job in any state, or None."""
         await self._look()
-        return await looking.get_job(self._core.engine, validate.job_id(job_id))
+        core = self._core
+        return await looking.get_job(core.engine, core.payloads, validate.job_id(job_id))
 
     async def list_jobs(
-        self, name: str, status: JobStatus | str, cursor: str | None = None, limit: int = 100
+        self,
+        name: str,
+        status: JobStatus | str,
+        cursor: str | None = None,
+        limit: int = 100,
+        *,
+        payloads: bool = True,
     ) -> JobPage:
         """Jobs of a queue in one state, a page at a time.
 
         Pending jobs come in claim order, scheduled ones by due time, done and dead ones by the
-        time they ended.
+        time they ended. With ``payloads=False`` large payloads, which are objects of their own,
+        are not read: `JobRecord.payload` of such a job raises `PayloadMissing`.
         """
         await self._look()
         return await looking.list_jobs(
             self._core.engine,
+            self._core.payloads if payloads else None,
             validate.queue_name(name),
             looking.known_status(status),
             cursor,
             limit,
         )
 
-    async def dead_jobs(self, name: str, cursor: str | None = None, limit: int = 100) -> JobPage:
-        """Dead letters of a queue, oldest first, a page at a time."""
-        return await self.list_jobs(name, JobStatus.dead, cursor, limit)
+    async def dead_jobs(
+        self, name: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
+    ) -> JobPage:
+        """Dead letters of a queue, oldest first, a page at a time; see `list_jobs`."""
+        return await self.list_jobs(name, JobStatus.dead, cursor, limit, payloads=payloads)
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
@@ -500,6 +546,8 @@ async def _open(
     recheck_ms: int,
     heartbeat_ms: int | None,
     metrics: Telemetry,
+    payload_threshold: int | None,
+    payload_location: StoreLocation,
 ) -> Queue:
     core = await open_core(
         location,
@@ -509,11 +557,14 @@ async def _open(
         queue_configs=queue_configs,
         flush_interval=flush_ms / 1000,
         telemetry=await instrument(metrics, location.url, clock),
+        payload_threshold=payload_threshold,
+        payload_location=payload_location,
     )
     running: dict[str, Coroutine[Any, Any, None]] = {
         "scheduler": loops.run_scheduler(core, recheck_ms),
         "reaper": loops.run_reaper(core, reaper_ms),
         "retention": loops.run_retention(core, recheck_ms),
+        "orphan-sweep": loops.run_orphan_sweep(core),
         "engine-watch": loops.watch_engine(core),
     }
     if heartbeat_ms is not None:
@@ -541,6 +592,12 @@ def _configs(value: Mapping[str, QueueConfig] | None) -> dict[str, QueueConfig]:
         validate.queue_name(name): _config(config, f"queue_configs[{name!r}]")
         for name, config in value.items()
     }
+
+
+def _threshold(value: int | None) -> int | None:
+    if value is None:
+        return None
+    return validate.integer(value, "payload_offload_threshold", 0, _MAX_OFFLOAD_THRESHOLD)
 
 
 def _clock(value: Clock | None) -> Clock:

@@ -8,7 +8,7 @@ from typing import get_args
 
 from taquba._model import keys, validate
 from taquba._model.clock import from_ms
-from taquba._model.codec import decode_counters
+from taquba._model.codec import decode_counters, decode_store_id
 from taquba._model.errors import InvalidArgument, QueueClosed, StoreNotInitialized
 from taquba._model.records import (
     Counters,
@@ -24,9 +24,12 @@ from taquba._model.records import (
 from taquba._model.validate import Duration, KvKey
 from taquba._queue import entries, looking, presence
 from taquba._queue.handles import ClosedAtExit, Opening
-from taquba._queue.opening import is_stamped
+from taquba._queue.objects import ReadOnlyObjects
+from taquba._queue.opening import payload_location, read_stamp
 from taquba._queue.place import Place
 from taquba._store.location import StoreLocation
+from taquba._store.objects import ObjectSpace
+from taquba._store.payloads import PayloadReads
 from taquba._store.read_only import Mode, ReadOnlyEngine
 
 
@@ -38,10 +41,18 @@ class QueueReader(ClosedAtExit):
     `QueueClosed` after `close`, and `StoreError` when the store fails or does not answer.
     """
 
-    def __init__(self, engine: ReadOnlyEngine, location: StoreLocation) -> None:
+    def __init__(
+        self,
+        engine: ReadOnlyEngine,
+        location: StoreLocation,
+        objects: ObjectSpace,
+        store_id: str,
+    ) -> None:
         """Internal: use `QueueReader.open`."""
         self._engine = engine
         self._location = location
+        self._payloads = PayloadReads(objects, store_id)
+        self._objects = ReadOnlyObjects(objects, store_id, self._check)
         self._place = Place()
         self._closed = False
 
@@ -51,6 +62,7 @@ class QueueReader(ClosedAtExit):
         *,
         mode: Mode = "checkpoint",
         poll_interval: Duration = 1,
+        payload_url: str | os.PathLike[str] | None = None,
     ) -> Opening[QueueReader]:
         """Open a store for reading; ``await`` it, or use it with ``async with``.
 
@@ -62,6 +74,7 @@ class QueueReader(ClosedAtExit):
                 ``"follow_latest"`` writes nothing to the store; a long scan may then have to be
                 repeated.
             poll_interval: How often the store is looked at for new commits, seconds.
+            payload_url: As for `Queue.open`: where the owner keeps large payloads.
 
         Raises:
             StoreNotInitialized: No owner ever opened a queue there.
@@ -70,7 +83,9 @@ class QueueReader(ClosedAtExit):
         if mode not in get_args(Mode):
             raise InvalidArgument(f"mode must be 'checkpoint' or 'follow_latest'; got {mode!r}")
         poll_ms = validate.duration_ms(poll_interval, "poll_interval", minimum=1)
-        return Opening(_open(StoreLocation.parse(url), mode, poll_ms))
+        location = StoreLocation.parse(url)
+        objects = ObjectSpace(payload_location(location, payload_url), fsync=False)
+        return Opening(_open(location, mode, poll_ms, objects))
 
     async def close(self) -> None:
         """Let go of the store. Idempotent."""
@@ -93,19 +108,32 @@ class QueueReader(ClosedAtExit):
 
     async def get_job(self, job_id: str) -> JobRecord | None:
         """A job in any state, or None."""
-        return await looking.get_job(self._reads(), validate.job_id(job_id))
+        return await looking.get_job(self._reads(), self._payloads, validate.job_id(job_id))
 
     async def list_jobs(
-        self, name: str, status: JobStatus | str, cursor: str | None = None, limit: int = 100
+        self,
+        name: str,
+        status: JobStatus | str,
+        cursor: str | None = None,
+        limit: int = 100,
+        *,
+        payloads: bool = True,
     ) -> JobPage:
         """Jobs of a queue in one state, a page at a time; see `Queue.list_jobs`."""
         return await looking.list_jobs(
-            self._reads(), validate.queue_name(name), looking.known_status(status), cursor, limit
+            self._reads(),
+            self._payloads if payloads else None,
+            validate.queue_name(name),
+            looking.known_status(status),
+            cursor,
+            limit,
         )
 
-    async def dead_jobs(self, name: str, cursor: str | None = None, limit: int = 100) -> JobPage:
+    async def dead_jobs(
+        self, name: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
+    ) -> JobPage:
         """Dead letters of a queue, oldest first, a page at a time."""
-        return await self.list_jobs(name, JobStatus.dead, cursor, limit)
+        return await self.list_jobs(name, JobStatus.dead, cursor, limit, payloads=payloads)
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
@@ -146,19 +174,30 @@ class QueueReader(ClosedAtExit):
         patience_ms = validate.duration_ms(patience, "patience")
         return await presence.detect_owner(self._reads(), self._location, patience_ms)
 
-    def _reads(self) -> ReadOnlyEngine:
+    @property
+    def objects(self) -> ReadOnlyObjects:
+        """Caller-owned objects."""
+        return self._objects
+
+    def _check(self) -> None:
         self._place.check()
         if self._closed:
             raise QueueClosed
+
+    def _reads(self) -> ReadOnlyEngine:
+        self._check()
         return self._engine
 
 
-async def _open(location: StoreLocation, mode: Mode, poll_ms: int) -> QueueReader:
+async def _open(
+    location: StoreLocation, mode: Mode, poll_ms: int, objects: ObjectSpace
+) -> QueueReader:
     engine = await ReadOnlyEngine.open(location, mode, poll_ms)
     try:
-        if not await is_stamped(engine, location):
+        stamp = await read_stamp(engine, location)
+        if stamp is None:
             raise StoreNotInitialized(location.url)
     except BaseException:
         await engine.close()
         raise
-    return QueueReader(engine, location)
+    return QueueReader(engine, location, objects, decode_store_id(stamp))

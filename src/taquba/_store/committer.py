@@ -65,6 +65,7 @@ class Committer:
         flush_interval: float,
         timeout: float = OPERATION_TIMEOUT,
         on_failure: Callable[[TaqubaError], None],
+        on_freed: Callable[[list[str]], None],
         observer: CommitObserver | None = None,
     ) -> None:
         """Start the two tasks.
@@ -75,6 +76,7 @@ class Committer:
             flush_interval: Least time between the starts of two flushes, in seconds.
             timeout: Seconds after which callers of a store that hangs get an error.
             on_failure: Told once, when the store can no longer be written.
+            on_freed: Told which payload objects belonged to jobs that have left, durably.
             observer: Told of every commit, flush and answer.
         """
         self._engine = engine
@@ -83,6 +85,7 @@ class Committer:
         self._timeout = timeout
         self._on_failure = on_failure
         self._observer = observer
+        self._on_freed = on_freed
         self.failure: TaqubaError | None = None
         self.stalled = False
         """True while a write is overdue."""
@@ -194,7 +197,7 @@ class Committer:
         self._counters.update(counters)
         for transaction in group:
             transaction.applied()
-            if transaction.durable:
+            if transaction.durable or transaction.freed:
                 self._unflushed.append(transaction)
             else:
                 transaction.resolve()
@@ -239,6 +242,8 @@ class Committer:
                 self._observer.flushed(error)
             for transaction in self._flushing:
                 transaction.resolve(error)
+                if transaction.freed and error is None:
+                    self._on_freed(transaction.freed)
             self._flushing = []
             self._settle()
 

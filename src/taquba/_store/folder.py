@@ -122,6 +122,16 @@ class _Listed:
         self._synced, self._found = self._found, None
 
 
+def put_on_disk(path: Path, top: Path) -> None:
+    """Put a file on disk, and the folders that lead to it from `top`. Blocking."""
+    _fsync(str(path))
+    for parent in path.parents:
+        with contextlib.suppress(PermissionError):
+            _fsync(str(parent))
+        if parent == top:
+            return
+
+
 def _names(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:

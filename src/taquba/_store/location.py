@@ -26,14 +26,16 @@ class StoreLocation(NamedTuple):
     Attributes:
         url: As the caller wrote it.
         folder: The folder of a local store, else None.
-        bucket_url: The root that the object-store client resolves, for a cloud store.
-        path: Where the database lives below the root.
+        scheme: ``s3``, ``gs`` or ``az`` of a cloud store, else empty.
+        bucket: Bucket or container of a cloud store, else None.
+        path: Where the database lives below the bucket.
     """
 
     url: str
-    folder: Path | None
-    bucket_url: str | None
-    path: str
+    folder: Path | None = None
+    scheme: str = ""
+    bucket: str | None = None
+    path: str = ""
 
     @classmethod
     def parse(cls, url: str | os.PathLike[str]) -> StoreLocation:
@@ -50,7 +52,7 @@ class StoreLocation(NamedTuple):
         except ValueError as error:
             raise InvalidArgument(f"{url!r} is not a store URL: {error}; use {_FORMS}") from None
         if parts.scheme == "memory":
-            return cls(url, None, None, "")
+            return cls(url)
         if parts.scheme == "file":
             absolute = parts.path.startswith("/") and parts.path.strip("/")
             if parts.netloc not in ("", "localhost") or not absolute:
@@ -64,11 +66,21 @@ class StoreLocation(NamedTuple):
             raise InvalidArgument(
                 f"{url!r} needs a bucket and a prefix, as in {parts.scheme}://bucket/prefix"
             )
-        return cls(url, None, f"{parts.scheme}://{parts.netloc}", parts.path.strip("/"))
+        return cls(url, None, parts.scheme, parts.netloc, parts.path.strip("/"))
 
     @classmethod
     def _local(cls, url: str, folder: Path) -> StoreLocation:
-        return cls(url, folder.expanduser().absolute(), None, "")
+        return cls(url, folder.expanduser().absolute())
+
+    def beside(self, suffix: str) -> StoreLocation:
+        """The location whose last part has `suffix` appended: a neighbour, not a part of it."""
+        if self.folder is not None:
+            folder = self.folder.parent / (self.folder.name + suffix)
+            return StoreLocation(str(folder), folder)
+        if self.bucket is None:
+            name = self.url.removeprefix("memory://")
+            return StoreLocation(f"{self.url}{suffix}" if name else self.url)
+        return self._replace(url=self.url.rstrip("/") + suffix, path=self.path + suffix)
 
     def connect(self, *, read_only: bool = False) -> ObjectStore:
         """The object store that holds this location. Makes a missing local folder to write to."""
@@ -78,9 +90,9 @@ class StoreLocation(NamedTuple):
             builder = ObjectStoreBuilder(ObjectStoreType.LOCAL)
             builder.with_config("local_path", str(self.folder))
             return builder.build()
-        if self.bucket_url is not None:
+        if self.bucket is not None:
             try:
-                return ObjectStore.resolve(self.bucket_url)
+                return ObjectStore.resolve(f"{self.scheme}://{self.bucket}")
             except Error as error:
                 raise StoreError(f"{self.url}: {error}", permanent=True) from error
         name = self.url.removeprefix("memory://")

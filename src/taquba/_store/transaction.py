@@ -16,10 +16,20 @@ class Transaction:
 
     `on_applied` callbacks run when the commit is visible, in the order of commits, whether or not
     anybody still waits for it: memory follows the store. `on_failed` callbacks run instead when
-    it is known that nothing was written.
+    it is known that nothing was written. `freed` names the payload objects of the jobs that leave:
+    they may go when the commit is durable.
     """
 
-    __slots__ = ("began", "changes", "durable", "on_applied", "on_failed", "ops", "waiter")
+    __slots__ = (
+        "began",
+        "changes",
+        "durable",
+        "freed",
+        "on_applied",
+        "on_failed",
+        "ops",
+        "waiter",
+    )
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -28,12 +38,15 @@ class Transaction:
         """Of jobs; their rows are in `ops`."""
         self.on_applied: list[Callable[[], None]] = []
         self.on_failed: list[Callable[[], None]] = []
+        self.freed: list[str] = []
         self.durable = False
         self.waiter: asyncio.Future[None] | None = None
 
     def add(self, change: Change) -> None:
         self.ops += change.ops
         self.changes.append(change)
+        if change.status is None and change.job.payload_ref is not None:
+            self.freed.append(change.job.payload_ref)
 
     def put(self, key: bytes, value: bytes) -> None:
         self.ops.append((key, value))

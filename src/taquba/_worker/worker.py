@@ -18,6 +18,7 @@ from taquba._model.validate import Duration
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
 from taquba._queue.core import Core
+from taquba._queue.loading import load
 from taquba._queue.queue import Queue
 from taquba._worker.handlers import AsyncHandler, Handler, as_async
 from taquba._worker.lease_handle import LeaseHandle
@@ -241,6 +242,8 @@ class Worker:
         effects: SettlementEffects | None = None
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
+            if claim.payload_ref is not None and not await load(self._core, claim, self.lease_ms):
+                return
             call = self._call(claim)
             telemetry = self._core.telemetry
             effects = await (call if telemetry is None else telemetry.processing(claim, call))

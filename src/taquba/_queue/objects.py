@@ -1,0 +1,67 @@
+"""Caller-owned objects: values too large for an entry, kept beside the large payloads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Final
+
+from taquba._model import validate
+from taquba._model.errors import InvalidArgument
+from taquba._store.objects import ObjectInfo, ObjectSpace
+
+_MAX_KEY: Final = 512
+_KEY: Final = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
+
+
+class ReadOnlyObjects:
+    """Reads caller-owned objects. Every method raises `StoreError` when the store fails."""
+
+    def __init__(self, space: ObjectSpace, store_id: str, check: Callable[[], None]) -> None:
+        """Internal: use `Queue.objects` or `QueueReader.objects`."""
+        self._space = space
+        self._check = check
+        self._prefix = f"{store_id}/objects/"
+
+    async def get(self, key: str) -> bytes | None:
+        """The content of an object, or None where there is none."""
+        self._check()
+        return await self._space.get(self._path(key))
+
+    async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """The objects below `prefix`: whole segments, as in ``"reports/2026"``; all by default.
+
+        In no particular order. An object that comes or goes meanwhile may be missed.
+        """
+        self._check()
+        below = self._prefix.rstrip("/") if prefix == "" else self._path(prefix)
+        async for page in self._space.list(below):
+            for info in page:
+                yield info._replace(key=info.key.removeprefix(self._prefix))
+
+    def _path(self, key: str) -> str:
+        if len(validate.text(key, "the key of an object")) > _MAX_KEY or not _KEY.fullmatch(key):
+            raise InvalidArgument(
+                f"the key of an object has 1 to {_MAX_KEY} characters, segments of "
+                f"[A-Za-z0-9_.-] joined by '/', none of them '.' or '..'; got {key!r}"
+            )
+        return self._prefix + key
+
+
+class Objects(ReadOnlyObjects):
+    """Caller-owned objects of a store: values of any size, outside of its commits.
+
+    An object is written or removed at once, not with a commit, and also by a queue that was fenced
+    a moment ago: write it before the entry or job that names it, under a key that is used once,
+    and remove it after that.
+    """
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write an object, or replace it; durable on return, on a folder unless ``fsync=False``."""
+        self._check()
+        await self._space.put(self._path(key), validate.content(data, "an object"))
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are not there are fine."""
+        self._check()
+        await self._space.delete([self._path(key) for key in keys])

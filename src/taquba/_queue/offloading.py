@@ -1,0 +1,117 @@
+"""Large payloads on their way into the store, and the orphans that a crash leaves there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from taquba._model import keys
+from taquba._model.codec import decode_job
+from taquba._model.options import EnqueueRequest
+from taquba._model.records import Job
+from taquba._queue.core import Core
+from taquba._queue.looking import locate_row
+from taquba._store.transaction import Transaction
+
+ORPHAN_AGE_MS: Final = 3600 * 1000
+"""How old an object to which no record refers must be before it is removed."""
+
+
+class Uploads:
+    """Payload objects written for the requests of one transaction that is yet to be made."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._jobs: dict[int, tuple[str, str]] = {}
+        """Job id and reference, by position of the request."""
+        self.held: dict[tuple[str, str], str] = {}
+        """Holders of dedup keys, for whose requests nothing was uploaded."""
+
+    async def add(self, position: int, request: EnqueueRequest, leaving: str | None) -> None:
+        core = self._core
+        if request.dedup_key is not None:
+            holder = await core.dedup_holder(request.queue, request.dedup_key, leaving)
+            if holder is not None:
+                self.held[request.queue, request.dedup_key] = holder
+                return
+        job_id = core.ids.next() if request.job_id is None else request.job_id
+        self._jobs[position] = (job_id, await core.payloads.upload(job_id, request.payload))
+
+    def attach(self, position: int, job: Job, transaction: Transaction) -> Job:
+        """The job with its payload's reference, if it has one; lands with the transaction."""
+        if position not in self._jobs:
+            return job
+        core = self._core
+        job_id, ref = self._jobs.pop(position)
+        transaction.finally_(lambda: core.payloads.release(ref))
+
+        def failed() -> None:
+            # After the store has failed, a write that was under way may yet be found in it.
+            if core.committer.failure is None:
+                core.payloads.discard([ref])
+
+        transaction.on_failed.append(failed)
+        return job._replace(id=job_id, payload=b"", payload_ref=ref)
+
+    def abandon(self) -> None:
+        """No record will refer to what is left."""
+        refs = [ref for _, ref in self._jobs.values()]
+        for ref in refs:
+            self._core.payloads.release(ref)
+        self._core.payloads.discard(refs)
+
+
+async def upload(
+    core: Core, requests: Sequence[EnqueueRequest], leaving: str | None
+) -> Uploads | None:
+    """Write the large payloads of `requests`, concurrently; None where there are none.
+
+    A request whose dedup key is held is not going to be new, so its payload is not uploaded: the
+    holder was there during the call. A key that the job `leaving` holds counts as free.
+    """
+    limit = core.payloads.inline_limit
+    large = [position for position, request in enumerate(requests) if len(request.payload) > limit]
+    if not large:
+        return None
+    uploads = Uploads(core)
+    tasks = [
+        asyncio.create_task(uploads.add(position, requests[position], leaving))
+        for position in large
+    ]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        uploads.abandon()
+        raise
+    return uploads
+
+
+async def sweep_orphans(core: Core) -> int:
+    """Remove payload objects to which no record refers; returns how many.
+
+    A crash leaves them: between an upload and its commit, or a removal and that of its object.
+    """
+    removed = 0
+    before = core.clock.time_ms() - ORPHAN_AGE_MS
+    async for candidates in core.payloads.orphan_candidates(before):
+        orphans = [ref for job_id, ref in candidates if await _current_ref(core, job_id) != ref]
+        if orphans:
+            # Proves that the removals just seen are durable, and that this is still the owner:
+            # another one may have uploaded what is not in this view of the store.
+            proof = Transaction()
+            proof.put(keys.META, core.stamp)
+            await core.committer.submit(proof, durable=True)
+            core.payloads.discard(orphans)
+            removed += len(orphans)
+    return removed
+
+
+async def _current_ref(core: Core, job_id: str) -> str | None:
+    row = await locate_row(core.engine, job_id)
+    if row is None:
+        return None
+    return decode_job(row.location.queue, job_id, row.value).payload_ref

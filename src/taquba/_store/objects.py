@@ -1,0 +1,184 @@
+"""Objects beside the database: large values, each written once as an object of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Collection
+from datetime import datetime
+from typing import Final, NamedTuple, TypeVar
+
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
+from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
+
+from taquba._model.errors import StoreError
+from taquba._store.folder import put_on_disk
+from taquba._store.location import StoreLocation
+from taquba._store.reads import OPERATION_TIMEOUT
+
+T = TypeVar("T")
+
+_SLOWEST_BYTES_PER_SECOND: Final = 256 * 1024
+"""A transfer slower than this counts as one that hangs."""
+
+_PAGE: Final = 1000
+_CONCURRENT_DELETES: Final = 16
+_BULK_DELETE: Final = 1000
+"""Keys that S3 deletes in one request."""
+
+_PERMANENT: Final = (
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
+
+_shared_memory: dict[str, MemoryStore] = {}
+
+
+class ObjectInfo(NamedTuple):
+    """An object in a listing.
+
+    Attributes:
+        key: Its key.
+        size: Bytes.
+        modified_at: When it was written, by the store's clock; aware, UTC.
+    """
+
+    key: str
+    size: int
+    modified_at: datetime
+
+
+def connect_objects(location: StoreLocation) -> ObjectStore:
+    """The object store at a location, its prefix included. Makes a missing local folder.
+
+    Credentials and endpoints come from the environment, as for the database.
+    """
+    try:
+        if location.folder is not None:
+            return LocalStore(location.folder, mkdir=True, automatic_cleanup=True)
+        if location.bucket is None:
+            name = location.url.removeprefix("memory://")
+            return _shared_memory.setdefault(name, MemoryStore()) if name else MemoryStore()
+        # Options given here would replace those of the environment, so none are.
+        match location.scheme:
+            case "s3":
+                return S3Store(location.bucket, prefix=location.path)
+            case "gs":
+                return GCSStore(location.bucket, prefix=location.path)
+            case _:
+                return AzureStore(location.bucket, prefix=location.path)
+    except (BaseError, OSError, ValueError) as error:
+        raise StoreError(f"{location.url}: {_first_line(error)}", permanent=True) from error
+
+
+class ObjectSpace:
+    """The objects below one location. Every call is bounded in time and raises `StoreError`."""
+
+    def __init__(self, location: StoreLocation, *, fsync: bool) -> None:
+        self._location = location
+        self._folder = location.folder
+        self._fsync = fsync
+        self._store: ObjectStore | None = None
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write an object; durable when it returns, except on a folder without fsync."""
+        store = await self._connect()
+        what = f"writing {key}"
+        await self._bounded(store.put_async(key, data), what, len(data))
+        if self._folder is not None and self._fsync:
+            path = self._folder / key
+            await self._bounded(
+                asyncio.to_thread(put_on_disk, path, self._folder.parent), what, len(data)
+            )
+
+    async def get(self, key: str) -> bytes | None:
+        """The object's content, or None where there is none."""
+        if await self._is_missing():
+            return None
+        store = await self._connect()
+        what = f"reading {key}"
+        try:
+            found = await self._bounded(store.get_async(key), what)
+            return bytes(await self._bounded(found.bytes_async(), what, found.meta["size"]))
+        except FileNotFoundError:
+            return None
+
+    async def delete(self, keys: Collection[str]) -> None:
+        """Remove objects; those that are gone already are fine."""
+        if not keys or await self._is_missing():
+            return
+        store = await self._connect()
+        if isinstance(store, S3Store):
+            in_order = list(keys)
+            for start in range(0, len(in_order), _BULK_DELETE):
+                some = in_order[start : start + _BULK_DELETE]
+                await self._bounded(store.delete_async(some), "deleting objects")
+            return
+        limit = asyncio.Semaphore(_CONCURRENT_DELETES)
+
+        async def delete(key: str) -> None:
+            async with limit:
+                try:
+                    await self._bounded(store.delete_async(key), f"deleting {key}")
+                except FileNotFoundError:
+                    return
+
+        await asyncio.gather(*map(delete, keys))
+
+    async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:
+        """Objects whose key starts with `prefix`, whole segments, in batches."""
+        if await self._is_missing():
+            return
+        store = await self._connect()
+        pages = store.list(prefix=prefix, chunk_size=_PAGE)  # pyright: ignore[reportUnknownMemberType] - its other form returns a type of a library that is not installed
+        while True:
+            try:
+                page = await self._bounded(anext(pages), f"listing {prefix}")
+            except StopAsyncIteration:
+                return
+            yield [
+                ObjectInfo(found["path"], found["size"], found["last_modified"]) for found in page
+            ]
+
+    async def _connect(self) -> ObjectStore:
+        if self._store is None:
+            # Shared memory must be one store: several first calls may come here at once.
+            store = await asyncio.to_thread(connect_objects, self._location)
+            self._store = self._store or store
+        return self._store
+
+    async def _is_missing(self) -> bool:
+        """Whether nothing was ever written to a local folder, which reading shall not make."""
+        folder = self._folder
+        if folder is None or self._store is not None:
+            return False
+        return not await asyncio.to_thread(folder.is_dir)
+
+    async def _bounded(self, operation: Awaitable[T], what: str, size: int = 0) -> T:
+        seconds = OPERATION_TIMEOUT + size / _SLOWEST_BYTES_PER_SECOND
+        try:
+            async with asyncio.timeout(seconds):
+                return await operation
+        except TimeoutError:
+            raise StoreError(
+                f"{self._location.url} did not answer within {seconds:g} s ({what})"
+            ) from None
+        except FileNotFoundError:
+            raise
+        except (BaseError, OSError, ValueError) as error:
+            permanent = isinstance(error, _PERMANENT)
+            raise StoreError(
+                f"{self._location.url}: {what} failed: {_first_line(error)}", permanent=permanent
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What obstore says, without the dump of its internals that follows."""
+    return str(error).partition("\n")[0]

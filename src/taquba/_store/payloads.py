@@ -1,0 +1,161 @@
+"""Large payloads, each an object of its own, named by its job and the time of its upload.
+
+An object is written before the commit that refers to it, and removed after the removal of its
+record is durable. So a reference never dangles; what a crash leaves is an object that nothing
+refers to, which the orphan sweep finds by its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+from ulid import ULID
+
+from taquba._model.errors import StoreError
+from taquba._model.ids import IdGenerator
+from taquba._store.objects import ObjectSpace
+
+_log: Final = logging.getLogger(__name__)
+
+_CONCURRENT: Final = 16
+"""Uploads, and downloads, of one store under way at the same time."""
+
+_REMOVAL_ATTEMPTS: Final = 5
+_REMOVAL_RETRY_SECONDS: Final = 1.0
+_CLOSING_SECONDS: Final = 5.0
+
+
+class _Transfers:
+    """Lets so many at a time, and knows whether there are any."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(_CONCURRENT)
+        self._count = 0
+
+    @property
+    def busy(self) -> bool:
+        return self._count > 0
+
+    async def __aenter__(self) -> None:
+        self._count += 1
+        try:
+            await self._slots.acquire()
+        except BaseException:
+            self._count -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._count -= 1
+        self._slots.release()
+
+
+class PayloadReads:
+    """Reads large payloads."""
+
+    def __init__(self, objects: ObjectSpace, store_id: str) -> None:
+        self._objects = objects
+        self._prefix = f"{store_id}/jobs"
+        self._downloads = _Transfers()
+
+    async def fetch(self, ref: str) -> bytes | None:
+        """The payload behind a reference, or None when its object is gone."""
+        async with self._downloads:
+            return await self._objects.get(f"{self._prefix}/{ref}")
+
+
+class Payloads(PayloadReads):
+    """Writes and removes them as well, for the owner of the store."""
+
+    def __init__(
+        self, objects: ObjectSpace, store_id: str, ids: IdGenerator, threshold: int | None
+    ) -> None:
+        super().__init__(objects, store_id)
+        self._ids = ids
+        self.inline_limit: float = float("inf") if threshold is None else threshold
+        """Largest payload that is kept in its record, in bytes."""
+        self._uploads = _Transfers()
+        self._pending: set[str] = set()
+        self._garbage: list[str] = []
+        self._removing: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True while objects are written, read or removed."""
+        return self._uploads.busy or self._downloads.busy or self._is_removing
+
+    @property
+    def _is_removing(self) -> bool:
+        return self._removing is not None and not self._removing.done()
+
+    async def upload(self, job_id: str, payload: bytes) -> str:
+        """Write a payload; returns its reference.
+
+        Until `release` is called with it the object is not an orphan, whatever refers to it.
+        """
+        ref = f"{job_id}.{self._ids.next()}"
+        self._pending.add(ref)
+        try:
+            async with self._uploads:
+                await self._objects.put(f"{self._prefix}/{ref}", payload)
+        except BaseException:
+            # What was written of it, if anything, is for the orphan sweep.
+            self._pending.discard(ref)
+            raise
+        return ref
+
+    def release(self, ref: str) -> None:
+        """The commit that refers to the object has landed, or never will."""
+        self._pending.discard(ref)
+
+    def discard(self, refs: Iterable[str]) -> None:
+        """Have objects removed to which no durable record refers (any more)."""
+        self._garbage += refs
+        if self._garbage and not self._is_removing:
+            self._removing = asyncio.create_task(self._remove(), name="taquba-payload-removal")
+
+    async def orphan_candidates(self, before: int) -> AsyncIterator[list[tuple[str, str]]]:
+        """Job id and reference of the objects that were uploaded before a moment, in wall ms.
+
+        Those whose commit is under way are left out.
+        """
+        async for page in self._objects.list(self._prefix):
+            refs = (info.key.rpartition("/")[2] for info in page)
+            yield [
+                (job_id, ref)
+                for ref in refs
+                if (job_id := _job_of(ref, before)) and ref not in self._pending
+            ]
+
+    async def close(self) -> None:
+        """Give the removals under way a moment; what is left is for the next owner's sweep."""
+        if self._removing is not None:
+            await asyncio.wait({self._removing}, timeout=_CLOSING_SECONDS)
+            self._removing.cancel()
+            await asyncio.gather(self._removing, return_exceptions=True)
+
+    async def _remove(self) -> None:
+        while self._garbage:
+            refs, self._garbage = self._garbage, []
+            for attempt in range(1, _REMOVAL_ATTEMPTS + 1):
+                try:
+                    await self._objects.delete([f"{self._prefix}/{ref}" for ref in refs])
+                    break
+                except StoreError as error:
+                    if attempt == _REMOVAL_ATTEMPTS:
+                        _log.warning(
+                            "%d payload objects are left to the orphan sweep: %s", len(refs), error
+                        )
+                await asyncio.sleep(_REMOVAL_RETRY_SECONDS)
+
+
+def _job_of(ref: str, before: int) -> str | None:
+    """The job of a reference that was made before a moment; None for a younger or foreign name."""
+    job_id, dot, stamp = ref.rpartition(".")
+    try:
+        made_at = ULID.from_str(stamp).milliseconds
+    except ValueError:
+        return None
+    return job_id if dot and made_at < before else None
