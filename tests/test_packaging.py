@@ -26,7 +26,6 @@ HEAVY = {
     "httpx",
     "hypothesis",
     "numpy",
-    "obstore",
     "opentelemetry",
     "pydantic",
     "pytest",

@@ -6,7 +6,7 @@ The layers, top to bottom; each uses only those below it:
     _queue      the facade `Queue`, one module per kind of operation, and the background loops
     _telemetry  metrics and traces through OpenTelemetry, imported only where they are on
     _memory     ready windows, leases, waiters, locks
-    _store      transaction, group commit, SlateDB, durable folders
+    _store      transaction, group commit, SlateDB, durable folders, objects
     _core       transitions: what a job becomes, as pure functions
     _model      vocabulary: keys, codec, records, options, clock, errors
 

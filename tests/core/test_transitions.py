@@ -60,7 +60,7 @@ class Store:
 
     def contents(self) -> Contents:
         counters = {keys.stats("q"): encode_counters(Counters(*self.totals))}
-        return read({**self.rows, **counters}.items())
+        return read({**self.rows, **counters}.items(), objects={})
 
     def record(self) -> Record | None:
         return self.contents().jobs.get("job")

@@ -89,7 +89,7 @@ class Recorder:
         # A manifest names tables that were there before it, so it is copied before them.
         for path in sorted(files, key=lambda path: path.parent.name != "manifest"):
             copy = target / path.relative_to(root)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
             os.truncate(copy, files[path])
 

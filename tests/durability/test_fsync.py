@@ -184,6 +184,27 @@ async def test_jobs_are_on_disk_while_large_payloads_fill_tables(
     await loss.check()
 
 
+async def test_large_payloads_and_objects_are_on_disk_when_their_calls_return(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    copies: list[tuple[Path, str, str]] = []
+    async with Queue.open(root / "store", payload_offload_threshold=10) as queue:
+        for number in range(4):
+            job_id, _ = await queue.enqueue("q", b"x" * 100)
+            key = f"folder-{number % 2}/{number}"
+            await queue.objects.put(key, b"y")
+            copies.append((tmp_path / f"copy{number}", job_id, key))
+            recorder.copy_survivors(root, copies[-1][0])
+    for copy, job_id, key in copies:
+        async with Queue.open(copy / "store", fsync=False) as queue:
+            job = await queue.get_job(job_id)
+            assert job is not None
+            assert job.payload == b"x" * 100
+            assert await queue.objects.get(key) == b"y"
+
+
 async def test_jobs_are_on_disk_after_restarts(loss: PowerLoss, tmp_path: Path) -> None:
     ids: list[str] = []
     for _ in range(4):

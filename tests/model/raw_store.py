@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgpack
@@ -63,8 +63,11 @@ _FIELDS = Record._fields[3:-1]
 _DEFAULTS = Record._field_defaults
 
 
-def read(rows: Iterable[tuple[bytes, bytes]]) -> Contents:
-    """Parse every row, and check what must hold of them among themselves (I1, I2, I8)."""
+def read(rows: Iterable[tuple[bytes, bytes]], objects: Mapping[str, bytes]) -> Contents:
+    """Parse every row, and check what must hold of them among themselves (I1, I2, I8).
+
+    `objects` are the payloads outside of the records, by their references.
+    """
     jobs: dict[str, Record] = {}
     index: dict[str, tuple[Any, ...]] = {}
     located: dict[str, tuple[Any, ...]] = {}
@@ -76,7 +79,9 @@ def read(rows: Iterable[tuple[bytes, bytes]]) -> Contents:
     for key, value in rows:
         space, rest = key[:2], key[2:]
         if space in _STATES:
-            record, length, location = _record(_STATES[space], rest, msgpack.unpackb(value))
+            record, length, location = _record(
+                _STATES[space], rest, msgpack.unpackb(value), objects
+            )
             assert record.id not in jobs, f"{record.id} is in two places: {jobs[record.id]}"
             jobs[record.id] = record
             lengths[record.id] = length
@@ -111,7 +116,9 @@ def read(rows: Iterable[tuple[bytes, bytes]]) -> Contents:
     return Contents(jobs, dedup, entries, stats)
 
 
-def _record(state: str, rest: bytes, fields: list[Any]) -> tuple[Record, int, tuple[int, str, int]]:
+def _record(
+    state: str, rest: bytes, fields: list[Any], objects: Mapping[str, bytes]
+) -> tuple[Record, int, tuple[int, str, int]]:
     """The record of a row, its number of history entries, and what the index must say of it."""
     position = 0
     if state == "scheduled":
@@ -121,8 +128,13 @@ def _record(state: str, rest: bytes, fields: list[Any]) -> tuple[Record, int, tu
         position, name = int.from_bytes(name[:4]), name[4:]
     elif state in ("done", "dead"):
         position, name = int.from_bytes(name[:8]), name[8:]
-    named = dict(zip((*_FIELDS, "length"), fields, strict=False))
+    named = dict(zip((*_FIELDS, "length", "reference"), fields, strict=False))
     length = named.pop("length", 0)
+    reference = named.pop("reference", None)
+    if reference is not None:
+        assert named["payload"] == b""
+        assert reference in objects, f"the payload object of {rest!r} is gone"
+        named["payload"] = objects[reference]
     named["headers"] = tuple(sorted((named["headers"] or {}).items()))
     record = Record(name.decode(), queue, state, **named)
     if state == "pending":

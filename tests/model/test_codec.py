@@ -22,6 +22,7 @@ from taquba._model.codec import (
     decode_job,
     decode_location,
     decode_row,
+    decode_store_id,
     encode_attempt,
     encode_counters,
     encode_job,
@@ -222,7 +223,9 @@ def test_a_stamp_that_cannot_be_read_is_another_layout(stamp: bytes) -> None:
 
 
 def test_our_own_stamp_is_ours() -> None:
-    assert decode_format_version(encode_meta(1)) == keys.FORMAT_VERSION
+    stamp = encode_meta(1, "store-1")
+    assert decode_format_version(stamp) == keys.FORMAT_VERSION
+    assert decode_store_id(stamp) == "store-1"
 
 
 # -- ids ----------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ from tests.model.strategies import (
     safe_effects,
     turns,
 )
+from tests.payloads.support import payload_contents, payload_objects, referred
 
 T = TypeVar("T")
 
@@ -113,6 +114,7 @@ class QueueMachine(RuleBasedStateMachine):
         queue = await Queue.open(
             self.url,
             clock=self.clock,
+            payload_offload_threshold=1,
             queue_configs={
                 name: QueueConfig(
                     max_attempts=chosen.max_attempts,
@@ -134,9 +136,20 @@ class QueueMachine(RuleBasedStateMachine):
         await self.clock.advance(0)
         return queue
 
+    async def check_objects(self) -> None:
+        """An hour after whatever happened, there are the objects that are needed, and no others."""
+        assert self.queue is not None
+        await self.clock.advance(timedelta(hours=2))
+        await self.queue.sweep_now()
+        needed: set[str] = set()
+        for name in SETTINGS:
+            needed |= await referred(self.queue, name)
+        assert await payload_objects(self.queue) == needed
+
     def teardown(self) -> None:
         try:
             if self.queue is not None:
+                self.run(self.check_objects())
                 self.run(self.queue.close())
             assert not self.strays, self.strays
         finally:
@@ -148,7 +161,7 @@ class QueueMachine(RuleBasedStateMachine):
     async def contents(self) -> Contents:
         assert self.queue is not None
         rows = [row async for page in self.queue._core.engine.scan_prefix(b"") for row in page]
-        return read(rows)
+        return read(rows, await payload_contents(self.queue))
 
     @staticmethod
     def fits(found: Contents, model: Model) -> bool:

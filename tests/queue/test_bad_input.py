@@ -32,6 +32,7 @@ from taquba import (
     InvalidState,
     JobNotFound,
     KvValueTooLarge,
+    PayloadMissing,
     Queue,
     QueueClosed,
     QueueConfig,
@@ -501,7 +502,7 @@ async def test_a_store_of_another_layout(open_queue: OpenQueue) -> None:
     queue = await open_queue(url)
     await queue.enqueue("q", b"")
     stamp = Transaction()
-    stamp.put(keys.META, encode_meta(0).replace(bytes([keys.FORMAT_VERSION]), b"\x63", 1))
+    stamp.put(keys.META, encode_meta(0, "s").replace(bytes([keys.FORMAT_VERSION]), b"\x63", 1))
     await queue._core.committer.submit(stamp, durable=True)
     await queue.close()
     with pytest.raises(IncompatibleStore, match=f"{url} holds layout 99.*reads layout 1"):
@@ -659,6 +660,7 @@ ERRORS: list[tuple[TaqubaError, bool, str]] = [
     (StoreError("broken", permanent=True), True, "broken"),
     (StoreFenced(), True, "fenced"),
     (StoreNotInitialized("s3://b/p"), False, "s3://b/p"),
+    (PayloadMissing("job-1", "job-1.a"), True, "'job-1'.*no object job-1.a"),
     (QueueClosed(), True, "closed"),
     (ForkedError(), True, "fork"),
     (WrongEventLoop(), True, "event loop"),

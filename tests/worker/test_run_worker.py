@@ -16,6 +16,7 @@ from taquba import (
     Claim,
     ClaimLost,
     EnqueueRequest,
+    EnqueueResult,
     FailWith,
     InvalidArgument,
     InvalidArgumentType,
@@ -34,6 +35,7 @@ from taquba import (
 )
 from taquba._queue import claims
 from taquba.testing import MockClock
+from tests.crash.held_engine import hold_engine
 from tests.queue.support import NO_RETRY_WAIT, OpenQueue, fresh_url, leftovers, must_claim
 from tests.worker.support import REAL_SECONDS, Gate, add_jobs, finish, working
 
@@ -807,3 +809,23 @@ async def test_an_idle_worker_sleeps_between_its_looks(
     await worker
     # One look finds the job, one or two come when it ended; the others wait for the poll.
     assert looks[-1] - looks[0] >= 2 * poll
+
+
+async def test_a_handler_can_enqueue_under_the_dedup_key_of_its_own_job(queue: Queue) -> None:
+    # Its claim, which frees the key, may not be written yet when the handler starts.
+    engine = hold_engine(queue)
+    stop = asyncio.Event()
+    results: list[EnqueueResult] = []
+
+    async def handler(job: JobRecord, lease: LeaseHandle) -> None:
+        asyncio.get_running_loop().call_later(0.02, engine.release)
+        results.append(await queue.enqueue("q", b"next", dedup_key="once", delay=60))
+        stop.set()
+
+    first, _ = await queue.enqueue("q", b"x", dedup_key="once")
+    engine.hold("write")
+    await run_worker(queue, "q", handler, shutdown=stop)
+    (result,) = results
+    assert result.new
+    assert await queue.enqueue("q", b"x", dedup_key="once") == (result.id, False)
+    assert result.id != first

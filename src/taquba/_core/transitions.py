@@ -130,14 +130,10 @@ def retry(job: Job, now: int, error: str, delay_ms: int) -> Change:
     return _give_back(job, now, AttemptOutcome.retried, error, run_at)
 
 
-def interrupt(job: Job, now: int, error: str, delay_ms: int = 0) -> Change:
-    """Claimed back to pending, or to scheduled when there is a wait, its attempt not spent.
-
-    The worker stopped, or could not begin: that is not the job's fault.
-    """
+def interrupt(job: Job, now: int, error: str) -> Change:
+    """Claimed back to pending without spending the attempt: the worker stopped, not the job."""
     unspent = job._replace(attempts=job.attempts - 1)
-    run_at = now + delay_ms if delay_ms else None
-    return _give_back(unspent, now, AttemptOutcome.interrupted, error, run_at, attempt=job.attempts)
+    return _give_back(unspent, now, AttemptOutcome.interrupted, error, None, attempt=job.attempts)
 
 
 def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:

@@ -169,16 +169,13 @@ def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Leas
         transaction.on_applied.append(give_back)
 
 
-def release(
-    core: Core, leases: list[Lease], why: str, *, delay_ms: int = 0
-) -> asyncio.Future[None] | None:
+def release(core: Core, leases: list[Lease], why: str) -> asyncio.Future[None] | None:
     """Put held jobs back without spending their attempt; the future is done when it is durable."""
     now = core.clock.time_ms()
     transaction = Transaction()
     for lease in leases:
         if lease.state is LeaseState.held:
-            change = transitions.interrupt(lease.job, now, why, delay_ms)
-            end_lease(core, transaction, lease, change)
+            end_lease(core, transaction, lease, transitions.interrupt(lease.job, now, why))
     if not transaction.ops:
         return None
     return core.committer.submit(transaction, durable=True)

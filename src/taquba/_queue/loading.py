@@ -83,6 +83,6 @@ async def _fail(core: Core, claim: Claim, error: TaqubaError) -> None:
         else:
             # The store's trouble is not the job's: its attempt is not spent.
             why = f"its payload could not be read: {error}"
-            claims.release(core, [claims.lease_of(claim)], why, delay_ms=_RETRY_MS)
+            await settling.snooze(core, claim, why, _RETRY_MS)
     except (ClaimLost, StoreError) as unsettled:
         _log.warning("job %s could not be given back: %s", claim.id, unsettled)

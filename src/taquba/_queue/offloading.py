@@ -21,10 +21,13 @@ ORPHAN_AGE_MS: Final = 3600 * 1000
 class Uploads:
     """Payload objects written for the requests of one transaction that is yet to be made."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, requests: Sequence[EnqueueRequest]) -> None:
         self._core = core
-        self._jobs: dict[int, tuple[str, str]] = {}
-        """Job id and reference, by position of the request."""
+        # The name of an object holds its job's id. All get theirs now, so that those with a small
+        # payload do not come behind.
+        self._ids = [request.job_id or core.ids.next() for request in requests]
+        self._refs: dict[int, str] = {}
+        """By position of the request."""
         self.held: dict[tuple[str, str], str] = {}
         """Holders of dedup keys, for whose requests nothing was uploaded."""
 
@@ -35,15 +38,15 @@ class Uploads:
             if holder is not None:
                 self.held[request.queue, request.dedup_key] = holder
                 return
-        job_id = core.ids.next() if request.job_id is None else request.job_id
-        self._jobs[position] = (job_id, await core.payloads.upload(job_id, request.payload))
+        self._refs[position] = await core.payloads.upload(self._ids[position], request.payload)
 
     def attach(self, position: int, job: Job, transaction: Transaction) -> Job:
-        """The job with its payload's reference, if it has one; lands with the transaction."""
-        if position not in self._jobs:
-            return job
+        """The job as it is staged, with its payload's reference if that is an object."""
+        job_id = self._ids[position]
+        if position not in self._refs:
+            return job._replace(id=job_id)
         core = self._core
-        job_id, ref = self._jobs.pop(position)
+        ref = self._refs.pop(position)
         transaction.finally_(lambda: core.payloads.release(ref))
 
         def failed() -> None:
@@ -56,10 +59,9 @@ class Uploads:
 
     def abandon(self) -> None:
         """No record will refer to what is left."""
-        refs = [ref for _, ref in self._jobs.values()]
-        for ref in refs:
+        for ref in self._refs.values():
             self._core.payloads.release(ref)
-        self._core.payloads.discard(refs)
+        self._core.payloads.discard(self._refs.values())
 
 
 async def upload(
@@ -74,7 +76,7 @@ async def upload(
     large = [position for position, request in enumerate(requests) if len(request.payload) > limit]
     if not large:
         return None
-    uploads = Uploads(core)
+    uploads = Uploads(core, requests)
     tasks = [
         asyncio.create_task(uploads.add(position, requests[position], leaving))
         for position in large

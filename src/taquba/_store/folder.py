@@ -123,7 +123,7 @@ class _Listed:
 
 
 def put_on_disk(path: Path, top: Path) -> None:
-    """Put a file on disk, and the folders that lead to it from `top`. Blocking."""
+    """Put a file or folder on disk, and those that lead to it from `top`. Blocking."""
     _fsync(str(path))
     for parent in path.parents:
         with contextlib.suppress(PermissionError):

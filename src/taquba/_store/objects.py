@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Collection
 from datetime import datetime
+from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from obstore.exceptions import (
@@ -95,7 +96,7 @@ class ObjectSpace:
         if self._folder is not None and self._fsync:
             path = self._folder / key
             await self._bounded(
-                asyncio.to_thread(put_on_disk, path, self._folder.parent), what, len(data)
+                asyncio.to_thread(put_on_disk, path, self._folder), what, len(data)
             )
 
     async def get(self, key: str) -> bytes | None:
@@ -151,6 +152,11 @@ class ObjectSpace:
         if self._store is None:
             # Shared memory must be one store: several first calls may come here at once.
             store = await asyncio.to_thread(connect_objects, self._location)
+            if self._folder is not None and self._fsync:
+                root = Path(self._folder.anchor)
+                await self._bounded(
+                    asyncio.to_thread(put_on_disk, self._folder, root), "making the folder"
+                )
             self._store = self._store or store
         return self._store
 
