@@ -115,8 +115,8 @@ class PayloadMissing(TaqubaError):
 
     def __str__(self) -> str:
         return (
-            f"the payload of job {self.job_id!r} is not there: the payload_url in use has no object "
-            f"{self.payload_ref}; a listing with payloads=False does not look for it"
+            f"the payload of job {self.job_id!r} is not there: the payload_url in use has no "
+            f"object {self.payload_ref}; a listing with payloads=False does not look for it"
         )
 
 
