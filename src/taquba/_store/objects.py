@@ -95,9 +95,7 @@ class ObjectSpace:
         await self._bounded(store.put_async(key, data), what, len(data))
         if self._folder is not None and self._fsync:
             path = self._folder / key
-            await self._bounded(
-                asyncio.to_thread(put_on_disk, path, self._folder), what, len(data)
-            )
+            await self._bounded(asyncio.to_thread(put_on_disk, path, self._folder), what, len(data))
 
     async def get(self, key: str) -> bytes | None:
         """The object's content, or None where there is none."""
