@@ -98,6 +98,7 @@ class Core:
         self.scheduler_alarm = Alarm()
         self.reaper_alarm = Alarm()
         self.retention_alarm = Alarm()
+        self.orphan_alarm = Alarm()
         self.reaper_due = NOT_DUE
         self.scheduler_due = NOT_DUE
         self.retention_due = NOT_DUE
@@ -167,7 +168,12 @@ class Core:
         """True while anything of this queue moves by itself."""
         if self._failure is not None:
             return False
-        alarms = (self.scheduler_alarm, self.reaper_alarm, self.retention_alarm)
+        alarms = (
+            self.scheduler_alarm,
+            self.reaper_alarm,
+            self.retention_alarm,
+            self.orphan_alarm,
+        )
         return (
             self.committer.busy
             or self.payloads.busy

@@ -30,6 +30,7 @@ _ROUND: Final = 512
 
 _ENGINE_WATCH_SECONDS: Final = 1.0
 _RETRY_MS: Final = 1000
+_ORPHAN_SWEEP_MS: Final = 24 * 3600 * 1000
 _REAPER_GAP_MS: Final = 50
 _RETENTION_SPACES: Final = {JobStatus.done: keys.DONE, JobStatus.dead: keys.DEAD}
 
@@ -201,20 +202,20 @@ async def run_retention(core: Core, recheck_ms: int) -> None:
 
 
 async def run_orphan_sweep(core: Core) -> None:
-    """Remove payload objects that a crash left behind: the last owner's, and then its own."""
-    alarm = asyncio.Event()
+    """Remove payload objects that a crash left behind.
+
+    What the last owner left just before its end is old enough after a while; what is left later,
+    by failures, is rare.
+    """
+    wait_ms = ORPHAN_AGE_MS
     while True:
         try:
             await sweep_orphans(core)
         except StoreError as error:
             # The queue works without: what lies there is found by a later sweep.
             _log.warning("the sweep for orphaned payload objects failed: %s", error)
-        alarm.clear()
-        timer = core.clock.call_later(ORPHAN_AGE_MS, alarm.set)
-        try:
-            await alarm.wait()
-        finally:
-            timer.cancel()
+        await core.orphan_alarm.sleep(partial(core.clock.call_later, wait_ms + 1))
+        wait_ms = _ORPHAN_SWEEP_MS
 
 
 async def run_heartbeat(core: Core, interval_ms: int) -> None:

@@ -51,6 +51,7 @@ class QueueReader(ClosedAtExit):
         """Internal: use `QueueReader.open`."""
         self._engine = engine
         self._location = location
+        self._space = objects
         self._payloads = PayloadReads(objects, store_id)
         self._objects = ReadOnlyObjects(objects, store_id, self._check)
         self._place = Place()
@@ -93,6 +94,7 @@ class QueueReader(ClosedAtExit):
         if not self._closed:
             self._closed = True
             await self._engine.close()
+            await self._space.close()
 
     async def stats(self, name: str) -> QueueStats:
         """Counters of a queue; all zero for one that was never used."""

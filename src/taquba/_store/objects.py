@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from obstore.exceptions import (
     BaseError,
@@ -22,6 +22,9 @@ from taquba._store.folder import put_on_disk
 from taquba._store.location import StoreLocation
 from taquba._store.reads import OPERATION_TIMEOUT
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
 T = TypeVar("T")
 
 _SLOWEST_BYTES_PER_SECOND: Final = 256 * 1024
@@ -29,6 +32,7 @@ _SLOWEST_BYTES_PER_SECOND: Final = 256 * 1024
 
 _PAGE: Final = 1000
 _CONCURRENT_DELETES: Final = 16
+_CLOSING_SECONDS: Final = 5.0
 _BULK_DELETE: Final = 1000
 """Keys that S3 deletes in one request."""
 
@@ -87,6 +91,7 @@ class ObjectSpace:
         self._folder = location.folder
         self._fsync = fsync
         self._store: ObjectStore | None = None
+        self._listing: set[asyncio.Future[Sequence[ObjectMeta] | None]] = set()
 
     async def put(self, key: str, data: bytes) -> None:
         """Write an object; durable when it returns, except on a folder without fsync."""
@@ -138,13 +143,26 @@ class ObjectSpace:
         store = await self._connect()
         pages = store.list(prefix=prefix, chunk_size=_PAGE)  # pyright: ignore[reportUnknownMemberType] - its other form returns a type of a library that is not installed
         while True:
-            try:
-                page = await self._bounded(anext(pages), f"listing {prefix}")
-            except StopAsyncIteration:
+            # A listing that is dropped while its request is under way panics in obstore's
+            # threads, so whoever stops waiting for a page leaves it to itself.
+            page = asyncio.ensure_future(anext(pages, None))
+            self._listing.add(page)
+            page.add_done_callback(self._listed)
+            found = await self._bounded(asyncio.shield(page), f"listing {prefix}")
+            if found is None:
                 return
-            yield [
-                ObjectInfo(found["path"], found["size"], found["last_modified"]) for found in page
-            ]
+            yield [ObjectInfo(info["path"], info["size"], info["last_modified"]) for info in found]
+
+    def _listed(self, page: asyncio.Future[Sequence[ObjectMeta] | None]) -> None:
+        self._listing.discard(page)
+        if not page.cancelled():
+            # Nobody may be left to hear of it.
+            page.exception()
+
+    async def close(self) -> None:
+        """Give listings that were abandoned a moment to end."""
+        if self._listing:
+            await asyncio.wait(set(self._listing), timeout=_CLOSING_SECONDS)
 
     async def _connect(self) -> ObjectStore:
         if self._store is None:

@@ -135,6 +135,7 @@ class Payloads(PayloadReads):
             await asyncio.wait({self._removing}, timeout=_CLOSING_SECONDS)
             self._removing.cancel()
             await asyncio.gather(self._removing, return_exceptions=True)
+        await self._objects.close()
 
     async def _remove(self) -> None:
         while self._garbage:
