@@ -8,6 +8,7 @@ import pytest
 from taquba import InvalidArgument, InvalidArgumentType, JobRecord, LeaseHandle, Queue, run_worker
 from taquba.testing import MockClock
 from tests.queue.support import OpenQueue, must_claim
+from tests.worker.support import working
 
 
 async def test_time_stands_still_until_it_is_moved() -> None:
@@ -213,3 +214,19 @@ async def test_timers_for_a_time_end_early_when_the_clock_is_set_back(
     assert fired == ["wall"]
     await mock_clock.advance(60)
     assert fired == ["wall", "later"]
+
+
+async def test_a_handler_that_reads_the_store_runs_to_its_end_within_an_advance(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    read: list[int] = []
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> None:
+        for number in range(200):
+            await queue.kv_get("x")
+            read.append(number)
+
+    async with working(queue, handle):
+        await queue.enqueue("q", b"", delay=5)
+        await mock_clock.advance(5)
+        assert len(read) == 200

@@ -177,7 +177,7 @@ class Core:
         return (
             self.committer.busy
             or self.payloads.busy
-            or bool(self.refills)
+            or self.engine.under_way > 0
             or any(not alarm.sleeping for alarm in alarms)
         )
 

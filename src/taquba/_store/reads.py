@@ -61,18 +61,27 @@ class Reads:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
+        self.under_way = 0
+        """Reads that were started and have not answered."""
+
+    async def _ask(self, operation: Awaitable[T], what: str) -> T:
+        self.under_way += 1
+        try:
+            return await bounded(operation, what)
+        finally:
+            self.under_way -= 1
 
     async def get(self, key: bytes) -> bytes | None:
-        return await bounded(self._handle.get(key), "reading a row")
+        return await self._ask(self._handle.get(key), "reading a row")
 
     async def newest_write(self, prefix: bytes) -> int | None:
         """When the newest row under `prefix` was written, in ms since the epoch."""
         span = KeyRange(
             start=prefix, start_inclusive=True, end=prefix_end(prefix), end_inclusive=False
         )
-        rows = await bounded(self._handle.scan(span), "starting a scan")
+        rows = await self._ask(self._handle.scan(span), "starting a scan")
         newest: int | None = None
-        while found := await bounded(rows.next_batch(_SCAN_BATCH), "scanning"):
+        while found := await self._ask(rows.next_batch(_SCAN_BATCH), "scanning"):
             newest = max(newest or 0, *(row.create_ts for row in found))
         return newest
 
@@ -85,10 +94,10 @@ class Reads:
         one go, and must not hold the event loop for long.
         """
         span = KeyRange(start=start, start_inclusive=not after, end=end, end_inclusive=False)
-        rows = await bounded(self._handle.scan(span), "starting a scan")
+        rows = await self._ask(self._handle.scan(span), "starting a scan")
         wanted = min(batch, _FIRST_SCAN_BATCH)
         while True:
-            found = await bounded(binding.next_rows(rows, wanted), "scanning")
+            found = await self._ask(binding.next_rows(rows, wanted), "scanning")
             if found:
                 yield found
             if len(found) < wanted:
