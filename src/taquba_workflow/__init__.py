@@ -1,0 +1,60 @@
+"""taquba_workflow: durable multi-step runs on a taquba queue, one atomic commit per step.
+
+The layers, top to bottom; each uses only those below it, and of taquba only its public names:
+
+    _runtime       the facade `WorkflowRuntime`: submit, status, cancel, signal, run
+    _handler       runs a step and turns its outcome into the settlement of its job
+    _status, _signals, _termination   looking at runs; signals in both directions; terminal hooks
+    _transitions   what a run becomes, as pure functions
+    _steps, _effects, _outcomes   what a runner sees, stages and returns
+    _records, _headers   rows and headers
+    _locks, _values, _errors   turns per key, checks, errors
+"""
+
+from taquba_workflow._effects import StepEffects, TerminalEffects
+from taquba_workflow._errors import InputMismatch, StepError
+from taquba_workflow._handler import MAX_RESULT_SIZE
+from taquba_workflow._outcomes import (
+    After,
+    Cancel,
+    Continue,
+    Fail,
+    Immediate,
+    OnSignal,
+    StepOutcome,
+    Succeed,
+    Trigger,
+)
+from taquba_workflow._records import RunSpec, RunState, RunStatus, SubmitOutcome
+from taquba_workflow._runtime import WorkflowRuntime
+from taquba_workflow._signals import MAX_SIGNAL_SIZE, SignalOutcome
+from taquba_workflow._steps import Runner, Step
+from taquba_workflow._termination import RunOutcome, TerminalHook
+
+__all__ = [
+    "MAX_RESULT_SIZE",
+    "MAX_SIGNAL_SIZE",
+    "After",
+    "Cancel",
+    "Continue",
+    "Fail",
+    "Immediate",
+    "InputMismatch",
+    "OnSignal",
+    "RunOutcome",
+    "RunSpec",
+    "RunState",
+    "RunStatus",
+    "Runner",
+    "SignalOutcome",
+    "Step",
+    "StepEffects",
+    "StepError",
+    "StepOutcome",
+    "SubmitOutcome",
+    "Succeed",
+    "TerminalEffects",
+    "TerminalHook",
+    "Trigger",
+    "WorkflowRuntime",
+]

@@ -1,0 +1,117 @@
+"""What a step decides: how its run goes on, or how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from taquba import Duration
+from taquba_workflow import _values
+
+
+@dataclass(frozen=True, slots=True)
+class Immediate:
+    """The next step may start at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The next step starts after a wait that holds no worker.
+
+    Attributes:
+        delay: Seconds or `timedelta`, from the moment the step has ended.
+    """
+
+    delay: Duration
+
+    def __post_init__(self) -> None:
+        _values.duration(self.delay, "delay")
+
+
+@dataclass(frozen=True, slots=True)
+class OnSignal:
+    """The next step starts when a signal comes, or when time runs out; waiting holds no worker.
+
+    Attributes:
+        key: Which signal, 1 to 1024 UTF-8 bytes. One run at a time waits for a key; a second
+            one that wants to is ended as failed.
+        timeout: Seconds or `timedelta` after which the next step starts without a signal; None
+            waits for ever.
+    """
+
+    key: str
+    timeout: Duration | None = None
+
+    def __post_init__(self) -> None:
+        _values.name(self.key, "a signal key")
+        if self.timeout is not None:
+            _values.duration(self.timeout, "timeout")
+
+
+Trigger = Immediate | After | OnSignal
+"""When the next step starts."""
+
+_IMMEDIATE: Final = Immediate()
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """The run goes on with another step.
+
+    Attributes:
+        payload: What the next step gets.
+        when: When it starts.
+    """
+
+    payload: bytes
+    when: Trigger = _IMMEDIATE
+
+    def __post_init__(self) -> None:
+        _values.content(self.payload, "payload")
+        _values.instance(self.when, (Immediate, After, OnSignal), "when")
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    """The run is done.
+
+    Attributes:
+        result: What came out of it.
+    """
+
+    result: bytes = b""
+
+    def __post_init__(self) -> None:
+        _values.content(self.result, "result")
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The run ends as failed; what the step staged is applied.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        _values.text(self.reason, "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The run ends as cancelled; what the step staged is discarded.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        _values.text(self.reason, "reason")
+
+
+StepOutcome = Continue | Succeed | Fail | Cancel
+"""What a step returns."""

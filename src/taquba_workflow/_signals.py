@@ -1,0 +1,124 @@
+"""Signals: rows in both directions, decided under one lock per key.
+
+A row is either a waiter or a buffered signal. Whoever decides on it (a signal that comes, a step
+that is going to wait, a step whose wait ended, a cancellation) holds the key's lock from reading
+the row until the decision is applied, so no decision is made on a row that is about to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Final
+
+from taquba import (
+    MAX_KV_VALUE_SIZE,
+    InvalidArgument,
+    JobRecord,
+    JobStatus,
+    Queue,
+    WakeOutcome,
+)
+from taquba_workflow import _values
+from taquba_workflow._locks import KeyLocks, seen_through
+from taquba_workflow._records import (
+    Buffered,
+    Waiter,
+    decode_signal,
+    encode_signal,
+    signal_key,
+)
+from taquba_workflow._transitions import SignalRows
+
+MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 1024
+"""Largest payload of a signal, in bytes."""
+
+
+class SignalOutcome(StrEnum):
+    """What became of a signal."""
+
+    delivered = "delivered"
+    """A run was waiting for it and goes on."""
+    buffered = "buffered"
+    """It is kept for the next run that waits for it."""
+
+
+def is_waiting(job: JobRecord) -> bool:
+    """Whether a step's job still waits for its signal: it never began, and nothing woke it."""
+    # A job that was given back has an error; one that waits for its retry is not to be woken.
+    return job.status is JobStatus.scheduled and job.last_error is None and job.woken_at is None
+
+
+class SignalBoard:
+    """Sends signals, and lets steps decide on the rows of theirs."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._locks = KeyLocks()
+
+    async def signal(self, key: str, payload: bytes) -> SignalOutcome:
+        _values.name(key, "a signal key")
+        _values.content(payload, "payload")
+        if len(payload) > MAX_SIGNAL_SIZE:
+            raise InvalidArgument(
+                f"the signal {key!r} has {len(payload)} bytes; at most {MAX_SIGNAL_SIZE} fit: "
+                "store the content and send its name"
+            )
+        return await seen_through(self._signal(key, payload))
+
+    async def _signal(self, key: str, payload: bytes) -> SignalOutcome:
+        release = await self._locks.acquire(key)
+        try:
+            row = await self.read(key)
+            if isinstance(row, Waiter) and await self._wake(row, payload):
+                # The row goes with the settlement of the step that was woken.
+                return SignalOutcome.delivered
+            await self._queue.kv_put(signal_key(key), encode_signal(Buffered(payload)))
+            return SignalOutcome.buffered
+        finally:
+            release()
+
+    async def _wake(self, waiter: Waiter, payload: bytes) -> bool:
+        job = await self._queue.get_job(waiter.job_id)
+        if job is None or not is_waiting(job):
+            return False
+        return await self._queue.wake_scheduled(waiter.job_id, payload) is WakeOutcome.woken
+
+    async def clear(self, key: str) -> bool:
+        _values.name(key, "a signal key")
+        return await seen_through(self._clear(key))
+
+    async def _clear(self, key: str) -> bool:
+        release = await self._locks.acquire(key)
+        try:
+            if not isinstance(await self.read(key), Buffered):
+                return False
+            await self._queue.kv_delete(signal_key(key))
+            return True
+        finally:
+            release()
+
+    async def waiter(self, key: str) -> Waiter | None:
+        """Who waits for a signal; its lock must be held."""
+        row = await self.read(key)
+        if not isinstance(row, Waiter):
+            return None
+        job = await self._queue.get_job(row.job_id)
+        return row if job is not None and is_waiting(job) else None
+
+    async def look(self, key: str) -> None:
+        """Wait until nobody decides on a signal: its waiter, which begins now, cannot be woken."""
+        release = await self._locks.acquire(key)
+        release()
+
+    async def hold(self, keys: Iterable[str]) -> Callable[[], None]:
+        """Keep others from deciding on these signals; returns what lets them."""
+        return await self._locks.acquire(*keys)
+
+    async def read(self, key: str) -> Waiter | Buffered | None:
+        row = await self._queue.kv_get(signal_key(key))
+        return None if row is None else decode_signal(row)
+
+    async def rows(self, keys: Iterable[str]) -> SignalRows:
+        """The rows of signals whose locks are held."""
+        return {key: await self.read(key) for key in keys}

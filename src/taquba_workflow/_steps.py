@@ -1,0 +1,109 @@
+"""A step: the job that carries it, and what its runner sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import msgpack
+
+from taquba import CancelToken, JobRecord, LeaseHandle, PermanentFailure
+from taquba_workflow import _headers
+from taquba_workflow._effects import StepEffects
+from taquba_workflow._outcomes import StepOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of a run, as its runner sees it.
+
+    Attributes:
+        run_id: The run's id.
+        step_number: From 0.
+        payload: The run's input for step 0, then what the step before passed on.
+        headers: The headers the run was submitted with.
+        job_id: Id of the job that carries the step; the same in every attempt.
+        attempts: Attempts started, including this one. More than 1 means that an earlier one may
+            have done something outside of the store.
+        cancel_token: Fires when the run is asked to cancel; stop, and return or raise anything.
+        lease: The hold on the job; the runtime keeps it while the step runs.
+        effects: What is to be committed together with the step's outcome.
+        signal: The signal that ended the wait before this step; None after a time-out, and where
+            the step waited for none. The same in every attempt.
+    """
+
+    run_id: str
+    step_number: int
+    payload: bytes
+    headers: Mapping[str, str]
+    job_id: str
+    attempts: int
+    cancel_token: CancelToken
+    lease: LeaseHandle
+    effects: StepEffects
+    signal: bytes | None
+
+
+class Runner(Protocol):
+    """The code of a workflow."""
+
+    async def run_step(self, step: Step) -> StepOutcome:
+        """Run one step and say how the run goes on.
+
+        Runs at least once per step, each time until it returns or raises. `StepError.permanent`
+        ends the run as failed; any other exception is tried again while attempts are left.
+        """
+        ...
+
+
+class StepJob(NamedTuple):
+    """A step as its job carries it."""
+
+    queue: str
+    job_id: str
+    priority: int
+    attempts: int
+    run_id: str
+    step_number: int
+    payload: bytes
+    headers: dict[str, str]
+    input_hash: bytes
+    submitted_at: int
+    max_attempts: int
+    waited_for: str | None
+    """Key of the signal that ended, or did not end, the wait before this step."""
+    signal: bytes | None
+
+
+def read_step(job: JobRecord) -> StepJob:
+    """The step that a job carries.
+
+    Raises:
+        PermanentFailure: It carries none; somebody else enqueued it.
+    """
+    try:
+        own, headers = _headers.split(job.headers)
+        payload, signal = job.payload, job.wake_payload
+        if own.get(_headers.CARRIES) == _headers.CARRIES_SIGNAL:
+            payload, signal = msgpack.unpackb(payload)
+        return StepJob(
+            job.queue,
+            job.id,
+            job.priority,
+            job.attempts,
+            own[_headers.RUN_ID],
+            int(own[_headers.STEP]),
+            payload,
+            headers,
+            bytes.fromhex(own[_headers.INPUT]),
+            int(own[_headers.SUBMITTED_AT]),
+            int(own[_headers.MAX_ATTEMPTS]),
+            own.get(_headers.SIGNAL),
+            signal,
+        )
+    except (LookupError, ValueError) as error:
+        raise PermanentFailure(
+            f"job {job.id!r} is no step of a run ({error!r}): "
+            f"queue {job.queue!r} is the workflow runtime's own, start runs with submit()"
+        ) from None

@@ -1,0 +1,141 @@
+"""The end of a run, as its hook sees it: a job of its own, made by the commit that ends the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from taquba import (
+    EnqueueRequest,
+    JobRecord,
+    LeaseHandle,
+    PermanentFailure,
+    SettlementEffects,
+)
+from taquba_workflow import _headers
+from taquba_workflow._effects import TerminalEffects
+from taquba_workflow._records import RunState, moment
+
+_log: Final = logging.getLogger(__name__)
+
+_STATE: Final = "workflow.outcome"
+_ENDED_AT: Final = "workflow.ended_at"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        run_id: Its id.
+        state: `succeeded`, `failed` or `cancelled`.
+        step_number: The step it ended with.
+        result: What a run that succeeded brought, else None.
+        reason: Why it failed or was cancelled, else None.
+        headers: The headers it was submitted with.
+        ended_at: When it ended.
+    """
+
+    run_id: str
+    state: RunState
+    step_number: int
+    result: bytes | None
+    reason: str | None
+    headers: Mapping[str, str]
+    ended_at: datetime
+
+
+class TerminalHook(Protocol):
+    """Told of every end of a run, at least once. Derive from it to get `observes`."""
+
+    async def on_termination(self, outcome: RunOutcome, effects: TerminalEffects) -> None:
+        """Act on the end of a run.
+
+        Runs as a job of its own: an exception retries it as that job's queue is configured, and
+        what it staged in `effects` is applied when it returns.
+        """
+        ...
+
+    def observes(self, outcome: RunOutcome) -> bool:
+        """Whether the hook wants to be told; asked while the run ends, so it must be quick."""
+        return True
+
+
+def termination_queue(queue_name: str) -> str:
+    """Name of the queue of a workflow queue's terminal notifications."""
+    return f"{queue_name}.termination"
+
+
+def notification(queue_name: str, outcome: RunOutcome) -> EnqueueRequest:
+    """The job that tells the hook."""
+    content = outcome.result if outcome.reason is None else outcome.reason.encode()
+    return EnqueueRequest(
+        termination_queue(queue_name),
+        content or b"",
+        headers={
+            **outcome.headers,
+            _headers.RUN_ID: outcome.run_id,
+            _headers.STEP: str(outcome.step_number),
+            _STATE: outcome.state.value,
+            _ENDED_AT: str(round(outcome.ended_at.timestamp() * 1000)),
+        },
+    )
+
+
+def told_outcome(job: JobRecord) -> RunOutcome:
+    """The outcome in a notification."""
+    try:
+        own, headers = _headers.split(job.headers)
+        state = RunState(own[_STATE])
+        return RunOutcome(
+            run_id=own[_headers.RUN_ID],
+            state=state,
+            step_number=int(own[_headers.STEP]),
+            result=job.payload if state is RunState.succeeded else None,
+            reason=None if state is RunState.succeeded else job.payload.decode(),
+            headers=headers,
+            ended_at=moment(int(own[_ENDED_AT])),
+        )
+    except (LookupError, ValueError) as error:
+        raise PermanentFailure(
+            f"job {job.id!r} is no notification of a run's end ({error!r}): "
+            f"queue {job.queue!r} is the workflow runtime's own"
+        ) from None
+
+
+class Notifier:
+    """Decides which ends a hook is told of, and tells it."""
+
+    def __init__(self, queue_name: str, hook: TerminalHook | None) -> None:
+        self._queue_name = queue_name
+        self._hook = hook
+
+    def announce(self, outcome: RunOutcome) -> list[EnqueueRequest]:
+        """The notification, where there is a hook that wants it."""
+        if self._hook is None or not self._observes(self._hook, outcome):
+            return []
+        return [notification(self._queue_name, outcome)]
+
+    @staticmethod
+    def _observes(hook: TerminalHook, outcome: RunOutcome) -> bool:
+        # A hook need not derive from the protocol, so it may have only the method that counts.
+        observes = getattr(hook, "observes", None)
+        if observes is None:
+            return True
+        try:
+            return bool(observes(outcome))
+        except Exception:
+            # A run has to end whatever its hook thinks of it; being told too often is harmless.
+            _log.exception("observes() of the terminal hook failed for run %r", outcome.run_id)
+            return True
+
+    async def tell(self, job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
+        """Handler of the notifications."""
+        del lease
+        assert self._hook is not None
+        effects = TerminalEffects()
+        await self._hook.on_termination(told_outcome(job), effects)
+        return effects.settlement()

@@ -1,0 +1,194 @@
+"""What a run becomes: every transition, as a pure function of step, outcome and time.
+
+Each returns what has to land in one commit with the step's settlement. Nothing here reads, waits
+or looks at a clock; nothing elsewhere decides what a run becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+import msgpack
+
+from taquba import EnqueueRequest, KvKey, SettlementEffects
+from taquba_workflow import _headers, _values
+from taquba_workflow._outcomes import After, Continue, Immediate
+from taquba_workflow._records import (
+    Buffered,
+    EndedRun,
+    LiveRun,
+    RunSpec,
+    RunState,
+    Waiter,
+    encode_run,
+    encode_signal,
+    expiry_key,
+    moment,
+    run_key,
+    signal_key,
+)
+from taquba_workflow._steps import StepJob
+from taquba_workflow._termination import RunOutcome
+
+UNBOUNDED: Final = 2**31 - 1
+"""Attempts of a step's job, as its queue sees it.
+
+The queue must never end a step by itself, because it would not end the run: a job whose attempts
+are used up while nobody works on it goes back to pending like any other, and the next claim finds
+more attempts than the run allows and ends the run.
+"""
+
+_NEVER: Final = timedelta(days=99 * 365)
+_LONGEST_REASON: Final = 4096
+"""Characters of a reason that are kept: an exception's message may be of any length."""
+
+SignalRows = Mapping[str, Waiter | Buffered | None]
+"""Rows of the signals that a transition touches, as read under their locks."""
+
+
+class Ending(NamedTuple):
+    """How a run ends."""
+
+    state: RunState
+    result: bytes | None = None
+    reason: str | None = None
+    dead_letter: bool = False
+    """Whether the step's job is kept as a dead letter, for somebody to look at."""
+
+    @property
+    def keeps_staged(self) -> bool:
+        """Whether what the step staged is applied: it came to an outcome, other than cancelled."""
+        return self.state is not RunState.cancelled and not self.dead_letter
+
+
+def first_step(
+    queue: str, spec: RunSpec, run_id: str, job_id: str, max_attempts: int, now_ms: int
+) -> EnqueueRequest:
+    """A new run: the job of its step 0, which brings the run's row."""
+    input_hash = spec.input_hash()
+    run = LiveRun(input_hash, now_ms, 0, job_id)
+    shared = _headers.shared(input_hash, now_ms, max_attempts)
+    return EnqueueRequest(
+        queue,
+        spec.input,
+        run_at=spec.run_at,
+        priority=spec.priority,
+        max_attempts=UNBOUNDED,
+        dedup_key=_dedup_key(run_id, 0),
+        headers={**spec.headers, **shared, **_headers.place(run_id, 0)},
+        job_id=job_id,
+        kv_writes={**spec.kv_writes, run_key(run_id): encode_run(run)},
+    )
+
+
+def next_step(
+    step: StepJob,
+    outcome: Continue,
+    staged: SettlementEffects,
+    signals: SignalRows,
+    job_id: str,
+    now: datetime,
+) -> SettlementEffects:
+    """A run that goes on: its next step's job, `job_id`, and what the wait before it needs."""
+    number = step.step_number + 1
+    headers = {
+        **step.headers,
+        **_headers.shared(step.input_hash, step.submitted_at, step.max_attempts),
+        **_headers.place(step.run_id, number),
+    }
+    payload = outcome.payload
+    run_at = None
+    freed = _ended_wait(step, signals)
+    writes: dict[KvKey, bytes] = {}
+    if isinstance(outcome.when, After):
+        run_at = now + _values.duration(outcome.when.delay, "delay")
+    elif not isinstance(outcome.when, Immediate):
+        key = outcome.when.key
+        row = signals[key]
+        if isinstance(row, Buffered):
+            headers[_headers.CARRIES] = _headers.CARRIES_SIGNAL
+            payload = msgpack.packb((payload, row.payload))
+            freed.add(signal_key(key))
+        else:
+            headers[_headers.SIGNAL] = key
+            timeout = outcome.when.timeout
+            run_at = now + (_NEVER if timeout is None else _values.duration(timeout, "timeout"))
+            writes[signal_key(key)] = encode_signal(Waiter(step.run_id, job_id))
+    run = LiveRun(step.input_hash, step.submitted_at, number, job_id)
+    writes[run_key(step.run_id)] = encode_run(run)
+    successor = EnqueueRequest(
+        step.queue,
+        payload,
+        run_at=run_at,
+        priority=step.priority,
+        max_attempts=UNBOUNDED,
+        dedup_key=_dedup_key(step.run_id, number),
+        headers=headers,
+        job_id=job_id,
+    )
+    return SettlementEffects(
+        enqueues=[*staged.enqueues, successor],
+        kv_writes={**staged.kv_writes, **writes},
+        kv_deletes=[*staged.kv_deletes, *(freed - writes.keys())],
+    )
+
+
+def end_run(
+    step: StepJob,
+    ending: Ending,
+    staged: SettlementEffects,
+    signals: SignalRows,
+    announce: Callable[[RunOutcome], list[EnqueueRequest]],
+    now_ms: int,
+) -> SettlementEffects:
+    """A run that ends: how, in its row; when it is to be forgotten; and who is told."""
+    reason = None if ending.reason is None else _readable(ending.reason)
+    row = EndedRun(
+        step.input_hash,
+        step.submitted_at,
+        step.step_number,
+        ending.state,
+        now_ms,
+        ending.result,
+        reason,
+    )
+    outcome = RunOutcome(
+        run_id=step.run_id,
+        state=ending.state,
+        step_number=step.step_number,
+        result=ending.result,
+        reason=reason,
+        headers=step.headers,
+        ended_at=moment(now_ms),
+    )
+    writes: dict[KvKey, bytes] = {
+        run_key(step.run_id): encode_run(row),
+        expiry_key(now_ms, step.run_id): b"",
+    }
+    return SettlementEffects(
+        enqueues=[*staged.enqueues, *announce(outcome)],
+        kv_writes={**staged.kv_writes, **writes},
+        kv_deletes=[*staged.kv_deletes, *_ended_wait(step, signals)],
+    )
+
+
+def _ended_wait(step: StepJob, signals: SignalRows) -> set[str]:
+    """The row of the wait before this step, unless somebody has taken it over."""
+    key = step.waited_for
+    if key is not None and signals[key] == Waiter(step.run_id, step.job_id):
+        return {signal_key(key)}
+    return set()
+
+
+def _dedup_key(run_id: str, step_number: int) -> str:
+    return f"run:{run_id}:{step_number}"
+
+
+def _readable(reason: str) -> str:
+    """A reason that can be stored, whatever an exception's message holds."""
+    text = reason.encode(errors="backslashreplace").decode()
+    if len(text) <= _LONGEST_REASON:
+        return text
+    return text[:_LONGEST_REASON] + f"... ({len(text)} characters)"
