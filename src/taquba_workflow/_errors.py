@@ -25,8 +25,9 @@ class InputMismatch(TaqubaError):
 class _Verdict:
     """`permanent` and `transient` of `StepError`: on the class they make one, on one they tell."""
 
-    def __init__(self, permanent: bool) -> None:
-        self._makes_permanent = permanent
+    def __init__(self, make: Callable[[str], StepError], *, permanent: bool) -> None:
+        self._make = make
+        self._permanent = permanent
 
     @overload
     def __get__(self, error: None, kind: type[StepError]) -> Callable[[str], StepError]: ...
@@ -36,8 +37,18 @@ class _Verdict:
         self, error: StepError | None, kind: type[StepError]
     ) -> Callable[[str], StepError] | bool:
         if error is None:
-            return lambda message: kind(message, permanent=self._makes_permanent)
-        return error._permanent == self._makes_permanent  # pyright: ignore[reportPrivateUsage] - the two halves of one class
+            return self._make
+        return error._permanent == self._permanent  # pyright: ignore[reportPrivateUsage] - the two halves of one class
+
+
+def _make_permanent(message: str) -> StepError:
+    """An error that no retry can help."""
+    return StepError(message, permanent=True)
+
+
+def _make_transient(message: str) -> StepError:
+    """An error that a retry may help."""
+    return StepError(message)
 
 
 class StepError(TaqubaError):
@@ -52,18 +63,11 @@ class StepError(TaqubaError):
         transient: On an error: whether a retry may help. On the class: makes such an error.
     """
 
-    # The root's plain attribute and the two ways to make an error share one name.
-    permanent = _Verdict(permanent=True)  # pyright: ignore[reportAssignmentType,reportIncompatibleVariableOverride]
-    transient = _Verdict(permanent=False)
+    # The root's plain attribute and the way to make an error share one name.
+    permanent: _Verdict = _Verdict(_make_permanent, permanent=True)  # pyright: ignore[reportIncompatibleVariableOverride]
+    transient: _Verdict = _Verdict(_make_transient, permanent=False)
 
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self._permanent = permanent
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_step_error, (self.message, self._permanent))
-
-
-def _step_error(message: str, permanent: bool) -> StepError:
-    return StepError(message, permanent=permanent)
