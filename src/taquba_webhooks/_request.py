@@ -1,0 +1,213 @@
+"""The HTTP request that a job stands for: checked when it is made, carried in the job's headers."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import httpx
+
+from taquba import Duration, InvalidArgument, InvalidArgumentType
+
+URL_HEADER: Final = "webhook.url"
+METHOD_HEADER: Final = "webhook.method"
+TIMEOUT_HEADER: Final = "webhook.timeout_ms"
+HTTP_PREFIX: Final = "http."
+
+_METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_LONGEST_TIMEOUT: Final = 3600
+"""Seconds; a longer one is taken for a mistake (milliseconds for seconds, say)."""
+
+_HOST_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
+_USER_INFO: Final = re.compile(r"(?<=//)[^/?#]*@")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
+_CONNECTION_HEADERS: Final = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""What says where a message ends and how it travels (RFC 9110, 7.6.1): receivers and proxies that
+are told two things would see requests that were never sent."""
+
+_DELIVERY_HEADERS: Final = frozenset({"webhook-id", "webhook-signature", "webhook-timestamp"})
+"""What the worker says of each attempt; receivers trust it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """An HTTP request to deliver; its body is the job's payload.
+
+    Attributes:
+        url: Absolute ``http`` or ``https`` URL without credentials.
+        method: ``DELETE``, ``GET``, ``HEAD``, ``OPTIONS``, ``PATCH``, ``POST`` or ``PUT``.
+        headers: HTTP headers to send, in printable ASCII. They are stored with the job. Those of
+            the connection (``Host``, ``Content-Length``, ``Transfer-Encoding``, …) and those that
+            identify and sign a delivery (``Webhook-…``) are not for callers to set.
+        timeout: Seconds for the whole delivery, at most an hour. Default: the worker's.
+
+    Raises:
+        InvalidArgument: A part of it cannot be sent; the message says which, and shows no secret.
+        InvalidArgumentType: A part of it has the wrong type.
+    """
+
+    url: str
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    timeout: Duration | None = None
+
+    def __post_init__(self) -> None:
+        parse_url(self.url)
+        object.__setattr__(self, "method", _method(self.method))
+        object.__setattr__(self, "headers", _headers(self.headers))
+        if self.timeout is not None:
+            timeout_ms(self.timeout, "timeout")
+
+
+def job_headers(request: WebhookRequest) -> dict[str, str]:
+    """The headers of a job that stands for `request`."""
+    headers = {URL_HEADER: request.url, METHOD_HEADER: request.method}
+    if request.timeout is not None:
+        headers[TIMEOUT_HEADER] = str(timeout_ms(request.timeout, "timeout"))
+    headers.update((HTTP_PREFIX + name, value) for name, value in request.headers.items())
+    return headers
+
+
+def request_of(headers: Mapping[str, str]) -> WebhookRequest:
+    """The request that a job's headers stand for; checked anew, whoever wrote them.
+
+    Raises:
+        InvalidArgument: They stand for none, or for one that cannot be sent.
+    """
+    url = headers.get(URL_HEADER)
+    if url is None:
+        raise InvalidArgument(
+            f"the job has no header {URL_HEADER!r}: enqueue webhooks with enqueue_webhook()"
+        )
+    return WebhookRequest(
+        url,
+        headers.get(METHOD_HEADER, "POST"),
+        {
+            name.removeprefix(HTTP_PREFIX): value
+            for name, value in headers.items()
+            if name.startswith(HTTP_PREFIX)
+        },
+        _stored_timeout(headers.get(TIMEOUT_HEADER)),
+    )
+
+
+def parse_url(url: str) -> httpx.URL:
+    """An absolute http or https URL with a host that a resolver can be asked for."""
+    if not isinstance(url, str):
+        raise InvalidArgumentType(f"url must be a str, not {type(url).__name__}")
+    # Nothing that a message shows may hold a password.
+    shown = _USER_INFO.sub("***@", url)
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        why = "it cannot be parsed" if shown != url else str(error)
+        raise InvalidArgument(f"url {shown!r} is no URL: {why}") from None
+    if parsed.scheme not in ("http", "https"):
+        raise InvalidArgument(f"url {shown!r} must start with http:// or https://")
+    if parsed.userinfo:
+        raise InvalidArgument(
+            f"url {shown!r} holds credentials, which would be shown wherever it is: "
+            "send them in an Authorization header"
+        )
+    if not _is_host(parsed.raw_host.decode()):
+        raise InvalidArgument(f"url {shown!r} has no host name or IP address as its host")
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise InvalidArgument(f"url {shown!r} must have a port between 1 and 65535")
+    return parsed
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        try:
+            return ipaddress.IPv6Address(host).scope_id is None
+        except ValueError:
+            return False
+    return len(host) <= 253 and _HOST_NAME.fullmatch(host) is not None
+
+
+def _method(method: str) -> str:
+    if not isinstance(method, str):
+        raise InvalidArgumentType(f"method must be a str, not {method!r}")
+    if method.upper() not in _METHODS:
+        raise InvalidArgument(
+            f"method must be one of {', '.join(sorted(_METHODS))}; got {method!r}"
+        )
+    return method.upper()
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise InvalidArgumentType(f"headers must map str to str, not {type(headers).__name__}")
+    names: set[str] = set()
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgumentType(
+                f"headers must map str to str; the value of {name!r} is of type "
+                f"{type(value).__name__}"
+            )
+        check_header_name(name)
+        if name.lower() in _DELIVERY_HEADERS:
+            raise InvalidArgument(f"header {name!r} is set by the worker; leave it out")
+        if name.lower() in names:
+            raise InvalidArgument(f"header {name!r} is given twice; their case does not count")
+        if not _HEADER_VALUE.fullmatch(value):
+            # Not shown: headers carry tokens.
+            raise InvalidArgument(
+                f"the value of header {name!r} holds a line break, a control character, a "
+                "character outside of ASCII, or white space at an end; encode it"
+            )
+        names.add(name.lower())
+    return dict(headers)
+
+
+def check_header_name(name: str) -> None:
+    """Refuse what is no name of a header, or of one that belongs to the connection."""
+    if not _HEADER_NAME.fullmatch(name):
+        raise InvalidArgument(f"{name!r} is no name of an HTTP header")
+    if name.lower() in _CONNECTION_HEADERS:
+        raise InvalidArgument(f"header {name!r} belongs to the connection; leave it out")
+
+
+def timeout_ms(timeout: Duration, name: str) -> int:
+    """A time-out in whole milliseconds, at least 1."""
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise InvalidArgumentType(
+            f"{name} must be seconds (int or float) or a timedelta, not {timeout!r}"
+        )
+    # Also refuses NaN, which compares with nothing.
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise InvalidArgument(
+            f"{name} must be more than 0 and at most {_LONGEST_TIMEOUT}, in seconds; "
+            f"got {timeout!r}"
+        )
+    return math.ceil(round(seconds * 1000, 6)) or 1
+
+
+def _stored_timeout(text: str | None) -> Duration | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,7}", text):
+        raise InvalidArgument(f"header {TIMEOUT_HEADER!r} must be whole milliseconds; got {text!r}")
+    return int(text) / 1000

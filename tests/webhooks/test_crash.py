@@ -1,0 +1,53 @@
+"""A process that is killed between sending and acknowledging: the delivery is made again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from taquba import Queue
+from taquba.testing import drain
+from taquba_webhooks import WebhookRequest, WebhookWorker, enqueue_webhook
+from tests.webhooks.support import REAL_SECONDS, Received, receiving, response
+
+WORKER = """
+import asyncio, sys
+from taquba import Queue, run_worker
+from taquba_webhooks import WebhookWorker
+
+async def main():
+    async with Queue.open(sys.argv[1]) as queue:
+        async with WebhookWorker(allow_private_addresses=True) as worker:
+            await run_worker(queue, "hooks", worker)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_delivery_that_was_not_acknowledged_is_made_again_with_its_id(
+    tmp_path: Path,
+) -> None:
+    store = str(tmp_path / "store")
+
+    async def hold(_: Received, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(REAL_SECONDS)
+
+    async def accept(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(response("200 OK"))
+
+    async with receiving(hold) as receiver:
+        async with Queue.open(store) as queue:
+            job = await enqueue_webhook(queue, "hooks", WebhookRequest(receiver.url), b"once")
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, store)
+        try:
+            await receiver.received(1)
+        finally:
+            process.kill()
+            await process.wait()
+        receiver.answer = accept
+        async with Queue.open(store) as queue, WebhookWorker(allow_private_addresses=True) as again:
+            assert await drain(queue, "hooks", again) == 1
+            assert await queue.get_job(job.id) is None
+    assert [received.headers["webhook-id"] for received in receiver.requests] == [job.id] * 2
+    assert [received.body for received in receiver.requests] == [b"once"] * 2
