@@ -65,6 +65,20 @@ _FLUSH_WAL: Final = FlushOptions(flush_type=FlushType.WAL)
 _FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
 
 
+def _settings(location: StoreLocation) -> Settings:
+    settings = Settings.default()
+    for name, value in _SETTINGS.items():
+        settings.set(name, json.dumps(value))
+    if location.folder is not None:
+        # Boundary files need conditional updates, which the engine's local store does not have:
+        # with them the collector of manifests would stop for ever after its first round. They keep
+        # an owner that was suspended for longer than the collector's `min_age` from writing a
+        # manifest whose number was used and removed meanwhile. Nothing acknowledged is lost with
+        # one: the write-ahead files are fenced by files that the collector keeps.
+        settings.set("garbage_collector_options.boundary_files_enabled", "false")
+    return settings
+
+
 def _cache() -> DbCache:
     options = MokaCacheOptions(max_capacity=_CACHE_BYTES, time_to_live=None, time_to_idle=None)
     return DbCache.new_moka_cache(options)
@@ -99,11 +113,8 @@ class Engine(Reads):
         try:
             if folder is not None:
                 await folder.run(folder.folder.prepare)
-            settings = Settings.default()
-            for name, value in _SETTINGS.items():
-                settings.set(name, json.dumps(value))
             builder = DbBuilder(location.path, store)
-            builder.with_settings(settings)
+            builder.with_settings(_settings(location))
             builder.with_db_cache(_cache(), 0)
             # The engine registers its metrics through Python, here; counting is all its own.
             recorder = DefaultMetricsRecorder() if count_requests else None
