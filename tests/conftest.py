@@ -9,6 +9,7 @@ import pytest
 from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+from tests.servers.faulty_s3 import FaultyS3
 from tests.servers.stores import AzureServer, S3Server
 
 LONG = os.environ.get("TAQUBA_LONG") == "1"
@@ -49,6 +50,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """An S3-compatible store that can be told to misbehave, found through the environment."""
+    with FaultyS3() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
         yield server
 
 

@@ -10,7 +10,8 @@ The layers, top to bottom; each uses only those below it:
     _core       transitions: what a job becomes, as pure functions
     _model      vocabulary: keys, codec, records, options, clock, errors
 
-Start with `Queue.open`.
+Beside them, to be imported by name: `taquba.testing`, and `taquba.doctor`, which examines a place
+for a store. Start with `Queue.open`.
 """
 
 from taquba._memory.leases import CancelToken

@@ -188,4 +188,12 @@ class StoreNotInitialized(TaqubaError):
 
 
 class IncompatibleStore(TaqubaError):
-    """The store was written in another layout; this version of taquba will not touch it."""
+    """What is at the location is not a store of this version; it was not touched.
+
+    Attributes:
+        layout: The layout it was written in; None when taquba did not make it.
+    """
+
+    def __init__(self, message: str, *, layout: int | None = None) -> None:
+        super().__init__(message)
+        self.layout = layout

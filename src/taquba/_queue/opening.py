@@ -22,8 +22,11 @@ from taquba._model.options import QueueConfig
 from taquba._model.records import AttemptOutcome, Counters, JobStatus
 from taquba._queue.core import Core
 from taquba._store.engine import Engine
+from taquba._store.fitness import check_new_store
+from taquba._store.label import Found, look, write_label
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
+from taquba._store.read_only import ReadOnlyEngine
 from taquba._store.reads import Reads
 from taquba._store.transaction import Transaction
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from taquba._telemetry.instrumentation import Instrumentation
 
 _TAKEN_BACK_PER_COMMIT = 512
+
+_LOOK_POLL_MS = 60_000
+"""A look reads what is there once; it is closed before it would look again."""
 
 
 async def open_core(
@@ -46,6 +52,7 @@ async def open_core(
     payload_location: StoreLocation,
 ) -> Core:
     """Open the store for writing; when this returns the queue may serve."""
+    labelled = location.in_memory or await _is_ready(location)
     counts = telemetry is not None and telemetry.metrics is not None
     engine = await Engine.open(location, fsync=fsync, count_requests=counts)
     core = None
@@ -90,6 +97,8 @@ async def open_core(
         await core.committer.submit(start, durable=False)
         await _take_back_claimed(core)
         await core.committer.submit(Transaction(), durable=True)
+        if not labelled:
+            await write_label(location)
     except BaseException:
         if core is not None:
             await core.committer.close()
@@ -107,6 +116,34 @@ def payload_location(
     return StoreLocation.parse(payload_url)
 
 
+async def find_store(location: StoreLocation) -> Found:
+    """Look for a store; reads only, so that the owner of another one is not disturbed.
+
+    Raises:
+        IncompatibleStore: There is a database that is not a store of this layout.
+        StoreError: The location cannot be reached or read.
+    """
+    found = await look(location)
+    if found.database and not location.in_memory:
+        if found.layout is not None:
+            _check_layout(found.layout, location)
+        else:
+            engine = await ReadOnlyEngine.open(location, "follow_latest", _LOOK_POLL_MS)
+            try:
+                await read_stamp(engine, location)
+            finally:
+                await engine.close()
+    return found
+
+
+async def _is_ready(location: StoreLocation) -> bool:
+    """Refuse a location that cannot be opened; whether the store there has its label."""
+    found = await find_store(location)
+    if not found.database:
+        await check_new_store(location)
+    return found.database and found.layout is not None
+
+
 async def _stamp(
     engine: Engine, location: StoreLocation, clock: Clock, ids: IdGenerator
 ) -> tuple[bytes, list[keys.Op]]:
@@ -114,27 +151,31 @@ async def _stamp(
     stamp = await read_stamp(engine, location)
     if stamp is not None:
         return stamp, []
-    if await engine.read_range(b"", None, 1):
-        raise IncompatibleStore(
-            f"{location.url} holds a SlateDB database that taquba did not make; "
-            "use another location"
-        )
     stamp = encode_meta(clock.time_ms(), ids.next())
     return stamp, [(keys.META, stamp)]
 
 
 async def read_stamp(reads: Reads, location: StoreLocation) -> bytes | None:
-    """The stamp of a store that taquba made; one of another layout is refused."""
+    """The stamp of a store that taquba made; None while it is empty, any other is refused."""
     stamp = await reads.get(keys.META)
-    if stamp is None:
-        return None
-    version = decode_format_version(stamp)
+    if stamp is not None:
+        _check_layout(decode_format_version(stamp), location)
+        return stamp
+    if await reads.read_range(b"", None, 1):
+        raise IncompatibleStore(
+            f"{location.url} holds a SlateDB database that taquba did not make; "
+            "use another location"
+        )
+    return None
+
+
+def _check_layout(version: int, location: StoreLocation) -> None:
     if version != keys.FORMAT_VERSION:
         raise IncompatibleStore(
             f"{location.url} holds layout {version}, this version of taquba reads layout "
-            f"{keys.FORMAT_VERSION}: use the version that wrote it, or another location"
+            f"{keys.FORMAT_VERSION}: use the version that wrote it, or another location",
+            layout=version,
         )
-    return stamp
 
 
 async def _take_back_claimed(core: Core) -> None:

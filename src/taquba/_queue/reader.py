@@ -25,7 +25,7 @@ from taquba._model.validate import Duration, KvKey
 from taquba._queue import entries, looking, presence
 from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.objects import ReadOnlyObjects
-from taquba._queue.opening import payload_location, read_stamp
+from taquba._queue.opening import find_store, payload_location, read_stamp
 from taquba._queue.place import Place
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
@@ -79,7 +79,8 @@ class QueueReader(ClosedAtExit):
 
         Raises:
             StoreNotInitialized: No owner ever opened a queue there.
-            IncompatibleStore: The store was written in another layout.
+            IncompatibleStore: The store was written in another layout, or not by taquba.
+            StoreError: The store cannot be reached or read.
         """
         if mode not in get_args(Mode):
             raise InvalidArgument(f"mode must be 'checkpoint' or 'follow_latest'; got {mode!r}")
@@ -194,6 +195,8 @@ class QueueReader(ClosedAtExit):
 async def _open(
     location: StoreLocation, mode: Mode, poll_ms: int, objects: ObjectSpace
 ) -> QueueReader:
+    if not (await find_store(location)).database:
+        raise StoreNotInitialized(location.url)
     engine = await ReadOnlyEngine.open(location, mode, poll_ms)
     try:
         stamp = await read_stamp(engine, location)

@@ -82,11 +82,16 @@ class StoreLocation(NamedTuple):
             return StoreLocation(f"{self.url}{suffix}" if name else self.url)
         return self._replace(url=self.url.rstrip("/") + suffix, path=self.path + suffix)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the store is in this process, where nobody else can have it."""
+        return self.folder is None and self.bucket is None
+
     def connect(self, *, read_only: bool = False) -> ObjectStore:
         """The object store that holds this location. Makes a missing local folder to write to."""
         if self.folder is not None:
             if not read_only:
-                _make_folder(self.folder)
+                make_folder(self.folder)
             builder = ObjectStoreBuilder(ObjectStoreType.LOCAL)
             builder.with_config("local_path", str(self.folder))
             return builder.build()
@@ -103,7 +108,12 @@ class StoreLocation(NamedTuple):
         return _shared_memory[name]
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to; refuses what cannot be one.
+
+    Raises:
+        StoreError: It cannot be made, read or written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -20,10 +20,12 @@ from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectS
 from taquba._model.errors import StoreError
 from taquba._store.folder import put_on_disk
 from taquba._store.location import StoreLocation
+from taquba._store.problems import explain
 from taquba._store.reads import OPERATION_TIMEOUT
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
+    from obstore.store import RetryConfig
 
 T = TypeVar("T")
 
@@ -60,27 +62,25 @@ class ObjectInfo(NamedTuple):
     modified_at: datetime
 
 
-def connect_objects(location: StoreLocation) -> ObjectStore:
+def connect_objects(location: StoreLocation, retries: RetryConfig | None = None) -> ObjectStore:
     """The object store at a location, its prefix included. Makes a missing local folder.
 
-    Credentials and endpoints come from the environment, as for the database.
+    Credentials and endpoints come from the environment, as for the database; `retries` is how
+    often and how long a bucket's requests are repeated. Raises the errors of the client.
     """
-    try:
-        if location.folder is not None:
-            return LocalStore(location.folder, mkdir=True, automatic_cleanup=True)
-        if location.bucket is None:
-            name = location.url.removeprefix("memory://")
-            return _shared_memory.setdefault(name, MemoryStore()) if name else MemoryStore()
-        # Options given here would replace those of the environment, so none are.
-        match location.scheme:
-            case "s3":
-                return S3Store(location.bucket, prefix=location.path)
-            case "gs":
-                return GCSStore(location.bucket, prefix=location.path)
-            case _:
-                return AzureStore(location.bucket, prefix=location.path)
-    except (BaseError, OSError, ValueError) as error:
-        raise StoreError(f"{location.url}: {_first_line(error)}", permanent=True) from error
+    if location.folder is not None:
+        return LocalStore(location.folder, mkdir=True, automatic_cleanup=True)
+    if location.bucket is None:
+        name = location.url.removeprefix("memory://")
+        return _shared_memory.setdefault(name, MemoryStore()) if name else MemoryStore()
+    # Options of the HTTP client given here would replace those of the environment, so none are.
+    match location.scheme:
+        case "s3":
+            return S3Store(location.bucket, prefix=location.path, retry_config=retries)
+        case "gs":
+            return GCSStore(location.bucket, prefix=location.path, retry_config=retries)
+        case _:
+            return AzureStore(location.bucket, prefix=location.path, retry_config=retries)
 
 
 class ObjectSpace:
@@ -167,7 +167,10 @@ class ObjectSpace:
     async def _connect(self) -> ObjectStore:
         if self._store is None:
             # Shared memory must be one store: several first calls may come here at once.
-            store = await asyncio.to_thread(connect_objects, self._location)
+            try:
+                store = await asyncio.to_thread(connect_objects, self._location)
+            except Exception as error:
+                raise explain(self._location, error, "connect").as_error(self._location) from error
             if self._folder is not None and self._fsync:
                 root = Path(self._folder.anchor)
                 await self._bounded(

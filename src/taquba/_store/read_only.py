@@ -5,16 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Literal
 
-from slatedb.uniffi import (
-    AdminBuilder,
-    DbReader,
-    DbReaderBuilder,
-    ObjectStore,
-    ReaderMode,
-    ReaderOptions,
-)
+from slatedb.uniffi import DbReader, DbReaderBuilder, ReaderMode, ReaderOptions
 
-from taquba._model.errors import StoreNotInitialized
 from taquba._store.location import StoreLocation
 from taquba._store.reads import Reads, bounded
 
@@ -36,16 +28,8 @@ class ReadOnlyEngine(Reads):
 
     @classmethod
     async def open(cls, location: StoreLocation, mode: Mode, poll_ms: int) -> ReadOnlyEngine:
-        """Open without disturbing the owner; never makes a store.
-
-        Raises:
-            StoreNotInitialized: There is no database at the location.
-        """
-        if location.folder is not None and not await asyncio.to_thread(location.folder.is_dir):
-            raise StoreNotInitialized(location.url)
+        """Open a database that is there, without disturbing its owner."""
         store = await asyncio.to_thread(location.connect, read_only=True)
-        if not await _exists(location, store):
-            raise StoreNotInitialized(location.url)
         builder = DbReaderBuilder(location.path, store)
         follow = mode == "follow_latest"
         builder.with_reader_mode(
@@ -65,8 +49,3 @@ class ReadOnlyEngine(Reads):
     async def close(self) -> None:
         """Let go of the store, and of the checkpoint."""
         await bounded(self._reader.shutdown(), "closing the reader")
-
-
-async def _exists(location: StoreLocation, store: ObjectStore) -> bool:
-    admin = AdminBuilder(location.path, store).build()
-    return await bounded(admin.read_manifest(None), "looking for a store") is not None

@@ -1,0 +1,69 @@
+"""The examination: try the store out, look at the disk, look at what is there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from taquba._queue.opening import payload_location
+from taquba._store.location import StoreLocation
+from taquba.doctor._contents import find_store
+from taquba.doctor._diagnosis import Check, Diagnosis
+from taquba.doctor._folder import check_folder, existing_part
+from taquba.doctor._requests import check_requests, is_usable
+
+
+async def examine(
+    url: str | os.PathLike[str], *, payload_url: str | os.PathLike[str] | None = None
+) -> Diagnosis:
+    """Try out what the queue needs of a store at `url`, and see what is there.
+
+    A store is never opened for writing, so a running owner goes on. What is written are a few
+    small objects below a prefix of their own inside the location, which are removed again. A
+    location in memory has nothing to try out.
+
+    Args:
+        url: As for `Queue.open`.
+        payload_url: As for `Queue.open`: where large payloads are kept, by default next to the
+            store. It is tried out as well.
+
+    Raises:
+        InvalidArgument: A URL cannot be used. What is wrong with a store itself is not raised.
+    """
+    location = StoreLocation.parse(url)
+    payloads = payload_location(location, payload_url)
+    checks = await _try_out(location, database=True, disk=True)
+    elsewhere = payload_url is not None
+    # Next to a store that cannot be used, the same would fail again.
+    payload_checks = (
+        await _try_out(payloads, database=False, disk=elsewhere)
+        if elsewhere or is_usable(checks)
+        else []
+    )
+    contents = owner = None
+    if checks[0].ok:
+        contents, owner, check = await find_store(location)
+        checks.append(check)
+        if owner is not None:
+            detail = f"{owner.presence.value}: {owner.reason}"
+            checks.append(Check(name="owner", ok=True, detail=detail))
+    checks += [replace(check, name=f"payloads: {check.name}") for check in payload_checks]
+    return Diagnosis(url=location.url, checks=tuple(checks), contents=contents, owner=owner)
+
+
+async def _try_out(location: StoreLocation, *, database: bool, disk: bool) -> list[Check]:
+    """Checks of one location; the first one says whether it can be reached.
+
+    Args:
+        location: Where to try.
+        database: Whether it is for a database, and not for payloads only.
+        disk: Whether to look at the disk of a folder, too.
+    """
+    if location.in_memory:
+        return [Check(name="reach", ok=True, detail="in the memory of this process")]
+    if location.folder is None:
+        return await check_requests(location, database=database)
+    # A folder that is not there is not made: it would be on the same disk as the one above it.
+    folder = await existing_part(location.folder)
+    checks = await check_requests(StoreLocation.parse(folder), database=database)
+    return checks + await check_folder(folder) if disk and is_usable(checks) else checks

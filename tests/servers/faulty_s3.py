@@ -1,0 +1,276 @@
+"""A small S3-compatible server on loopback, in this process, that can be told to misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+# Refusals of every request: fault -> (status, code).
+REFUSALS: Mapping[str, tuple[int, str]] = {
+    "unknown key": (403, "InvalidAccessKeyId"),
+    "wrong secret": (403, "SignatureDoesNotMatch"),
+    "no rights": (403, "AccessDenied"),
+    "skewed request": (403, "RequestTimeTooSkewed"),
+    "no bucket": (404, "NoSuchBucket"),
+    "other region": (301, "PermanentRedirect"),
+    "busy": (503, "SlowDown"),
+}
+
+
+@dataclass
+class StoredObject:
+    data: bytes
+    written_at: datetime
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
+
+
+class FaultyS3:
+    """One bucket. `faults` says in which ways it misbehaves; empty, it behaves.
+
+    Attributes:
+        objects: Everything stored, by key.
+        requests: Method, key or query, and status of each request so far.
+        clock_skew: How far its clock is ahead.
+    """
+
+    root = "s3://bucket"
+
+    def __init__(self) -> None:
+        self.faults: set[str] = set()
+        self.objects: dict[str, StoredObject] = {}
+        self.first_contents: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str, int]] = []
+        self.clock_skew = timedelta()
+        self.lock = threading.Lock()
+        self.ended = threading.Event()
+        outer = self
+
+        class Handler(_Handler):
+            server_state = outer
+
+        self._http = _Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "AWS_ENDPOINT": f"http://127.0.0.1:{self._http.server_port}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+        }
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.clock_skew
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.ended.set()
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        # A client that gave up has closed its connection.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_state: FaultyS3
+    protocol_version = "HTTP/1.1"
+    # Header and body go out as two packets; the second must not wait for an acknowledgement.
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        self._serve(self._list if "list-type" in self._query else self._get)
+
+    def do_HEAD(self) -> None:
+        self._serve(self._get)
+
+    def do_PUT(self) -> None:
+        self._serve(self._put)
+
+    def do_POST(self) -> None:
+        self._serve(self._delete_many)
+
+    def do_DELETE(self) -> None:
+        self._serve(lambda _body: self._delete(self._key))
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    @property
+    def _key(self) -> str:
+        return unquote(urlsplit(self.path).path).removeprefix("/bucket").lstrip("/")
+
+    @property
+    def _query(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+
+    def _serve(self, operation: object) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        state = self.server_state
+        if "silent" in state.faults:
+            state.ended.wait()
+            self.close_connection = True
+            return
+        for fault, (status, code) in REFUSALS.items():
+            if fault in state.faults:
+                self._refuse(status, code)
+                return
+        assert callable(operation)
+        operation(body)
+
+    def _list(self, _body: bytes) -> None:
+        state = self.server_state
+        prefix = self._query.get("prefix", [""])[0]
+        with state.lock:
+            found = {key: o for key, o in sorted(state.objects.items()) if key.startswith(prefix)}
+        if "stale lists" in state.faults:
+            found = {k: o for k, o in found.items() if state.now() - o.written_at > HOUR}
+        items = "".join(
+            f"<Contents><Key>{escape(key)}</Key><Size>{len(o.data)}</Size>"
+            f"<ETag>{escape(o.etag)}</ETag>"
+            f"<LastModified>{o.written_at:%Y-%m-%dT%H:%M:%S.000Z}</LastModified></Contents>"
+            for key, o in found.items()
+        )
+        self._answer(200, f"<ListBucketResult>{items}</ListBucketResult>".encode())
+
+    def _get(self, _body: bytes) -> None:
+        state = self.server_state
+        with state.lock:
+            found = state.objects.get(self._key)
+        if found is None:
+            self._refuse(404, "NoSuchKey")
+            return
+        data, status = found.data, 200
+        if "stale reads" in state.faults:
+            data = state.first_contents[self._key]
+        headers = {
+            "ETag": found.etag,
+            "Last-Modified": format_datetime(found.written_at, usegmt=True),
+        }
+        if wanted := self.headers.get("Range"):
+            first, last = wanted.removeprefix("bytes=").split("-")
+            start = int(first) if first else max(0, len(data) - int(last))
+            end = min(int(last), len(data) - 1) if first and last else len(data) - 1
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+            data, status = data[start : end + 1], 206
+        self._answer(status, data, headers)
+
+    def _put(self, body: bytes) -> None:
+        state = self.server_state
+        neighbour = not self._key.startswith("prefix/")
+        if "read only" in state.faults or (neighbour and "read only neighbours" in state.faults):
+            self._refuse(403, "AccessDenied")
+            return
+        if "torn creates" in state.faults and self.headers.get("If-None-Match"):
+            # Looks before it locks, as a gateway in front of a file system may do.
+            exists = self._key in state.objects
+            time.sleep(0.05)
+            with state.lock:
+                self._answer_put(body, refused=exists)
+            return
+        with state.lock:
+            self._answer_put(body, refused=self._precondition_fails())
+
+    def _precondition_fails(self) -> bool:
+        state = self.server_state
+        current = state.objects.get(self._key)
+        if self.headers.get("If-None-Match") == "*" and "unconditional creates" not in state.faults:
+            return current is not None
+        if (expected := self.headers.get("If-Match")) is not None:
+            if "refused updates" in state.faults:
+                return True
+            if "unconditional updates" not in state.faults:
+                return current is None or current.etag != expected
+        return False
+
+    def _answer_put(self, body: bytes, *, refused: bool) -> None:
+        state = self.server_state
+        if refused and "overwriting refusals" not in state.faults:
+            self._refuse(412, "PreconditionFailed")
+            return
+        stored = StoredObject(body, state.now())
+        state.objects[self._key] = stored
+        state.first_contents.setdefault(self._key, body)
+        if refused:
+            self._refuse(412, "PreconditionFailed")
+        else:
+            self._answer(200, b"", {"ETag": stored.etag})
+
+    def _delete(self, key: str) -> None:
+        if self._deleted(key):
+            self._answer(204, b"")
+        else:
+            self._refuse(403, "AccessDenied")
+
+    def _delete_many(self, body: bytes) -> None:
+        results = ""
+        for element in ElementTree.fromstring(body).iter():
+            if element.tag.endswith("Key"):
+                key = element.text or ""
+                if self._deleted(key):
+                    results += f"<Deleted><Key>{escape(key)}</Key></Deleted>"
+                else:
+                    results += (
+                        f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code>"
+                        "<Message>Access Denied</Message></Error>"
+                    )
+        self._answer(200, f"<DeleteResult>{results}</DeleteResult>".encode())
+
+    def _deleted(self, key: str) -> bool:
+        state = self.server_state
+        if "refused deletes" in state.faults:
+            return False
+        if "pretended deletes" not in state.faults:
+            with state.lock:
+                state.objects.pop(key, None)
+        return True
+
+    def _refuse(self, status: int, code: str) -> None:
+        self._answer(
+            status, f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+        )
+
+    def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        what = self._key or self._query.get("prefix", [""])[0]
+        self.server_state.requests.append((self.command, what, status))
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+HOUR = timedelta(hours=1)
