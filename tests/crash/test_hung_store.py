@@ -297,9 +297,12 @@ async def test_a_store_that_fails_is_reported_to_everybody_who_waits(
 
 
 @pytest.mark.allow_blocking("the test itself removes the store's folder")
-async def test_a_folder_that_is_removed_under_its_owner_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fsync", [True, False])
+async def test_a_folder_that_is_removed_under_its_owner_is_reported(
+    tmp_path: Path, fsync: bool
+) -> None:
     store = tmp_path / "store"
-    queue = await Queue.open(store)
+    queue = await Queue.open(store, fsync=fsync)
     await queue.enqueue("q", b"x")
     shutil.rmtree(store)
 

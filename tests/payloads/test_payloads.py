@@ -23,6 +23,7 @@ from taquba import (
     QueueConfig,
     QueueReader,
     SettlementEffects,
+    StoreError,
     run_worker,
 )
 from taquba.testing import MockClock, drain
@@ -389,3 +390,20 @@ def test_every_size_comes_back_and_leaves_nothing(
             assert await payload_objects(queue) == set()
 
     asyncio.run(run())
+
+
+# -- a place that cannot be used ----------------------------------------------------------------
+
+
+@pytest.mark.allow_blocking("the test itself puts a file in the way")
+async def test_a_payload_that_cannot_be_written_says_where_and_enqueues_nothing(
+    tmp_path: Path,
+) -> None:
+    async with Queue.open(tmp_path / "store", payload_offload_threshold=LIMIT) as queue:
+        (tmp_path / "store-payloads").write_text("in the way")
+        with pytest.raises(StoreError, match="store-payloads"):
+            await queue.enqueue("q", BIG)
+        assert (await queue.stats("q")).pending == 0
+        (tmp_path / "store-payloads").unlink()
+        await queue.enqueue("q", BIG)
+        assert (await must_claim(queue)).payload == BIG

@@ -21,7 +21,7 @@ from slatedb.uniffi import (
     WriteBatch,
 )
 
-from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
+from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import Op
 from taquba._store import binding
 from taquba._store.folder import DurableFolder
@@ -159,7 +159,16 @@ class Engine(Reads):
             raise translate(error) from error
 
     async def tidy(self) -> None:
-        """Once in a while: put new tables on disk, return memory that writing has freed."""
+        """Once in a while: put new tables on disk, return memory that writing has freed.
+
+        Raises `StoreError` when a local store was removed: the engine would make it again, without
+        what it held, and go on.
+        """
+        if self._lock is not None and await asyncio.to_thread(self._lock.is_removed):
+            raise StoreError(
+                "the store's folder was removed while it was open; restore it, and open it again",
+                permanent=True,
+            )
         if self._folder is not None:
             try:
                 await self._folder.run(self._folder.folder.sync_tables)

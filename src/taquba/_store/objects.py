@@ -10,10 +10,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from obstore.exceptions import (
     BaseError,
-    InvalidPathError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
 )
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
@@ -37,13 +33,6 @@ _CONCURRENT_DELETES: Final = 16
 _CLOSING_SECONDS: Final = 5.0
 _BULK_DELETE: Final = 1000
 """Keys that S3 deletes in one request."""
-
-_PERMANENT: Final = (
-    InvalidPathError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
-)
 
 _shared_memory: dict[str, MemoryStore] = {}
 
@@ -96,8 +85,12 @@ class ObjectSpace:
     async def put(self, key: str, data: bytes) -> None:
         """Write an object; durable when it returns, except on a folder without fsync."""
         store = await self._connect()
-        what = f"writing {key}"
-        await self._bounded(store.put_async(key, data), what, len(data))
+        what = f"write {key}"
+        try:
+            await self._bounded(store.put_async(key, data), what, len(data))
+        except FileNotFoundError as error:
+            # What is not there is the bucket.
+            raise self._failed(what, error) from error
         if self._folder is not None and self._fsync:
             path = self._folder / key
             await self._bounded(asyncio.to_thread(put_on_disk, path, self._folder), what, len(data))
@@ -107,7 +100,7 @@ class ObjectSpace:
         if await self._is_missing():
             return None
         store = await self._connect()
-        what = f"reading {key}"
+        what = f"read {key}"
         try:
             found = await self._bounded(store.get_async(key), what)
             return bytes(await self._bounded(found.bytes_async(), what, found.meta["size"]))
@@ -123,14 +116,14 @@ class ObjectSpace:
             in_order = list(keys)
             for start in range(0, len(in_order), _BULK_DELETE):
                 some = in_order[start : start + _BULK_DELETE]
-                await self._bounded(store.delete_async(some), "deleting objects")
+                await self._bounded(store.delete_async(some), "delete objects")
             return
         limit = asyncio.Semaphore(_CONCURRENT_DELETES)
 
         async def delete(key: str) -> None:
             async with limit:
                 try:
-                    await self._bounded(store.delete_async(key), f"deleting {key}")
+                    await self._bounded(store.delete_async(key), f"delete {key}")
                 except FileNotFoundError:
                     return
 
@@ -148,7 +141,7 @@ class ObjectSpace:
             page = asyncio.ensure_future(anext(pages, None))
             self._listing.add(page)
             page.add_done_callback(self._listed)
-            found = await self._bounded(asyncio.shield(page), f"listing {prefix}")
+            found = await self._bounded(asyncio.shield(page), f"list {prefix}")
             if found is None:
                 return
             yield [ObjectInfo(info["path"], info["size"], info["last_modified"]) for info in found]
@@ -174,7 +167,7 @@ class ObjectSpace:
             if self._folder is not None and self._fsync:
                 root = Path(self._folder.anchor)
                 await self._bounded(
-                    asyncio.to_thread(put_on_disk, self._folder, root), "making the folder"
+                    asyncio.to_thread(put_on_disk, self._folder, root), "make the folder"
                 )
             self._store = self._store or store
         return self._store
@@ -198,12 +191,12 @@ class ObjectSpace:
         except FileNotFoundError:
             raise
         except (BaseError, OSError, ValueError) as error:
-            permanent = isinstance(error, _PERMANENT)
-            raise StoreError(
-                f"{self._location.url}: {what} failed: {_first_line(error)}", permanent=permanent
-            ) from error
+            raise self._failed(what, error) from error
 
-
-def _first_line(error: Exception) -> str:
-    """What obstore says, without the dump of its internals that follows."""
-    return str(error).partition("\n")[0]
+    def _failed(self, what: str, error: Exception) -> StoreError:
+        problem = explain(self._location, error, what)
+        # A disk may have room again.
+        permanent = problem.permanent and self._folder is None
+        return StoreError(
+            f"{self._location.url}: {problem.what}; {problem.remedy}", permanent=permanent
+        )

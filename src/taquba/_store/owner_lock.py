@@ -43,6 +43,10 @@ class OwnerLock:
             else:
                 return
 
+    def is_removed(self) -> bool:
+        """Whether the file is gone, and with it the folder that the owner opened."""
+        return self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0
+
     def release(self) -> None:
         """Let go. Idempotent."""
         if self._descriptor is not None:
