@@ -24,7 +24,6 @@ _LONGEST_TIMEOUT: Final = 3600
 """Seconds; a longer one is taken for a mistake (milliseconds for seconds, say)."""
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
-_USER_INFO: Final = re.compile(r"(?<=//)[^/?#]*@")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 _CONNECTION_HEADERS: Final = frozenset(
@@ -116,8 +115,9 @@ def parse_url(url: str) -> httpx.URL:
     """An absolute http or https URL with a host that a resolver can be asked for."""
     if not isinstance(url, str):
         raise InvalidArgumentType(f"url must be a str, not {type(url).__name__}")
-    # Nothing that a message shows may hold a password.
-    shown = _USER_INFO.sub("***@", url)
+    # Nothing that a message shows may hold a password, though it is written where none belongs.
+    before, _, rest = url.rpartition("@")
+    shown = f"***@{rest}" if before else url
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:

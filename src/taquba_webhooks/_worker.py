@@ -201,6 +201,6 @@ def _why(error: BaseException, timed_out_after: float | None) -> str:
     if timed_out_after is not None:
         return f"did not answer within {timed_out_after:g} s"
     # Libraries say "all connection attempts failed"; what they caught says why.
-    while (cause := error.__cause__ or error.__context__) is not None:
+    while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause
-    return f"gave no answer: {type(error).__name__}: {error}"
+    return f"gave no answer: {type(error).__name__}: {error}".removesuffix(": ")

@@ -7,9 +7,11 @@ private into the loopback network: 127.0.0.1 is then public, and 127.0.0.2 priva
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Network
 
 import httpx
@@ -101,6 +103,38 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(
     url = receiver.url_of("hooks.example")
     assert await deliver(queue, WebhookRequest(url), allow_private_addresses=False) is None
     assert len(receiver.requests) == 1
+
+
+@contextmanager
+def black_hole(address: str, port: int) -> Iterator[None]:
+    """An address that does not answer who wants to connect: its queue of connections is full."""
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(8):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((address, port))
+        yield
+
+
+@needs_whole_loopback_network
+@pytest.mark.usefixtures("moved_border")
+@pytest.mark.parametrize("last", [PUBLIC, "127.0.0.4"])
+async def test_an_address_that_swallows_everything_leaves_time_for_the_next(
+    queue: Queue, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    resolving(monkeypatch, {"hooks.example": [["127.0.0.3", last]]})
+    url = receiver.url_of("hooks.example")
+    with black_hole("127.0.0.3", receiver.port), black_hole("127.0.0.4", receiver.port):
+        job = await deliver(queue, WebhookRequest(url, timeout=1), allow_private_addresses=False)
+    if last == PUBLIC:
+        assert job is None
+        assert len(receiver.requests) == 1
+    else:
+        assert job is not None
+        assert job.last_error == f"DeliveryFailed: {url} did not answer within 1 s"
 
 
 @pytest.mark.usefixtures("moved_border")

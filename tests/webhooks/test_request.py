@@ -113,7 +113,8 @@ def test_urls_that_are_refused(case: tuple[Any, type[TaqubaError], str]) -> None
     "url",
     ["https://me:secret@h/", "https://secret@h/", "https://:secret@h/", "ftp://me:secret@h/",
      "https://me:secret@h:x/", "https://me:secret@a b/", "https://me:sec@secret@h/",
-     "https://me:secret@h:0/", r"https://a\:secret@h/"],
+     "https://me:secret@h:0/", r"https://a\:secret@h/", "https://me:secret/x@h/",
+     "https://me:secret?x@h/", "me:secret@h"],
 )  # fmt: skip
 def test_credentials_in_a_url_are_refused_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
