@@ -15,7 +15,7 @@ for a store. Start with `Queue.open`.
 """
 
 from taquba._memory.leases import CancelToken
-from taquba._model.clock import Clock, SystemClock
+from taquba._model.clock import Clock, SystemClock, Timer
 from taquba._model.errors import (
     CancelRequested,
     ClaimLost,
@@ -137,6 +137,7 @@ __all__ = [
     "SystemClock",
     "TaqubaError",
     "Telemetry",
+    "Timer",
     "WaitOutcome",
     "WaitStatus",
     "WakeOutcome",

@@ -4,16 +4,18 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
 
     _runtime       the facade `WorkflowRuntime`: submit, status, cancel, signal, run
     _handler       runs a step and turns its outcome into the settlement of its job
-    _status, _signals, _termination   looking at runs; signals in both directions; terminal hooks
+    _retention     forgets runs that ended long ago
+    _status, _signals, _termination, _replay   looking at runs; signals in both directions;
+                   terminal hooks; outputs kept until they are settled
     _transitions   what a run becomes, as pure functions
-    _steps, _effects, _outcomes   what a runner sees, stages and returns
-    _records, _headers   rows and headers
-    _locks, _values, _errors   turns per key, checks, errors
+    _steps, _memo, _effects, _outcomes   what a runner sees, remembers, stages and returns
+    _records, _headers, _keys   rows, headers, and where things are kept
+    _turns, _locks, _values, _errors   whose turn it is, checks, errors
 """
 
 from taquba_workflow._effects import StepEffects, TerminalEffects
 from taquba_workflow._errors import InputMismatch, StepError
-from taquba_workflow._handler import MAX_RESULT_SIZE
+from taquba_workflow._memo import Memo
 from taquba_workflow._outcomes import (
     After,
     Cancel,
@@ -32,7 +34,6 @@ from taquba_workflow._steps import Runner, Step
 from taquba_workflow._termination import RunOutcome, TerminalHook
 
 __all__ = [
-    "MAX_RESULT_SIZE",
     "MAX_SIGNAL_SIZE",
     "After",
     "Cancel",
@@ -40,6 +41,7 @@ __all__ = [
     "Fail",
     "Immediate",
     "InputMismatch",
+    "Memo",
     "OnSignal",
     "RunOutcome",
     "RunSpec",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Final
 
 from taquba import (
-    MAX_KV_VALUE_SIZE,
     CancelRequested,
     Clock,
     FailWith,
@@ -20,17 +20,22 @@ from taquba import (
 )
 from taquba_workflow._effects import StepEffects
 from taquba_workflow._errors import StepError
-from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, StepOutcome, Succeed
-from taquba_workflow._records import LiveRun, RunState, decode_run, run_key
+from taquba_workflow._keys import keys_of
+from taquba_workflow._memo import Memo, Values
+from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed
+from taquba_workflow._records import LiveRun, RunState, decode_run
+from taquba_workflow._replay import Output, decode_output, encode_output, replay_key
 from taquba_workflow._signals import SignalBoard
 from taquba_workflow._steps import Runner, Step, StepJob, read_step
-from taquba_workflow._termination import Notifier
-from taquba_workflow._transitions import Ending, SignalRows, end_run, next_step
-
-MAX_RESULT_SIZE: Final = MAX_KV_VALUE_SIZE - 16 * 1024
-"""Largest result of a run, in bytes."""
+from taquba_workflow._transitions import Ending, SignalRows, next_step
+from taquba_workflow._turns import turns_of
 
 CANCELLED: Final = Ending(RunState.cancelled, reason="cancelled on request")
+
+Conclude = Callable[[StepJob, Ending, SettlementEffects, SignalRows], SettlementEffects]
+"""What has to land with the settlement of a step that ends its run."""
+
+_NOTHING: Final = SettlementEffects()
 
 
 class StepHandler:
@@ -38,36 +43,36 @@ class StepHandler:
 
     Args:
         queue: The open queue.
+        queue_name: The workflow queue.
         runner: The code of the workflow.
         clock: Where time comes from.
         signals: The signals that steps wait for.
-        notifier: Who is told of ends.
-        cancelling: Runs that are being cancelled in this moment. A request is decided a moment
-            before the job's token fires, and no settlement may be decided in between without it.
+        conclude: Ends a run.
+        replay: Whether a step's output is made durable before it is settled.
     """
 
     def __init__(
         self,
         queue: Queue,
+        queue_name: str,
         runner: Runner,
+        *,
         clock: Clock,
         signals: SignalBoard,
-        notifier: Notifier,
-        cancelling: Collection[str],
+        conclude: Conclude,
+        replay: bool,
     ) -> None:
         self._queue = queue
+        self._keys = keys_of(queue_name)
         self._runner = runner
         self._clock = clock
         self._signals = signals
-        self._notifier = notifier
-        self._cancelling = cancelling
+        self._conclude = conclude
+        self._replay = replay
+        self._values = Values(queue, queue_name)
+        self._cancelling = turns_of(queue, queue_name).cancelling
         self._holds: set[Callable[[], None]] = set()
         """What gives back the locks of steps that are being settled."""
-
-    def let_go(self) -> None:
-        """Give back all locks; for when no step runs any more."""
-        for release in list(self._holds):
-            release()
 
     async def handle(self, job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
         """Handler of the workflow queue."""
@@ -76,69 +81,117 @@ class StepHandler:
             await self._check_current(step)
         if step.waited_for is not None:
             await self._signals.look(step.waited_for)
-        staged = StepEffects()
-        verdict = await self._run(job, step, lease, staged)
-        return await self._settlement(step, verdict, staged.settlement(), lease)
+        output = await self._output(job, step, lease)
+        return await self._settlement(step, output, lease)
+
+    def let_go(self) -> None:
+        """Give back all locks; for when no step runs any more."""
+        for release in list(self._holds):
+            release()
+
+    # -- the step ---------------------------------------------------------------------------
 
     async def _check_current(self, step: StepJob) -> None:
         """Refuse a dead step that somebody requeued after its run had ended."""
-        row = await self._queue.kv_get(run_key(step.run_id))
+        row = await self._queue.kv_get(self._keys.run(step.run_id))
         run = None if row is None else decode_run(row)
         if not isinstance(run, LiveRun) or run.job_id != step.job_id:
             raise PermanentFailure(
                 f"run {step.run_id!r} has ended; submit it again under another id"
             )
 
-    async def _run(
-        self, job: JobRecord, step: StepJob, lease: LeaseHandle, staged: StepEffects
-    ) -> Continue | Ending:
-        """Run the step; an exception that leaves this is tried again."""
+    async def _output(self, job: JobRecord, step: StepJob, lease: LeaseHandle) -> Output | Ending:
+        """What the step comes to, or what ends its run without an outcome."""
         if self._is_cancelled(step, lease):
             return CANCELLED
+        if self._replay and job.last_error is not None:
+            kept = await self._values.get(replay_key(step))
+            if kept is not None:
+                return decode_output(kept)
         if step.attempts > step.max_attempts:
             # Nobody was there to end the run when the last attempt was lost with its worker.
             return _broken(f"no attempt of {step.max_attempts} came to an end: {job.last_error}")
         try:
-            outcome = await self._runner.run_step(_view(step, lease, staged))
+            output = await self._run(step, lease)
         except Exception as error:
             if isinstance(error, CancelRequested) or self._is_cancelled(step, lease):
                 return CANCELLED
             if _is_final(error, step):
                 return _broken(_describe(error))
             raise
-        return _verdict(outcome)
+        if self._replay and isinstance(output, Output):
+            await self._values.put(step.run_id, replay_key(step), encode_output(output))
+        return output
+
+    async def _run(self, step: StepJob, lease: LeaseHandle) -> Output | Ending:
+        effects = StepEffects()
+        memos = f"{self._keys.memos(step.run_id)}{step.step_number}/"
+        outcome = await self._runner.run_step(
+            Step(
+                run_id=step.run_id,
+                step_number=step.step_number,
+                payload=step.payload,
+                headers=step.headers,
+                job_id=step.job_id,
+                attempts=step.attempts,
+                cancel_token=lease.cancel_token,
+                lease=lease,
+                memo=Memo(self._values, memos, step.run_id),
+                effects=effects,
+                signal=step.signal,
+            )
+        )
+        if not isinstance(outcome, (Continue, Succeed, Fail, Cancel)):
+            return _broken(
+                "run_step must return Continue, Succeed, Fail or Cancel, "
+                f"not {type(outcome).__name__}"
+            )
+        return Output(outcome, effects.settlement(), self._clock.now())
+
+    # -- the settlement ---------------------------------------------------------------------
 
     async def _settlement(
-        self,
-        step: StepJob,
-        verdict: Continue | Ending,
-        staged: SettlementEffects,
-        lease: LeaseHandle,
+        self, step: StepJob, output: Output | Ending, lease: LeaseHandle
     ) -> SettlementEffects:
+        if isinstance(output, Output):
+            outcome, staged, at = output
+            verdict = outcome if isinstance(outcome, Continue) else await self._end(step, outcome)
+        else:
+            verdict, staged, at = output, _NOTHING, self._clock.now()
         rows: SignalRows = {}
         keys = _signals_of(step, verdict)
         if keys:
-            # Held until the settlement is applied, or will never be.
             await self._hold_until_settled(keys, lease)
             rows = await self._signals.rows(keys)
             if isinstance(verdict, Continue) and isinstance(verdict.when, OnSignal):
-                verdict = await self._wait(step, verdict, verdict.when.key)
+                verdict = await self._wait(verdict, verdict.when.key)
         # From here until the job is being settled nothing is awaited: a request to cancel comes
         # either before, and is seen here, or after, and finds the next step.
         if self._is_cancelled(step, lease):
             verdict = CANCELLED
+        if not isinstance(verdict, Continue) and not verdict.keeps_staged:
+            staged = _NOTHING
+        if self._replay:
+            staged = _and_delete(staged, replay_key(step))
         if isinstance(verdict, Continue):
-            next_id = self._queue.next_job_id()
-            return next_step(step, verdict, staged, rows, next_id, self._clock.now())
-        if not verdict.keeps_staged:
-            staged = SettlementEffects()
-        now_ms = self._clock.time_ms()
-        effects = end_run(step, verdict, staged, rows, self._notifier.announce, now_ms)
+            return next_step(step, verdict, staged, rows, self._queue.next_job_id(), at)
+        effects = self._conclude(step, verdict, staged, rows)
         if verdict.dead_letter:
             raise FailWith(PermanentFailure(verdict.reason or ""), effects)
         return effects
 
+    async def _end(self, step: StepJob, outcome: Succeed | Fail | Cancel) -> Ending:
+        match outcome:
+            case Succeed(result):
+                packed = await self._values.pack(step.run_id, result)
+                return Ending(RunState.succeeded, result, packed_result=packed)
+            case Fail(reason):
+                return Ending(RunState.failed, reason=reason)
+            case Cancel(reason):
+                return Ending(RunState.cancelled, reason=reason)
+
     async def _hold_until_settled(self, keys: Collection[str], lease: LeaseHandle) -> None:
+        """Keep others from deciding on signals until this settlement is applied or refused."""
         release = await self._signals.hold(keys)
 
         def let_go() -> None:
@@ -148,7 +201,7 @@ class StepHandler:
         self._holds.add(let_go)
         lease.on_end(let_go)
 
-    async def _wait(self, step: StepJob, outcome: Continue, key: str) -> Continue | Ending:
+    async def _wait(self, outcome: Continue, key: str) -> Continue | Ending:
         """Refuse to wait for a signal that another run waits for."""
         waiter = await self._signals.waiter(key)
         if waiter is None:
@@ -159,44 +212,9 @@ class StepHandler:
         )
 
     def _is_cancelled(self, step: StepJob, lease: LeaseHandle) -> bool:
+        # A request is decided a moment before the job's token fires, and no settlement may be
+        # decided in between without it.
         return lease.cancel_token.cancelled or step.run_id in self._cancelling
-
-
-def _view(step: StepJob, lease: LeaseHandle, staged: StepEffects) -> Step:
-    return Step(
-        run_id=step.run_id,
-        step_number=step.step_number,
-        payload=step.payload,
-        headers=step.headers,
-        job_id=step.job_id,
-        attempts=step.attempts,
-        cancel_token=lease.cancel_token,
-        lease=lease,
-        effects=staged,
-        signal=step.signal,
-    )
-
-
-def _verdict(outcome: StepOutcome) -> Continue | Ending:
-    match outcome:
-        case Continue():
-            return outcome
-        case Succeed(result) if len(result) > MAX_RESULT_SIZE:
-            return _broken(
-                f"the result has {len(result)} bytes; at most {MAX_RESULT_SIZE} fit: "
-                "store the content and return its name"
-            )
-        case Succeed(result):
-            return Ending(RunState.succeeded, result=result)
-        case Fail(reason):
-            return Ending(RunState.failed, reason=reason)
-        case Cancel(reason):
-            return Ending(RunState.cancelled, reason=reason)
-        case _:
-            return _broken(
-                "run_step must return Continue, Succeed, Fail or Cancel, "
-                f"not {type(outcome).__name__}"
-            )
 
 
 def _is_final(error: Exception, step: StepJob) -> bool:
@@ -230,3 +248,7 @@ def _signals_of(step: StepJob, verdict: Continue | Ending) -> set[str]:
     if isinstance(verdict, Continue) and isinstance(verdict.when, OnSignal):
         keys.add(verdict.when.key)
     return keys
+
+
+def _and_delete(staged: SettlementEffects, key: str) -> SettlementEffects:
+    return replace(staged, kv_deletes=[*staged.kv_deletes, key])

@@ -19,10 +19,6 @@ import msgpack
 from taquba import EnqueueRequest, KvKey
 from taquba_workflow import _values
 
-RUN_PREFIX: Final = "workflow/run/"
-EXPIRY_PREFIX: Final = "workflow/expiry/"
-SIGNAL_PREFIX: Final = "workflow/signal/"
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -159,20 +155,12 @@ class EndedRun(NamedTuple):
     state: RunState
     ended_at: int
     result: bytes | None
+    """As packed for the row."""
     reason: str | None
 
 
 _LIVE: Final = 0
 _ENDED: Final = 1
-
-
-def run_key(run_id: str) -> str:
-    return RUN_PREFIX + run_id
-
-
-def expiry_key(ended_at: int, run_id: str) -> str:
-    """Key of the entry that has a run found when its retention is over; sorts by time."""
-    return f"{EXPIRY_PREFIX}{ended_at:014d}/{run_id}"
 
 
 def encode_run(run: LiveRun | EndedRun) -> bytes:
@@ -212,10 +200,6 @@ class Buffered(NamedTuple):
 
 _WAITER: Final = 0
 _BUFFERED: Final = 1
-
-
-def signal_key(key: str) -> str:
-    return SIGNAL_PREFIX + key
 
 
 def encode_signal(row: Waiter | Buffered) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -24,13 +23,15 @@ from taquba import (
 from taquba_workflow import _values
 from taquba_workflow._errors import InputMismatch
 from taquba_workflow._handler import CANCELLED, StepHandler
-from taquba_workflow._locks import KeyLocks, seen_through
+from taquba_workflow._locks import seen_through
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
+from taquba_workflow._retention import Retention
 from taquba_workflow._signals import SignalBoard, SignalOutcome
 from taquba_workflow._status import read_run, read_status
-from taquba_workflow._steps import Runner, read_step
+from taquba_workflow._steps import Runner, StepJob, read_step
 from taquba_workflow._termination import Notifier, TerminalHook, termination_queue
-from taquba_workflow._transitions import end_run, first_step
+from taquba_workflow._transitions import Ending, SignalRows, end_run, first_step
+from taquba_workflow._turns import turns_of
 
 
 class WorkflowRuntime:
@@ -50,6 +51,10 @@ class WorkflowRuntime:
             and leases of steps by this name, and those of the hook by ``{queue_name}.termination``.
         max_concurrent_steps: Steps, and calls of the hook, that run at the same time.
         poll_interval: As for `taquba.run_worker`, seconds.
+        memo_retention: How long a run's outcome, and what its steps remember, stay after its
+            end, seconds or `timedelta`; None keeps them. Once forgotten, an id is free again.
+        step_output_replay: Make what a step came to durable before it is settled, so that a step
+            that has returned is not run again after a crash. Costs a commit per step.
         clock: Where time comes from; the queue's clock by default.
     """
 
@@ -62,6 +67,8 @@ class WorkflowRuntime:
         queue_name: str = "workflow",
         max_concurrent_steps: int = 100,
         poll_interval: Duration = 1,
+        memo_retention: Duration | None = None,
+        step_output_replay: bool = False,
         clock: Clock | None = None,
     ) -> None:
         _values.instance(queue, Queue, "queue")
@@ -76,12 +83,21 @@ class WorkflowRuntime:
         self._max_concurrent_steps = max_concurrent_steps
         self._poll_interval = poll_interval
         self._clock = queue.clock if clock is None else clock
-        self._signals = SignalBoard(queue)
+        self._signals = SignalBoard(queue, queue_name)
         self._notifier = Notifier(queue_name, hook)
-        self._submissions = KeyLocks()
-        self._cancelling: Counter[str] = Counter()
+        self._turns = turns_of(queue, queue_name)
+        self._retention: Retention | None = None
+        if memo_retention is not None:
+            keep = _values.duration(memo_retention, "memo_retention")
+            self._retention = Retention(queue, queue_name, self._clock, keep)
         self._handler = StepHandler(
-            queue, runner, self._clock, self._signals, self._notifier, self._cancelling.keys()
+            queue,
+            queue_name,
+            runner,
+            clock=self._clock,
+            signals=self._signals,
+            conclude=self._conclude,
+            replay=step_output_replay,
         )
         self._stop = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -111,9 +127,14 @@ class WorkflowRuntime:
                     poll_interval=self._poll_interval,
                 )
             )
+        sweeping = None
+        if self._retention is not None:
+            sweeping = asyncio.create_task(self._retention.run(), name="taquba-workflow-retention")
         try:
             await run_workers(self._queue, *workers, shutdown=shutdown, handle_signals=False)
         finally:
+            if sweeping is not None:
+                await _stop(sweeping)
             # Of a store that failed, leases never end; nothing is decided any more.
             self._handler.let_go()
 
@@ -137,8 +158,9 @@ class WorkflowRuntime:
             # Whoever cancels wants to leave now.
             running.cancel()
         await asyncio.wait([running])
-        if error is None and not running.cancelled():
-            running.result()
+        failure = None if running.cancelled() else running.exception()
+        if error is None and failure is not None:
+            raise failure
 
     # -- runs -------------------------------------------------------------------------------
 
@@ -159,9 +181,9 @@ class WorkflowRuntime:
         return await seen_through(self._submit(spec, spec.run_id))
 
     async def _submit(self, spec: RunSpec, run_id: str) -> SubmitOutcome:
-        release = await self._submissions.acquire(run_id)
+        release = await self._turns.submissions.acquire(run_id)
         try:
-            run = await read_run(self._queue, run_id)
+            run = await read_run(self._queue, self._queue_name, run_id)
             if run is None:
                 await self._start(spec, run_id)
             elif run.input_hash != spec.input_hash():
@@ -184,7 +206,7 @@ class WorkflowRuntime:
     async def status(self, run_id: str) -> RunStatus | None:
         """Where a run is; None for one that was never submitted, or is forgotten."""
         _values.run_id(run_id)
-        return await read_status(self._queue, run_id)
+        return await read_status(self._queue, self._queue_name, run_id)
 
     async def wait_for_completion(self, run_id: str, timeout: Duration) -> RunStatus | None:
         """Wait until a run has ended; does not poll.
@@ -200,12 +222,12 @@ class WorkflowRuntime:
         remaining = _values.duration(timeout, "timeout")
         deadline = self._clock.now() + remaining
         while remaining > timedelta():
-            run = await read_run(self._queue, run_id)
+            run = await read_run(self._queue, self._queue_name, run_id)
             if not isinstance(run, LiveRun):
                 break
             await self._queue.wait_for_completion(run.job_id, remaining)
             remaining = deadline - self._clock.now()
-        return await read_status(self._queue, run_id)
+        return await read_status(self._queue, self._queue_name, run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; durable on return.
@@ -220,11 +242,12 @@ class WorkflowRuntime:
         return await seen_through(self._cancel(run_id))
 
     async def _cancel(self, run_id: str) -> bool:
-        self._cancelling[run_id] += 1
+        cancelling = self._turns.cancelling
+        cancelling[run_id] += 1
         try:
             begun = False
             while True:
-                run = await read_run(self._queue, run_id)
+                run = await read_run(self._queue, self._queue_name, run_id)
                 if not isinstance(run, LiveRun):
                     # A step that settled meanwhile may have ended the run on behalf of this call.
                     return begun and run is not None and run.state is RunState.cancelled
@@ -233,9 +256,9 @@ class WorkflowRuntime:
                 if job is not None and await self._cancel_job(job):
                     return True
         finally:
-            self._cancelling[run_id] -= 1
-            if not self._cancelling[run_id]:
-                del self._cancelling[run_id]
+            cancelling[run_id] -= 1
+            if not cancelling[run_id]:
+                del cancelling[run_id]
 
     async def _cancel_job(self, job: JobRecord) -> bool:
         """Cancel a run by its step's job; False when the run has moved on."""
@@ -244,17 +267,18 @@ class WorkflowRuntime:
         release = await self._signals.hold(keys)
         try:
             rows = await self._signals.rows(keys)
-            effects = end_run(
-                step,
-                CANCELLED,
-                SettlementEffects(),
-                rows,
-                self._notifier.announce,
-                self._clock.time_ms(),
-            )
+            effects = self._conclude(step, CANCELLED, SettlementEffects(), rows)
             return await self._queue.cancel(job.id, effects) is not CancelOutcome.not_found
         finally:
             release()
+
+    def _conclude(
+        self, step: StepJob, ending: Ending, staged: SettlementEffects, signals: SignalRows
+    ) -> SettlementEffects:
+        now_ms = self._clock.time_ms()
+        if self._retention is not None:
+            self._retention.ended(now_ms)
+        return end_run(step, ending, staged, signals, self._notifier.announce, now_ms)
 
     # -- signals ----------------------------------------------------------------------------
 
@@ -272,3 +296,11 @@ class WorkflowRuntime:
     async def clear_signal(self, key: str) -> bool:
         """Forget the signal that is kept for `key`; False when there is none."""
         return await self._signals.clear(key)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    """Cancel a task of ours and let it end; of a store that failed, the workers have told."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

@@ -20,15 +20,16 @@ from taquba import (
     WakeOutcome,
 )
 from taquba_workflow import _values
-from taquba_workflow._locks import KeyLocks, seen_through
+from taquba_workflow._keys import keys_of
+from taquba_workflow._locks import seen_through
 from taquba_workflow._records import (
     Buffered,
     Waiter,
     decode_signal,
     encode_signal,
-    signal_key,
 )
 from taquba_workflow._transitions import SignalRows
+from taquba_workflow._turns import turns_of
 
 MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 1024
 """Largest payload of a signal, in bytes."""
@@ -52,9 +53,10 @@ def is_waiting(job: JobRecord) -> bool:
 class SignalBoard:
     """Sends signals, and lets steps decide on the rows of theirs."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, queue_name: str) -> None:
         self._queue = queue
-        self._locks = KeyLocks()
+        self._keys = keys_of(queue_name)
+        self._locks = turns_of(queue, queue_name).signals
 
     async def signal(self, key: str, payload: bytes) -> SignalOutcome:
         _values.name(key, "a signal key")
@@ -73,7 +75,7 @@ class SignalBoard:
             if isinstance(row, Waiter) and await self._wake(row, payload):
                 # The row goes with the settlement of the step that was woken.
                 return SignalOutcome.delivered
-            await self._queue.kv_put(signal_key(key), encode_signal(Buffered(payload)))
+            await self._queue.kv_put(self._keys.signal(key), encode_signal(Buffered(payload)))
             return SignalOutcome.buffered
         finally:
             release()
@@ -93,7 +95,7 @@ class SignalBoard:
         try:
             if not isinstance(await self.read(key), Buffered):
                 return False
-            await self._queue.kv_delete(signal_key(key))
+            await self._queue.kv_delete(self._keys.signal(key))
             return True
         finally:
             release()
@@ -116,7 +118,7 @@ class SignalBoard:
         return await self._locks.acquire(*keys)
 
     async def read(self, key: str) -> Waiter | Buffered | None:
-        row = await self._queue.kv_get(signal_key(key))
+        row = await self._queue.kv_get(self._keys.signal(key))
         return None if row is None else decode_signal(row)
 
     async def rows(self, keys: Iterable[str]) -> SignalRows:

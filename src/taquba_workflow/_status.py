@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from taquba import JobRecord, JobStatus, KvKey
+from taquba import JobRecord, JobStatus, Queue, QueueReader
+from taquba_workflow._keys import keys_of
+from taquba_workflow._memo import unpack
 from taquba_workflow._records import (
     EndedRun,
     LiveRun,
@@ -12,49 +12,40 @@ from taquba_workflow._records import (
     RunStatus,
     decode_run,
     moment,
-    run_key,
 )
 from taquba_workflow._signals import is_waiting
 from taquba_workflow._steps import read_step
 
-
-class Store(Protocol):
-    """What runs are read from: a `Queue`, or a `QueueReader` in any process."""
-
-    async def kv_get(self, key: KvKey) -> bytes | None:
-        """The value of an entry, or None."""
-        ...
-
-    async def get_job(self, job_id: str) -> JobRecord | None:
-        """A job in any state, or None."""
-        ...
+Store = Queue | QueueReader
+"""What runs are read from: by the owner, or in any process."""
 
 
-async def read_run(store: Store, run_id: str) -> LiveRun | EndedRun | None:
-    row = await store.kv_get(run_key(run_id))
+async def read_run(store: Store, queue_name: str, run_id: str) -> LiveRun | EndedRun | None:
+    row = await store.kv_get(keys_of(queue_name).run(run_id))
     return None if row is None else decode_run(row)
 
 
-async def read_status(store: Store, run_id: str) -> RunStatus | None:
+async def read_status(store: Store, queue_name: str, run_id: str) -> RunStatus | None:
     while True:
-        run = await read_run(store, run_id)
+        run = await read_run(store, queue_name, run_id)
         if run is None:
             return None
         if isinstance(run, EndedRun):
-            return _ended(run_id, run)
+            result = None if run.result is None else await unpack(store, run.result)
+            return _ended(run_id, run, result)
         job = await store.get_job(run.job_id)
         # A run whose job is gone has moved on since its row was read.
         if job is not None and job.status is not JobStatus.dead:
             return _live(run_id, run, job)
 
 
-def _ended(run_id: str, run: EndedRun) -> RunStatus:
+def _ended(run_id: str, run: EndedRun, result: bytes | None) -> RunStatus:
     return RunStatus(
         run_id=run_id,
         state=run.state,
         step_number=run.step_number,
         submitted_at=moment(run.submitted_at),
-        result=run.result,
+        result=result,
         reason=run.reason,
         ended_at=moment(run.ended_at),
     )

@@ -11,6 +11,7 @@ import msgpack
 from taquba import CancelToken, JobRecord, LeaseHandle, PermanentFailure
 from taquba_workflow import _headers
 from taquba_workflow._effects import StepEffects
+from taquba_workflow._memo import Memo
 from taquba_workflow._outcomes import StepOutcome
 
 
@@ -28,6 +29,7 @@ class Step:
             have done something outside of the store.
         cancel_token: Fires when the run is asked to cancel; stop, and return or raise anything.
         lease: The hold on the job; the runtime keeps it while the step runs.
+        memo: What the step remembers beyond this attempt.
         effects: What is to be committed together with the step's outcome.
         signal: The signal that ended the wait before this step; None after a time-out, and where
             the step waited for none. The same in every attempt.
@@ -41,6 +43,7 @@ class Step:
     attempts: int
     cancel_token: CancelToken
     lease: LeaseHandle
+    memo: Memo
     effects: StepEffects
     signal: bytes | None
 

@@ -14,6 +14,7 @@ import msgpack
 
 from taquba import EnqueueRequest, KvKey, SettlementEffects
 from taquba_workflow import _headers, _values
+from taquba_workflow._keys import keys_of
 from taquba_workflow._outcomes import After, Continue, Immediate
 from taquba_workflow._records import (
     Buffered,
@@ -24,10 +25,7 @@ from taquba_workflow._records import (
     Waiter,
     encode_run,
     encode_signal,
-    expiry_key,
     moment,
-    run_key,
-    signal_key,
 )
 from taquba_workflow._steps import StepJob
 from taquba_workflow._termination import RunOutcome
@@ -54,6 +52,8 @@ class Ending(NamedTuple):
     state: RunState
     result: bytes | None = None
     reason: str | None = None
+    packed_result: bytes | None = None
+    """The result as the row keeps it."""
     dead_letter: bool = False
     """Whether the step's job is kept as a dead letter, for somebody to look at."""
 
@@ -79,7 +79,7 @@ def first_step(
         dedup_key=_dedup_key(run_id, 0),
         headers={**spec.headers, **shared, **_headers.place(run_id, 0)},
         job_id=job_id,
-        kv_writes={**spec.kv_writes, run_key(run_id): encode_run(run)},
+        kv_writes={**spec.kv_writes, keys_of(queue).run(run_id): encode_run(run)},
     )
 
 
@@ -92,6 +92,7 @@ def next_step(
     now: datetime,
 ) -> SettlementEffects:
     """A run that goes on: its next step's job, `job_id`, and what the wait before it needs."""
+    keys = keys_of(step.queue)
     number = step.step_number + 1
     headers = {
         **step.headers,
@@ -110,14 +111,14 @@ def next_step(
         if isinstance(row, Buffered):
             headers[_headers.CARRIES] = _headers.CARRIES_SIGNAL
             payload = msgpack.packb((payload, row.payload))
-            freed.add(signal_key(key))
+            freed.add(keys.signal(key))
         else:
             headers[_headers.SIGNAL] = key
             timeout = outcome.when.timeout
             run_at = now + (_NEVER if timeout is None else _values.duration(timeout, "timeout"))
-            writes[signal_key(key)] = encode_signal(Waiter(step.run_id, job_id))
+            writes[keys.signal(key)] = encode_signal(Waiter(step.run_id, job_id))
     run = LiveRun(step.input_hash, step.submitted_at, number, job_id)
-    writes[run_key(step.run_id)] = encode_run(run)
+    writes[keys.run(step.run_id)] = encode_run(run)
     successor = EnqueueRequest(
         step.queue,
         payload,
@@ -144,6 +145,7 @@ def end_run(
     now_ms: int,
 ) -> SettlementEffects:
     """A run that ends: how, in its row; when it is to be forgotten; and who is told."""
+    keys = keys_of(step.queue)
     reason = None if ending.reason is None else _readable(ending.reason)
     row = EndedRun(
         step.input_hash,
@@ -151,7 +153,7 @@ def end_run(
         step.step_number,
         ending.state,
         now_ms,
-        ending.result,
+        ending.packed_result,
         reason,
     )
     outcome = RunOutcome(
@@ -164,8 +166,8 @@ def end_run(
         ended_at=moment(now_ms),
     )
     writes: dict[KvKey, bytes] = {
-        run_key(step.run_id): encode_run(row),
-        expiry_key(now_ms, step.run_id): b"",
+        keys.run(step.run_id): encode_run(row),
+        keys.expiry(now_ms, step.run_id): b"",
     }
     return SettlementEffects(
         enqueues=[*staged.enqueues, *announce(outcome)],
@@ -178,7 +180,7 @@ def _ended_wait(step: StepJob, signals: SignalRows) -> set[str]:
     """The row of the wait before this step, unless somebody has taken it over."""
     key = step.waited_for
     if key is not None and signals[key] == Waiter(step.run_id, step.job_id):
-        return {signal_key(key)}
+        return {keys_of(step.queue).signal(key)}
     return set()
 
 

@@ -12,6 +12,7 @@ from taquba_workflow import (
     Continue,
     Fail,
     Immediate,
+    Memo,
     OnSignal,
     RunOutcome,
     RunSpec,
@@ -39,6 +40,11 @@ class MyRunner:
         assert_type(step.cancel_token, CancelToken)
         assert_type(step.lease, LeaseHandle)
         assert_type(step.effects, StepEffects)
+        assert_type(step.memo, Memo)
+        assert_type(await step.memo.get("k"), bytes | None)
+        assert_type(await step.memo.put("k", b""), None)
+        assert_type(await step.memo.content_get({"a": [1]}), bytes | None)
+        assert_type(await step.memo.content_put(("a", 1), b""), None)
         step.effects.enqueue(EnqueueRequest("q", b""))
         step.effects.kv_put("a", b"b")
         step.effects.kv_delete(b"a")
@@ -77,10 +83,11 @@ class MyHook(TerminalHook):
 
 
 async def running(queue: Queue) -> None:
-    runtime = WorkflowRuntime(queue, MyRunner(), hook=MyHook(), queue_name="w", poll_interval=1.5)
+    runtime = WorkflowRuntime(queue, MyRunner(), hook=MyHook(), queue_name="w", memo_retention=60)
     assert_type(await runtime.run(), None)
     async with runtime as entered:
         assert_type(entered, WorkflowRuntime)
+    WorkflowRuntime(queue, MyRunner(), step_output_replay=True, max_concurrent_steps=5)
     WorkflowRuntime(queue, WrongRunner())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WorkflowRuntime(queue, MyRunner(), MyHook())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 

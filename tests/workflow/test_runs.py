@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,7 +27,6 @@ from taquba import (
 )
 from taquba.testing import MockClock, OpenQueue
 from taquba_workflow import (
-    MAX_RESULT_SIZE,
     After,
     Cancel,
     Continue,
@@ -43,6 +43,7 @@ from taquba_workflow import (
 )
 from tests.crash.held_engine import hold_engine
 from tests.workflow.support import EAGER, Runs, entries, finish, fresh_url, status_of, until
+from tests.workflow.test_termination import Told
 
 
 async def count_down(step: Step) -> StepOutcome:
@@ -96,7 +97,7 @@ async def test_a_drained_queue_holds_nothing_but_the_outcomes(queue: Queue) -> N
     assert stats.done == 12
     kept = await entries(queue)
     assert [key for key in kept if key.startswith("workflow/run/")] == [
-        f"workflow/run/r{n}" for n in range(3)
+        f"workflow/run/workflow/r{n}" for n in range(3)
     ]
     assert all(key.startswith(("workflow/run/", "workflow/expiry/")) for key in kept)
 
@@ -296,17 +297,21 @@ async def test_returning_something_else_ends_the_run_with_what_was_expected(queu
     assert "must return Continue, Succeed, Fail or Cancel, not NoneType" in (status.reason or "")
 
 
-async def test_a_result_that_does_not_fit_ends_the_run_with_the_bound(queue: Queue) -> None:
-    async def run(step: Step) -> StepOutcome:
-        return Succeed(bytes(int(step.payload)))
+async def test_a_result_may_have_any_size(queue: Queue) -> None:
+    result = random.Random(1).randbytes(2_000_000)
+    told = Told()
 
-    async with WorkflowRuntime(queue, Runs(run)) as runtime:
-        await runtime.submit(RunSpec(b"%d" % MAX_RESULT_SIZE, run_id="fits"))
-        await runtime.submit(RunSpec(b"%d" % (MAX_RESULT_SIZE + 1), run_id="does-not"))
-        fits, does_not = await finish(runtime, "fits", "does-not")
-    assert fits.result == bytes(MAX_RESULT_SIZE)
-    assert does_not.state is RunState.failed
-    assert f"at most {MAX_RESULT_SIZE} fit" in (does_not.reason or "")
+    async def run(step: Step) -> StepOutcome:
+        return Succeed(result[: int(step.payload)])
+
+    async with WorkflowRuntime(queue, Runs(run), hook=told) as runtime:
+        sizes = [0, 65_536, 65_537, len(result)]
+        for size in sizes:
+            await runtime.submit(RunSpec(b"%d" % size, run_id=f"r{size}"))
+        found = await finish(runtime, *(f"r{size}" for size in sizes))
+        await until(lambda: len(told.outcomes) == 4)
+    assert [status.result for status in found] == [result[:size] for size in sizes]
+    assert {outcome.result for outcome in told.outcomes} == {result[:size] for size in sizes}
 
 
 async def test_effects_that_the_queue_refuses_count_as_a_failed_attempt(
@@ -530,6 +535,24 @@ async def test_a_cancelled_runtime_gives_its_steps_back_unspent(queue: Queue) ->
 
 async def count_down_or_done(step: Step) -> StepOutcome:
     return Succeed()
+
+
+async def test_workflows_of_other_names_share_no_run_ids_signals_or_turns(queue: Queue) -> None:
+    left, right = (WorkflowRuntime(queue, Runs(never), queue_name=name) for name in ("a", "a/b"))
+    assert await left.submit(RunSpec(b"left", run_id="r")) == ("r", True)
+    assert await right.submit(RunSpec(b"right", run_id="r")) == ("r", True)
+    await left.signal("k")
+    assert not await right.clear_signal("k")
+    assert await left.cancel("r")
+    assert (await status_of(right, "r")).state is RunState.pending
+
+
+async def test_runtimes_of_one_queue_and_name_take_turns(queue: Queue) -> None:
+    runtimes = [WorkflowRuntime(queue, Runs(never)) for _ in range(5)]
+    outcomes = await asyncio.gather(
+        *(runtime.submit(RunSpec(b"", run_id="r")) for runtime in runtimes)
+    )
+    assert [outcome.new for outcome in outcomes] == [True, False, False, False, False]
 
 
 async def test_a_runtime_is_entered_once_at_a_time(queue: Queue) -> None:

@@ -1,0 +1,106 @@
+"""What steps remember beyond the end of an attempt."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+import msgpack
+
+from taquba import InvalidArgumentType, Queue, QueueReader
+from taquba_workflow import _values
+from taquba_workflow._keys import keys_of
+
+MAX_INLINE: Final = 64 * 1024
+"""Largest value, in bytes, that is kept as an entry, which shares its commit with others; a larger
+one is an object of its own."""
+
+_INLINE: Final = b"\0"
+_OBJECT: Final = b"\1"
+
+
+class Values:
+    """Values of any size under the keys of a workflow queue's runs.
+
+    The row of a large value names an object, which was written before it under a name that is
+    used once: a fenced owner that still writes cannot change what a row refers to.
+    """
+
+    def __init__(self, queue: Queue, queue_name: str) -> None:
+        self._queue = queue
+        self._keys = keys_of(queue_name)
+
+    async def pack(self, run_id: str, value: bytes) -> bytes:
+        """What to keep in a row for a value; its object is written."""
+        if len(value) <= MAX_INLINE:
+            return _INLINE + value
+        name = f"{self._keys.objects(run_id)}/{self._queue.next_job_id()}"
+        await self._queue.objects.put(name, value)
+        return _OBJECT + name.encode()
+
+    async def get(self, key: str) -> bytes | None:
+        row = await self._queue.kv_get(key)
+        return None if row is None else await unpack(self._queue, row)
+
+    async def put(self, run_id: str, key: str, value: bytes) -> None:
+        await self._queue.kv_put(key, await self.pack(run_id, value))
+
+
+async def unpack(store: Queue | QueueReader, packed: bytes) -> bytes | None:
+    """A value from what its row keeps; None when retention has removed its object meanwhile."""
+    if packed.startswith(_INLINE):
+        return packed[len(_INLINE) :]
+    return await store.objects.get(packed[len(_OBJECT) :].decode())
+
+
+class Memo:
+    """What a step remembers: values that outlive the attempt that put them.
+
+    Each is durable when `put` returns, and belongs to one step of one run. They are removed when
+    retention forgets the run. Small ones share the commits of everything else; those above 64 KiB
+    are objects.
+    """
+
+    __slots__ = ("_prefix", "_run_id", "_values")
+
+    def __init__(self, values: Values, prefix: str, run_id: str) -> None:
+        """Internal: a `Step` has its memo."""
+        self._values = values
+        self._prefix = prefix
+        self._run_id = run_id
+
+    async def get(self, key: str) -> bytes | None:
+        """The value put under `key`, in this attempt or an earlier one, or None."""
+        return await self._values.get(self._named(key))
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Remember a value under `key`, 1 to 1024 UTF-8 bytes; durable on return."""
+        _values.content(value, "the value")
+        await self._values.put(self._run_id, self._named(key), value)
+
+    async def content_get(self, input: object) -> bytes | None:
+        """The value put for an equal `input`, or None."""
+        return await self._values.get(self._by_content(input))
+
+    async def content_put(self, input: object, value: bytes) -> None:
+        """Remember a value for `input`, anything that MessagePack can hold; durable on return.
+
+        Inputs are the same if their MessagePack forms are (by SHA-256), so dicts whose keys come
+        in another order are not.
+        """
+        _values.content(value, "the value")
+        await self._values.put(self._run_id, self._by_content(input), value)
+
+    def _named(self, key: str) -> str:
+        _values.name(key, "a memo key")
+        return f"{self._prefix}k/{key}"
+
+    def _by_content(self, input: object) -> str:
+        try:
+            packed = msgpack.packb(input)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgumentType(
+                f"a memo's input must be made of what MessagePack can hold ({error}): "
+                f"got {type(input).__name__}"
+            ) from None
+        return f"{self._prefix}c/{sha256(packed).hexdigest()}"

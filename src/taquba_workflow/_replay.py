@@ -1,0 +1,170 @@
+"""Outputs of steps, kept until they are settled, so that a step that was finished is not run again.
+
+Between a step's return and the commit of its settlement its process may die. With replay the
+output is made durable first, and the next attempt settles with it instead of running the step.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import IntEnum
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgpack
+
+from taquba import Duration, EnqueueRequest, SettlementEffects
+from taquba_workflow import _values
+from taquba_workflow._keys import keys_of
+from taquba_workflow._outcomes import (
+    After,
+    Cancel,
+    Continue,
+    Fail,
+    Immediate,
+    OnSignal,
+    StepOutcome,
+    Succeed,
+    Trigger,
+)
+from taquba_workflow._records import moment
+from taquba_workflow._steps import StepJob
+
+
+class Output(NamedTuple):
+    """What a step came to."""
+
+    outcome: StepOutcome
+    staged: SettlementEffects
+    at: datetime
+    """When: delays count from here, so an output that is replayed has only the rest to wait."""
+
+
+def replay_key(step: StepJob) -> str:
+    """Key of a step's output: another payload is another output."""
+    digest = sha256(step.payload).hexdigest()
+    return f"{keys_of(step.queue).memos(step.run_id)}{step.step_number}/r/{digest}"
+
+
+def encode_output(output: Output) -> bytes:
+    staged = output.staged
+    packed: bytes = msgpack.packb(
+        (
+            _ms(output.at),
+            _encode_outcome(output.outcome),
+            [_encode_request(request, output.at) for request in staged.enqueues],
+            list(staged.kv_writes.items()),
+            list(staged.kv_deletes),
+        )
+    )
+    return packed
+
+
+def decode_output(packed: bytes) -> Output:
+    at, outcome, enqueues, kv_writes, kv_deletes = msgpack.unpackb(packed)
+    return Output(
+        _decode_outcome(*outcome),
+        SettlementEffects(
+            enqueues=[_decode_request(*fields) for fields in enqueues],
+            kv_writes=dict(kv_writes),
+            kv_deletes=kv_deletes,
+        ),
+        moment(at),
+    )
+
+
+class _Kind(IntEnum):
+    go_on = 0
+    succeed = 1
+    fail = 2
+    cancel = 3
+
+
+def _encode_outcome(outcome: StepOutcome) -> tuple[object, ...]:
+    match outcome:
+        case Continue(payload, when):
+            return (_Kind.go_on, payload, _encode_trigger(when))
+        case Succeed(result):
+            return (_Kind.succeed, result)
+        case Fail(reason):
+            return (_Kind.fail, reason)
+        case Cancel(reason):
+            return (_Kind.cancel, reason)
+
+
+def _decode_outcome(kind: int, value: Any, trigger: Any = None) -> StepOutcome:
+    match kind:
+        case _Kind.go_on:
+            return Continue(value, _decode_trigger(*trigger))
+        case _Kind.succeed:
+            return Succeed(value)
+        case _Kind.fail:
+            return Fail(value)
+        case _:
+            return Cancel(value)
+
+
+def _encode_trigger(trigger: Trigger) -> tuple[object, ...]:
+    match trigger:
+        case Immediate():
+            return ()
+        case After(delay):
+            return (None, _seconds(delay))
+        case OnSignal(key, timeout):
+            return (key, None if timeout is None else _seconds(timeout))
+
+
+def _decode_trigger(*fields: Any) -> Trigger:
+    if not fields:
+        return Immediate()
+    key, seconds = fields
+    return After(seconds) if key is None else OnSignal(key, seconds)
+
+
+def _encode_request(request: EnqueueRequest, at: datetime) -> tuple[object, ...]:
+    run_at = request.run_at
+    if request.delay is not None:
+        run_at = at + timedelta(seconds=_seconds(request.delay))
+    return (
+        request.queue,
+        request.payload,
+        None if run_at is None else _ms(run_at),
+        request.priority,
+        request.max_attempts,
+        request.dedup_key,
+        None if request.headers is None else dict(request.headers),
+        request.job_id,
+        None if request.kv_writes is None else list(request.kv_writes.items()),
+    )
+
+
+def _decode_request(
+    queue: str,
+    payload: bytes,
+    run_at: int | None,
+    priority: int | None,
+    max_attempts: int | None,
+    dedup_key: str | None,
+    headers: dict[str, str] | None,
+    job_id: str | None,
+    kv_writes: Any,
+) -> EnqueueRequest:
+    return EnqueueRequest(
+        queue,
+        payload,
+        run_at=None if run_at is None else moment(run_at),
+        priority=priority,
+        max_attempts=max_attempts,
+        dedup_key=dedup_key,
+        headers=headers,
+        job_id=job_id,
+        kv_writes=None if kv_writes is None else dict(kv_writes),
+    )
+
+
+def _seconds(delay: Duration) -> float:
+    return _values.duration(delay, "delay").total_seconds()
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
