@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -16,6 +17,7 @@ from taquba._memory.leases import LeaseState
 from taquba._model import keys
 from taquba._model.codec import decode_row
 from taquba._model.errors import StoreError, TaqubaError
+from taquba._model.log_fields import about_queue
 from taquba._model.records import AttemptOutcome, JobStatus
 from taquba._queue.claims import end_lease, refill
 from taquba._queue.core import NOT_DUE, Core, QueueState
@@ -81,10 +83,10 @@ async def run_scheduler(core: Core, recheck_ms: int) -> None:
         await core.scheduler_alarm.sleep(timer)
 
 
-async def reap(core: Core) -> int:
-    """Take back every job whose lease ran out; returns how many."""
+async def reap(core: Core) -> Counter[str]:
+    """Take back every job whose lease ran out; returns how many of each queue."""
     expired = core.leases.expired(core.clock.monotonic_ms())
-    reaped = 0
+    reaped = Counter[str]()
     for start in range(0, len(expired), _ROUND):
         transaction = Transaction()
         now = core.clock.time_ms()
@@ -93,7 +95,7 @@ async def reap(core: Core) -> int:
             # It may have been settled or renewed while earlier ones were written.
             if lease.state is not LeaseState.held or lease.expires_at > monotonic:
                 continue
-            reaped += 1
+            reaped[lease.job.queue] += 1
             change = transitions.take_back(
                 lease.job, now, AttemptOutcome.lease_expired, "the lease expired"
             )
@@ -107,9 +109,13 @@ async def run_reaper(core: Core, interval_ms: int) -> None:
     gap_ms = min(interval_ms, _REAPER_GAP_MS)
 
     async def round_() -> None:
-        reaped = await reap(core)
-        if reaped:
-            _log.warning("took back %d jobs whose lease expired", reaped)
+        for name, count in (await reap(core)).items():
+            _log.warning(
+                "took back %d jobs of queue %r whose lease expired",
+                count,
+                name,
+                extra=about_queue(name),
+            )
         first = core.leases.next_expiry()
         now = core.clock.monotonic_ms()
         core.reaper_due = NOT_DUE if first is None else max(first, now + gap_ms)

@@ -412,7 +412,7 @@ class Queue(ClosedAtExit):
     async def reap_now(self) -> int:
         """Take back every job whose lease has expired; returns how many."""
         self._core.check()
-        return await loops.reap(self._core)
+        return (await loops.reap(self._core)).total()
 
     async def promote_scheduled_now(self) -> int:
         """Move every scheduled job that is due to pending; returns how many."""

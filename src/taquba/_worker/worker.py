@@ -13,6 +13,7 @@ import anyio
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
 from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
+from taquba._model.log_fields import about_job, about_queue
 from taquba._model.options import SettlementEffects
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
@@ -222,7 +223,12 @@ class Worker:
         self._running.pop(task, None)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a worker task of queue %r failed", self.state.name, exc_info=error)
+            _log.error(
+                "a worker task of queue %r failed",
+                self.state.name,
+                exc_info=error,
+                extra=about_queue(self.state.name),
+            )
 
     def _arm_renewal(self) -> None:
         period_ms = max(1, self.lease_ms // _RENEWALS_PER_LEASE)
@@ -257,7 +263,7 @@ class Worker:
         try:
             await self._settle(claim, effects, failure)
         except TaqubaError as error:
-            _log.warning("job %s could not be settled: %s", claim.id, error)
+            _log.warning("job %s could not be settled: %s", claim.id, error, extra=about_job(claim))
 
     def _was_stopped(self, task: asyncio.Task[None], error: BaseException) -> bool:
         """Whether the handler ended because the worker did: then its job goes back unspent."""
@@ -338,13 +344,15 @@ class Worker:
         if isinstance(cause, CancelRequested):
             # The lease refused to go on: the handler stopped as it was asked to.
             cause = PermanentFailure(_CANCELLED)
-        if isinstance(cause, PermanentFailure):
-            await settling.dead_letter(core, claim, describe(cause), effects)
-        elif isinstance(cause, Snooze):
+        if isinstance(cause, Snooze):
             await settling.snooze(core, claim, cause.reason, cause.delay_ms)
+        elif isinstance(cause, PermanentFailure):
+            await settling.dead_letter(core, claim, describe(cause), effects)
+            _log_failure(claim, cause, retried=False)
         else:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
-            await settling.nack(core, claim, describe(cause), effects, delay_ms)
+            outcome = await settling.nack(core, claim, describe(cause), effects, delay_ms)
+            _log_failure(claim, cause, retried=outcome.retried)
 
     async def _drain(self, timeout_ms: int | None) -> None:
         """Wait for running handlers and settlements; give back what is not done in time."""
@@ -371,7 +379,32 @@ class Worker:
             try:
                 await asyncio.shield(given_back)
             except TaqubaError as error:
-                _log.warning("could not give back %d jobs: %s", len(unfinished), error)
+                _log.warning(
+                    "could not give back %d jobs of queue %r: %s",
+                    len(unfinished),
+                    self.state.name,
+                    error,
+                    extra=about_queue(self.state.name),
+                )
+
+
+def _log_failure(claim: Claim, cause: str | BaseException, *, retried: bool) -> None:
+    """Nobody but the log hears of a handler's traceback."""
+    unforeseen = (
+        cause if isinstance(cause, BaseException) and not isinstance(cause, _VERDICTS) else None
+    )
+    _log.log(
+        logging.INFO if retried else logging.WARNING,
+        "job %s of queue %r failed in attempt %d of %d and %s: %s",
+        claim.id,
+        claim.queue,
+        claim.attempts,
+        claim.max_attempts,
+        "is tried again" if retried else "is a dead letter now",
+        describe(cause),
+        exc_info=unforeseen,
+        extra=about_job(claim),
+    )
 
 
 async def _wait_for(shutdown: Shutdown | None) -> None:
