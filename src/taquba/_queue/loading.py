@@ -8,6 +8,7 @@ from typing import Final
 
 from taquba._memory.leases import LeaseState
 from taquba._model.errors import ClaimLost, PayloadMissing, StoreError, TaqubaError
+from taquba._model.log_fields import about_job
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
 from taquba._queue.core import Core, QueueState
@@ -59,12 +60,14 @@ async def load(core: Core, claim: Claim, lease_ms: int) -> bool:
     try:
         payload = await core.payloads.fetch(ref)
     except StoreError as error:
-        _log.warning("the payload of job %s could not be read: %s", claim.id, error)
+        _log.warning(
+            "the payload of job %s could not be read: %s", claim.id, error, extra=about_job(claim)
+        )
         await _fail(core, claim, error)
         return False
     if payload is None:
         missing = PayloadMissing(claim.id, ref)
-        _log.error("dead-lettering job %s: %s", claim.id, missing)
+        _log.error("dead-lettering job %s: %s", claim.id, missing, extra=about_job(claim))
         await _fail(core, claim, missing)
         return False
     if lease.state is not LeaseState.held:
@@ -85,4 +88,6 @@ async def _fail(core: Core, claim: Claim, error: TaqubaError) -> None:
             why = f"its payload could not be read: {error}"
             await settling.snooze(core, claim, why, _RETRY_MS)
     except (ClaimLost, StoreError) as unsettled:
-        _log.warning("job %s could not be given back: %s", claim.id, unsettled)
+        _log.warning(
+            "job %s could not be given back: %s", claim.id, unsettled, extra=about_job(claim)
+        )
