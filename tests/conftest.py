@@ -83,6 +83,11 @@ ALLOWED = [
         "making a path absolute asks for the working directory, which is in the kernel's memory",
     ),
     (
+        "taquba_cron/_expression.py",
+        {"_zone_named"},
+        "registering a schedule reads its time zone, a few KiB of the machine's, once a process",
+    ),
+    (
         "logging/__init__.py",
         {"emit"},
         "where log records are written is the application's choice, here pytest's",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taquba import InvalidArgument
+from taquba import InvalidArgument, TaqubaError
 
 
 class InvalidCronExpression(InvalidArgument):
@@ -28,3 +28,47 @@ class UnknownTimezone(InvalidArgument):
         return (
             f"{self.timezone!r} is no IANA time zone: use a name such as 'Europe/Berlin' or 'UTC'"
         )
+
+
+class DuplicateSchedule(TaqubaError):
+    """A scheduler has a schedule of this name already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is a schedule {self.name!r} already: choose another name, or remove it first"
+
+
+class UnknownSchedule(TaqubaError):
+    """No schedule of this name is registered, and none is stored."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is no schedule {self.name!r}; list_schedules() tells which there are"
+
+
+class UnreadableSchedule(TaqubaError):
+    """An entry of the store that should be the record of a schedule is not."""
+
+    def __init__(self, key: str, why: object) -> None:
+        super().__init__(key, why)
+        self.key = key
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"the entry {self.key!r} is not the record of a schedule ({self.why!r}): "
+            "such keys belong to taquba_cron; delete it, or keep it under another key"
+        )
+
+
+class AlreadyRunning(TaqubaError):
+    """A scheduler was asked to run while it runs."""
+
+    def __str__(self) -> str:
+        return "this scheduler runs already; make another one, or wait until run() returns"

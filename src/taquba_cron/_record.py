@@ -1,0 +1,166 @@
+"""What is stored of a schedule, and what follows from it: which firings are due, which is next.
+
+Pure functions of the record, the expression and the time; nothing here touches a store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice, takewhile
+from typing import Final, Literal, cast
+
+from taquba_cron._errors import UnreadableSchedule
+from taquba_cron._expression import CronExpression
+
+CatchUp = Literal["none", "latest", "all"]
+"""What happens to firings that nobody was there for: none of them, the latest, or all."""
+
+CATCH_UP_LIMIT: Final = 1000
+"""How many missed firings of a schedule ``catch_up="all"`` makes up for: the latest ones."""
+
+KEY_PREFIX: Final = "cron/"
+"""Where the records are, among the caller-owned entries of a store."""
+
+_ON_TIME: Final = timedelta(minutes=1)
+"""How late a firing may be, because the event loop was busy, and still count as on time."""
+
+_MAX_RUNS: Final = 8
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+Run = tuple[datetime, datetime]
+"""The first and the last of consecutive firings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a store remembers of a schedule.
+
+    Attributes:
+        expression: When it fires, as last registered.
+        queue_name: Where its jobs go.
+        since: What came due up to then is none of its business: it was registered, changed or
+            resumed then.
+        fired: Which firings happened, as runs without a gap, in order. There is more than one
+            run when firings were missed, or when the wall clock was set: without them a clock
+            that is set back would repeat firings, or keep the schedule silent until it has
+            caught up with a time that was wrong.
+        paused: Whether firings are dropped.
+    """
+
+    expression: CronExpression
+    queue_name: str
+    since: datetime
+    fired: tuple[Run, ...] = ()
+    paused: bool = False
+
+    @property
+    def last_fired(self) -> datetime | None:
+        return self.fired[-1][1] if self.fired else None
+
+
+def next_firing(record: Record, after: datetime) -> datetime:
+    """The first firing later than `after` that did not happen yet."""
+    firing = record.expression.next_after(after)
+    for first, last in record.fired:
+        if first <= firing <= last:
+            firing = record.expression.next_after(last)
+    return firing
+
+
+def due(
+    record: Record,
+    now: datetime,
+    catch_up: CatchUp,
+    *,
+    watched_for: timedelta,
+    failing_since: datetime | None,
+) -> list[datetime]:
+    """The firings that have to happen now, oldest first.
+
+    Args:
+        record: The schedule.
+        now: Wall time.
+        catch_up: What happens to firings that nobody was there for.
+        watched_for: How long somebody has been there.
+        failing_since: When looking first failed, if it did so until now. A firing of that time or
+            later is not late: somebody was there, the store was not.
+    """
+    if record.paused:
+        return []
+    if catch_up == "none":
+        came = now if failing_since is None else failing_since
+        latest = _missed(record, now, 1)
+        return [firing for firing in latest if came - firing < min(_ON_TIME, watched_for)]
+    return _missed(record, now, 1 if catch_up == "latest" else CATCH_UP_LIMIT)
+
+
+def _missed(record: Record, now: datetime, limit: int) -> list[datetime]:
+    """The latest firings that did not happen since the last one that did, oldest first."""
+    if any(first <= now < last for first, last in record.fired):
+        return []  # the clock was set back to where everything happened already
+    marks = (record.since, *(last for _, last in record.fired))
+    start = max((mark for mark in marks if mark <= now), default=now)
+    newest_first = takewhile(lambda firing: firing > start, record.expression.newest_first(now))
+    return list(islice(newest_first, limit))[::-1]
+
+
+def with_fired(record: Record, firings: Iterable[datetime]) -> Record:
+    """The record after more firings."""
+    runs = list(record.fired)
+    for firing in firings:
+        for index, (first, last) in reversed(list(enumerate(runs))):
+            if record.expression.next_after(last) == firing:
+                runs[index] = (first, firing)
+                break
+        else:
+            runs.append((firing, firing))
+            runs.sort()
+    while len(runs) > _MAX_RUNS:
+        # What was missed long ago counts as fired: rather that than firing twice.
+        runs[:2] = [(runs[0][0], runs[1][1])]
+    return replace(record, fired=tuple(runs))
+
+
+def to_ms(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def from_ms(ms: int) -> datetime:
+    return _EPOCH + ms * _MILLISECOND
+
+
+def encode(record: Record) -> bytes:
+    """JSON, so that it can be read without this package."""
+    value = {
+        "expression": record.expression.expression,
+        "timezone": record.expression.timezone,
+        "queue": record.queue_name,
+        "since_ms": to_ms(record.since),
+        "fired_ms": [[to_ms(first), to_ms(last)] for first, last in record.fired],
+        "paused": record.paused,
+    }
+    return json.dumps(value).encode()
+
+
+def decode(key: str, value: bytes) -> Record:
+    """Read an entry.
+
+    Raises:
+        UnreadableSchedule: Something else is stored under the key.
+    """
+    try:
+        fields = json.loads(value)
+        return Record(
+            expression=CronExpression(fields["expression"], fields["timezone"]),
+            queue_name=fields["queue"],
+            since=from_ms(fields["since_ms"]),
+            fired=tuple((from_ms(first), from_ms(last)) for first, last in fields["fired_ms"]),
+            paused=cast("bool", fields["paused"]),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UnreadableSchedule(key, error) from error

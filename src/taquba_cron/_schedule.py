@@ -1,0 +1,185 @@
+"""A schedule as it is registered, the jobs it makes, and what can be told about it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, get_args
+
+from taquba import (
+    Duration,
+    EnqueueRequest,
+    InvalidArgument,
+    InvalidArgumentType,
+    JobRecord,
+    KvKey,
+    Queue,
+    QueueReader,
+)
+from taquba_cron._expression import CronExpression
+from taquba_cron._record import (
+    KEY_PREFIX,
+    CatchUp,
+    Record,
+    decode,
+    encode,
+    from_ms,
+    next_firing,
+    to_ms,
+)
+
+_MAX_NAME_BYTES: Final = 255
+# Control characters, and what UTF-8 cannot hold.
+_UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_MAX_JITTER: Final = timedelta(days=1)
+
+_DEDUP_KEY: Final = re.compile(r"cron:.*:(\d+)", re.DOTALL)
+
+
+class Schedule:
+    """What to enqueue, and when."""
+
+    def __init__(
+        self,
+        name: str,
+        expression: CronExpression,
+        template: EnqueueRequest,
+        *,
+        jitter: Duration,
+        catch_up: CatchUp,
+    ) -> None:
+        self.name = _name(name)
+        self.key = KEY_PREFIX + name
+        self.catch_up: CatchUp = _catch_up(catch_up)
+        self._expression = expression
+        self._template = template
+        self._jitter = _jitter(jitter)
+
+    def registered(self, stored: Record | None, now: datetime) -> Record:
+        """What is to be stored when a program starts with this schedule.
+
+        One that is new, or fires at other times than before, begins now; so does one that began
+        later than now, because the wall clock was set back.
+        """
+        if stored is None:
+            return Record(self._expression, self._template.queue, since=now)
+        since = min(stored.since, now) if stored.expression == self._expression else now
+        return replace(self.continued(stored), since=since)
+
+    def continued(self, stored: Record) -> Record:
+        """What is stored, as this schedule goes on with it."""
+        return replace(stored, expression=self._expression, queue_name=self._template.queue)
+
+    def requests(self, firings: Sequence[datetime], record: Record) -> list[EnqueueRequest]:
+        """The jobs of `firings`; any of them that is new carries `record` into its commit."""
+        kv_writes: dict[KvKey, bytes] = {self.key: encode(record)}
+        return [
+            replace(
+                self._template,
+                run_at=self._run_at(firing),
+                dedup_key=f"cron:{self.name}:{to_ms(firing)}",
+                kv_writes=kv_writes,
+            )
+            for firing in firings
+        ]
+
+    def _run_at(self, firing: datetime) -> datetime | None:
+        # Random rather than derived from the name, so that installations with the same schedules
+        # spread as well. The job is committed once, so it is drawn once.
+        return firing + random.random() * self._jitter if self._jitter else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleInfo:
+    """What can be told about a schedule.
+
+    Attributes:
+        name: The schedule.
+        expression: Its cron expression.
+        timezone: The IANA zone in which that is read.
+        queue_name: Where its jobs go.
+        next_fire: When it fires next, in UTC; None while it is paused.
+        last_fired: The time, in UTC, for which it fired last; None when it never did.
+        paused: Whether firings are dropped until it is resumed.
+    """
+
+    name: str
+    expression: str
+    timezone: str
+    queue_name: str
+    next_fire: datetime | None
+    last_fired: datetime | None
+    paused: bool
+
+
+def info(name: str, record: Record, now: datetime) -> ScheduleInfo:
+    return ScheduleInfo(
+        name=name,
+        expression=record.expression.expression,
+        timezone=record.expression.timezone,
+        queue_name=record.queue_name,
+        next_fire=None if record.paused else next_firing(record, now),
+        last_fired=record.last_fired,
+        paused=record.paused,
+    )
+
+
+async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
+    """Every schedule that a store remembers, by name.
+
+    A reader can do this beside the running owner. A schedule is remembered from its first start
+    until it is removed by `CronScheduler.remove`, whether or not a program still runs it.
+    """
+    now = store.clock.now() if isinstance(store, Queue) else datetime.now(UTC)
+    found: list[ScheduleInfo] = []
+    cursor = None
+    while True:
+        page = await store.kv_scan(KEY_PREFIX, cursor)
+        for entry in page.entries:
+            record = decode(entry.key, entry.value)
+            found.append(info(entry.key.removeprefix(KEY_PREFIX), record, now))
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+def firing_time(job: JobRecord) -> datetime | None:
+    """The time, in UTC, for which a schedule enqueued a job, without jitter or delay.
+
+    None for a job that no schedule enqueued.
+    """
+    match = _DEDUP_KEY.fullmatch(job.dedup_key or "")
+    return None if match is None else from_ms(int(match[1]))
+
+
+def _name(name: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidArgumentType(f"the name of a schedule must be a str, not {name!r}")
+    size = len(name.encode(errors="replace"))
+    if not 1 <= size <= _MAX_NAME_BYTES or _UNUSABLE.search(name):
+        raise InvalidArgument(
+            f"the name of a schedule has 1 to {_MAX_NAME_BYTES} UTF-8 bytes and no control "
+            f"characters; got {name!r}"
+        )
+    return name
+
+
+def _jitter(value: Duration) -> timedelta:
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        raise InvalidArgumentType(
+            f"jitter must be seconds (int or float) or a timedelta, not {value!r}"
+        )
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    # Also refuses NaN, which compares with nothing.
+    if not 0 <= seconds <= _MAX_JITTER.total_seconds():
+        raise InvalidArgument(f"jitter must be between 0 and a day, in seconds; got {value!r}")
+    return timedelta(seconds=seconds)
+
+
+def _catch_up(value: CatchUp) -> CatchUp:
+    if value not in get_args(CatchUp):
+        raise InvalidArgument(f"catch_up must be 'none', 'latest' or 'all'; got {value!r}")
+    return value

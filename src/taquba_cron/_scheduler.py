@@ -1,0 +1,396 @@
+"""`CronScheduler`: sleeps until the next firing, and enqueues its job."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Final, Self
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import anyio
+
+from taquba import Duration, EnqueueRequest, InvalidArgumentType, Queue, StoreError
+from taquba_cron._errors import AlreadyRunning, DuplicateSchedule, UnknownSchedule
+from taquba_cron._expression import CronExpression
+from taquba_cron._record import (
+    KEY_PREFIX,
+    CatchUp,
+    Record,
+    decode,
+    due,
+    encode,
+    next_firing,
+    to_ms,
+    with_fired,
+)
+from taquba_cron._schedule import Schedule, ScheduleInfo, info
+
+_log: Final = logging.getLogger(__name__)
+
+Shutdown = anyio.Event | asyncio.Event
+
+_JOBS_PER_COMMIT: Final = 100
+_RETRY: Final = timedelta(seconds=1)
+
+_AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+_RECHECK_MS: Final = 1000
+"""How often the wall clock is looked at while the scheduler sleeps, in case it was set."""
+
+
+class _Turns:
+    """Locks by queue and name: whoever reads a record and writes it lets nobody in between.
+
+    Several schedulers of one process may serve the same schedule. No other process can: writing
+    a store is its owner's alone.
+    """
+
+    def __init__(self) -> None:
+        self._locks: WeakKeyDictionary[Queue, WeakValueDictionary[str, asyncio.Lock]] = (
+            WeakKeyDictionary()
+        )
+
+    def of(self, queue: Queue, name: str) -> asyncio.Lock:
+        locks = self._locks.setdefault(queue, WeakValueDictionary())
+        return locks.setdefault(name, asyncio.Lock())
+
+
+_turns: Final = _Turns()
+
+
+class _Entry:
+    """A registered schedule, and where a scheduler is with it."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.start_over()
+
+    def start_over(self) -> None:
+        """A scheduler starts to run: nobody was there before."""
+        self.look_at = _AT_ONCE
+        self.in_doubt = True
+        """A commit may be under way that reading does not show yet."""
+        self.watched_since_ms: int | None = None
+        """Monotonic time of the first look."""
+        self.failing_since: datetime | None = None
+        """Wall time of the first look of those that failed one after the other."""
+
+
+class CronScheduler:
+    """Enqueues a job for every firing of its schedules; at most one for each.
+
+    A firing is recorded in the commit that enqueues its job, so neither a crash, nor a restart,
+    nor another scheduler on the same queue fires it again.
+
+        scheduler = CronScheduler(queue)
+        scheduler.schedule("report", "30 9 * * MON-FRI", "reports", b"daily", timezone="Asia/Tokyo")
+        async with scheduler:
+            ...
+
+    Schedules can be added, removed, paused and resumed while it runs, and before.
+
+    Args:
+        queue: An open queue; its clock tells the time.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        if not isinstance(queue, Queue):
+            raise InvalidArgumentType(f"queue must be a taquba Queue, not {queue!r}")
+        self._queue = queue
+        self._clock = queue.clock
+        self._entries: dict[str, _Entry] = {}
+        self._running = False
+        self._wake = asyncio.Event()
+        self._asleep = True
+        """False while anything has to be done: a virtual clock waits for it."""
+        self._looked_at = _AT_ONCE
+        self._ready = asyncio.Event()
+        """Set once everything was looked at for the first time."""
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._clock.attach(lambda: not self._asleep)
+
+    # -- register -----------------------------------------------------------------------------
+
+    def schedule(
+        self,
+        name: str,
+        expression: str,
+        queue_name: str,
+        payload: bytes,
+        *,
+        timezone: str = "UTC",
+        headers: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        jitter: Duration = 0,
+        catch_up: CatchUp = "none",
+    ) -> None:
+        """Enqueue a job whenever a cron expression fires; see `CronExpression` for when that is.
+
+        Args:
+            name: What its firings are remembered under, in this and later lives of the program.
+            expression: Five cron fields.
+            queue_name: Where the jobs go.
+            payload: What they carry.
+            timezone: IANA zone in which the expression is read.
+            headers: Small string pairs that travel with each job.
+            priority: Default: the queue's.
+            max_attempts: Default: the queue's.
+            jitter: Longest delay, seconds, up to a day; each job starts at a random moment within.
+                It is committed at its nominal time all the same.
+            catch_up: What to do, at the next start, about firings that nobody was there for:
+                ``"none"`` drops them, ``"latest"`` fires the latest, ``"all"`` fires all, up to
+                the latest 1,000.
+
+        Raises:
+            InvalidCronExpression: The expression cannot be read, or never fires.
+            UnknownTimezone: `timezone` is no IANA zone.
+            DuplicateSchedule: The name is taken.
+            InvalidArgument: Another value cannot be used.
+        """
+        schedule = Schedule(
+            name,
+            CronExpression(expression, timezone),
+            EnqueueRequest(
+                queue_name, payload, headers=headers, priority=priority, max_attempts=max_attempts
+            ),
+            jitter=jitter,
+            catch_up=catch_up,
+        )
+        if name in self._entries:
+            raise DuplicateSchedule(name)
+        self._entries[name] = _Entry(schedule)
+        self._ring()
+
+    async def remove(self, name: str) -> None:
+        """Forget a schedule, and durably what it fired. Jobs that it enqueued stay.
+
+        Raises:
+            UnknownSchedule: It is neither registered here nor stored.
+        """
+        async with _turns.of(self._queue, name):
+            if name not in self._entries and await self._stored(name) is None:
+                raise UnknownSchedule(name)
+            self._entries.pop(name, None)
+            await self._queue.kv_delete(KEY_PREFIX + name)
+
+    async def pause(self, name: str) -> None:
+        """Drop the firings of a schedule until it is resumed, also after a restart; durable.
+
+        Raises:
+            UnknownSchedule: It is neither registered here nor stored.
+        """
+        await self._change(name, lambda record: replace(record, paused=True))
+
+    async def resume(self, name: str) -> None:
+        """Let a paused schedule go on with its next firing; durable.
+
+        What it would have fired meanwhile is not made up for, whatever its `catch_up`.
+
+        Raises:
+            UnknownSchedule: It is neither registered here nor stored.
+        """
+
+        def resumed(record: Record) -> Record:
+            if not record.paused:
+                return record
+            return replace(record, paused=False, since=self._clock.now())
+
+        await self._change(name, resumed)
+
+    async def schedules(self) -> list[ScheduleInfo]:
+        """The schedules registered here, by name; `list_schedules` tells all that are stored."""
+        now = self._clock.now()
+        found: list[ScheduleInfo] = []
+        for name, entry in sorted(self._entries.items()):
+            record = entry.schedule.registered(await self._stored(name), now)
+            found.append(info(name, record, now))
+        return found
+
+    # -- run ----------------------------------------------------------------------------------
+
+    async def run(self, shutdown: Shutdown | None = None) -> None:
+        """Fire what is due, sleep until the next firing, until `shutdown` is set.
+
+        A store that does not answer is tried again every second.
+
+        Raises:
+            AlreadyRunning: It runs already.
+            TaqubaError: The queue was closed or fenced.
+        """
+        if shutdown is not None and not isinstance(shutdown, anyio.Event | asyncio.Event):
+            # The wait() of any other event, a thread's for example, would block the loop.
+            raise InvalidArgumentType(
+                f"shutdown must be an anyio.Event or asyncio.Event, not {shutdown!r}"
+            )
+        if self._running:
+            raise AlreadyRunning
+        self._running = True
+        stopping = None if shutdown is None else asyncio.ensure_future(shutdown.wait())
+        if stopping is not None:
+            stopping.add_done_callback(lambda _: self._ring())
+        for entry in self._entries.values():
+            entry.start_over()
+        self._asleep = False
+        try:
+            while stopping is None or not stopping.done():
+                self._wake.clear()
+                await self._look_at_what_is_due()
+                self._ready.set()
+                await self._sleep()
+        finally:
+            self._running = False
+            self._asleep = True
+            self._ready.set()
+            if stopping is not None:
+                stopping.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._stop.clear()
+        self._ready.clear()
+        self._task = asyncio.create_task(self.run(self._stop), name="taquba-cron")
+        self._task.add_done_callback(_log_failure)
+        try:
+            await self._ready.wait()
+        except BaseException:
+            self._task.cancel()
+            raise
+        if self._task.done():
+            self._task.result()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._task is not None:
+            await self._task
+
+    def _ring(self) -> None:
+        """Something changed: look what is due."""
+        if self._running:
+            self._asleep = False
+        self._wake.set()
+
+    async def _sleep(self) -> None:
+        next_look = min((entry.look_at for entry in self._entries.values()), default=_NEVER)
+        if self._wake.is_set() or next_look <= _AT_ONCE:
+            return
+        timer = None
+        if next_look < _NEVER:
+            timer = self._clock.call_at(to_ms(next_look), _RECHECK_MS, self._ring)
+        self._asleep = True
+        try:
+            await self._wake.wait()
+        finally:
+            self._asleep = False
+            if timer is not None:
+                timer.cancel()
+
+    async def _look_at_what_is_due(self) -> None:
+        now = self._clock.now()
+        if now < self._looked_at:
+            # The wall clock was set back, to times for which nothing was planned.
+            for entry in self._entries.values():
+                entry.look_at = _AT_ONCE
+        self._looked_at = now
+        looks = [self._look(entry) for entry in self._entries.values() if entry.look_at <= now]
+        for failure in await asyncio.gather(*looks, return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _look(self, entry: _Entry) -> None:
+        """Fire what is due of one schedule, and plan the next look."""
+        schedule = entry.schedule
+        started = self._clock.now()
+        if entry.watched_since_ms is None:
+            entry.watched_since_ms = self._clock.monotonic_ms()
+        try:
+            async with _turns.of(self._queue, schedule.name):
+                if self._entries.get(schedule.name) is not entry:
+                    return  # removed
+                record = await self._record(entry)
+                now = self._clock.now()
+                watched_ms = self._clock.monotonic_ms() - entry.watched_since_ms
+                firings = due(
+                    record,
+                    now,
+                    schedule.catch_up,
+                    watched_for=timedelta(milliseconds=watched_ms),
+                    failing_since=entry.failing_since,
+                )
+                record = await self._fire(entry, record, firings)
+        except StoreError as error:
+            if error.permanent:
+                raise
+            _log.warning("schedule %r is tried again: %s", schedule.name, error)
+            entry.failing_since = entry.failing_since or started
+            entry.look_at = self._clock.now() + _RETRY
+        else:
+            entry.failing_since = None
+            entry.look_at = next_firing(record, now)
+
+    async def _record(self, entry: _Entry) -> Record:
+        """What is stored of a schedule; written before if it is new, changed, or in doubt."""
+        schedule = entry.schedule
+        while True:
+            value = await self._queue.kv_get(schedule.key)
+            stored = None if value is None else decode(schedule.key, value)
+            now = self._clock.now()
+            if stored is not None and stored.since <= now and not entry.in_doubt:
+                return schedule.continued(stored)
+            record = schedule.registered(stored, now)
+            # Waits for a commit under way that touches the record, and sees what it wrote.
+            if await self._queue.kv_compare_put(schedule.key, value, encode(record)):
+                entry.in_doubt = False
+                return record
+
+    async def _fire(self, entry: _Entry, record: Record, firings: list[datetime]) -> Record:
+        """Enqueue the jobs of `firings`; returns the record that was committed with them."""
+        schedule = entry.schedule
+        for start in range(0, len(firings), _JOBS_PER_COMMIT):
+            some = firings[start : start + _JOBS_PER_COMMIT]
+            record = with_fired(record, some)
+            entry.in_doubt = True
+            results = await self._queue.enqueue_batch(schedule.requests(some, record))
+            if not any(result.new for result in results):
+                # Somebody else enqueued under these dedup keys, and dropped the record.
+                await self._queue.kv_put(schedule.key, encode(record))
+            entry.in_doubt = False
+        return record
+
+    async def _stored(self, name: str) -> Record | None:
+        key = KEY_PREFIX + name
+        value = await self._queue.kv_get(key)
+        return None if value is None else decode(key, value)
+
+    async def _change(self, name: str, change: Callable[[Record], Record]) -> None:
+        key = KEY_PREFIX + name
+        async with _turns.of(self._queue, name):
+            entry = self._entries.get(name)
+            changed = False
+            while not changed:
+                value = await self._queue.kv_get(key)
+                stored = None if value is None else decode(key, value)
+                if entry is not None:
+                    stored = entry.schedule.registered(stored, self._clock.now())
+                if stored is None:
+                    raise UnknownSchedule(name)
+                changed = await self._queue.kv_compare_put(key, value, encode(change(stored)))
+        if entry is not None:
+            entry.look_at = _AT_ONCE
+            self._ring()
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("the cron scheduler stopped: %s", error)
