@@ -92,7 +92,8 @@ class CronScheduler:
         async with scheduler:
             ...
 
-    Schedules can be added, removed, paused and resumed while it runs, and before.
+    Schedules can be added, removed, paused and resumed while it runs, and before. A failure that
+    ends the scheduler inside ``async with`` is logged, and raised where the block ends.
 
     Args:
         queue: An open queue; its clock tells the time.
@@ -252,17 +253,20 @@ class CronScheduler:
                 stopping.cancel()
 
     async def __aenter__(self) -> Self:
+        if self._running or self._task is not None:
+            raise AlreadyRunning
         self._stop.clear()
         self._ready.clear()
         self._task = asyncio.create_task(self.run(self._stop), name="taquba-cron")
         self._task.add_done_callback(_log_failure)
         try:
             await self._ready.wait()
+            if self._task.done():
+                self._task.result()
         except BaseException:
             self._task.cancel()
+            self._task = None
             raise
-        if self._task.done():
-            self._task.result()
         return self
 
     async def __aexit__(
@@ -272,8 +276,9 @@ class CronScheduler:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        if self._task is not None:
-            await self._task
+        task, self._task = self._task, None
+        if task is not None:
+            await task
 
     def _ring(self) -> None:
         """Something changed: look what is due."""

@@ -191,3 +191,18 @@ async def test_a_queue_that_ends_ends_its_scheduler(tmp_path: Path) -> None:
     await queue.close()
     with pytest.raises(QueueClosed):
         await scheduler.run()
+
+
+async def test_a_failure_inside_the_block_is_logged_and_raised_at_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, clock = str(tmp_path / "store"), MockClock()
+    async with Queue.open(store, clock=clock) as queue:
+        scheduler = CronScheduler(queue)
+        scheduler.schedule("s", "* * * * *", "q", b"")
+        await scheduler.__aenter__()
+        async with Queue.open(store):
+            await clock.advance(60)
+        assert "the cron scheduler stopped: another process" in caplog.text
+        with pytest.raises(StoreFenced):
+            await scheduler.__aexit__(None, None, None)

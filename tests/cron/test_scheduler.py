@@ -144,10 +144,25 @@ async def test_run_returns_when_it_is_told_to(
     await mock_clock.advance(60)
     with pytest.raises(AlreadyRunning):
         await scheduler.run()
+    with pytest.raises(AlreadyRunning):
+        await scheduler.__aenter__()
     shutdown.set()
     await run
     await mock_clock.advance(60)
     assert await fired(queue) == [at("00:01")]
+
+
+async def test_entering_twice_is_refused_and_harmless(queue: Queue, mock_clock: MockClock) -> None:
+    scheduler = CronScheduler(queue)
+    scheduler.schedule("s", "* * * * *", "q", b"")
+    async with scheduler:
+        with pytest.raises(AlreadyRunning):
+            async with scheduler:
+                raise AssertionError("it runs already")
+        await mock_clock.advance(60)
+    async with scheduler:
+        await mock_clock.advance(60)
+    assert await fired(queue) == [at("00:01"), at("00:02")]
 
 
 async def test_cancelled_run_can_be_run_again(queue: Queue, mock_clock: MockClock) -> None:
