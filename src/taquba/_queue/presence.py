@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from typing import Final
 
 from taquba._model import keys
@@ -21,7 +20,7 @@ async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) 
     closed = await reads.get(keys.CLOSED)
     if closed is not None:
         return OwnerSigns(
-            OwnerPresence.absent, f"the last owner closed the store at {_moment(closed)}"
+            OwnerPresence.absent, f"the last owner closed the store at {_text(int(closed))}"
         )
     if location.folder is not None:
         held = await asyncio.to_thread(owner_lock.is_held, location.folder)
@@ -55,10 +54,10 @@ async def _pulse(reads: Reads) -> tuple[bytes | None, int | None]:
 
 
 def _last_signs(heartbeat: bytes | None, changed_ms: int | None) -> str:
-    beat = "no heartbeat" if heartbeat is None else f"last heartbeat {_moment(heartbeat)}"
-    change = "no job yet" if changed_ms is None else f"last change {from_ms(changed_ms)}"
+    beat = "no heartbeat" if heartbeat is None else f"last heartbeat {_text(int(heartbeat))}"
+    change = "no job yet" if changed_ms is None else f"last change {_text(changed_ms)}"
     return f"{beat}, {change}"
 
 
-def _moment(value: bytes) -> datetime:
-    return from_ms(int(value))
+def _text(ms: int) -> str:
+    return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"

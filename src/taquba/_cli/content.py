@@ -1,0 +1,35 @@
+"""Content that a command is given: as an argument, in a file, or on standard input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taquba._cli.errors import CommandError, ExitCode
+
+File = Annotated[
+    Path | None,
+    typer.Option("--file", "-f", metavar="PATH", help="Take the content of this file."),
+]
+
+
+def content(name: str, argument: str | None, file: Path | None) -> bytes:
+    """The bytes that are meant; exactly one source must be named."""
+    if (argument is None) == (file is None):
+        raise CommandError(
+            f"name the {name} once: as an argument ('' for an empty one), as - for standard "
+            "input, or with --file",
+            ExitCode.usage,
+        )
+    if file is not None:
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise CommandError(f"cannot read {file}: {error.strerror}") from error
+    if argument == "-":
+        return sys.stdin.buffer.read()
+    # Bytes of the command line that are no text pass through as they are.
+    return (argument or "").encode(errors="surrogateescape")

@@ -1,0 +1,312 @@
+"""`dead list`, `dead requeue`, `dead purge`: what to do with jobs that failed for good."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import typer
+
+from taquba import InvalidState, JobNotFound, JobRecord, JobStatus, Queue, QueueReader
+from taquba._cli import shapes
+from taquba._cli.errors import CommandError, ExitCode
+from taquba._cli.jobs import Limit, walk
+from taquba._cli.options import (
+    AsJson,
+    NewerThan,
+    OlderThan,
+    PayloadUrl,
+    QueueFilter,
+    Store,
+    TakeOver,
+    Yes,
+    command,
+    group,
+)
+from taquba._cli.output import (
+    Column,
+    note,
+    print_json,
+    print_json_line,
+    print_table,
+    relative,
+    say,
+)
+from taquba._cli.stores import owning, reading
+
+app: Final = group("Look at dead letters, give them fresh attempts, or remove them.")
+
+JobIds = Annotated[list[str] | None, typer.Argument(metavar="JOB_ID", help="Only these jobs.")]
+ErrorText = Annotated[
+    str | None,
+    typer.Option("--error", metavar="TEXT", help="Only those whose error contains this text."),
+]
+All = Annotated[bool, typer.Option("--all", help="Every dead letter of the store.")]
+
+_EVERY: Final = 2**63
+_AT_ONCE: Final = 200
+"""Jobs acted on at the same time, so that they share commits."""
+
+_SHOWN: Final = 20
+"""Jobs that a dry run names; it counts them all."""
+
+_COLUMNS: Final = (
+    Column("ID", "fold"),
+    Column("QUEUE", "cut"),
+    Column("FAILED"),
+    Column("TRIES", right=True),
+    Column("ERROR", "cut"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which dead letters a command is about."""
+
+    ids: tuple[str, ...] = ()
+    queue: str | None = None
+    error: str | None = None
+    failed_before: datetime | None = None
+    failed_after: datetime | None = None
+
+    @classmethod
+    def of(
+        cls,
+        ids: list[str] | None,
+        queue: str | None,
+        error: str | None,
+        older_than: timedelta | None,
+        newer_than: timedelta | None,
+    ) -> Selection:
+        now = datetime.now(UTC)
+        return cls(
+            ids=tuple(ids or ()),
+            queue=queue,
+            error=error,
+            failed_before=None if older_than is None else now - older_than,
+            failed_after=None if newer_than is None else now - newer_than,
+        )
+
+    def takes(self, job: JobRecord) -> bool:
+        """Whether a dead letter is one of those meant."""
+        if self.queue is not None and job.queue != self.queue:
+            return False
+        if self.error is not None and self.error.lower() not in (job.last_error or "").lower():
+            return False
+        failed_at = job.failed_at
+        if failed_at is None:
+            return False
+        if self.failed_before is not None and failed_at > self.failed_before:
+            return False
+        return self.failed_after is None or failed_at >= self.failed_after
+
+    async def find(self, looked_at: Queue | QueueReader) -> AsyncGenerator[JobRecord]:
+        """The dead letters that are meant.
+
+        Raises:
+            JobNotFound: One that was named does not exist.
+            InvalidState: One that was named is not dead.
+        """
+        if self.ids:
+            for job_id in self.ids:
+                job = await looked_at.get_job(job_id)
+                if job is None:
+                    raise JobNotFound(job_id)
+                if job.status is not JobStatus.dead:
+                    raise InvalidState(job_id, job.status.value, JobStatus.dead.value)
+                if self.takes(job):
+                    yield job
+            return
+        async with aclosing(walk(looked_at, self.queue, [JobStatus.dead], _EVERY)) as walked:
+            async for job in walked:
+                if self.takes(job):
+                    yield job
+
+
+@command(
+    app,
+    "list",
+    "taquba dead list -s ./data",
+    "taquba dead list -s ./data -q mail --error timeout --newer-than 1h",
+    "taquba dead list -s ./data --json | jq -r .last_error | sort | uniq -c",
+)
+async def list_(
+    store: Store,
+    queue: QueueFilter = None,
+    error: ErrorText = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters, oldest first in each queue."""
+    selection = Selection.of(None, queue, error, older_than, newer_than)
+    found: list[JobRecord] = []
+    more = False
+    async with reading(store) as reader, aclosing(selection.find(reader)) as selected:
+        async for job in selected:
+            if len(found) == limit:
+                more = True
+                break
+            found.append(job)
+            if as_json:
+                print_json_line(shapes.job(job))
+    if not as_json:
+        print_table(_COLUMNS, [_row(job) for job in found])
+    if more:
+        note(f"only the first {limit} are shown; --limit shows more")
+
+
+def _row(job: JobRecord) -> list[str]:
+    return [
+        job.id,
+        job.queue,
+        relative(job.failed_at),
+        f"{job.attempts}/{job.max_attempts}",
+        job.last_error or "",
+    ]
+
+
+@command(
+    app,
+    "requeue",
+    "taquba dead requeue -s ./data -q mail --newer-than 1h    # only shows",
+    "taquba dead requeue -s ./data -q mail --newer-than 1h --yes",
+    "taquba dead requeue -s ./data 01JD0000000000000000000000 --yes",
+)
+async def requeue(
+    store: Store,
+    job_ids: JobIds = None,
+    queue: QueueFilter = None,
+    error: ErrorText = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    every: All = False,
+    yes: Yes = False,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give dead letters fresh attempts.
+
+    They keep their ids. Without --yes it only shows what would be done.
+    """
+    selection = Selection.of(job_ids, queue, error, older_than, newer_than)
+    _check_chosen(selection, every)
+    if yes:
+        place = owning(store, take_over=take_over)
+        await _act(place, "requeued", Queue.requeue_dead, selection, as_json)
+    else:
+        await _rehearse(store, "requeued", selection, as_json)
+
+
+@command(
+    app,
+    "purge",
+    "taquba dead purge -s ./data --older-than 30d             # only shows",
+    "taquba dead purge -s ./data --older-than 30d --yes",
+    'taquba dead purge -s ./data -q mail --error "no such address" --yes',
+)
+async def purge(
+    store: Store,
+    job_ids: JobIds = None,
+    queue: QueueFilter = None,
+    error: ErrorText = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    every: All = False,
+    yes: Yes = False,
+    take_over: TakeOver = False,
+    payload_url: PayloadUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove dead letters for good.
+
+    Without --yes it only shows what would be done.
+    """
+    selection = Selection.of(job_ids, queue, error, older_than, newer_than)
+    _check_chosen(selection, every)
+    if yes:
+        place = owning(store, take_over=take_over, payload_url=payload_url)
+        await _act(place, "purged", Queue.purge_dead, selection, as_json)
+    else:
+        await _rehearse(store, "purged", selection, as_json)
+
+
+def _check_chosen(selection: Selection, every: bool) -> None:
+    if every == (selection != Selection()):
+        raise CommandError(
+            "say which dead letters: ids, --queue, --error, --older-than, --newer-than; "
+            "or --all, alone",
+            ExitCode.usage,
+        )
+
+
+async def _rehearse(store: str, done: str, selection: Selection, as_json: bool) -> None:
+    """Show what would be done."""
+    found: list[JobRecord] = []
+    count = 0
+    ids: list[shapes.Json] = []
+    async with reading(store) as reader:
+        async for job in selection.find(reader):
+            count += 1
+            if as_json:
+                ids.append(job.id)
+            elif len(found) < _SHOWN:
+                found.append(job)
+    if as_json:
+        print_json({"dry_run": True, done: 0, "would_be": count, "job_ids": ids})
+        return
+    if found:
+        print_table(_COLUMNS, [_row(job) for job in found])
+    if count > len(found):
+        say(f"... and {count - len(found):,} more")
+    say(f"{_count(count)} would be {done}; nothing was changed.")
+    if count:
+        note("say --yes to do it")
+
+
+async def _act(
+    place: AbstractAsyncContextManager[Queue],
+    done: str,
+    move: Callable[[Queue, str], Awaitable[None]],
+    selection: Selection,
+    as_json: bool,
+) -> None:
+    """Move what is selected; a job that has gone meanwhile is left alone."""
+    moved = gone = 0
+    async with place as owner:
+
+        async def one(job_id: str) -> bool:
+            try:
+                await move(owner, job_id)
+            except (JobNotFound, InvalidState):
+                return False
+            return True
+
+        async def several(job_ids: list[str]) -> None:
+            nonlocal moved, gone
+            outcomes = await asyncio.gather(*map(one, job_ids))
+            moved += sum(outcomes)
+            gone += len(outcomes) - sum(outcomes)
+
+        batch: list[str] = []
+        async for job in selection.find(owner):
+            batch.append(job.id)
+            if len(batch) == _AT_ONCE:
+                await several(batch)
+                batch = []
+        await several(batch)
+    if as_json:
+        print_json({"dry_run": False, done: moved, "gone": gone})
+        return
+    say(f"{_count(moved)} {done}")
+    if gone:
+        note(f"{_count(gone)} had gone meanwhile")
+
+
+def _count(number: int) -> str:
+    return f"{number:,} dead letter{'' if number == 1 else 's'}"

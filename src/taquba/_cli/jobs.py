@@ -1,0 +1,235 @@
+"""`jobs list`, `jobs show`, `jobs history`: looking at jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated, Final
+
+import typer
+
+from taquba import JobNotFound, JobRecord, JobStatus, PayloadMissing, Queue, QueueReader
+from taquba._cli import shapes
+from taquba._cli.options import AsJson, JobId, PayloadUrl, QueueFilter, Store, command, group
+from taquba._cli.output import (
+    Column,
+    bytes_text,
+    complain,
+    moment_text,
+    note,
+    print_fields,
+    print_json,
+    print_json_line,
+    print_table,
+    relative,
+    size_text,
+)
+from taquba._cli.stores import reading
+
+app: Final = group("Look at jobs.")
+
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", min=1, metavar="N", help="Show at most this many.")
+]
+
+_PAGE: Final = 500
+_COLUMNS: Final = (
+    Column("ID", "fold"),
+    Column("QUEUE", "cut"),
+    Column("STATUS"),
+    Column("TRIES", right=True),
+    Column("WHEN"),
+    Column("ERROR", "cut"),
+)
+
+
+async def walk(
+    looked_at: Queue | QueueReader,
+    queue: str | None,
+    statuses: list[JobStatus],
+    most: int,
+    *,
+    payloads: bool = False,
+) -> AsyncGenerator[JobRecord]:
+    """Jobs of one queue or all, in these states, at most so many; a page at a time."""
+    for name in await looked_at.list_queues() if queue is None else [queue]:
+        for status in statuses:
+            cursor = None
+            while True:
+                page = await looked_at.list_jobs(
+                    name, status, cursor, min(most, _PAGE), payloads=payloads
+                )
+                for job in page.jobs:
+                    yield job
+                    most -= 1
+                    if most == 0:
+                        return
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+
+
+@command(
+    app,
+    "list",
+    "taquba jobs list -s ./data",
+    "taquba jobs list -s ./data -q mail --status scheduled --limit 200",
+    "taquba jobs list -s ./data --status dead --json | jq .last_error",
+)
+async def list_(
+    store: Store,
+    queue: QueueFilter = None,
+    status: Annotated[
+        list[JobStatus] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only pending, scheduled, claimed, done or dead ones; may be given several times.",
+        ),
+    ] = None,
+    limit: Limit = 50,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="With --json: the payloads as well.")
+    ] = False,
+    payload_url: PayloadUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs.
+
+    Pending ones come in the order of claims, scheduled ones by due time, done and dead ones by the
+    time of their end.
+    """
+    found: list[JobRecord] = []
+    more = False
+    states = status or list(JobStatus)
+    async with (
+        reading(store, payload_url=payload_url) as reader,
+        aclosing(walk(reader, queue, states, limit + 1, payloads=payload)) as walked,
+    ):
+        async for job in walked:
+            if len(found) == limit:
+                more = True
+                break
+            found.append(job)
+            if as_json:
+                print_json_line(
+                    shapes.job_with_payload(job, _payload(job)) if payload else shapes.job(job)
+                )
+    if not as_json:
+        print_table(_COLUMNS, [_row(job) for job in found])
+    if more:
+        note(f"only the first {limit} are shown; --limit shows more")
+
+
+def _row(job: JobRecord) -> list[str]:
+    return [
+        job.id,
+        job.queue,
+        job.status.value,
+        f"{job.attempts}/{job.max_attempts}",
+        relative(_when(job)),
+        job.last_error or "",
+    ]
+
+
+def _when(job: JobRecord) -> datetime | None:
+    """The time that says most about a job in its state."""
+    match job.status:
+        case JobStatus.pending:
+            return job.enqueued_at
+        case JobStatus.scheduled:
+            return job.run_at
+        case JobStatus.claimed:
+            return job.claimed_at
+        case JobStatus.done:
+            return job.completed_at
+        case JobStatus.dead:
+            return job.failed_at
+
+
+@command(
+    app,
+    "show",
+    "taquba jobs show -s ./data 01JD0000000000000000000000",
+    "taquba jobs show -s ./data order-7 --json | jq -r .payload",
+)
+async def show(
+    job_id: JobId, store: Store, payload_url: PayloadUrl = None, as_json: AsJson = False
+) -> None:
+    """Show all of one job, with its payload."""
+    async with reading(store, payload_url=payload_url) as reader:
+        job = await reader.get_job(job_id)
+    if job is None:
+        raise JobNotFound(job_id)
+    payload = _payload(job)
+    if as_json:
+        print_json(shapes.job_with_payload(job, payload))
+        return
+    print_fields(
+        [
+            ("id", job.id),
+            ("queue", job.queue),
+            ("status", job.status.value),
+            ("attempts", f"{job.attempts} of {job.max_attempts}"),
+            ("priority", str(job.priority)),
+            ("enqueued", moment_text(job.enqueued_at)),
+            ("run at", moment_text(job.run_at)),
+            ("claimed", moment_text(job.claimed_at)),
+            ("completed", moment_text(job.completed_at)),
+            ("failed", moment_text(job.failed_at)),
+            ("last error", job.last_error),
+            ("cancel requested", "yes" if job.cancel_requested else None),
+            ("dedup key", job.dedup_key),
+            ("woken", moment_text(job.woken_at)),
+            ("wake payload", None if job.wake_payload is None else bytes_text(job.wake_payload)),
+            *((f"header {name}", value) for name, value in job.headers.items()),
+            ("payload object", job.payload_ref),
+            (
+                "payload",
+                None if payload is None else f"{size_text(len(payload))}\n{bytes_text(payload)}",
+            ),
+        ]
+    )
+
+
+def _payload(job: JobRecord) -> bytes | None:
+    """The job's payload; where its object is missing, that is said and the rest is still shown."""
+    try:
+        return job.payload
+    except PayloadMissing as missing:
+        complain(str(missing))
+        return None
+
+
+@command(app, "history", "taquba jobs history -s ./data 01JD0000000000000000000000")
+async def history(job_id: JobId, store: Store, as_json: AsJson = False) -> None:
+    """List the ended attempts of a job, oldest first."""
+    async with reading(store) as reader:
+        attempts = await reader.attempt_history(job_id)
+        if not attempts and await reader.get_job(job_id) is None:
+            raise JobNotFound(job_id)
+    if as_json:
+        for attempt in attempts:
+            print_json_line(shapes.attempt(attempt))
+        return
+    columns = (
+        Column("ATTEMPT", right=True),
+        Column("STARTED"),
+        Column("TOOK", right=True),
+        Column("OUTCOME"),
+        Column("ERROR", "fold"),
+    )
+    rows: list[list[str]] = [
+        [
+            str(attempt.attempt),
+            relative(attempt.claimed_at),
+            ""
+            if attempt.claimed_at is None
+            else f"{(attempt.recorded_at - attempt.claimed_at).total_seconds():.3f} s",
+            attempt.outcome.value,
+            attempt.error or "",
+        ]
+        for attempt in attempts
+    ]
+    print_table(columns, rows)

@@ -1,0 +1,77 @@
+"""The JSON form of what commands print. The keys are stable; times are ISO 8601 in UTC."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+
+from taquba import JobAttempt, JobRecord, KvEntry, QueueStats
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+Document = dict[str, Json]
+
+
+def moment(value: datetime | None) -> str | None:
+    """ISO 8601 with milliseconds, in UTC."""
+    if value is None:
+        return None
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def content(name: str, value: bytes | None) -> Document:
+    """Bytes as text where they are UTF-8, else in base64; ``{name}_encoding`` tells which."""
+    if value is None:
+        return {name: None, f"{name}_encoding": None}
+    try:
+        return {name: value.decode(), f"{name}_encoding": "utf-8"}
+    except UnicodeDecodeError:
+        return {name: base64.b64encode(value).decode(), f"{name}_encoding": "base64"}
+
+
+def stats(value: QueueStats) -> Document:
+    return asdict(value)
+
+
+def job(value: JobRecord) -> Document:
+    """A job without its payload."""
+    headers: Mapping[str, str] = value.headers
+    return {
+        "id": value.id,
+        "queue": value.queue,
+        "status": value.status.value,
+        "priority": value.priority,
+        "attempts": value.attempts,
+        "max_attempts": value.max_attempts,
+        "enqueued_at": moment(value.enqueued_at),
+        "run_at": moment(value.run_at),
+        "claimed_at": moment(value.claimed_at),
+        "completed_at": moment(value.completed_at),
+        "failed_at": moment(value.failed_at),
+        "last_error": value.last_error,
+        "dedup_key": value.dedup_key,
+        "headers": dict(headers),
+        "cancel_requested": value.cancel_requested,
+        "woken_at": moment(value.woken_at),
+        "payload_ref": value.payload_ref,
+    }
+
+
+def job_with_payload(value: JobRecord, payload: bytes | None) -> Document:
+    """A job with its payload; None where the payload's object is missing."""
+    return job(value) | content("payload", payload) | content("wake_payload", value.wake_payload)
+
+
+def attempt(value: JobAttempt) -> Document:
+    return {
+        "attempt": value.attempt,
+        "claimed_at": moment(value.claimed_at),
+        "recorded_at": moment(value.recorded_at),
+        "outcome": value.outcome.value,
+        "error": value.error,
+    }
+
+
+def entry(value: KvEntry[bytes]) -> Document:
+    return content("key", value.key) | content("value", value.value)

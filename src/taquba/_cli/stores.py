@@ -1,0 +1,100 @@
+"""Opening a store: to read it beside its owner, or to own it for the time of a command."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+from taquba import (
+    Duration,
+    OwnerPresence,
+    Queue,
+    QueueConfig,
+    QueueReader,
+    StoreNotInitialized,
+)
+from taquba._cli.errors import CommandError, ExitCode
+
+_KEEP_EVERYTHING: Final = QueueConfig(keep_done_jobs=timedelta(days=36500), dead_retention=None)
+"""A short command must not sweep what the application's own settings keep."""
+
+
+class NoStore(CommandError):
+    """There is no store at the place that was named."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(f"{store} holds no taquba store", ExitCode.not_found)
+
+
+@asynccontextmanager
+async def reading(
+    store: str, *, every: Duration = 1, payload_url: str | None = None
+) -> AsyncGenerator[QueueReader]:
+    """A store opened for reading; nothing is written to it, and its owner is not disturbed."""
+    try:
+        reader = await QueueReader.open(
+            store, mode="follow_latest", poll_interval=every, payload_url=payload_url
+        )
+    except StoreNotInitialized as missing:
+        raise NoStore(store) from missing
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+@asynccontextmanager
+async def owning(
+    store: str,
+    *,
+    take_over: bool,
+    create: bool = False,
+    payload_url: str | None = None,
+    config: QueueConfig = _KEEP_EVERYTHING,
+    heartbeat_interval: Duration | None = None,
+) -> AsyncGenerator[Queue]:
+    """A store opened for writing, unless that would fence an owner and `take_over` is not said.
+
+    Raises:
+        CommandError: An owner lives, or may; or there is no store and `create` is not said.
+    """
+    if store.startswith("memory:"):
+        raise CommandError(
+            f"a store in memory ends with its process, so {store} cannot be written from here; "
+            "name a folder or a bucket",
+            ExitCode.usage,
+        )
+    await _refuse_to_disturb(store, take_over=take_over, create=create)
+    async with Queue.open(
+        store,
+        payload_url=payload_url,
+        default_config=config,
+        heartbeat_interval=heartbeat_interval,
+    ) as queue:
+        yield queue
+
+
+async def _refuse_to_disturb(store: str, *, take_over: bool, create: bool) -> None:
+    try:
+        async with reading(store, every=0.5) as reader:
+            if take_over:
+                return
+            signs = await reader.detect_owner()
+    except NoStore:
+        if not create:
+            raise
+        return
+    if signs.presence is OwnerPresence.present:
+        raise CommandError(
+            f"an owner is at work: {signs.reason}. Opening {store} would fence it; stop it first, "
+            "or say --take-over",
+            ExitCode.refused,
+        )
+    if signs.presence is OwnerPresence.unknown:
+        raise CommandError(
+            f"an owner may live: {signs.reason}. Opening {store} would fence it; say --take-over "
+            "if it is gone",
+            ExitCode.refused,
+        )
