@@ -238,7 +238,7 @@ def test_the_store_may_come_from_the_environment(
 COMMANDS = [
     "stats", "queues", "jobs list", "jobs show", "jobs history", "dead list", "dead requeue",
     "dead purge", "enqueue", "cancel", "wake", "kv get", "kv scan", "kv put", "kv delete", "top",
-    "worker", "bench",
+    "worker", "bench", "doctor",
 ]  # fmt: skip
 
 
@@ -342,3 +342,34 @@ def test_changes_in_a_bucket(
     assert run(["cancel", "a"]) == 0
     assert run(["stats", "--json"]) == 0
     assert '"owner": "absent"' in capsys.readouterr().out
+
+
+# -- doctor -------------------------------------------------------------------------------------
+
+
+@allow_blocking
+def test_doctor_says_what_it_found(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", str(store), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["contents"], found["owner"]) == (True, "store", "absent")
+    assert all(check["ok"] for check in found["checks"])
+    assert any(check["round_trip_ms"] for check in found["checks"])
+    assert run(["doctor", str(store)]) == 0
+    shown = capsys.readouterr().out
+    assert "conditional create" in shown
+    assert shown.rstrip().endswith("yes")
+
+
+@allow_blocking
+def test_doctor_fails_where_something_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(["doctor", str(tmp_path / "file"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["ok"]
+    [wrong] = [check for check in found["checks"] if not check["ok"]]
+    assert run(["doctor", str(tmp_path / "file")]) == 1
+    shown = capsys.readouterr().out
+    assert f"to do: {wrong['name']}" in shown
+    assert wrong["remedy"] in shown
