@@ -278,6 +278,21 @@ async def test_headers_of_the_caller_are_never_overwritten(queue: Queue, spans: 
     assert (await must_claim(queue)).headers == own
 
 
+async def test_headers_that_a_handler_passes_on_do_not_carry_the_old_trace(
+    queue: Queue, spans: Spans
+) -> None:
+    async def follow_up(job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
+        return SettlementEffects(enqueues=[EnqueueRequest("next", b"", headers=job.headers)])
+
+    await queue.enqueue("q", b"", headers={"tenant": "acme"})
+    assert await drain(queue, "q", follow_up) == 1
+    claim = await must_claim(queue, "next")
+    assert claim.headers == {
+        "tenant": "acme",
+        "traceparent": traceparent(spans.one("process q")),
+    }
+
+
 async def test_baggage_travels_to_the_handler(queue: Queue) -> None:
     seen: list[object] = []
 

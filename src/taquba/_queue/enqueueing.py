@@ -162,7 +162,7 @@ def _stage_jobs(
         # Nothing was uploaded for these, so they are what the call found when it began.
         held |= uploads.held
     now = core.clock.time_ms()
-    trace = None if core.telemetry is None else core.telemetry.trace_headers()
+    headers_of = None if core.telemetry is None else core.telemetry.carrier()
     results: list[EnqueueResult] = []
     changes: list[transitions.Change] = []
     for position, request in enumerate(requests):
@@ -172,7 +172,8 @@ def _stage_jobs(
             if holder is not None:
                 results.append(EnqueueResult(holder, False))
                 continue
-        job = _new_job(core, request, now, trace)
+        headers = request.headers if headers_of is None else headers_of(request.headers)
+        job = _new_job(core, request, now, headers)
         if uploads is not None:
             job = uploads.attach(position, job, transaction)
         if job.dedup_key is not None:
@@ -191,14 +192,16 @@ def _stage_jobs(
     return results
 
 
-def _new_job(core: Core, request: EnqueueRequest, now: int, trace: Mapping[str, str] | None) -> Job:
+def _new_job(
+    core: Core, request: EnqueueRequest, now: int, headers: Mapping[str, str] | None
+) -> Job:
     policy = core.queue(request.queue).policy
     # By position: with names this would take twice as long, for every job there is.
     return Job(
         core.ids.next() if request.job_id is None else request.job_id,
         request.queue,
         request.payload,
-        _headers(request.headers, trace),
+        dict(headers) if headers else None,
         policy.priority if request.priority is None else request.priority,
         now,
         policy.max_attempts if request.max_attempts is None else request.max_attempts,
@@ -207,12 +210,3 @@ def _new_job(core: Core, request: EnqueueRequest, now: int, trace: Mapping[str, 
         request.dedup_key,
         request.dedup_key is not None,
     )
-
-
-def _headers(
-    own: Mapping[str, str] | None, trace: Mapping[str, str] | None
-) -> dict[str, str] | None:
-    """Headers of a new job. A caller that set one of the trace's itself has its reasons."""
-    if not trace or (own and not trace.keys().isdisjoint(own)):
-        return dict(own) if own else None
-    return {**own, **trace} if own else dict(trace)

@@ -18,6 +18,7 @@ from taquba._telemetry.tracing import Tracing
 
 T = TypeVar("T")
 Provider = TypeVar("Provider")
+HeadersOf = Callable[[Mapping[str, str] | None], Mapping[str, str]]
 
 
 class Instrumentation:
@@ -73,9 +74,24 @@ class Instrumentation:
         finally:
             tracing.leave(before)
 
-    def trace_headers(self) -> Mapping[str, str] | None:
-        """Headers that carry the current trace to a job that is enqueued now."""
-        return None if self._tracing is None else self._tracing.headers()
+    def carrier(self) -> HeadersOf | None:
+        """What makes the headers of jobs that are enqueued now: their own, and the trace's.
+
+        A caller that set one of the trace's headers itself has its reasons.
+        """
+        tracing = self._tracing
+        carried = None if tracing is None else tracing.headers()
+        if tracing is None or not carried:
+            return None
+
+        def headers_of(own: Mapping[str, str] | None) -> Mapping[str, str]:
+            if not own:
+                return carried
+            if any(name in own and not tracing.is_copied(name, own[name]) for name in carried):
+                return own
+            return {**own, **carried}
+
+        return headers_of
 
     async def processing(self, job: JobView, call: Awaitable[T]) -> T:
         """Await a handler's call in a consumer span, which stays current in the calling task."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextvars import Token
+from contextvars import ContextVar, Token
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.context import Context
@@ -16,6 +16,9 @@ from taquba._telemetry.guard import guarded
 from taquba._telemetry.names import ENQUEUE, PROCESS, Operation
 
 Attributes = dict[str, str | int]
+
+_handled: ContextVar[Mapping[str, str] | None] = ContextVar("taquba_handled", default=None)
+"""Headers of the job whose handler this task runs."""
 
 
 class Tracing:
@@ -64,6 +67,7 @@ class Tracing:
             links=[link] if link else None,
         )
         context.attach(trace.set_span_in_context(span, carried))
+        _handled.set(job.headers)
         return span
 
     @guarded
@@ -92,6 +96,15 @@ class Tracing:
         carrier: dict[str, str] = {}
         propagate.inject(carrier)
         return carrier
+
+    @staticmethod
+    def is_copied(name: str, value: str) -> bool:
+        """Whether a header came with the job that is being handled.
+
+        A handler that passes its job's headers on did not choose the trace among them.
+        """
+        handled = _handled.get()
+        return handled is not None and handled.get(name) == value
 
     def _attributes(self, operation: Operation, queue: str | None) -> Attributes:
         attributes: Attributes = {
