@@ -2,6 +2,7 @@
 
 The layers, top to bottom; each uses only those below it:
 
+    _cli        the command line, which needs the extra ``taquba[cli]``
     _worker     worker loops that run handlers
     _queue      the facade `Queue`, one module per kind of operation, and the background loops
     _telemetry  metrics and traces through OpenTelemetry, imported only where they are on

@@ -66,7 +66,9 @@ async def worker(
     ] = None,
     keep_done: Annotated[
         timedelta | None,
-        duration_option("--keep-done", "Keep completed jobs this long; not at all if not said."),
+        duration_option(
+            "--keep-done", "Keep completed jobs this long; if not said, none, also no earlier ones."
+        ),
     ] = None,
     keep_dead: Annotated[
         timedelta | None,
