@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from taquba import EnqueueRequest, KvKey, SettlementEffects
 from taquba_workflow import _values
+
+_NOTHING: Final = SettlementEffects()
 
 
 class StagedEffects:
@@ -37,6 +41,8 @@ class StagedEffects:
 
     def settlement(self) -> SettlementEffects:
         """What is staged so far."""
+        if not (self._enqueues or self._entries):
+            return _NOTHING
         return SettlementEffects(
             enqueues=self._enqueues,
             kv_writes={k: v for k, v in self._entries.items() if v is not None},

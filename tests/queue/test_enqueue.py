@@ -18,6 +18,7 @@ from taquba import (
     QueueConfig,
 )
 from taquba.testing import MockClock
+from tests.crash.held_engine import hold_engine
 from tests.queue.support import (
     NO_RETRY_WAIT,
     OpenQueue,
@@ -437,3 +438,32 @@ async def test_a_job_can_enqueue_its_own_name_with_kv_and_dedup_at_once(queue: Q
     assert len(won) == 1
     assert all(isinstance(lost, DuplicateJobId) for lost in results if lost is not won[0])
     assert (await queue.stats("q")).pending == 4
+
+
+async def test_an_id_that_was_handed_out_is_looked_up_from_its_second_use_on(
+    queue: Queue,
+) -> None:
+    held = hold_engine(queue)
+    job_id = queue.next_job_id()
+    await queue.enqueue("q", b"first", job_id=job_id)
+    assert held.calls["get"] == 0
+    with pytest.raises(DuplicateJobId):
+        await queue.enqueue("q", b"second", job_id=job_id)
+    own = queue.next_job_id()
+    results = await asyncio.gather(
+        *(queue.enqueue("q", b"", job_id=own) for _ in range(3)), return_exceptions=True
+    )
+    assert [isinstance(result, DuplicateJobId) for result in results] == [False, True, True]
+
+
+async def test_ids_that_were_handed_out_and_not_used_are_not_kept_for_ever(queue: Queue) -> None:
+    first = queue.next_job_id()
+    await queue.enqueue("q", b"", job_id=first)
+    ids = [queue.next_job_id() for _ in range(10_001)]
+    held = hold_engine(queue)
+    await queue.enqueue("q", b"", job_id=ids[-1])
+    assert held.calls["get"] == 0
+    await queue.enqueue("q", b"", job_id=ids[0])
+    assert held.calls["get"] == 1
+    with pytest.raises(DuplicateJobId):
+        await queue.enqueue("q", b"", job_id=first)

@@ -21,6 +21,16 @@ class KeyLocks:
     def any_held(self, names: Iterable[Hashable]) -> bool:
         return any(name in self._waiting for name in names)
 
+    def take_free(self, names: Collection[Hashable]) -> HeldLocks | None:
+        """Take all of `names` at once; None when one of them is held."""
+        if self.any_held(names):
+            return None
+        held = HeldLocks(self)
+        held.names += set(names)
+        for name in held.names:
+            self._waiting[name] = deque()
+        return held
+
     async def acquire(self, names: Collection[Hashable]) -> HeldLocks:
         """Take all of `names`. Names are taken in one global order, so takers cannot deadlock."""
         held = HeldLocks(self)

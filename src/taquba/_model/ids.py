@@ -13,6 +13,7 @@ _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _COUNTER_CHARS: Final = 4
 _COUNTER_LIMIT: Final = 1 << (5 * _COUNTER_CHARS)
+_MOST_RESERVED: Final = 10_000
 
 
 class IdGenerator:
@@ -28,6 +29,7 @@ class IdGenerator:
         self._ms = -1
         self._stem = ""
         self._counter = _COUNTER_LIMIT
+        self._reserved: dict[str, None] = {}
 
     def next(self) -> str:
         now = self._clock.time_ms()
@@ -36,6 +38,22 @@ class IdGenerator:
             counter = self._draw(now if now > self._ms else self._ms + 1)
         self._counter = counter
         return self._stem + _PAIRS[counter >> 10] + _PAIRS[counter & 1023]
+
+    def reserve(self) -> str:
+        """An id for a job that is enqueued later."""
+        job_id = self.next()
+        if len(self._reserved) >= _MOST_RESERVED:
+            # Of more than anybody juggles with, the oldest will be looked up, as if it were own.
+            del self._reserved[next(iter(self._reserved))]
+        self._reserved[job_id] = None
+        return job_id
+
+    def take_reserved(self, job_id: str) -> bool:
+        """Whether an id was reserved and is taken for the first time: no job can have it yet."""
+        if job_id not in self._reserved:
+            return False
+        del self._reserved[job_id]
+        return True
 
     def _draw(self, ms: int) -> int:
         self._ms = ms

@@ -129,6 +129,9 @@ class Core:
 
     async def lock(self, names: Collection[Hashable]) -> HeldLocks:
         """Take locks; a commit in flight may hold one for as long as the store hangs."""
+        free = self.locks.take_free(names)
+        if free is not None:
+            return free
         return await bounded(self.locks.acquire(names), "waiting for a commit in flight")
 
     async def dedup_holder(self, queue: str, dedup_key: str, leaving: str | None) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from taquba._core import transitions
 from taquba._model import keys
@@ -14,6 +14,9 @@ from taquba._model.records import EnqueueResult, Job
 from taquba._queue.core import Core
 from taquba._queue.offloading import Uploads, upload
 from taquba._store.transaction import Transaction
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 async def enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
@@ -137,18 +140,35 @@ async def _read_holders(
             own_ids[request.job_id] = None
         if request.dedup_key is not None:
             dedup_names[request.queue, request.dedup_key] = None
-    found, holders = await asyncio.gather(
-        asyncio.gather(*(core.engine.get(keys.index(job_id)) for job_id in own_ids)),
-        asyncio.gather(*(core.dedup_holder(*name, leaving) for name in dedup_names)),
-    )
-    for job_id, location in zip(own_ids, found, strict=True):
-        if location is not None:
-            raise DuplicateJobId(job_id)
+    unknown_ids = [job_id for job_id in own_ids if not core.ids.take_reserved(job_id)]
+
+    async def holder(name: tuple[str, str]) -> str | None:
+        return await core.dedup_holder(*name, leaving)
+
+    async def location(job_id: str) -> bytes | None:
+        return await core.engine.get(keys.index(job_id))
+
+    if unknown_ids:
+        found, holders = await asyncio.gather(
+            _all(location, unknown_ids), _all(holder, list(dedup_names))
+        )
+        for job_id, known in zip(unknown_ids, found, strict=True):
+            if known is not None:
+                raise DuplicateJobId(job_id)
+    else:
+        holders = await _all(holder, list(dedup_names))
     return {
-        name: holder
-        for name, holder in zip(dedup_names, holders, strict=True)
-        if holder is not None
+        name: holding
+        for name, holding in zip(dedup_names, holders, strict=True)
+        if holding is not None
     }
+
+
+async def _all(read: Callable[[K], Coroutine[Any, Any, T]], names: Sequence[K]) -> list[T]:
+    """Reads at the same time; most often there is one, which needs no task of its own."""
+    if len(names) == 1:
+        return [await read(names[0])]
+    return await asyncio.gather(*(read(name) for name in names))
 
 
 def _stage_jobs(

@@ -233,7 +233,7 @@ class Queue(ClosedAtExit):
     def next_job_id(self) -> str:
         """An id for a job that is enqueued later, in the order of ids handed out so far."""
         self._core.check()
-        return self._core.ids.next()
+        return self._core.ids.reserve()
 
     # -- claim and settle -------------------------------------------------------------------
 
