@@ -4,6 +4,7 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
 
     _runtime       the facade `WorkflowRuntime`: submit, status, cancel, signal, run
     _handler       runs a step and turns its outcome into the settlement of its job
+    _webhooks      a terminal hook that delivers ends by HTTP
     _retention     forgets runs that ended long ago
     _status, _signals, _termination, _replay   looking at runs; signals in both directions;
                    terminal hooks; outputs kept until they are settled
@@ -32,6 +33,7 @@ from taquba_workflow._runtime import WorkflowRuntime
 from taquba_workflow._signals import MAX_SIGNAL_SIZE, SignalOutcome
 from taquba_workflow._steps import Runner, Step
 from taquba_workflow._termination import RunOutcome, TerminalHook
+from taquba_workflow._webhooks import WebhookTerminalHook
 
 __all__ = [
     "MAX_SIGNAL_SIZE",
@@ -58,5 +60,6 @@ __all__ = [
     "TerminalEffects",
     "TerminalHook",
     "Trigger",
+    "WebhookTerminalHook",
     "WorkflowRuntime",
 ]

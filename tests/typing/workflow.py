@@ -27,6 +27,7 @@ from taquba_workflow import (
     Succeed,
     TerminalEffects,
     TerminalHook,
+    WebhookTerminalHook,
     WorkflowRuntime,
 )
 
@@ -87,6 +88,7 @@ async def running(queue: Queue) -> None:
     assert_type(await runtime.run(), None)
     async with runtime as entered:
         assert_type(entered, WorkflowRuntime)
+    WorkflowRuntime(queue, MyRunner(), hook=WebhookTerminalHook("webhooks"))
     WorkflowRuntime(queue, MyRunner(), step_output_replay=True, max_concurrent_steps=5)
     WorkflowRuntime(queue, WrongRunner())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     WorkflowRuntime(queue, MyRunner(), MyHook())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
