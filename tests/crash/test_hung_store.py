@@ -14,6 +14,7 @@ from slatedb.uniffi import Error
 
 from taquba import (
     Claim,
+    DuplicateJobId,
     EnqueueRequest,
     JobRecord,
     LeaseHandle,
@@ -94,6 +95,18 @@ async def test_callers_of_a_hung_store_are_told_and_their_commits_land_once(
     await queue.enqueue("q", b"x")
     assert len(await queue.claim_batch("q", 10)) == 3
     await audit(queue)
+
+
+async def test_a_repeated_enqueue_is_a_duplicate_only_once_the_first_is_durable(
+    queue: Queue, held: HeldEngine
+) -> None:
+    held.hold("flush")
+    for _ in range(2):
+        # The outcome is as unknown the second time as the first.
+        await fails_in_time(asyncio.ensure_future(queue.enqueue("q", b"x", job_id="own")))  # type: ignore[arg-type]
+    held.release()
+    with pytest.raises(DuplicateJobId):
+        await queue.enqueue("q", b"x", job_id="own")
 
 
 async def test_what_waited_behind_a_hung_write_is_withdrawn(queue: Queue, held: HeldEngine) -> None:

@@ -28,7 +28,12 @@ async def enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[Enqueu
 
 async def _enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
     transaction = Transaction()
-    results = await _stage(core, transaction, requests, {}, ())
+    try:
+        results = await _stage(core, transaction, requests, {}, ())
+    except DuplicateJobId:
+        # To who repeats an enqueue this says that it had landed: let that be durable.
+        await core.committer.submit(Transaction(), durable=True)
+        raise
     # Even where every dedup key was held: the holder must be durable before it is reported.
     await core.committer.submit(transaction, durable=True)
     return results

@@ -28,7 +28,7 @@ from taquba._store.folder import DurableFolder
 from taquba._store.location import StoreLocation
 from taquba._store.memory import return_free_memory
 from taquba._store.owner_lock import OwnerLock
-from taquba._store.reads import Reads, bounded, translate
+from taquba._store.reads import Reads, bounded, message_of, translate
 from taquba._store.syncing import FolderSync
 
 _FILL_COST: Final = 1024 * 1024
@@ -43,8 +43,6 @@ _SETTINGS: Final[dict[str, object]] = {
     # These bound what a restart replays and what the owner holds in memory.
     "l0_sst_size_bytes": 16 * 1024 * 1024,
     "max_unflushed_bytes": 64 * 1024 * 1024,
-    # Without a bound the engine retries for ever, and a hung store hangs its owner.
-    "object_store_max_retries": 10,
     # A flush on demand makes one WAL object each: collect them early and often.
     "garbage_collector_options.wal_options.interval": "10s",
     "garbage_collector_options.wal_options.min_age": "20s",
@@ -69,6 +67,7 @@ def _settings(location: StoreLocation) -> Settings:
     settings = Settings.default()
     for name, value in _SETTINGS.items():
         settings.set(name, json.dumps(value))
+    settings.set("object_store_max_retries", json.dumps(location.retries))
     if location.folder is not None:
         # Boundary files need conditional updates, which the engine's local store does not have:
         # with them the collector of manifests would stop for ever after its first round. They keep
@@ -97,6 +96,7 @@ class Engine(Reads):
         super().__init__(db)
         self._db = db
         self._untrimmed = 0
+        self._trouble: Error | None = None
         self._folder = folder
         self._lock = lock
         self._recorder = recorder
@@ -155,7 +155,10 @@ class Engine(Reads):
             await self._db.flush_with_options(_FLUSH_WAL)
             if self._folder is not None:
                 await self._folder.run(self._folder.folder.sync)
-        except (Error, OSError) as error:
+        except Error as error:
+            self._trouble = error
+            raise translate(error) from error
+        except OSError as error:
             raise translate(error) from error
 
     async def tidy(self) -> None:
@@ -196,7 +199,9 @@ class Engine(Reads):
         reason = self._db.status().close_reason
         if reason is None:
             return None
-        return translate(Error.Closed(reason, "closed"))
+        # The engine tells only once what went wrong, to who waited for it.
+        message = reason.name.lower() if self._trouble is None else message_of(self._trouble)
+        return translate(Error.Closed(reason, message))
 
     async def close(self) -> None:
         """Write what is in memory as tables, and stop the engine."""

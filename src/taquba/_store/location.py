@@ -37,6 +37,15 @@ class StoreLocation(NamedTuple):
     bucket: str | None = None
     path: str = ""
 
+    @property
+    def retries(self) -> int:
+        """How often the engine repeats a request that failed: the pauses grow to a second.
+
+        Without a bound it would never say what is wrong. A bucket may be out of reach for half a
+        minute, as long as operations wait for it, and its owner goes on afterwards.
+        """
+        return 10 if self.bucket is None else 30
+
     @classmethod
     def parse(cls, url: str | os.PathLike[str]) -> StoreLocation:
         if isinstance(url, os.PathLike):

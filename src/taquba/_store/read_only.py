@@ -15,7 +15,6 @@ Mode = Literal["checkpoint", "follow_latest"]
 _CHECKPOINT_LIFETIME_MS: Final = 60_000
 """How long a checkpoint outlives a reader that died without closing; more if it polls slowly."""
 
-_MAX_RETRIES: Final = 10
 _MEMTABLE_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -41,7 +40,7 @@ class ReadOnlyEngine(Reads):
                 checkpoint_lifetime_ms=max(_CHECKPOINT_LIFETIME_MS, 4 * poll_ms),
                 max_memtable_bytes=_MEMTABLE_BYTES,
                 skip_wal_replay=False,
-                object_store_max_retries=_MAX_RETRIES,
+                object_store_max_retries=location.retries,
             )
         )
         return cls(await bounded(builder.build(), f"opening {location.url} for reading"))

@@ -31,11 +31,19 @@ def translate(error: Exception) -> TaqubaError:
             return StoreFenced()
         if error.reason is CloseReason.CLEAN:
             return QueueClosed()
-        return StoreError(f"the storage engine stopped: {error.message}", permanent=True)
+        return StoreError(
+            f"the storage engine stopped ({error.message}); close the queue, open it again",
+            permanent=True,
+        )
     if isinstance(error, Error):
         permanent = not isinstance(error, (Error.Unavailable, Error.Transaction))
-        return StoreError(f"the store failed: {error}", permanent=permanent)
+        return StoreError(f"the store failed: {message_of(error)}", permanent=permanent)
     return StoreError(f"the store failed: {error!r}", permanent=True)
+
+
+def message_of(error: Exception) -> str:
+    """What an error says; the text of the binding's errors is in a field."""
+    return str(getattr(error, "message", error))
 
 
 async def bounded(operation: Awaitable[T], what: str, seconds: float = OPERATION_TIMEOUT) -> T:
