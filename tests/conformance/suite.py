@@ -37,7 +37,7 @@ from taquba import (
 from taquba._store.location import StoreLocation
 from taquba.testing import MockClock
 from tests.crash.audit import audit
-from tests.crash.children import ChildProcess, Ledger
+from tests.crash.children import ChildProcess, Ledger, read_reports
 from tests.crash.worker_child import CONFIG
 from tests.queue.support import claimed_ids, kill_job, leftovers, must_claim
 
@@ -52,6 +52,13 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """A reader looks at the store in its own time: there is no event to wait for."""
     async with asyncio.timeout(IN_TIME):
         while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def acknowledged(log: Path, count: int = 20) -> None:
+    """Wait until a child has acknowledged that many jobs."""
+    async with asyncio.timeout(30):
+        while sum(kind == "acked" for kind, *_ in read_reports(log)) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -358,8 +365,7 @@ class StoreConformance:
         """Let an owner work, and kill it; what it was told until then."""
         with ChildProcess(url, log, seed, fsync=True) as child:
             child.go()
-            await child.first_report()
-            await asyncio.sleep(0.5)
+            await acknowledged(log)
             child.kill()
             yield child.reports()
 
@@ -394,19 +400,20 @@ class StoreConformance:
     async def test_an_owner_at_work_stops_when_it_is_fenced(self, url: str) -> None:
         old = await Queue.open(url)
         acknowledged: set[str] = set()
+        at_work = asyncio.Event()
 
         async def produce() -> None:
             while True:
                 acknowledged.add((await old.enqueue("q", b"x")).id)
+                at_work.set()
 
         producers = [asyncio.create_task(produce()) for _ in range(5)]
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(at_work.wait(), IN_TIME)
         async with Queue.open(url) as new:
             at_once = await audit(new)
             done, late = await asyncio.wait(producers, timeout=IN_TIME)
             assert not late
             assert all(isinstance(task.exception(), StoreFenced) for task in done)
-            assert acknowledged
             assert acknowledged <= at_once.jobs.keys()
             assert (await audit(new)).rows == at_once.rows
             await asyncio.wait_for(old.close(), IN_TIME)

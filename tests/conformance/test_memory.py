@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taquba import Queue
-from tests.conformance.suite import StoreConformance
+from tests.conformance.suite import StoreConformance, acknowledged
 from tests.crash.children import read_reports
 from tests.crash.worker_child import CONFIG, Child
 
@@ -26,7 +26,7 @@ class TestMemory(StoreConformance):
         queue = await Queue.open(url, default_config=CONFIG)
         file = os.open(log, os.O_WRONLY | os.O_CREAT)
         work = asyncio.create_task(Child(queue, file, seed).run())
-        await asyncio.sleep(0.3)
+        await acknowledged(log)
         work.cancel()
         await asyncio.wait([work])
         os.close(file)

@@ -56,6 +56,7 @@ class OldOwner:
         self.queue = queue
         self.enqueued: set[str] = set()
         self.acked: set[str] = set()
+        self.at_work = asyncio.Event()
         self.kv: dict[str, bytes] = {}
 
     async def produce(self, seed: int) -> None:
@@ -82,6 +83,7 @@ class OldOwner:
                 effects = SettlementEffects(kv_writes={f"acked/{claim.id}": b""})
                 await self.queue.ack(claim, effects)
                 self.acked.add(claim.id)
+                self.at_work.set()
 
     async def write(self, name: str) -> None:
         number = 0
@@ -125,7 +127,8 @@ async def test_an_owner_at_full_speed_stops_when_it_is_fenced(url: str, seed: in
     queue = await Queue.open(url, default_config=CONFIG)
     old = OldOwner(queue)
     tasks = old.start()
-    await asyncio.sleep(random.Random(seed).uniform(0.05, 0.2))
+    await asyncio.wait_for(old.at_work.wait(), 30)
+    await asyncio.sleep(random.Random(seed).uniform(0, 0.15))
     async with next_owner(url) as new:
         at_once = await dump(new)
         await all_fenced(tasks)
