@@ -53,7 +53,9 @@ async def test_an_owner_opens_and_closes_though_replies_are_lost(
     jobs: set[str] = set()
     for _ in range(3):
         # Opening and closing write manifests, too, and each names the one before.
-        await store.proxy.inject(replace(LOST[how], limit=3, methods=("PUT",)))
+        await store.proxy.inject(
+            replace(LOST[how], limit=3, methods=("PUT",), kinds=("manifest", "wal"))
+        )
         queue = await store.open()
         await store.proxy.inject(
             replace(LOST[how], limit=3, methods=("PUT",), kinds=("manifest", "compacted"))
