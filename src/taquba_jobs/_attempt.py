@@ -1,0 +1,286 @@
+"""One attempt at a job: decode, run, and say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, Final, Generic, Literal, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from taquba import (
+    CancelRequested,
+    CancelToken,
+    Clock,
+    FailWith,
+    JobRecord,
+    LeaseHandle,
+    PermanentFailure,
+    RetryAfter,
+    SettlementEffects,
+    Snooze,
+    TaqubaError,
+)
+from taquba_jobs._context import JobContext, Middleware, Submitter
+from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
+from taquba_jobs._errors import FailureKind
+from taquba_jobs._job import Job
+from taquba_jobs._progress import ProgressReports
+from taquba_jobs._retention import Retention
+from taquba_jobs._signature import Arguments, Undecodable
+
+S = TypeVar("S")
+
+Verdict = Literal["transient", "permanent"]
+
+_PARK_SECONDS: Final = 30.0
+"""How long a job waits that this program cannot run, before it is looked at again."""
+
+
+class _Cancelled(TaqubaError):
+    """The job was asked to cancel, and its function has stopped."""
+
+    def __str__(self) -> str:
+        return "it was cancelled while it ran"
+
+
+class _TimedOut(TaqubaError):
+    """The function ran longer than the job's timeout."""
+
+    permanent = False
+
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(timeout_ms)
+        self.timeout_ms = timeout_ms
+
+    def __str__(self) -> str:
+        return f"it ran longer than its timeout of {self.timeout_ms / 1000:g} s"
+
+
+class Attempts(Generic[S]):
+    """The handler of a runner's queues. Its arguments are the runner's."""
+
+    def __init__(
+        self,
+        runner: Submitter[S],
+        retention: Retention,
+        jobs: Mapping[str, Job[S, ..., object]],
+        state: S,
+        *,
+        middleware: Sequence[Middleware[S]],
+        classify: Callable[[Exception], Verdict],
+        executor: Executor | None,
+        concurrency: int,
+    ) -> None:
+        self._runner = runner
+        self._retention = retention
+        self._jobs = jobs
+        self._state = state
+        self._middleware = middleware
+        self._classify = classify
+        self._executor = executor
+        self._threads = anyio.CapacityLimiter(concurrency)
+
+    async def handle(self, record: JobRecord, lease: LeaseHandle) -> SettlementEffects:
+        """Run a job; returns what its success writes, or raises with what its failure does."""
+        reports = ProgressReports(self._runner.queue, record, lease)
+        try:
+            if lease.cancel_token.cancelled:
+                raise _Cancelled
+            job, version = self._job_of(record)
+            values = job.decode(record.payload, version)
+            ctx = self._context(job, record, lease, reports)
+            result = await self._run(job, ctx, values)
+            stored = await self._store(record.id, job.signature.pack_result(result))
+            await reports.close()
+            return self._end(record, lease, stored, reports)
+        except Snooze:
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if _is_stopped(error):
+                raise
+            await reports.close()
+            raise self._failed(record, lease, error, reports) from error
+        finally:
+            reports.stop()
+
+    def _job_of(self, record: JobRecord) -> tuple[Job[S, ..., object], int]:
+        """The job's code, if this program has it and it is new enough."""
+        name = record.headers.get(NAME)
+        job = None if name is None else self._jobs.get(name)
+        if job is None:
+            why = "it says no job's name" if name is None else f"no job {name!r} is known here"
+            raise Snooze(_PARK_SECONDS, f"{PARKED}{why}")
+        version = _version(record)
+        if version > job.version:
+            raise Snooze(
+                _PARK_SECONDS,
+                f"{PARKED}it is of version {version}, and job {name!r} of version {job.version} "
+                "here",
+            )
+        return job, version
+
+    def _context(
+        self,
+        job: Job[S, ..., object],
+        record: JobRecord,
+        lease: LeaseHandle,
+        reports: ProgressReports,
+    ) -> JobContext[S]:
+        return JobContext(
+            record.id,
+            job.name,
+            record.attempts,
+            record.headers,
+            lease,
+            state=self._state,
+            runner=self._runner,
+            progress=reports,
+        )
+
+    async def _run(
+        self, job: Job[S, ..., object], ctx: JobContext[S], values: Mapping[str, Any]
+    ) -> object:
+        async def call_function(ctx: JobContext[S]) -> object:
+            call = job.signature.call(values)
+            if job.is_async:
+                return await cast("Awaitable[object]", _call(job, ctx, call))
+            work = partial(_call, job, ctx, call)
+            if self._executor is not None:
+                return await asyncio.wrap_future(self._executor.submit(work))
+            # A thread cannot be stopped: it is left behind, and what it returns is not heard.
+            return await anyio.to_thread.run_sync(
+                work, limiter=self._threads, abandon_on_cancel=True
+            )
+
+        call_next: Callable[[JobContext[S]], Awaitable[object]] = call_function
+        for middleware in reversed(self._middleware):
+            call_next = _around(middleware, call_next)
+        clock = self._runner.queue.clock
+        return await _bounded(call_next(ctx), ctx.cancel_token, job.timeout_ms, clock)
+
+    async def _store(self, job_id: str, data: bytes) -> Stored:
+        if len(data) <= MAX_INLINE:
+            return Stored(data)
+        return await self._retention.store(job_id, data)
+
+    def _failed(
+        self, record: JobRecord, lease: LeaseHandle, error: BaseException, reports: ProgressReports
+    ) -> FailWith:
+        """The end of an attempt: its effects apply if it is the last."""
+        own: SettlementEffects | None = None
+        if isinstance(error, FailWith):
+            own = error.effects
+            error = error.error if isinstance(error.error, BaseException) else error
+        failure = Failure(_kind(error), describe(error))
+        effects = self._end(record, lease, failure, reports)
+        cause = self._cause(failure, error)
+        return FailWith(cause, effects if own is None else merged(own, effects))
+
+    def _end(
+        self,
+        record: JobRecord,
+        lease: LeaseHandle,
+        result: Stored | Failure,
+        reports: ProgressReports,
+    ) -> SettlementEffects:
+        ending = self._retention.end(record, result, reported=reports.any)
+        lease.on_end(ending.landed)
+        return ending.effects
+
+    def _cause(self, failure: Failure, error: BaseException) -> str | BaseException:
+        if isinstance(error, PermanentFailure | RetryAfter):
+            return error
+        if failure.kind in (FailureKind.cancelled, FailureKind.invalid):
+            return PermanentFailure(failure.message)
+        if isinstance(error, Exception) and self._classify(error) == "permanent":
+            return PermanentFailure(failure.message)
+        return failure.message
+
+
+def _version(record: JobRecord) -> int:
+    text = record.headers.get(VERSION, "")
+    if not text.isdecimal():
+        raise Undecodable(f"its header {VERSION!r} is {text!r}, not a version")
+    return int(text)
+
+
+def always_transient(error: Exception) -> Verdict:
+    """Every exception may go away: the default of a runner's `classify`."""
+    del error
+    return "transient"
+
+
+def _call(job: Job[S, ..., object], ctx: JobContext[S], call: Arguments) -> object:
+    return job.function(ctx, *call.args, **call.kwargs)
+
+
+def _around(
+    middleware: Middleware[S], call_next: Callable[[JobContext[S]], Awaitable[object]]
+) -> Callable[[JobContext[S]], Awaitable[object]]:
+    return lambda ctx: middleware(ctx, call_next)
+
+
+async def _bounded(
+    call: Awaitable[object], token: CancelToken, timeout_ms: int | None, clock: Clock
+) -> object:
+    """Await `call`, cancel it when the job is asked to cancel or takes longer than its timeout."""
+    loop = asyncio.get_running_loop()
+    limit = asyncio.timeout(None)
+
+    def stop(_: object = None) -> None:
+        limit.reschedule(loop.time())
+
+    timer = None
+    asked = asyncio.ensure_future(token.wait())
+    try:
+        async with limit:
+            asked.add_done_callback(stop)
+            if timeout_ms is not None:
+                timer = clock.call_later(timeout_ms, stop)
+            return await call
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        if token.cancelled:
+            raise _Cancelled from None
+        assert timeout_ms is not None
+        raise _TimedOut(timeout_ms) from None
+    finally:
+        if timer is not None:
+            timer.cancel()
+        asked.remove_done_callback(stop)
+        asked.cancel()
+
+
+def _is_stopped(error: BaseException) -> bool:
+    """Whether the worker itself was told to stop: then the job goes back unspent."""
+    task = asyncio.current_task()
+    # A cancellation that this task was not sent comes out of something the function waited for.
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _kind(error: BaseException) -> FailureKind:
+    if isinstance(error, _Cancelled | CancelRequested):
+        return FailureKind.cancelled
+    if isinstance(error, _TimedOut):
+        return FailureKind.timed_out
+    if isinstance(error, Undecodable):
+        return FailureKind.invalid
+    return FailureKind.error
+
+
+_SAY_ALL: Final = (PermanentFailure, RetryAfter, FailWith, Undecodable, _Cancelled, _TimedOut)
+
+
+def describe(error: BaseException) -> str:
+    """An error as one text: type and message, or only the message where that says it all."""
+    text = str(error)
+    if not isinstance(error, _SAY_ALL):
+        name = type(error).__name__
+        text = f"{name}: {text}" if text else name
+    # For example the message of an OSError that names a file in another encoding.
+    return text.encode(errors="backslashreplace").decode()

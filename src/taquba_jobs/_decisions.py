@@ -1,0 +1,137 @@
+"""What an end, a submission or a sweep means for the rows: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any, Final, NamedTuple
+
+from taquba import JobRecord, KvKey, SettlementEffects
+from taquba_jobs._errors import FailureKind
+from taquba_jobs._job import Job
+from taquba_jobs._rows import (
+    Expiry,
+    Outcome,
+    Submission,
+    encode,
+    expiry_key,
+    outcome_key,
+    progress_key,
+)
+
+NAME: Final = "jobs.name"
+VERSION: Final = "jobs.version"
+KEY: Final = "jobs.key"
+FINGERPRINT: Final = "jobs.fingerprint"
+RESERVED: Final = "jobs."
+"""Headers that start with this are the package's own."""
+
+PARKED: Final = "parked: "
+"""How the reason starts for which a job waits that no running program knows."""
+
+MAX_INLINE: Final = 64 * 1024
+"""Largest packed result, in bytes, that is kept as an entry; a larger one is an object."""
+
+MAX_MESSAGE: Final = 8 * 1024
+"""Characters of a failure's message that are kept."""
+
+
+class Stored(NamedTuple):
+    """A packed result where it is kept: here, or as an object that was written already."""
+
+    data: bytes | None
+    object_key: str | None = None
+    upload_marker: str | None = None
+    """Key of the marker that removes the object if it is never named."""
+
+
+class Failure(NamedTuple):
+    """A terminal failure."""
+
+    kind: FailureKind
+    message: str
+
+
+def end(
+    job: JobRecord,
+    result: Stored | Failure,
+    now_ms: int,
+    retention_ms: int | None,
+    *,
+    reported: bool,
+) -> SettlementEffects:
+    """What lands with the ack or the dead letter.
+
+    Args:
+        job: The job.
+        result: How it ended.
+        now_ms: The time.
+        retention_ms: How long outcomes are kept; None for ever.
+        reported: Whether this attempt may have written its progress; earlier ones count anyway.
+    """
+    expires_at = None if retention_ms is None else now_ms + retention_ms
+    key = job.headers.get(KEY)
+    deletes: list[str] = []
+    if isinstance(result, Failure):
+        message = result.message[:MAX_MESSAGE]
+        outcome = Outcome(result.kind.value, message, None, None, expires_at)
+    else:
+        outcome = Outcome(None, None, result.data, result.object_key, expires_at)
+        if result.upload_marker is not None:
+            deletes.append(result.upload_marker)
+    writes: dict[KvKey, bytes] = {outcome_key(job.id): encode(outcome)}
+    if isinstance(result, Failure) and result.kind is FailureKind.cancelled:
+        # It was not worked on to an end: the same submission may come again.
+        deletes += [] if key is None else [key]
+        key = None
+    elif key is not None:
+        submission = Submission(job.id, bytes.fromhex(job.headers[FINGERPRINT]), True, expires_at)
+        writes[key] = encode(submission)
+    if expires_at is not None:
+        writes[expiry_key(expires_at, job.id)] = encode(Expiry(job.id, key, None))
+    if reported or job.attempts > 1 or job.last_error is not None:
+        deletes.append(progress_key(job.id))
+    return SettlementEffects(kv_writes=writes, kv_deletes=deletes)
+
+
+def merged(first: SettlementEffects, second: SettlementEffects) -> SettlementEffects:
+    """Both effects in one commit."""
+    return SettlementEffects(
+        enqueues=[*first.enqueues, *second.enqueues],
+        kv_writes={**first.kv_writes, **second.kv_writes},
+        kv_deletes=[*first.kv_deletes, *second.kv_deletes],
+    )
+
+
+class Answer(Enum):
+    """What a submission with an idempotency key meets."""
+
+    nothing = auto()
+    finished = auto()
+    unfinished = auto()
+    """A job that has not ended, if it is still there at all."""
+
+
+def look_up(submission: Submission | None, now_ms: int) -> Answer:
+    """What the row of an idempotency key says."""
+    if submission is None or is_over(submission.expires_at, now_ms):
+        return Answer.nothing
+    return Answer.finished if submission.finished else Answer.unfinished
+
+
+def is_over(expires_at: int | None, now_ms: int) -> bool:
+    """Whether an outcome is no longer to be shown, swept already or not."""
+    return expires_at is not None and expires_at <= now_ms
+
+
+def job_headers(
+    own: Mapping[str, str] | None,
+    job: Job[Any, ..., object],
+    key: str | None = None,
+    fingerprint: bytes = b"",
+) -> dict[str, str]:
+    """The headers of a new job; a key comes with the fingerprint of the job's arguments."""
+    headers = {**(own or {}), NAME: job.name, VERSION: str(job.version)}
+    if key is not None:
+        headers |= {KEY: key, FINGERPRINT: fingerprint.hex()}
+    return headers

@@ -1,0 +1,78 @@
+"""What can go wrong with typed jobs, beside the errors of taquba itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from taquba import TaqubaError
+
+
+class FailureKind(StrEnum):
+    """Why a job failed for good."""
+
+    error = "error"
+    """Its function raised, in the last attempt or permanently."""
+    timed_out = "timed_out"
+    """Its last attempt ran longer than its timeout."""
+    cancelled = "cancelled"
+    """Somebody cancelled it."""
+    invalid = "invalid"
+    """Its stored arguments or its result do not fit the function's annotations."""
+    lost = "lost"
+    """Its function never came to an end: its workers died or lost the job until the attempts were
+    used up, or its payload is gone."""
+
+
+class JobFailed(TaqubaError):
+    """A job has failed for good: no attempt is left, or none can help.
+
+    Attributes:
+        job_id: The job.
+        kind: Why.
+        message: What went wrong, for a person to read.
+    """
+
+    def __init__(self, job_id: str, kind: FailureKind, message: str) -> None:
+        super().__init__(job_id, kind, message)
+        self.job_id = job_id
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r} failed ({self.kind}): {self.message}"
+
+
+class InputMismatch(TaqubaError):
+    """An idempotency key was used before, with other arguments; nothing was written.
+
+    Attributes:
+        job: Name of the job.
+        key: The idempotency key.
+        job_id: The job that holds the key.
+    """
+
+    def __init__(self, job: str, key: str, job_id: str) -> None:
+        super().__init__(job, key, job_id)
+        self.job = job
+        self.key = key
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return (
+            f"job {self.job!r} was submitted before under the key {self.key!r} with other "
+            f"arguments, as {self.job_id!r}; submit these under another key"
+        )
+
+
+class DetachedContext(TaqubaError, RuntimeError):
+    """A function that runs in another process used what only the owner of the store has."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"ctx.{self.what} is not there in another process than the queue's owner; "
+            "pass what the function needs as arguments"
+        )

@@ -1,0 +1,184 @@
+"""`JobHandle`: what is left of a submitted job in the hands of its submitter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Collection, Generator, Iterable
+from typing import Any, Final, Generic
+
+from typing_extensions import TypeVar
+
+from taquba import CancelOutcome, Duration, JobNotFound, JobStatus
+from taquba_jobs._decisions import Failure
+from taquba_jobs._errors import FailureKind
+from taquba_jobs._job import Job
+from taquba_jobs._outcomes import (
+    JobProgress,
+    JobState,
+    fetch_progress,
+    fetch_result,
+    fetch_status,
+    lost,
+    read_outcome,
+    result_of,
+)
+from taquba_jobs._retention import Retention
+from taquba_jobs._rows import Outcome
+from taquba_jobs._values import at_least_one, duration_ms
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_LONG_MS: Final = 24 * 3600 * 1000
+
+
+class JobHandle(Generic[T_co]):
+    """A submitted job. Await it for its result.
+
+    Attributes:
+        id: The job's id; `JobRunner.handle` makes a handle of it, in any later process.
+        new: False where the submission met a job that was there already.
+    """
+
+    __slots__ = ("_job", "_queue", "_retention", "id", "new")
+
+    def __init__(
+        self, retention: Retention, job: Job[Any, ..., T_co], job_id: str, new: bool
+    ) -> None:
+        """Internal: `JobRunner.submit` and `JobRunner.handle` make these."""
+        self._queue = retention.queue
+        self._job = job
+        self._retention = retention
+        self.id = job_id
+        self.new = new
+
+    def __repr__(self) -> str:
+        return f"JobHandle({self._job.name!r}, id={self.id!r}, new={self.new})"
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self._join(None).__await__()
+
+    async def join(self, timeout: Duration) -> T_co:
+        """The job's result, like awaiting the handle, but for at most `timeout`.
+
+        Args:
+            timeout: Seconds, on the queue's clock.
+
+        Raises:
+            JobFailed: The job has failed for good.
+            TimeoutError: It has not ended in time; it goes on.
+            JobNotFound: There is no such job, or its result is forgotten.
+        """
+        return await self._join(duration_ms(timeout, "timeout"))
+
+    async def _join(self, timeout_ms: int | None) -> T_co:
+        outcome = await self.ended(timeout_ms)
+        return await result_of(self._queue, self._job, self.id, outcome)
+
+    async def ended(self, timeout_ms: int | None = None) -> Outcome:
+        """Internal: wait for the job's end."""
+        # What was there before may have ended; what is new has not, and that read is saved.
+        outcome = None if self.new else await read_outcome(self._queue, self.id)
+        deadline = None if timeout_ms is None else self._now() + timeout_ms
+        while outcome is None:
+            wait_ms = _LONG_MS if deadline is None else deadline - self._now()
+            if wait_ms <= 0:
+                raise TimeoutError(f"job {self.id!r} has not ended within {timeout_ms} ms")
+            waited = await self._queue.wait_for_completion(self.id, wait_ms / 1000)
+            outcome = await read_outcome(self._queue, self.id)
+            if outcome is None and not waited.timed_out:
+                if waited.job is not None and waited.job.status is JobStatus.dead:
+                    raise lost(waited.job)
+                raise JobNotFound(self.id)
+        return outcome
+
+    def _now(self) -> int:
+        return self._queue.clock.monotonic_ms()
+
+    async def fetch_result(self) -> T_co | None:
+        """The job's result as it is now; None while it has not ended, or when it is forgotten.
+
+        Raises:
+            JobFailed: The job has failed for good.
+        """
+        return await fetch_result(self._queue, self._job, self.id)
+
+    async def status(self) -> JobState | None:
+        """Where the job is; None when there is none (any more), or its outcome is forgotten."""
+        return await fetch_status(self._queue, self.id)
+
+    async def progress(self) -> JobProgress | None:
+        """What the job reported last; None if it did not, or has ended."""
+        return await fetch_progress(self._queue, self.id)
+
+    async def cancel(self) -> CancelOutcome:
+        """Cancel the job; durable on return.
+
+        A job that waits is removed at once. A running one is asked to stop: its cancel token fires,
+        an async function is cancelled, and once it stopped the job is a dead letter. Awaiting a
+        cancelled job raises `JobFailed`, kind `cancelled`; its idempotency key is free again.
+
+        Returns:
+            ``removed``, ``requested``, or ``not_found`` for a job that has ended.
+        """
+        record = await self._queue.get_job(self.id)
+        if record is None:
+            return CancelOutcome.not_found
+        failure = Failure(FailureKind.cancelled, "it was cancelled before it ran")
+        ending = self._retention.end(record, failure, reported=True)
+        cancelled = await self._queue.cancel(self.id, ending.effects)
+        if cancelled is CancelOutcome.removed:
+            ending.landed()
+        return cancelled
+
+
+async def gather(awaitables: Iterable[Awaitable[T]], *, concurrency: int = 100) -> list[T]:
+    """Await many handles, or submissions, at most `concurrency` at a time.
+
+        handles = await gather(runner.submit(resize, name) for name in names)
+        sizes = await gather(handles)
+
+    Returns:
+        Their results, in order. The first exception ends it, and cancels what is awaited then; of
+        handles only the waiting ends, not the jobs.
+    """
+    at_least_one(concurrency, "concurrency")
+    results: dict[int, T] = {}
+    numbered = enumerate(awaitables)
+
+    async def take_turns() -> None:
+        for place, awaitable in numbered:
+            results[place] = await awaitable
+
+    turns = [asyncio.ensure_future(take_turns()) for _ in range(concurrency)]
+    try:
+        await asyncio.gather(*turns)
+    finally:
+        await _end(turns)
+    return [results[place] for place in sorted(results)]
+
+
+async def as_completed(handles: Iterable[JobHandle[T]]) -> AsyncGenerator[JobHandle[T]]:
+    """Handles in the order in which their jobs end; awaiting one then does not wait.
+
+    async for handle in as_completed(handles):
+        try:
+            print(handle.id, await handle)
+        except JobFailed as error:
+            print(error)
+    """
+    ended: asyncio.Queue[asyncio.Task[Outcome]] = asyncio.Queue()
+    waits = {asyncio.create_task(handle.ended()): handle for handle in handles}
+    for wait in waits:
+        wait.add_done_callback(ended.put_nowait)
+    try:
+        for _ in range(len(waits)):
+            yield waits[await ended.get()]
+    finally:
+        await _end(waits)
+
+
+async def _end(tasks: Collection[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,134 @@
+"""Looking at jobs and their outcomes, through the owner's queue or a reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final, ParamSpec, TypeVar, cast
+
+from taquba import JobNotFound, JobRecord, JobStatus, Queue, QueueReader
+from taquba_jobs._decisions import is_over
+from taquba_jobs._errors import FailureKind, JobFailed
+from taquba_jobs._job import Job
+from taquba_jobs._rows import Outcome, ProgressRow, decode, outcome_key, progress_key
+from taquba_jobs._signature import Undecodable
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    scheduled = "scheduled"
+    """It waits for its time, for a retry, or for a program that knows it."""
+    pending = "pending"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    """For good; awaiting it raises `JobFailed`, which says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """What a running job reported last.
+
+    Attributes:
+        done: How much is done, in the job's own unit.
+        total: How much there is in all, if it knows.
+        note: A short text.
+        reported_at: When it was reported.
+    """
+
+    done: float
+    total: float | None
+    note: str | None
+    reported_at: datetime
+
+
+_LIVE: Final = {
+    JobStatus.scheduled: JobState.scheduled,
+    JobStatus.pending: JobState.pending,
+    JobStatus.claimed: JobState.running,
+    JobStatus.dead: JobState.failed,
+}
+
+
+async def read_outcome(source: Queue | QueueReader, job_id: str) -> Outcome | None:
+    """How a job ended; None while it has not, and once that is forgotten."""
+    row = await source.kv_get(outcome_key(job_id))
+    if row is None:
+        return None
+    outcome = decode(Outcome, row)
+    # A reader has no clock of the queue's; to it an outcome is there until it is swept.
+    if isinstance(source, Queue) and is_over(outcome.expires_at, source.clock.time_ms()):
+        return None
+    return outcome
+
+
+async def result_of(
+    source: Queue | QueueReader, job: Job[S, P, T], job_id: str, outcome: Outcome
+) -> T:
+    """The result in an outcome; raises `JobNotFound` when retention has removed it meanwhile."""
+    if outcome.failure is not None:
+        raise JobFailed(job_id, FailureKind(outcome.failure), outcome.message or "")
+    data = outcome.data
+    if outcome.object_key is not None:
+        data = await source.objects.get(outcome.object_key)
+    if data is None:
+        raise JobNotFound(job_id)
+    try:
+        return cast("T", job.signature.unpack_result(data))
+    except Undecodable as error:
+        raise JobFailed(job_id, FailureKind.invalid, str(error)) from error
+
+
+def lost(record: JobRecord) -> JobFailed:
+    """The failure of a job that became a dead letter without its function's outcome."""
+    return JobFailed(record.id, FailureKind.lost, record.last_error or "its attempts are used up")
+
+
+async def fetch_result(source: Queue | QueueReader, job: Job[S, P, T], job_id: str) -> T | None:
+    """The result of a job, through the owner's queue or a `taquba.QueueReader` of any process.
+
+    Returns:
+        The result; None while the job has not ended, and when its result is forgotten.
+
+    Raises:
+        JobFailed: The job has failed for good.
+    """
+    outcome = await read_outcome(source, job_id)
+    if outcome is not None:
+        try:
+            return await result_of(source, job, job_id, outcome)
+        except JobNotFound:
+            return None
+    record = await source.get_job(job_id)
+    if record is not None and record.status is JobStatus.dead:
+        raise lost(record)
+    return None
+
+
+async def fetch_status(source: Queue | QueueReader, job_id: str) -> JobState | None:
+    """Where a job is; None when there is none with this id, or its outcome is forgotten."""
+    record = await source.get_job(job_id)
+    if record is not None and record.status in _LIVE:
+        return _LIVE[record.status]
+    outcome = await read_outcome(source, job_id)
+    if outcome is None:
+        return None
+    return JobState.succeeded if outcome.failure is None else JobState.failed
+
+
+async def fetch_progress(source: Queue | QueueReader, job_id: str) -> JobProgress | None:
+    """What a running job reported last; None if it did not, or has ended."""
+    row = await source.kv_get(progress_key(job_id))
+    if row is None:
+        return None
+    found = decode(ProgressRow, row)
+    reported_at = _EPOCH + timedelta(milliseconds=found.reported_at)
+    return JobProgress(found.done, found.total, found.note, reported_at)

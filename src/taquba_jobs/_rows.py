@@ -1,0 +1,108 @@
+"""Rows under ``jobs/``: keys, and values as MessagePack arrays that start with a format number.
+
+    jobs/key/<job name>/<idempotency key>    Submission
+    jobs/outcome/<job id>                    Outcome
+    jobs/expiry/<ms, 14 digits>/<...>        Expiry: what to remove then; in order of time
+    jobs/progress/<job id>                   Progress
+
+Large results are caller-owned objects, ``jobs/results/<job id>/<unique>``.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeVar
+
+import msgpack
+
+from taquba import StoreError
+
+_FORMAT: Final = 1
+
+EXPIRIES: Final = "jobs/expiry/"
+
+
+class Submission(NamedTuple):
+    """Which job an idempotency key stands for."""
+
+    job_id: str
+    fingerprint: bytes
+    finished: bool = False
+    expires_at: int | None = None
+    """Ms; set when it is finished, unless outcomes are kept for ever."""
+
+
+class Outcome(NamedTuple):
+    """How a job ended; `failure` is None for a success."""
+
+    failure: str | None
+    message: str | None
+    data: bytes | None
+    """The packed result; None for a failure, and for a result that is an object."""
+    object_key: str | None
+    expires_at: int | None
+    """Ms; None keeps it for ever."""
+
+
+class Expiry(NamedTuple):
+    """What to remove at a time: an outcome with its submission, or an object that nothing names."""
+
+    job_id: str | None
+    submission_key: str | None
+    object_key: str | None
+
+
+class ProgressRow(NamedTuple):
+    """What a running job reported last."""
+
+    done: float
+    total: float | None
+    note: str | None
+    reported_at: int
+
+
+Row = TypeVar("Row", Submission, Outcome, Expiry, ProgressRow)
+
+
+def encode(row: Submission | Outcome | Expiry | ProgressRow) -> bytes:
+    packed = msgpack.packb([_FORMAT, *row])
+    assert packed is not None
+    return packed
+
+
+def decode(kind: type[Row], data: bytes) -> Row:
+    found = msgpack.unpackb(data)
+    if found[0] != _FORMAT:
+        raise StoreError(
+            f"a {kind.__name__} was written by a newer taquba_jobs (format {found[0]}): upgrade",
+            permanent=True,
+        )
+    return kind(*found[1:])
+
+
+def submission_key(job: str, key: str) -> str:
+    return f"jobs/key/{job}/{key}"
+
+
+def idempotency_key(key: str) -> str:
+    """The caller's part of a `submission_key`."""
+    return key.split("/", 3)[3]
+
+
+def outcome_key(job_id: str) -> str:
+    return f"jobs/outcome/{job_id}"
+
+
+def progress_key(job_id: str) -> str:
+    return f"jobs/progress/{job_id}"
+
+
+def expiry_key(ms: int, what: str) -> str:
+    return f"{EXPIRIES}{ms:014d}/{what}"
+
+
+def expiry_ms(key: str) -> int:
+    return int(key.removeprefix(EXPIRIES).partition("/")[0])
+
+
+def object_key(job_id: str, unique: str) -> str:
+    return f"jobs/results/{job_id}/{unique}"

@@ -1,0 +1,287 @@
+"""`JobRunner`: submits jobs, and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
+
+import anyio
+
+from taquba import (
+    Duration,
+    InvalidArgument,
+    JobRecord,
+    JobStatus,
+    Queue,
+    TaqubaError,
+    WorkerSpec,
+    run_workers,
+)
+from taquba_jobs._attempt import Attempts, Verdict, always_transient
+from taquba_jobs._context import Middleware
+from taquba_jobs._decisions import PARKED
+from taquba_jobs._handle import JobHandle
+from taquba_jobs._job import Job
+from taquba_jobs._retention import Retention
+from taquba_jobs._submission import DEFAULTS, Submissions, SubmitOptions
+from taquba_jobs._values import at_least_one, duration_ms, instance
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+_log: Final = logging.getLogger(__name__)
+
+_WEEK: Final = timedelta(days=7)
+_RETRY_SECONDS: Final = 1.0
+
+
+class JobRunner(Generic[S]):
+    """Submits jobs and runs them, in the process that owns the store.
+
+    Use it with ``async with``, or await `run`; submitting works without either.
+
+        async with Queue.open("./data") as queue, JobRunner(queue, jobs=[send_email]) as runner:
+            handle = await runner.submit(send_email, to="a@b.c", subject="Hi")
+            message_id = await handle
+
+    Args:
+        queue: An open queue; the runner belongs to its event loop.
+        jobs: The jobs that this program knows. Others wait, see `parked`.
+        state: What the jobs' functions find as ``ctx.state``.
+        queue_name: The queue of jobs that do not name their own; configure retries, backoff and
+            leases by this name. One runner per queue name.
+        concurrency: Functions that run at the same time, for each queue.
+        executor: Where plain functions run, any `concurrent.futures.Executor`; threads of this
+            process by default. Functions, arguments and results have to be picklable for most.
+        middleware: Around each function; the first one is the outermost.
+        classify: Says of an exception whether a retry may help, ``"transient"``, or not,
+            ``"permanent"``; by default it may.
+        result_retention: How long outcomes and idempotency keys are kept, seconds or `timedelta`;
+            None keeps them for ever.
+        drain_timeout: How long running functions get at the end, seconds; then they are cancelled
+            and their jobs go back without spending the attempt. None waits for them.
+    """
+
+    @overload
+    def __init__(
+        self: JobRunner[None],
+        queue: Queue,
+        *,
+        jobs: Iterable[Job[None, ..., object]],
+        queue_name: str = ...,
+        concurrency: int = ...,
+        executor: Executor | None = ...,
+        middleware: Sequence[Middleware[None]] = ...,
+        classify: Callable[[Exception], Verdict] = ...,
+        result_retention: Duration | None = ...,
+        drain_timeout: Duration | None = ...,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        jobs: Iterable[Job[S, ..., object]],
+        state: S,
+        queue_name: str = ...,
+        concurrency: int = ...,
+        executor: Executor | None = ...,
+        middleware: Sequence[Middleware[S]] = ...,
+        classify: Callable[[Exception], Verdict] = ...,
+        result_retention: Duration | None = ...,
+        drain_timeout: Duration | None = ...,
+    ) -> None: ...
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        jobs: Iterable[Job[Any, ..., object]],
+        state: Any = None,
+        queue_name: str = "jobs",
+        concurrency: int = 50,
+        executor: Executor | None = None,
+        middleware: Sequence[Middleware[Any]] = (),
+        classify: Callable[[Exception], Verdict] = always_transient,
+        result_retention: Duration | None = _WEEK,
+        drain_timeout: Duration | None = None,
+    ) -> None:
+        instance(queue, Queue, "queue")
+        at_least_one(concurrency, "concurrency")
+        queue.config(queue_name)
+        self._queue = queue
+        self._queue_name = queue_name
+        self._concurrency = concurrency
+        self._drain_timeout = drain_timeout
+        self._jobs = _by_name(jobs)
+        self._retention = Retention(
+            queue,
+            None if result_retention is None else duration_ms(result_retention, "result_retention"),
+        )
+        self._submissions = Submissions(self._retention, queue_name)
+        self._attempts = Attempts(
+            self,
+            self._retention,
+            self._jobs,
+            state,
+            middleware=tuple(middleware),
+            classify=classify,
+            executor=executor,
+            concurrency=concurrency,
+        )
+        self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def queue(self) -> Queue:
+        """The queue that it submits to."""
+        return self._queue
+
+    # -- submit -----------------------------------------------------------------------------
+
+    async def submit(self, job: Job[S, P, T], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[T]:
+        """Submit a job; durable on return.
+
+        A job with an idempotency key is submitted once: the same key and arguments give a handle
+        to the job that is waiting or running, or has ended, as long as its outcome is kept, also
+        after a restart. Of a job that was cancelled the key is free again.
+
+        Args:
+            job: One of the runner's jobs.
+            args: Arguments of its function, without the context.
+            kwargs: The same, by name.
+
+        Raises:
+            InvalidArgument: The arguments do not fit the function; nothing was written.
+            InputMismatch: The key was used with other arguments; nothing was written.
+        """
+        return await self._submissions.submit(self._known(job), DEFAULTS, *args, **kwargs)
+
+    async def submit_with(
+        self, options: SubmitOptions, job: Job[S, P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> JobHandle[T]:
+        """Submit a job with options of its own; otherwise like `submit`."""
+        instance(options, SubmitOptions, "options")
+        return await self._submissions.submit(self._known(job), options, *args, **kwargs)
+
+    def handle(self, job: Job[S, P, T], job_id: str) -> JobHandle[T]:
+        """A handle to a job that was submitted before, in this process or an earlier one."""
+        return JobHandle(self._retention, self._known(job), job_id, False)
+
+    def _known(self, job: Job[S, P, T]) -> Job[S, P, T]:
+        instance(job, Job, "job")
+        if self._jobs.get(job.name) is not job:
+            raise InvalidArgument(
+                f"{job!r} is not one of this runner's jobs: JobRunner(queue, jobs=[...])"
+            )
+        return job
+
+    async def parked(self, limit: int = 100) -> list[JobRecord]:
+        """Jobs that wait for a program that knows them, or their version.
+
+        `JobRecord.last_error` says why. They are looked at again every 30 seconds, which spends no
+        attempt, and run once this store's owner knows them.
+
+        Args:
+            limit: The most to return, per queue.
+        """
+        found: list[JobRecord] = []
+        for name in self._queue_names():
+            cursor: str | None = None
+            in_queue: list[JobRecord] = []
+            while len(in_queue) < limit:
+                page = await self._queue.list_jobs(
+                    name, JobStatus.scheduled, cursor, payloads=False
+                )
+                in_queue += [
+                    record for record in page.jobs if (record.last_error or "").startswith(PARKED)
+                ]
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+            found += in_queue[:limit]
+        return found
+
+    # -- run --------------------------------------------------------------------------------
+
+    async def run(self, shutdown: anyio.Event | asyncio.Event | None = None) -> None:
+        """Run jobs until `shutdown` is set; running functions get `drain_timeout` to end.
+
+        When it is cancelled, running functions are cancelled too and their jobs go back without
+        spending their attempt. Raises what ends a worker loop for good: the store is fenced or
+        closed.
+        """
+        sweeping = asyncio.create_task(self._retention.run(), name="taquba-jobs-retention")
+        working = asyncio.ensure_future(self._work(shutdown))
+        try:
+            await asyncio.wait({sweeping, working}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sweeping.cancel()
+            working.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.gather(sweeping, working, return_exceptions=True)
+        for task in (working, sweeping):
+            if not task.cancelled():
+                task.result()
+
+    async def _work(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
+        specs = [
+            WorkerSpec(name, self._attempts.handle, concurrency=self._concurrency)
+            for name in self._queue_names()
+        ]
+        while True:
+            try:
+                return await run_workers(
+                    self._queue,
+                    *specs,
+                    shutdown=shutdown,
+                    drain_timeout=self._drain_timeout,
+                    handle_signals=False,
+                )
+            except TaqubaError as error:
+                if error.permanent:
+                    raise
+                _log.warning("the store failed, jobs are run again in a moment: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _queue_names(self) -> list[str]:
+        own = {job.queue for job in self._jobs.values() if job.queue is not None}
+        return [self._queue_name, *sorted(own - {self._queue_name})]
+
+    async def __aenter__(self) -> Self:
+        if self._running is not None:
+            raise InvalidArgument("this runner is running already; make one per `async with`")
+        self._stop.clear()
+        self._running = asyncio.create_task(self.run(self._stop), name="taquba-jobs")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._running is not None
+        running, self._running = self._running, None
+        self._stop.set()
+        if isinstance(error, asyncio.CancelledError):
+            # Whoever cancels wants to leave now.
+            running.cancel()
+        await asyncio.wait([running])
+        if error is None and not running.cancelled():
+            running.result()
+
+
+def _by_name(jobs: Iterable[Job[S, ..., object]]) -> dict[str, Job[S, ..., Any]]:
+    found: dict[str, Job[S, ..., Any]] = {}
+    for job in jobs:
+        instance(job, Job, "each of jobs")
+        if found.setdefault(job.name, job) is not job:
+            raise InvalidArgument(f"two of the jobs have the name {job.name!r}")
+        job.signature.resolve()
+    return found

@@ -1,0 +1,172 @@
+"""Submitting: arguments to a job, once per idempotency key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, ParamSpec, TypeVar
+
+from taquba import Duration, EnqueueRequest, InvalidArgument, KvKey
+from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
+from taquba_jobs._errors import InputMismatch
+from taquba_jobs._handle import JobHandle
+from taquba_jobs._job import Job
+from taquba_jobs._locks import seen_through, turn
+from taquba_jobs._retention import Retention
+from taquba_jobs._rows import Submission, decode, encode, idempotency_key
+from taquba_jobs._wire import fingerprint, pack
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitOptions:
+    """How one submission differs from what its job says.
+
+    They apply to a new job; a submission that meets an earlier one changes nothing there.
+
+    Attributes:
+        priority: Unsigned 32-bit; lower first.
+        max_attempts: Attempts before the job has failed.
+        run_at: Earliest start, timezone-aware; a past one starts at once. Not with `delay`.
+        delay: Earliest start, from now, seconds or `timedelta`.
+        headers: Small string pairs that travel with the job; names do not start with ``jobs.``.
+    """
+
+    priority: int | None = None
+    max_attempts: int | None = None
+    run_at: datetime | None = None
+    delay: Duration | None = None
+    headers: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        # Its checks are those of a job.
+        EnqueueRequest(
+            "jobs",
+            b"",
+            priority=self.priority,
+            max_attempts=self.max_attempts,
+            run_at=self.run_at,
+            delay=self.delay,
+            headers=self.headers,
+        )
+        for name in self.headers or ():
+            if name.startswith(RESERVED):
+                raise InvalidArgument(
+                    f"headers that start with {RESERVED!r} are the package's own; got {name!r}"
+                )
+
+
+DEFAULTS: Final = SubmitOptions()
+
+
+class Submissions:
+    """Puts jobs into their queues.
+
+    Args:
+        retention: That of the runner.
+        queue_name: The queue of jobs that name none.
+    """
+
+    def __init__(self, retention: Retention, queue_name: str) -> None:
+        self._queue = retention.queue
+        self._retention = retention
+        self._queue_name = queue_name
+
+    async def submit(
+        self, job: Job[S, P, T], options: SubmitOptions, *args: P.args, **kwargs: P.kwargs
+    ) -> JobHandle[T]:
+        values = job.signature.bind(args, kwargs)
+        key = job.key_of(values)
+        plain = job.signature.plain(values)
+        try:
+            payload = pack(plain)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgument(
+                f"an argument of job {job.name!r} cannot be stored: {error}"
+            ) from None
+        if key is None:
+            request = self._request(job, options, payload, job_headers(options.headers, job))
+            added = await self._queue.enqueue_batch([request])
+            return self._handle(job, added[0].id, True)
+        # What most resubmissions meet takes no turn.
+        mark = fingerprint(plain)
+        submission = await self._read(key)
+        if look_up(submission, self._now()) is Answer.finished and submission is not None:
+            return self._met(job, key, submission, mark)
+        return await seen_through(self._submit_once(job, options, payload, key, mark))
+
+    async def _submit_once(
+        self, job: Job[Any, ..., T], options: SubmitOptions, payload: bytes, key: str, mark: bytes
+    ) -> JobHandle[T]:
+        async with turn(self._queue, key):
+            submission = await self._standing(key)
+            if submission is not None:
+                return self._met(job, key, submission, mark)
+            job_id = self._queue.next_job_id()
+            request = self._request(
+                job,
+                options,
+                payload,
+                job_headers(options.headers, job, key, mark),
+                job_id=job_id,
+                kv_writes={key: encode(Submission(job_id, mark))},
+            )
+            await self._queue.enqueue_batch([request])
+            return self._handle(job, job_id, True)
+
+    async def _standing(self, key: str) -> Submission | None:
+        """The submission that holds a key: its outcome is kept, or its job is there."""
+        submission = await self._read(key)
+        while look_up(submission, self._now()) is Answer.unfinished and submission is not None:
+            if await self._queue.get_job(submission.job_id) is not None:
+                return submission
+            # It has ended since it was read, or somebody removed it and nothing says how it ended.
+            before, submission = submission, await self._read(key)
+            if submission == before:
+                return None
+        return submission if look_up(submission, self._now()) is Answer.finished else None
+
+    async def _read(self, key: str) -> Submission | None:
+        row = await self._queue.kv_get(key)
+        return None if row is None else decode(Submission, row)
+
+    def _met(
+        self, job: Job[Any, ..., T], key: str, submission: Submission, mark: bytes
+    ) -> JobHandle[T]:
+        if submission.fingerprint != mark:
+            raise InputMismatch(job.name, idempotency_key(key), submission.job_id)
+        return self._handle(job, submission.job_id, False)
+
+    def _request(
+        self,
+        job: Job[Any, ..., object],
+        options: SubmitOptions,
+        payload: bytes,
+        headers: Mapping[str, str],
+        job_id: str | None = None,
+        kv_writes: Mapping[KvKey, bytes] | None = None,
+    ) -> EnqueueRequest:
+        own = job.options
+        return EnqueueRequest(
+            self._queue_name if job.queue is None else job.queue,
+            payload,
+            run_at=options.run_at,
+            delay=options.delay,
+            priority=own.priority if options.priority is None else options.priority,
+            max_attempts=(
+                own.max_attempts if options.max_attempts is None else options.max_attempts
+            ),
+            headers=headers,
+            job_id=job_id,
+            kv_writes=kv_writes,
+        )
+
+    def _handle(self, job: Job[Any, ..., T], job_id: str, new: bool) -> JobHandle[T]:
+        return JobHandle(self._retention, job, job_id, new)
+
+    def _now(self) -> int:
+        return self._queue.clock.time_ms()
