@@ -46,6 +46,7 @@ class FaultyS3:
         objects: Everything stored, by key.
         requests: Method, key or query, and status of each request so far.
         clock_skew: How far its clock is ahead.
+        read_seconds: How long it takes to read an object.
     """
 
     root = "s3://bucket"
@@ -56,6 +57,7 @@ class FaultyS3:
         self.first_contents: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.clock_skew = timedelta()
+        self.read_seconds = 0.0
         self.lock = threading.Lock()
         self.ended = threading.Event()
         outer = self
@@ -166,6 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, _body: bytes) -> None:
         state = self.server_state
+        state.ended.wait(state.read_seconds)
         with state.lock:
             found = state.objects.get(self._key)
         if found is None:

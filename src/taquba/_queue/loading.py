@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final
 
-from taquba._memory.leases import LeaseState
 from taquba._model.errors import ClaimLost, PayloadMissing, StoreError, TaqubaError
 from taquba._model.log_fields import about_job
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
 from taquba._queue.core import Core, QueueState
-from taquba._store.reads import OPERATION_TIMEOUT
 
 _log: Final = logging.getLogger(__name__)
 
 _RETRY_MS: Final = 5000
 """When a job is tried again whose payload could not be read."""
+
+_READING_MS: Final = 24 * 3600 * 1000
+"""How long a lease lasts, at least, while payloads are read: beyond the end of any read."""
 
 
 async def claim_batch(
@@ -36,27 +39,61 @@ async def claim_batch(
 
 
 async def _load_all(core: Core, found: list[Claim], lease_ms: int) -> list[Claim]:
+    """Those of a batch that can be worked on; their leases count from now.
+
+    Raises:
+        StoreError: There are none, because of the store. Going on with the next jobs would have
+            no end: those put back are pending again before the last of a long queue was tried.
+    """
     try:
-        loaded = await asyncio.gather(*(load(core, claim, lease_ms) for claim in found))
+        with _leases_kept(core, found, lease_ms):
+            problems = await asyncio.gather(*(_read(core, claim) for claim in found))
     except BaseException:
         # Nobody will settle these.
         leases = [claims.lease_of(claim) for claim in found]
         claims.release(core, leases, claims.ABANDONED)
         raise
-    return [claim for claim, ready in zip(found, loaded, strict=True) if ready]
+    ready = [
+        claim
+        for claim, problem in zip(found, problems, strict=True)
+        if problem is None and claims.is_held(claim)
+    ]
+    if not ready:
+        for problem in problems:
+            if isinstance(problem, StoreError):
+                raise problem
+    return ready
 
 
 async def load(core: Core, claim: Claim, lease_ms: int) -> bool:
-    """Read the payload of a claimed job, if it is an object of its own.
+    """Read the payload of a claimed job, if it is an object of its own; see `_read`."""
+    with _leases_kept(core, [claim], lease_ms):
+        problem = await _read(core, claim)
+    return problem is None and claims.is_held(claim)
 
-    False when there is nothing to work on: a job whose object is gone is dead-lettered, and one
-    whose object cannot be read now is put back, its attempt not spent.
+
+@contextmanager
+def _leases_kept(core: Core, found: list[Claim], lease_ms: int) -> Generator[None]:
+    """Let no lease run out while payloads are read, which is bounded, and count it from the end."""
+    for claim in found:
+        claims.keep_alive(core, claim, _READING_MS)
+    try:
+        yield
+    finally:
+        for claim in found:
+            if claims.is_held(claim):
+                claims.renew(core, claims.lease_of(claim), lease_ms)
+
+
+async def _read(core: Core, claim: Claim) -> TaqubaError | None:
+    """Read the payload of a claimed job; returns why there is nothing to work on.
+
+    A job whose object is gone is dead-lettered, and one whose object cannot be read now is put
+    back, its attempt not spent.
     """
-    lease = claims.lease_of(claim)
-    ref = lease.job.payload_ref
+    ref = claim.payload_ref
     if ref is None:
-        return True
-    claims.keep_alive(core, claim, lease_ms + round(OPERATION_TIMEOUT * 1000))
+        return None
     try:
         payload = await core.payloads.fetch(ref)
     except StoreError as error:
@@ -64,17 +101,14 @@ async def load(core: Core, claim: Claim, lease_ms: int) -> bool:
             "the payload of job %s could not be read: %s", claim.id, error, extra=about_job(claim)
         )
         await _fail(core, claim, error)
-        return False
+        return error
     if payload is None:
         missing = PayloadMissing(claim.id, ref)
         _log.error("dead-lettering job %s: %s", claim.id, missing, extra=about_job(claim))
         await _fail(core, claim, missing)
-        return False
-    if lease.state is not LeaseState.held:
-        return False
-    claims.renew(core, lease, lease_ms)
+        return missing
     claims.give_payload(claim, payload)
-    return True
+    return None
 
 
 async def _fail(core: Core, claim: Claim, error: TaqubaError) -> None:

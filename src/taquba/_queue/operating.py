@@ -229,11 +229,12 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     finished: asyncio.Future[bool] = core.loop.create_future()
     core.completions.setdefault(job_id, []).append(finished)
     try:
-        job = await get_job(core.engine, core.payloads, job_id)
-        if job is None and not finished.done():
+        row = await locate_row(core.engine, job_id)
+        if row is None and not finished.done():
             return WaitOutcome(WaitStatus.not_found)
-        if job is not None and job.status in (JobStatus.done, JobStatus.dead):
+        if row is not None and row.location.status in (JobStatus.done, JobStatus.dead):
             await core.committer.submit(Transaction(), durable=True)
+            job = await get_job(core.engine, core.payloads, job_id)
             return WaitOutcome(WaitStatus.completed, job)
         if not await wait_until_done(finished, core.clock, timeout_ms):
             return WaitOutcome(WaitStatus.timed_out)

@@ -246,6 +246,10 @@ class Queue(ClosedAtExit):
             name: The queue.
             lease: How long the claim holds the job, seconds; default: the queue's.
             wait: How long to wait for a job, seconds, on the queue's clock.
+
+        Raises:
+            StoreError: Also when the large payload of the job that was found cannot be read now;
+                the job is put off for a few seconds then, its attempt not spent.
         """
         found = await self.claim_batch(name, 1, lease=lease, wait=wait)
         return found[0] if found else None

@@ -86,11 +86,7 @@ class ObjectSpace:
         """Write an object; durable when it returns, except on a folder without fsync."""
         store = await self._connect()
         what = f"write {key}"
-        try:
-            await self._bounded(store.put_async(key, data), what, len(data))
-        except FileNotFoundError as error:
-            # What is not there is the bucket.
-            raise self._failed(what, error) from error
+        await self._bounded(store.put_async(key, data), what, len(data))
         if self._folder is not None and self._fsync:
             path = self._folder / key
             await self._bounded(asyncio.to_thread(put_on_disk, path, self._folder), what, len(data))
@@ -101,11 +97,10 @@ class ObjectSpace:
             return None
         store = await self._connect()
         what = f"read {key}"
-        try:
-            found = await self._bounded(store.get_async(key), what)
-            return bytes(await self._bounded(found.bytes_async(), what, found.meta["size"]))
-        except FileNotFoundError:
+        found = await self._bounded(_if_there(store.get_async(key)), what)
+        if found is None:
             return None
+        return bytes(await self._bounded(found.bytes_async(), what, found.meta["size"]))
 
     async def delete(self, keys: Collection[str]) -> None:
         """Remove objects; those that are gone already are fine."""
@@ -122,10 +117,7 @@ class ObjectSpace:
 
         async def delete(key: str) -> None:
             async with limit:
-                try:
-                    await self._bounded(store.delete_async(key), f"delete {key}")
-                except FileNotFoundError:
-                    return
+                await self._bounded(_if_there(store.delete_async(key)), f"delete {key}")
 
         await asyncio.gather(*map(delete, keys))
 
@@ -188,8 +180,6 @@ class ObjectSpace:
             raise StoreError(
                 f"{self._location.url} did not answer within {seconds:g} s ({what})"
             ) from None
-        except FileNotFoundError:
-            raise
         except (BaseError, OSError, ValueError) as error:
             raise self._failed(what, error) from error
 
@@ -200,3 +190,14 @@ class ObjectSpace:
         return StoreError(
             f"{self._location.url}: {problem.what}; {problem.remedy}", permanent=permanent
         )
+
+
+async def _if_there(request: Awaitable[T]) -> T | None:
+    """The answer to a request on one object, or None where there is no such object.
+
+    Where any object would do, a missing one is an error: what is not there is the bucket.
+    """
+    try:
+        return await request
+    except FileNotFoundError:
+        return None

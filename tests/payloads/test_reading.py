@@ -1,0 +1,106 @@
+"""Payloads on a store that is slow, or that does not let them be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taquba import Queue, QueueConfig, StoreError, WaitStatus
+from taquba.testing import MockClock
+from tests.queue.support import NO_RETRY_WAIT, OpenQueue, must_claim
+from tests.servers.faulty_s3 import FaultyS3
+
+LIMIT = 100
+BIG = b"b" * (LIMIT + 1)
+
+LEASE = 0.2
+CONFIG = QueueConfig(lease_duration=LEASE, max_attempts=1, **NO_RETRY_WAIT)
+
+
+def put_a_file_in_place_of(folder: Path) -> Path:
+    """Have every read below `folder` fail; returns where its content is meanwhile."""
+    aside = folder.rename(folder.with_name("aside"))
+    folder.touch()
+    return aside
+
+
+def put_back(folder: Path, aside: Path) -> None:
+    folder.unlink()
+    aside.rename(folder)
+
+
+async def test_a_slow_read_costs_no_job_of_its_batch_the_lease(s3: FaultyS3) -> None:
+    async with Queue.open(
+        "memory://",
+        payload_url=f"{s3.root}/payloads",
+        payload_offload_threshold=LIMIT,
+        default_config=CONFIG,
+        reaper_interval=0.05,
+    ) as queue:
+        ids = [(await queue.enqueue("q", payload)).id for payload in (b"small", BIG)]
+        s3.read_seconds = 5 * LEASE
+        claims = await queue.claim_batch("q", 2)
+        assert [claim.id for claim in claims] == ids
+        for claim in claims:
+            expiry = queue.lease_expiry(claim)
+            assert expiry is not None
+            # Counted from the end of the reading, and not longer than it was asked for.
+            assert LEASE / 2 < (expiry - queue.clock.now()).total_seconds() <= LEASE
+            await queue.ack(claim)
+        assert (await queue.stats("q")).done == 2
+
+
+async def test_a_wait_for_completion_reads_no_payload_of_a_job_that_waits(s3: FaultyS3) -> None:
+    async with Queue.open(
+        "memory://", payload_url=f"{s3.root}/payloads", payload_offload_threshold=LIMIT
+    ) as queue:
+        job_id, _ = await queue.enqueue("q", BIG)
+        s3.faults.add("no rights")
+        outcome = await queue.wait_for_completion(job_id, 0)
+        assert outcome.status is WaitStatus.timed_out
+
+
+async def test_a_claim_says_that_the_store_lets_no_payload_be_read(
+    open_queue: OpenQueue, mock_clock: MockClock, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path / "data", payload_offload_threshold=LIMIT)
+    ids = [(await queue.enqueue("q", BIG)).id for _ in range(3)]
+    payloads = queue._core.payloads
+    folder = tmp_path / "data-payloads" / payloads._prefix
+    aside = put_a_file_in_place_of(folder)
+    # It must not go on with the next job, and come back to the first when that is pending again.
+    with pytest.raises(StoreError) as caught:
+        await queue.claim("q", wait=60)
+    assert not caught.value.permanent
+    with pytest.raises(StoreError):
+        await queue.claim_batch("q", 2)
+    stats = await queue.stats("q")
+    assert (stats.pending, stats.scheduled) == (0, 3)
+    put_back(folder, aside)
+    await mock_clock.advance(5)
+    claims = [await must_claim(queue) for _ in ids]
+    assert [(claim.id, claim.attempts, claim.payload) for claim in claims] == [
+        (job_id, 1, BIG) for job_id in ids
+    ]
+
+
+async def test_a_small_job_is_claimed_beside_one_that_cannot_be_read(
+    open_queue: OpenQueue, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path / "data", payload_offload_threshold=LIMIT)
+    await queue.enqueue("q", BIG)
+    small, _ = await queue.enqueue("q", b"small")
+    put_a_file_in_place_of(tmp_path / "data-payloads" / queue._core.payloads._prefix)
+    assert [claim.id for claim in await queue.claim_batch("q", 2)] == [small]
+
+
+async def test_a_bucket_that_is_gone_is_an_error_for_writing_and_removing(s3: FaultyS3) -> None:
+    async with Queue.open("memory://", payload_url=f"{s3.root}/payloads") as queue:
+        await queue.objects.put("key", b"")
+        s3.faults.add("no bucket")
+        for call in (queue.objects.put("key", b""), queue.objects.delete(["key"])):
+            with pytest.raises(StoreError, match="there is no bucket") as caught:
+                await call
+            assert caught.value.permanent
+        s3.faults.clear()
