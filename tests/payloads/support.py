@@ -8,7 +8,7 @@ from taquba import Queue
 async def payload_objects(queue: Queue) -> set[str]:
     """References of all payload objects there are, once those that are to go have gone."""
     payloads = queue._core.payloads
-    while payloads.busy:
+    while payloads._is_removing:
         assert payloads._removing is not None
         await payloads._removing
     return {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -139,3 +141,29 @@ async def test_a_fenced_owner_sweeps_nothing(open_queue: OpenQueue, mock_clock: 
     with pytest.raises(StoreFenced):
         await old.sweep_now()
     assert (await must_claim(new)).payload == BIG
+
+
+def leave_unfinished(folder: Path, hours: float) -> Path:
+    """What an object store client leaves that is killed while it writes to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"job.01ARZ3NDEKTSV4RRFFQ69G5FAV#{hours:g}"
+    file.write_bytes(BIG)
+    written_at = time.time() - hours * 3600
+    os.utime(file, (written_at, written_at))
+    return file
+
+
+async def test_a_file_that_was_being_written_at_a_kill_goes_after_an_hour(
+    open_queue: OpenQueue, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path / "store", payload_offload_threshold=LIMIT)
+    await queue.enqueue("q", BIG)
+    jobs = tmp_path / "store-payloads" / queue._core.payloads._prefix
+    old = [leave_unfinished(folder, 2) for folder in (jobs, jobs.parent / "objects" / "a")]
+    young = leave_unfinished(jobs, 0.5)
+    other_store = leave_unfinished(tmp_path / "store-payloads" / "another" / "jobs", 2)
+    await queue.sweep_now()
+    assert not any(file.exists() for file in old)
+    assert young.exists()
+    assert other_store.exists()
+    assert (await must_claim(queue)).payload == BIG

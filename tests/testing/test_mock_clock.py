@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -230,3 +231,21 @@ async def test_a_handler_that_reads_the_store_runs_to_its_end_within_an_advance(
         await queue.enqueue("q", b"", delay=5)
         await mock_clock.advance(5)
         assert len(read) == 200
+
+
+async def test_a_handler_that_writes_objects_runs_to_its_end_within_an_advance(
+    open_queue: OpenQueue, mock_clock: MockClock, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path)
+    written: list[str] = []
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> None:
+        for number in range(20):
+            await queue.objects.put(f"part/{number}", b"x")
+            assert await queue.objects.get(f"part/{number}") == b"x"
+            written.append(job.id)
+
+    async with working(queue, handle):
+        await queue.enqueue("q", b"", delay=5)
+        await mock_clock.advance(5)
+        assert len(written) == 20

@@ -109,6 +109,7 @@ async def sweep_orphans(core: Core) -> int:
             await core.committer.submit(proof, durable=True)
             core.payloads.discard(orphans)
             removed += len(orphans)
+    await core.payloads.remove_unfinished(ORPHAN_AGE_MS)
     return removed
 
 

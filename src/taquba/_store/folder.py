@@ -132,6 +132,21 @@ def put_on_disk(path: Path, top: Path) -> None:
             return
 
 
+def remove_unfinished(folder: Path, seconds: float) -> None:
+    """Remove files below a folder that were being written when their writer died. Blocking.
+
+    Their names have a "#" until they are whole, and listings pass over them. One that was written
+    to within the last `seconds`, of real time, may still have its writer.
+    """
+    before = time.time() - seconds
+    for path, _, names in os.walk(folder):
+        for name in names:
+            file = Path(path, name)
+            with contextlib.suppress(FileNotFoundError):
+                if "#" in name and file.stat().st_mtime < before:
+                    file.unlink()
+
+
 def _names(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:

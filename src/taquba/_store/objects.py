@@ -14,7 +14,7 @@ from obstore.exceptions import (
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
 from taquba._model.errors import StoreError
-from taquba._store.folder import put_on_disk
+from taquba._store.folder import put_on_disk, remove_unfinished
 from taquba._store.location import StoreLocation
 from taquba._store.problems import explain
 from taquba._store.reads import OPERATION_TIMEOUT
@@ -80,6 +80,8 @@ class ObjectSpace:
         self._folder = location.folder
         self._fsync = fsync
         self._store: ObjectStore | None = None
+        self.under_way = 0
+        """Requests that were made and have not ended."""
         self._listing: set[asyncio.Future[Sequence[ObjectMeta] | None]] = set()
 
     async def put(self, key: str, data: bytes) -> None:
@@ -138,6 +140,17 @@ class ObjectSpace:
                 return
             yield [ObjectInfo(info["path"], info["size"], info["last_modified"]) for info in found]
 
+    async def remove_unfinished(self, prefix: str, seconds: float) -> None:
+        """Remove what a process that died while it wrote has left in a local folder.
+
+        Args:
+            prefix: Whole segments of the keys that it was writing.
+            seconds: For how long nobody has written to it.
+        """
+        if self._folder is not None:
+            folder = self._folder / prefix
+            await self._bounded(asyncio.to_thread(remove_unfinished, folder, seconds), "tidy up")
+
     def _listed(self, page: asyncio.Future[Sequence[ObjectMeta] | None]) -> None:
         self._listing.discard(page)
         if not page.cancelled():
@@ -152,10 +165,9 @@ class ObjectSpace:
     async def _connect(self) -> ObjectStore:
         if self._store is None:
             # Shared memory must be one store: several first calls may come here at once.
-            try:
-                store = await asyncio.to_thread(connect_objects, self._location)
-            except Exception as error:
-                raise explain(self._location, error, "connect").as_error(self._location) from error
+            store = await self._bounded(
+                asyncio.to_thread(connect_objects, self._location), "connect"
+            )
             if self._folder is not None and self._fsync:
                 root = Path(self._folder.anchor)
                 await self._bounded(
@@ -169,10 +181,11 @@ class ObjectSpace:
         folder = self._folder
         if folder is None or self._store is not None:
             return False
-        return not await asyncio.to_thread(folder.is_dir)
+        return not await self._bounded(asyncio.to_thread(folder.is_dir), "look")
 
     async def _bounded(self, operation: Awaitable[T], what: str, size: int = 0) -> T:
         seconds = OPERATION_TIMEOUT + size / _SLOWEST_BYTES_PER_SECOND
+        self.under_way += 1
         try:
             async with asyncio.timeout(seconds):
                 return await operation
@@ -182,6 +195,8 @@ class ObjectSpace:
             ) from None
         except (BaseError, OSError, ValueError) as error:
             raise self._failed(what, error) from error
+        finally:
+            self.under_way -= 1
 
     def _failed(self, what: str, error: Exception) -> StoreError:
         problem = explain(self._location, error, what)

@@ -28,37 +28,13 @@ _REMOVAL_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 5.0
 
 
-class _Transfers:
-    """Lets so many at a time, and knows whether there are any."""
-
-    def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(_CONCURRENT)
-        self._count = 0
-
-    @property
-    def busy(self) -> bool:
-        return self._count > 0
-
-    async def __aenter__(self) -> None:
-        self._count += 1
-        try:
-            await self._slots.acquire()
-        except BaseException:
-            self._count -= 1
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._count -= 1
-        self._slots.release()
-
-
 class PayloadReads:
     """Reads large payloads."""
 
     def __init__(self, objects: ObjectSpace, store_id: str) -> None:
         self._objects = objects
         self._prefix = f"{store_id}/jobs"
-        self._downloads = _Transfers()
+        self._downloads = asyncio.Semaphore(_CONCURRENT)
 
     async def fetch(self, ref: str) -> bytes | None:
         """The payload behind a reference, or None when its object is gone."""
@@ -73,18 +49,19 @@ class Payloads(PayloadReads):
         self, objects: ObjectSpace, store_id: str, ids: IdGenerator, threshold: int | None
     ) -> None:
         super().__init__(objects, store_id)
+        self._store_id = store_id
         self._ids = ids
         self.inline_limit: float = float("inf") if threshold is None else threshold
         """Largest payload that is kept in its record, in bytes."""
-        self._uploads = _Transfers()
+        self._uploads = asyncio.Semaphore(_CONCURRENT)
         self._pending: set[str] = set()
         self._garbage: list[str] = []
         self._removing: asyncio.Task[None] | None = None
 
     @property
     def busy(self) -> bool:
-        """True while objects are written, read or removed."""
-        return self._uploads.busy or self._downloads.busy or self._is_removing
+        """True while objects are written, read or removed, those of the caller as well."""
+        return self._objects.under_way > 0 or self._is_removing
 
     @property
     def _is_removing(self) -> bool:
@@ -128,6 +105,10 @@ class Payloads(PayloadReads):
                 for ref in refs
                 if (job_id := _job_of(ref, before)) and ref not in self._pending
             ]
+
+    async def remove_unfinished(self, age_ms: int) -> None:
+        """Remove what is left of uploads that were cut off, and of the caller's objects."""
+        await self._objects.remove_unfinished(self._store_id, age_ms / 1000)
 
     async def close(self) -> None:
         """Give the removals under way a moment; what is left is for the next owner's sweep."""
