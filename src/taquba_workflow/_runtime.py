@@ -27,7 +27,7 @@ from taquba_workflow._locks import seen_through
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
 from taquba_workflow._retention import Retention
 from taquba_workflow._signals import SignalBoard, SignalOutcome
-from taquba_workflow._status import read_run, read_status
+from taquba_workflow._status import read_run, read_status, read_step_job
 from taquba_workflow._steps import Runner, StepJob, read_step
 from taquba_workflow._termination import Notifier, TerminalHook, termination_queue
 from taquba_workflow._transitions import Ending, SignalRows, end_run, first_step
@@ -245,15 +245,14 @@ class WorkflowRuntime:
         cancelling = self._turns.cancelling
         cancelling[run_id] += 1
         try:
-            begun = False
+            if not isinstance(await read_run(self._queue, self._queue_name, run_id), LiveRun):
+                return False
             while True:
-                run = await read_run(self._queue, self._queue_name, run_id)
-                if not isinstance(run, LiveRun):
+                found = await read_step_job(self._queue, self._queue_name, run_id)
+                if not isinstance(found, JobRecord):
                     # A step that settled meanwhile may have ended the run on behalf of this call.
-                    return begun and run is not None and run.state is RunState.cancelled
-                begun = True
-                job = await self._queue.get_job(run.job_id)
-                if job is not None and await self._cancel_job(job):
+                    return found is not None and found.state is RunState.cancelled
+                if await self._cancel_job(found):
                     return True
         finally:
             cancelling[run_id] -= 1

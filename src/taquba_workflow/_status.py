@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taquba import JobRecord, JobStatus, Queue, QueueReader
+from taquba import JobNotFound, JobRecord, JobStatus, Queue, QueueReader
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import unpack
 from taquba_workflow._records import (
@@ -14,7 +14,7 @@ from taquba_workflow._records import (
     moment,
 )
 from taquba_workflow._signals import is_waiting
-from taquba_workflow._steps import read_step
+from taquba_workflow._steps import StepJob, read_step
 
 Store = Queue | QueueReader
 """What runs are read from: by the owner, or in any process."""
@@ -25,18 +25,32 @@ async def read_run(store: Store, queue_name: str, run_id: str) -> LiveRun | Ende
     return None if row is None else decode_run(row)
 
 
-async def read_status(store: Store, queue_name: str, run_id: str) -> RunStatus | None:
+async def read_step_job(store: Store, queue_name: str, run_id: str) -> JobRecord | EndedRun | None:
+    """The job of a run's step, or how the run ended, or None where there is no such run.
+
+    Raises:
+        JobNotFound: The run's row says that it lives, and its job was settled or removed by hand.
+    """
+    before: LiveRun | None = None
     while True:
         run = await read_run(store, queue_name, run_id)
-        if run is None:
-            return None
-        if isinstance(run, EndedRun):
-            result = None if run.result is None else await unpack(store, run.result)
-            return _ended(run_id, run, result)
+        if not isinstance(run, LiveRun):
+            return run
+        if run == before:
+            raise JobNotFound(run.job_id)
         job = await store.get_job(run.job_id)
         # A run whose job is gone has moved on since its row was read.
         if job is not None and job.status is not JobStatus.dead:
-            return _live(run_id, run, job)
+            return job
+        before = run
+
+
+async def read_status(store: Store, queue_name: str, run_id: str) -> RunStatus | None:
+    found = await read_step_job(store, queue_name, run_id)
+    if isinstance(found, EndedRun):
+        result = None if found.result is None else await unpack(store, found.result)
+        return _ended(run_id, found, result)
+    return None if found is None else _live(found)
 
 
 def _ended(run_id: str, run: EndedRun, result: bytes | None) -> RunStatus:
@@ -51,30 +65,29 @@ def _ended(run_id: str, run: EndedRun, result: bytes | None) -> RunStatus:
     )
 
 
-def _live(run_id: str, run: LiveRun, job: JobRecord) -> RunStatus:
-    state = _state(job)
-    waits = state is RunState.waiting
-    starts_at = job.run_at if job.status is JobStatus.scheduled else None
+def _live(job: JobRecord) -> RunStatus:
+    step = read_step(job)
+    state = _state(job, step)
     return RunStatus(
-        run_id=run_id,
+        run_id=step.run_id,
         state=state,
-        step_number=run.step_number,
-        submitted_at=moment(run.submitted_at),
+        step_number=step.step_number,
+        submitted_at=moment(step.submitted_at),
         attempts=job.attempts,
-        starts_at=starts_at,
-        signal_key=read_step(job).waited_for if waits else None,
+        starts_at=job.run_at if job.status is JobStatus.scheduled else None,
+        signal_key=step.waited_for if state is RunState.waiting else None,
         last_error=job.last_error,
     )
 
 
-def _state(job: JobRecord) -> RunState:
+def _state(job: JobRecord, step: StepJob) -> RunState:
     if job.cancel_requested:
         return RunState.cancelling
     match job.status:
         case JobStatus.pending:
             return RunState.pending
         case JobStatus.scheduled:
-            waits = is_waiting(job) and read_step(job).waited_for is not None
+            waits = is_waiting(job) and step.waited_for is not None
             return RunState.waiting if waits else RunState.sleeping
         case _:
             return RunState.running

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from taquba import CancelRequested, EnqueueRequest, JobStatus, Queue
+from taquba import CancelRequested, EnqueueRequest, JobNotFound, JobStatus, Queue
 from taquba.testing import MockClock, OpenQueue
 from taquba_workflow import (
     After,
@@ -249,3 +249,13 @@ async def test_an_operators_cancel_of_the_running_job_ends_the_run(queue: Queue)
         await queue.cancel(job.id)
         (status,) = await finish(runtime, "r")
     assert status.state is RunState.cancelled
+
+
+async def test_a_run_whose_job_was_removed_by_hand_is_reported(queue: Queue) -> None:
+    runtime = WorkflowRuntime(queue, Runs(never))
+    await runtime.submit(RunSpec(b"", run_id="r"))
+    (job,) = (await queue.list_jobs("workflow", JobStatus.pending)).jobs
+    await queue.cancel(job.id)
+    for call in (runtime.status, runtime.cancel):
+        with pytest.raises(JobNotFound, match=job.id):
+            await call("r")
