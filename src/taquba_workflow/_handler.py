@@ -114,7 +114,9 @@ class StepHandler:
         try:
             output = await self._run(step, lease)
         except Exception as error:
-            if isinstance(error, CancelRequested) or self._is_cancelled(step, lease):
+            # A lease refuses to go on a moment before the token fires.
+            asked = isinstance(error, CancelRequested) and error.job_id == step.job_id
+            if asked or self._is_cancelled(step, lease):
                 return CANCELLED
             if _is_final(error, step):
                 return _broken(_describe(error))

@@ -79,6 +79,8 @@ class WorkflowRuntime:
         self._queue = queue
         self._queue_name = queue_name
         self._default_max_attempts = queue.config(queue_name).max_attempts
+        # Refuses now a name that leaves no room for the other queue's, which ends of runs need.
+        queue.config(termination_queue(queue_name))
         self._has_hook = hook is not None
         self._max_concurrent_steps = max_concurrent_steps
         self._poll_interval = poll_interval

@@ -259,3 +259,14 @@ async def test_a_run_whose_job_was_removed_by_hand_is_reported(queue: Queue) -> 
     for call in (runtime.status, runtime.cancel):
         with pytest.raises(JobNotFound, match=job.id):
             await call("r")
+
+
+async def test_the_cancellation_of_another_job_is_an_error_like_any_other(queue: Queue) -> None:
+    async def run(step: Step) -> StepOutcome:
+        raise CancelRequested("another")
+
+    async with WorkflowRuntime(queue, Runs(run)) as runtime:
+        await runtime.submit(RunSpec(b"", run_id="r", max_attempts=1))
+        (status,) = await finish(runtime, "r")
+    assert status.state is RunState.failed
+    assert "'another'" in (status.reason or "")

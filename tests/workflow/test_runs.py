@@ -16,6 +16,7 @@ from taquba import (
     InvalidArgument,
     InvalidArgumentType,
     InvalidJobId,
+    InvalidQueueName,
     JobStatus,
     KvValueTooLarge,
     PermanentFailure,
@@ -667,6 +668,11 @@ async def test_bad_arguments_of_the_runtime_are_refused(queue: Queue) -> None:
         WorkflowRuntime(queue, runner, hook=never)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match=r"max_concurrent_steps.*0"):
         WorkflowRuntime(queue, runner, max_concurrent_steps=0)
+    for name in ("", "x" * 250):
+        with pytest.raises(InvalidQueueName):
+            WorkflowRuntime(queue, runner, queue_name=name)
+    with pytest.raises(InvalidArgument, match=r"memo_retention.*-1"):
+        WorkflowRuntime(queue, runner, memo_retention=-1)
     runtime = WorkflowRuntime(queue, runner)
     with pytest.raises(InvalidArgumentType, match="spec must be RunSpec, not bytes"):
         await runtime.submit(b"x")  # type: ignore[arg-type]
