@@ -89,8 +89,8 @@ class Core:
         self.moves = Moves()
         self.locks = KeyLocks()
         self.queues: dict[str, QueueState] = {}
-        self.completions: dict[str, list[asyncio.Future[bool]]] = {}
-        """Who waits for a job to finish; True for a settlement, False for a removal."""
+        self.completions: dict[str, list[asyncio.Future[Change | None]]] = {}
+        """Who waits for a job to finish; gets how it did, or None when nobody will know."""
         self.scheduled = Window(
             NOTHING if any(counter.scheduled for counter in counters.values()) else None
         )
@@ -154,7 +154,7 @@ class Core:
         for futures in self.completions.values():
             for future in futures:
                 if not future.done():
-                    future.set_result(False)
+                    future.set_result(None)
         for callback in self.on_failure:
             callback()
 
@@ -217,7 +217,7 @@ class Core:
                     self._note_finished(job.queue, status)
                 for future in self.completions.get(job.id, ()):
                     if not future.done():
-                        future.set_result(change.counts.claimed < 0)
+                        future.set_result(change)
 
     def add_pending(self, key: bytes, job: Job) -> None:
         """A row is (or is again) there to be claimed: let a waiting caller have it."""

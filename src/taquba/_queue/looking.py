@@ -41,13 +41,18 @@ class FoundRow(NamedTuple):
     value: bytes
 
 
+async def locate(reads: Reads, job_id: str) -> Location | None:
+    """What the index says of a job, in one read; None when there is no such job."""
+    entry = await reads.get(keys.index(job_id))
+    return None if entry is None else decode_location(entry)
+
+
 async def locate_row(reads: Reads, job_id: str) -> FoundRow | None:
     """Follow the index to a job's row; reads again when the job moved between two reads."""
     for _ in range(_MOST_READS):
-        entry = await reads.get(keys.index(job_id))
-        if entry is None:
+        location = await locate(reads, job_id)
+        if location is None:
             return None
-        location = decode_location(entry)
         key = location.key(job_id)
         value = await reads.get(key)
         if value is not None:

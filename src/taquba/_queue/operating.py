@@ -23,7 +23,7 @@ from taquba._model.records import (
 )
 from taquba._queue.core import Core
 from taquba._queue.enqueueing import stage_effects
-from taquba._queue.looking import get_job, locate_row
+from taquba._queue.looking import get_job, locate, locate_row
 from taquba._store.reads import bounded
 from taquba._store.transaction import Transaction
 
@@ -226,13 +226,13 @@ def _dead(job_id: str, found: Lease | _Resting | None) -> _Resting:
 
 
 async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitOutcome:
-    finished: asyncio.Future[bool] = core.loop.create_future()
+    finished: asyncio.Future[transitions.Change | None] = core.loop.create_future()
     core.completions.setdefault(job_id, []).append(finished)
     try:
-        row = await locate_row(core.engine, job_id)
-        if row is None and not finished.done():
+        location = await locate(core.engine, job_id)
+        if location is None and not finished.done():
             return WaitOutcome(WaitStatus.not_found)
-        if row is not None and row.location.status in (JobStatus.done, JobStatus.dead):
+        if location is not None and location.status in (JobStatus.done, JobStatus.dead):
             await core.committer.submit(Transaction(), durable=True)
             job = await get_job(core.engine, core.payloads, job_id)
             return WaitOutcome(WaitStatus.completed, job)
@@ -246,6 +246,10 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     core.check()
     # The settlement is applied; report it only when it is durable.
     await core.committer.submit(Transaction(), durable=True)
-    if finished.result():
-        return WaitOutcome(WaitStatus.completed, await get_job(core.engine, core.payloads, job_id))
-    return WaitOutcome(WaitStatus.not_found)
+    change = finished.result()
+    if change is None or change.counts.claimed >= 0:
+        # Removed, not settled.
+        return WaitOutcome(WaitStatus.not_found)
+    if change.status is None:
+        return WaitOutcome(WaitStatus.completed)
+    return WaitOutcome(WaitStatus.completed, await get_job(core.engine, core.payloads, job_id))
