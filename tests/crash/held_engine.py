@@ -19,7 +19,7 @@ class HeldEngine(Engine):
         self._committer = committer
         self._patience = committer._timeout
         self._timeout = timeout
-        self.gates = {name: asyncio.Event() for name in ("write", "flush", "get")}
+        self.gates = {name: asyncio.Event() for name in ("write", "written", "flush", "get")}
         self.calls = dict.fromkeys(self.gates, 0)
         self._called = asyncio.Event()
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -54,6 +54,7 @@ class HeldEngine(Engine):
     async def write(self, ops: Sequence[Op]) -> None:
         await self._pass("write")
         await super().write(ops)
+        await self._pass("written")
 
     async def flush(self) -> None:
         await self._pass("flush")

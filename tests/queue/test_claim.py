@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -16,8 +17,18 @@ from taquba import (
     QueueClosed,
     QueueConfig,
 )
+from taquba._memory.window import Window
 from taquba.testing import MockClock
-from tests.queue.support import OpenQueue, claimed_ids, leftovers, must_claim, rows, true_counts
+from tests.crash.held_engine import hold_engine
+from tests.queue.support import (
+    OpenQueue,
+    claimed_ids,
+    fresh_url,
+    leftovers,
+    must_claim,
+    rows,
+    true_counts,
+)
 
 
 async def test_an_empty_queue_gives_nothing(queue: Queue) -> None:
@@ -357,3 +368,26 @@ async def test_a_backlog_larger_than_memory_keeps_comes_out_in_order(
         claimed += [claim.id for claim in found]
     assert claimed == ids
     assert await claimed_ids(queue) == []
+
+
+async def test_jobs_of_one_commit_come_in_order_also_while_memory_is_about_to_follow(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taquba._queue.core.Window", partial(Window, max_entries=2))
+    queue = await open_queue(fresh_url())
+    await queue.enqueue_batch([EnqueueRequest("q", b"", priority=level) for level in (1, 2, 4)])
+    assert len(await queue.claim_batch("q", 2)) == 2
+    # Memory knows what is pending up to priority 2 now. A commit is in the store and not in
+    # memory yet, and one of its jobs is on either side.
+    engine = hold_engine(queue)
+    engine.hold("written")
+    both = [EnqueueRequest("q", b"", priority=level) for level in (0, 5)]
+    enqueue = asyncio.create_task(queue.enqueue_batch(both))
+    await engine.reached("written")
+    claim = asyncio.create_task(queue.claim_batch("q", 3))
+    await asyncio.sleep(0.02)
+    engine.release()
+    claimed = [job.priority for job in await claim]
+    await enqueue
+    claimed += [job.priority for job in await queue.claim_batch("q", 3)]
+    assert claimed == [0, 4, 5]

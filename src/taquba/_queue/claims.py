@@ -223,6 +223,9 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
             if len(rows) >= _REFILL_ROWS or size >= _REFILL_BYTES:
                 more = True
                 break
+        # The scan may have seen a commit that memory has yet to follow; others of its rows, below
+        # the horizon, are not in the window before that.
+        await core.committer.barrier()
     except BaseException:
         window.abandon_refill()
         raise
