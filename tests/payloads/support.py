@@ -35,7 +35,7 @@ async def referred(queue: Queue, name: str = "q") -> set[str]:
     return {
         job.payload_ref
         for status in ("pending", "scheduled", "claimed", "done", "dead")
-        for job in (await queue.list_jobs(name, status, payloads=False)).jobs
+        for job in (await queue.list_jobs(name, status, limit=10_000, payloads=False)).jobs
         if job.payload_ref is not None
     }
 
