@@ -407,3 +407,22 @@ async def test_a_payload_that_cannot_be_written_says_where_and_enqueues_nothing(
         (tmp_path / "store-payloads").unlink()
         await queue.enqueue("q", BIG)
         assert (await must_claim(queue)).payload == BIG
+
+
+@pytest.mark.allow_blocking("the test itself moves the folder")
+async def test_no_job_is_dead_lettered_while_the_place_of_all_payloads_is_gone(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    place, away = tmp_path / "payloads", tmp_path / "unmounted"
+    async with Queue.open(
+        tmp_path / "store", payload_offload_threshold=LIMIT, payload_url=place, clock=mock_clock
+    ) as queue:
+        await queue.enqueue("q", BIG)
+        place.rename(away)
+        with pytest.raises(StoreError, match="mount or restore it"):
+            await queue.claim("q")
+        (job,) = (await queue.list_jobs("q", "scheduled", payloads=False)).jobs
+        assert job.attempts == 0
+        away.rename(place)
+        await mock_clock.advance(5)
+        assert (await must_claim(queue)).payload == BIG

@@ -134,16 +134,19 @@ class Core:
             return free
         return await bounded(self.locks.acquire(names), "waiting for a commit in flight")
 
-    async def dedup_holder(self, queue: str, dedup_key: str, leaving: str | None) -> str | None:
-        """Id of the job that holds a dedup key; one that `leaving` holds counts as free."""
+    async def dedup_row(self, queue: str, dedup_key: str) -> str | None:
+        """Id of the job that holds a dedup key, as far as it is written."""
         row = await self.engine.get(keys.dedup(queue, dedup_key))
-        if row is None:
-            return None
-        holder = row.decode()
-        # The claim that frees the key may be decided, its job's handler started, and not written
-        # yet. What is decided now is written behind it.
-        free = holder == leaving or self.leases.get(holder) is not None
-        return None if free else holder
+        return None if row is None else row.decode()
+
+    def dedup_holder(self, row: str | None, leaving: str | None) -> str | None:
+        """Who holds a dedup key, given its row; one that `leaving` holds counts as free.
+
+        The claim that frees it may be decided, its job's handler started, and not written yet.
+        What is decided now is written behind that claim; it may be withdrawn while one waits.
+        """
+        free = row is None or row == leaving or self.leases.get(row) is not None
+        return None if free else row
 
     def fail(self, error: TaqubaError) -> None:
         """The store can be written no more: whoever waits finds out."""

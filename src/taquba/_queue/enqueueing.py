@@ -147,25 +147,25 @@ async def _read_holders(
             dedup_names[request.queue, request.dedup_key] = None
     unknown_ids = [job_id for job_id in own_ids if not core.ids.take_reserved(job_id)]
 
-    async def holder(name: tuple[str, str]) -> str | None:
-        return await core.dedup_holder(*name, leaving)
+    async def dedup_row(name: tuple[str, str]) -> str | None:
+        return await core.dedup_row(*name)
 
     async def location(job_id: str) -> bytes | None:
         return await core.engine.get(keys.index(job_id))
 
     if unknown_ids:
-        found, holders = await asyncio.gather(
-            _all(location, unknown_ids), _all(holder, list(dedup_names))
+        found, rows = await asyncio.gather(
+            _all(location, unknown_ids), _all(dedup_row, list(dedup_names))
         )
         for job_id, known in zip(unknown_ids, found, strict=True):
             if known is not None:
                 raise DuplicateJobId(job_id)
     else:
-        holders = await _all(holder, list(dedup_names))
+        rows = await _all(dedup_row, list(dedup_names))
     return {
-        name: holding
-        for name, holding in zip(dedup_names, holders, strict=True)
-        if holding is not None
+        name: holder
+        for name, row in zip(dedup_names, rows, strict=True)
+        if (holder := core.dedup_holder(row, leaving)) is not None
     }
 
 

@@ -16,6 +16,9 @@ from taquba._queue.core import Core, QueueState
 
 _log: Final = logging.getLogger(__name__)
 
+_PAUSE_SECONDS: Final = 1.0
+"""How long a worker rests a handler's place whose job's payload could not be read."""
+
 _RETRY_MS: Final = 5000
 """When a job is tried again whose payload could not be read."""
 
@@ -69,6 +72,9 @@ async def load(core: Core, claim: Claim, lease_ms: int) -> bool:
     """Read the payload of a claimed job, if it is an object of its own; see `_read`."""
     with _leases_kept(core, [claim], lease_ms):
         problem = await _read(core, claim)
+    if isinstance(problem, StoreError):
+        # The payloads of the next jobs would most likely fail as well.
+        await asyncio.sleep(_PAUSE_SECONDS)
     return problem is None and claims.is_held(claim)
 
 
@@ -96,6 +102,9 @@ async def _read(core: Core, claim: Claim) -> TaqubaError | None:
         return None
     try:
         payload = await core.payloads.fetch(ref)
+        if payload is None:
+            # Where all objects are out of reach, none of them is missing.
+            await core.payloads.check_place()
     except StoreError as error:
         _log.warning(
             "the payload of job %s could not be read: %s", claim.id, error, extra=about_job(claim)

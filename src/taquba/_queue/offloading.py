@@ -34,7 +34,8 @@ class Uploads:
     async def add(self, position: int, request: EnqueueRequest, leaving: str | None) -> None:
         core = self._core
         if request.dedup_key is not None:
-            holder = await core.dedup_holder(request.queue, request.dedup_key, leaving)
+            row = await core.dedup_row(request.queue, request.dedup_key)
+            holder = core.dedup_holder(row, leaving)
             if holder is not None:
                 self.held[request.queue, request.dedup_key] = holder
                 return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
@@ -88,7 +89,9 @@ class ObjectSpace:
         """Write an object; durable when it returns, except on a folder without fsync."""
         store = await self._connect()
         what = f"write {key}"
-        await self._bounded(store.put_async(key, data), what, len(data))
+        # In one request: the parts of an upload that was cut off are in no listing, and are billed.
+        put = store.put_async(key, data, use_multipart=False)
+        await self._bounded(put, what, len(data))
         if self._folder is not None and self._fsync:
             path = self._folder / key
             await self._bounded(asyncio.to_thread(put_on_disk, path, self._folder), what, len(data))
@@ -123,7 +126,7 @@ class ObjectSpace:
 
         await asyncio.gather(*map(delete, keys))
 
-    async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:
+    async def list(self, prefix: str) -> AsyncGenerator[list[ObjectInfo]]:
         """Objects whose key starts with `prefix`, whole segments, in batches."""
         if await self._is_missing():
             return
@@ -139,6 +142,18 @@ class ObjectSpace:
             if found is None:
                 return
             yield [ObjectInfo(info["path"], info["size"], info["last_modified"]) for info in found]
+
+    async def check_place(self) -> None:
+        """Raise `StoreError` where the bucket or folder itself is not there."""
+        folder = self._folder
+        if folder is None:
+            async with aclosing(self.list("")) as pages:
+                await anext(pages, None)
+        elif not await self._bounded(asyncio.to_thread(folder.is_dir), "look"):
+            raise StoreError(
+                f"{folder} is not there: mount or restore it, or open the queue with the "
+                "payload_url that was used before"
+            )
 
     async def remove_unfinished(self, prefix: str, seconds: float) -> None:
         """Remove what a process that died while it wrote has left in a local folder.

@@ -41,6 +41,10 @@ class PayloadReads:
         async with self._downloads:
             return await self._objects.get(f"{self._prefix}/{ref}")
 
+    async def check_place(self) -> None:
+        """Raise `StoreError` where the place of the payloads is gone, and not just one of them."""
+        await self._objects.check_place()
+
 
 class Payloads(PayloadReads):
     """Writes and removes them as well, for the owner of the store."""
