@@ -53,6 +53,7 @@ async def open_core(
 ) -> Core:
     """Open the store for writing; when this returns the queue may serve."""
     labelled = location.in_memory or await _is_ready(location)
+    objects = await ObjectSpace.open(payload_location, fsync=fsync)
     counts = telemetry is not None and telemetry.metrics is not None
     engine = await Engine.open(location, fsync=fsync, count_requests=counts)
     core = None
@@ -76,7 +77,7 @@ async def open_core(
             telemetry=telemetry,
             stamp=stamp,
             ids=ids,
-            objects=ObjectSpace(payload_location, fsync=fsync),
+            objects=objects,
             payload_threshold=payload_threshold,
         )
         for name, counter in counters.items():

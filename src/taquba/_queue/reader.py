@@ -86,8 +86,8 @@ class QueueReader(ClosedAtExit):
             raise InvalidArgument(f"mode must be 'checkpoint' or 'follow_latest'; got {mode!r}")
         poll_ms = validate.duration_ms(poll_interval, "poll_interval", minimum=1)
         location = StoreLocation.parse(url)
-        objects = ObjectSpace(payload_location(location, payload_url), fsync=False)
-        return Opening(_open(location, mode, poll_ms, objects))
+        objects_at = payload_location(location, payload_url)
+        return Opening(_open(location, mode, poll_ms, objects_at))
 
     async def close(self) -> None:
         """Let go of the store. Idempotent."""
@@ -193,7 +193,7 @@ class QueueReader(ClosedAtExit):
 
 
 async def _open(
-    location: StoreLocation, mode: Mode, poll_ms: int, objects: ObjectSpace
+    location: StoreLocation, mode: Mode, poll_ms: int, objects_at: StoreLocation
 ) -> QueueReader:
     if not (await find_store(location)).database:
         raise StoreNotInitialized(location.url)
@@ -202,6 +202,7 @@ async def _open(
         stamp = await read_stamp(engine, location)
         if stamp is None:
             raise StoreNotInitialized(location.url)
+        objects = await ObjectSpace.open(objects_at, fsync=False)
     except BaseException:
         await engine.close()
         raise

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 from obstore.exceptions import (
     BaseError,
@@ -84,6 +84,17 @@ class ObjectSpace:
         self.under_way = 0
         """Requests that were made and have not ended."""
         self._listing: set[asyncio.Future[Sequence[ObjectMeta] | None]] = set()
+
+    @classmethod
+    async def open(cls, location: StoreLocation, *, fsync: bool) -> Self:
+        """Connect to a bucket, by the environment as it is now; sends no request.
+
+        A folder is made when something is written to it.
+        """
+        space = cls(location, fsync=fsync)
+        if location.folder is None:
+            await space._connect()
+        return space
 
     async def put(self, key: str, data: bytes) -> None:
         """Write an object; durable when it returns, except on a folder without fsync."""
