@@ -77,20 +77,21 @@ class JobHandle(Generic[T_co]):
 
     async def ended(self, timeout_ms: int | None = None) -> Outcome:
         """Internal: wait for the job's end."""
-        # What was there before may have ended; what is new has not, and that read is saved.
-        outcome = None if self.new else await read_outcome(self._queue, self.id)
         deadline = None if timeout_ms is None else self._now() + timeout_ms
-        while outcome is None:
+        while True:
             wait_ms = _LONG_MS if deadline is None else deadline - self._now()
             if wait_ms <= 0:
                 raise TimeoutError(f"job {self.id!r} has not ended within {timeout_ms} ms")
+            # Also for a job that has ended: an outcome is given out when it is durable.
             waited = await self._queue.wait_for_completion(self.id, wait_ms / 1000)
-            outcome = await read_outcome(self._queue, self.id)
-            if outcome is None and not waited.timed_out:
-                if waited.job is not None and waited.job.status is JobStatus.dead:
-                    raise lost(waited.job)
-                raise JobNotFound(self.id)
-        return outcome
+            if not waited.timed_out:
+                break
+        outcome = await read_outcome(self._queue, self.id)
+        if outcome is not None:
+            return outcome
+        if waited.job is not None and waited.job.status is JobStatus.dead:
+            raise lost(waited.job)
+        raise JobNotFound(self.id)
 
     def _now(self) -> int:
         return self._queue.clock.monotonic_ms()

@@ -458,6 +458,20 @@ async def test_waiting_gives_the_kept_record(open_queue: OpenQueue) -> None:
     assert await queue.wait_for_completion("a", 60) == outcome
 
 
+async def test_waiting_for_a_job_that_is_gone_reports_it_when_that_is_durable(
+    open_queue: OpenQueue,
+) -> None:
+    queue = await open_queue(flush_interval=0.3)
+    await queue.enqueue("q", b"", job_id="a")
+    acking = asyncio.create_task(queue.ack(await must_claim(queue)))
+    async with asyncio.timeout(5):
+        while await queue.get_job("a") is not None:  # noqa: ASYNC110 - until it is applied
+            await asyncio.sleep(0)
+    assert not acking.done()
+    assert (await queue.wait_for_completion("a", 60)).not_found
+    assert acking.done()
+
+
 async def test_waiting_ends_with_the_dead_letter(queue: Queue) -> None:
     await queue.enqueue("q", b"", job_id="a")
     waiter = asyncio.create_task(queue.wait_for_completion("a", 60))

@@ -231,6 +231,8 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     try:
         location = await locate(core.engine, job_id)
         if location is None and not finished.done():
+            # What took it away may still be on its way to the disk.
+            await core.committer.submit(Transaction(), durable=True)
             return WaitOutcome(WaitStatus.not_found)
         if location is not None and location.status in (JobStatus.done, JobStatus.dead):
             await core.committer.submit(Transaction(), durable=True)
