@@ -112,7 +112,9 @@ class Signature:
         function = inspect.unwrap(self._function)
         assert isinstance(function, types.FunctionType)
         # The context's type is often imported for type checkers only.
-        bare = types.FunctionType(function.__code__, function.__globals__)
+        bare = types.FunctionType(
+            function.__code__, function.__globals__, closure=function.__closure__
+        )
         bare.__annotations__ = {
             name: hint for name, hint in function.__annotations__.items() if name != self._context
         }

@@ -13,26 +13,27 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parent.parent.parent
+APP = "examples.jobs_fastapi:app"
 
 
 @contextmanager
 def serving(store: Path, seconds_per_page: str) -> Iterator[str]:
-    """Run uvicorn on a free port; a clean end is asked for, and awaited."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+    """Run uvicorn; a clean end is asked for, and awaited."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "examples.jobs_fastapi:app", "--port", str(port)],
-        cwd=ROOT,
-        env={**os.environ, "STORE": str(store), "SECONDS_PER_PAGE": seconds_per_page},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
+        # It inherits a socket that listens already, so nobody can take the port, and a client
+        # that comes early waits.
+        server = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", APP, "--fd", str(listener.fileno())],
+            cwd=ROOT,
+            env={**os.environ, "STORE": str(store), "SECONDS_PER_PAGE": seconds_per_page},
+            pass_fds=[listener.fileno()],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
-            # Retries of a connection back off: up to half a minute in all.
-            assert client.get(f"{url}/openapi.json").status_code == 200
+        url = f"http://127.0.0.1:{port}"
+        assert httpx.get(f"{url}/openapi.json", timeout=60).status_code == 200
         yield url
         server.terminate()
         # uvicorn repeats the signal that it ended by, once it has shut down.

@@ -147,6 +147,17 @@ async def test_a_job_submits_others_also_from_a_thread(queue: Queue) -> None:
         assert await (await runner.submit(family, 21)) == 42
 
 
+async def test_a_function_may_close_over_variables(queue: Queue) -> None:
+    factor = 3
+
+    @job(name="closure")
+    async def multiply(ctx: JobContext, number: int) -> int:
+        return factor * number
+
+    async with JobRunner(queue, jobs=[multiply]) as runner:
+        assert await (await runner.submit(multiply, 4)) == 12
+
+
 async def test_jobs_may_have_their_own_queue(queue: Queue) -> None:
     @job(name="own", queue="own.queue")
     async def own(ctx: JobContext[Deps]) -> str:
