@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -39,6 +40,7 @@ from taquba.testing import MockClock
 from tests.crash.audit import audit
 from tests.crash.children import ChildProcess, Ledger, read_reports
 from tests.crash.worker_child import CONFIG
+from tests.payloads.support import payload_objects
 from tests.queue.support import claimed_ids, kill_job, leftovers, must_claim
 
 IN_TIME = 10
@@ -299,6 +301,50 @@ class StoreConformance:
         assert list(found) == names
         assert pages == 3
         assert await queue.kv_get("other") == bytes(MAX_KV_VALUE_SIZE)
+
+    # -- large payloads and objects -----------------------------------------------------------
+
+    async def test_a_large_payload_is_an_object_until_its_job_is_done(self, url: str) -> None:
+        small, large = os.urandom(1000), os.urandom(3_000_000)
+        async with Queue.open(url, payload_offload_threshold=1000) as queue:
+            await queue.enqueue_batch([EnqueueRequest("q", small), EnqueueRequest("q", large)])
+            assert len(await payload_objects(queue)) == 1
+        async with Queue.open(url, payload_offload_threshold=1000) as queue:
+            async with QueueReader.open(url) as reader:
+                seen = (await reader.list_jobs("q", "pending")).jobs
+                assert [job.payload for job in seen] == [small, large]
+            claims = await queue.claim_batch("q", 2)
+            assert [claim.payload for claim in claims] == [small, large]
+            for claim in claims:
+                await queue.ack(claim)
+            assert await payload_objects(queue) == set()
+
+    async def test_many_large_payloads_at_once_keep_apart(self, url: str) -> None:
+        contents = [bytes([number]) * (2000 + number) for number in range(40)]
+        async with Queue.open(url, payload_offload_threshold=1000) as queue:
+            requests = [EnqueueRequest("q", content) for content in contents]
+            jobs = await queue.enqueue_batch(requests)
+            assert await queue.cancel(jobs[0].id) is CancelOutcome.removed
+            claims = await queue.claim_batch("q", 40)
+            assert [claim.payload for claim in claims] == contents[1:]
+            await asyncio.gather(*(queue.ack(claim) for claim in claims))
+            assert await payload_objects(queue) == set()
+
+    async def test_objects_of_the_caller_are_kept_read_listed_and_deleted(self, url: str) -> None:
+        large = os.urandom(3_000_000)
+        async with Queue.open(url) as queue:
+            await queue.objects.put("a/1", b"first")
+            await queue.objects.put("a/1", large)
+            await queue.objects.put("a/b/2", b"")
+            await queue.objects.put("ab", b"other")
+        async with Queue.open(url) as queue, QueueReader.open(url) as reader:
+            assert await reader.objects.get("a/1") == large
+            assert await queue.objects.get("a/b/2") == b""
+            assert await queue.objects.get("a/3") is None
+            listed = {info.key: info.size async for info in queue.objects.list("a")}
+            assert listed == {"a/1": len(large), "a/b/2": 0}
+            await queue.objects.delete(["a/1", "a/b/2", "never-there"])
+            assert [info.key async for info in queue.objects.list()] == ["ab"]
 
     # -- looking ----------------------------------------------------------------------------
 

@@ -14,14 +14,18 @@ from typing import cast
 
 import pytest
 
-from taquba import Queue, QueueReader
+from taquba import Queue, QueueReader, StoreError
 from taquba.testing import MockClock
 from tests.crash.audit import Dump, audit
 from tests.crash.children import Ledger, read_reports
-from tests.crash.worker_child import CONFIG, Child
+from tests.crash.worker_child import CONFIG, QUEUES, Child
 from tests.faults.patient import PatientQueue
+from tests.payloads.support import payload_objects, referred
 from tests.servers.proxy import FaultyProxy
 from tests.servers.stores import AzureServer, S3Server
+
+_LARGE = 300
+"""Bytes above which a payload is an object of its own; some of a `Child`'s are."""
 
 
 class FaultyStore:
@@ -39,10 +43,20 @@ class FaultyStore:
                 patch.setenv(name, value)
             yield
 
+    @staticmethod
+    async def _reach_objects(queue: Queue) -> None:
+        """Read the environment for the objects' sake as well: they connect at their first use."""
+        with contextlib.suppress(StoreError):
+            await queue.objects.get("none")
+
     async def open(self) -> Queue:
         """An owner behind the proxy."""
         with self._reached_at(self.proxy.endpoint):
-            return await Queue.open(self.url, default_config=CONFIG)
+            queue = await Queue.open(
+                self.url, default_config=CONFIG, payload_offload_threshold=_LARGE
+            )
+            await self._reach_objects(queue)
+        return queue
 
     async def open_reader(self) -> QueueReader:
         """A reader behind the proxy."""
@@ -55,6 +69,7 @@ class FaultyStore:
         clock = MockClock(datetime.now(UTC))
         with self._reached_at(self._server.endpoint):
             queue = await Queue.open(self.url, default_config=CONFIG, clock=clock)
+            await self._reach_objects(queue)
         async with queue:
             await clock.advance(0)
             yield queue
@@ -67,6 +82,9 @@ class FaultyStore:
         async with self.next_owner() as queue:
             state = await audit(queue)
             ledger.check(state)
+            there = await payload_objects(queue)
+            for name in QUEUES:
+                assert await referred(queue, name) <= there, "a payload is gone before its job"
         return state
 
 

@@ -41,7 +41,9 @@ async def test_an_owner_goes_on_after_a_storm(
         await asyncio.sleep(1.5)
         await store.proxy.calm()
         await work.goes_on()
-    assert (await store.proxy.counts()).of().struck
+    counts = await store.proxy.counts()
+    assert counts.of().struck
+    assert counts.of(method="PUT", kind="payload").requests
     assert work.queue.longest < IN_TIME
     await settled(queue)
     await queue.close()

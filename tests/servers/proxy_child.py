@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import socket
 import struct
 import sys
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from tests.servers.faults import Count, Faults, kind_of
 
+FIRST_KEY = re.compile(rb"<Key>([^<]*)</Key>")
 MOST_BODY = 256 * 1024 * 1024
 
 # Of one connection, not of the message; and what the client session writes by itself.
@@ -73,7 +75,7 @@ class Proxy:
         arrived = asyncio.get_running_loop().time()
         faults, changed = self.faults, self.changed
         body = await request.read()
-        method, kind = classify(request)
+        method, kind = classify(request, body)
         fault = self.draw(method, kind)
         count = self.counts.setdefault((method, kind), [0, 0, 0, 0])
         count[0] += 1
@@ -139,7 +141,10 @@ def passed_on(headers) -> list[tuple[str, str]]:
     return [(name, value) for name, value in headers.items() if name.lower() not in NOT_PASSED_ON]
 
 
-def classify(request: web.Request) -> tuple[str, str]:
+def classify(request: web.Request, body: bytes) -> tuple[str, str]:
+    if "delete" in request.query and (first := FIRST_KEY.search(body)):
+        # S3 deletes many objects with one POST; they are of one kind.
+        return "DELETE", kind_of(first[1].decode())
     if "list-type" in request.query or request.query.get("comp") == "list":
         return "LIST", kind_of(request.query.get("prefix", ""))
     return request.method, kind_of(request.path)
