@@ -127,7 +127,11 @@ async def working(queue: Queue, log: Path, seed: int) -> AsyncIterator[Work]:
 
 async def settled(queue: Queue) -> Dump:
     """Once nothing moves by itself any more, memory agrees with the store."""
-    async with asyncio.timeout(10):
-        while len(queue._core.scheduled):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    core = queue._core
+    before = None
+    async with asyncio.timeout(30):
+        # What a cancelled call has begun goes on for a moment, and so do retries and uploads.
+        while len(core.scheduled) or core.committer.busy or before != core.counters:
+            before = dict(core.counters)
+            await asyncio.sleep(0.5)
     return await audit(queue)
