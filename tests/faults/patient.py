@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from taquba import (
-    DuplicateJobId,
     EnqueueRequest,
     EnqueueResult,
     InvalidState,
@@ -46,20 +45,14 @@ class PatientQueue:
         return repeat
 
     async def enqueue_batch(self, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
-        unknown = False
-        while True:
-            try:
-                return await self._timed(self._queue.enqueue_batch(requests))
-            except StoreError as error:
-                if error.permanent:
-                    raise
-                self.unknown += 1
-                unknown = True
-            except DuplicateJobId as error:
-                if not unknown:
-                    raise
-                # A batch lands whole, so all of it did, but for what its dedup key held back.
-                return [EnqueueResult(error.job_id, True)]
+        """Not repeated: a job whose first try had landed may be done and gone by then."""
+        try:
+            return await self._timed(self._queue.enqueue_batch(requests))
+        except StoreError as error:
+            if error.permanent:
+                raise
+            self.unknown += 1
+            return []
 
     async def requeue_dead(self, job_id: str) -> None:
         try:
