@@ -12,18 +12,20 @@ from taquba._model.errors import DuplicateJobId
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import EnqueueResult, Job
 from taquba._queue.core import Core
-from taquba._queue.offloading import Uploads, upload
+from taquba._queue.offloading import Uploads, large_payloads, upload
 from taquba._store.transaction import Transaction
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
-async def enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
+def enqueue(
+    core: Core, requests: Sequence[EnqueueRequest]
+) -> Coroutine[Any, Any, list[EnqueueResult]]:
     """Enqueue `requests` in one commit; returns when it is durable."""
     enqueued = _enqueue(core, requests)
     telemetry = core.telemetry
-    return await (enqueued if telemetry is None else telemetry.sending(requests, enqueued))
+    return enqueued if telemetry is None else telemetry.sending(requests, enqueued)
 
 
 async def _enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
@@ -77,7 +79,9 @@ async def _stage(
     so by `at_once`. A dedup key that the job `leaving` holds counts as free: that job leaves in
     the same transaction.
     """
-    uploads = await upload(core, requests, leaving)
+    uploads = None
+    if large := large_payloads(core, requests):
+        uploads = await upload(core, requests, large, leaving)
     names = _names_to_lock(core, requests, kv_writes, kv_deletes, at_once)
     held: dict[tuple[str, str], str] = {}
     if names:

@@ -65,18 +65,20 @@ class Uploads:
         self._core.payloads.discard(self._refs.values())
 
 
+def large_payloads(core: Core, requests: Sequence[EnqueueRequest]) -> list[int]:
+    """Positions of the requests whose payload is to be an object of its own."""
+    limit = core.payloads.inline_limit
+    return [position for position, request in enumerate(requests) if len(request.payload) > limit]
+
+
 async def upload(
-    core: Core, requests: Sequence[EnqueueRequest], leaving: str | None
-) -> Uploads | None:
-    """Write the large payloads of `requests`, concurrently; None where there are none.
+    core: Core, requests: Sequence[EnqueueRequest], large: Sequence[int], leaving: str | None
+) -> Uploads:
+    """Write the payloads at the positions `large` of `requests`, concurrently.
 
     A request whose dedup key is held is not going to be new, so its payload is not uploaded: the
     holder was there during the call. A key that the job `leaving` holds counts as free.
     """
-    limit = core.payloads.inline_limit
-    large = [position for position, request in enumerate(requests) if len(request.payload) > limit]
-    if not large:
-        return None
     uploads = Uploads(core, requests)
     tasks = [
         asyncio.create_task(uploads.add(position, requests[position], leaving))
