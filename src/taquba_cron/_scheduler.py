@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
-from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import anyio
 
 from taquba import Duration, EnqueueRequest, InvalidArgumentType, Queue, StoreError
+from taquba.extending import HeldLocks, locks_of
 from taquba_cron._errors import AlreadyRunning, DuplicateSchedule, UnknownSchedule
 from taquba_cron._expression import CronExpression
 from taquba_cron._record import (
@@ -41,26 +41,6 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 _RECHECK_MS: Final = 1000
 """How often the wall clock is looked at while the scheduler sleeps, in case it was set."""
-
-
-class _Turns:
-    """Locks by queue and name: whoever reads a record and writes it lets nobody in between.
-
-    Several schedulers of one process may serve the same schedule. No other process can: writing
-    a store is its owner's alone.
-    """
-
-    def __init__(self) -> None:
-        self._locks: WeakKeyDictionary[Queue, WeakValueDictionary[str, asyncio.Lock]] = (
-            WeakKeyDictionary()
-        )
-
-    def of(self, queue: Queue, name: str) -> asyncio.Lock:
-        locks = self._locks.setdefault(queue, WeakValueDictionary())
-        return locks.setdefault(name, asyncio.Lock())
-
-
-_turns: Final = _Turns()
 
 
 class _Entry:
@@ -175,7 +155,7 @@ class CronScheduler:
         Raises:
             UnknownSchedule: It is neither registered here nor stored.
         """
-        async with _turns.of(self._queue, name):
+        with await self._turn(name):
             if name not in self._entries and await self._stored(name) is None:
                 raise UnknownSchedule(name)
             self._entries.pop(name, None)
@@ -320,7 +300,7 @@ class CronScheduler:
         if entry.watched_since_ms is None:
             entry.watched_since_ms = self._clock.monotonic_ms()
         try:
-            async with _turns.of(self._queue, schedule.name):
+            with await self._turn(schedule.name):
                 if self._entries.get(schedule.name) is not entry:
                     return  # removed
                 record = await self._record(entry)
@@ -373,6 +353,10 @@ class CronScheduler:
             entry.in_doubt = False
         return record
 
+    async def _turn(self, name: str) -> HeldLocks:
+        """Who reads a record and writes it lets nobody in between, of any scheduler here."""
+        return await locks_of(self._queue).acquire([("taquba_cron", name)])
+
     async def _stored(self, name: str) -> Record | None:
         key = KEY_PREFIX + name
         value = await self._queue.kv_get(key)
@@ -380,7 +364,7 @@ class CronScheduler:
 
     async def _change(self, name: str, change: Callable[[Record], Record]) -> None:
         key = KEY_PREFIX + name
-        async with _turns.of(self._queue, name):
+        with await self._turn(name):
             entry = self._entries.get(name)
             changed = False
             while not changed:

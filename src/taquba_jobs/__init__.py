@@ -10,7 +10,7 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _decisions    what an end or a submission means for the rows, as pure functions
     _job, _context, _signature   a function as a job, what it gets, its arguments and result
     _rows, _wire   rows and values as MessagePack
-    _locks, _values, _errors   turns per key, checks, errors
+    _values, _errors   checks, errors
 """
 
 from taquba_jobs._attempt import Verdict

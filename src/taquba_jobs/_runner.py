@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
 import anyio
 
@@ -22,6 +21,7 @@ from taquba import (
     WorkerSpec,
     run_workers,
 )
+from taquba.extending import RunsInBackground
 from taquba_jobs._attempt import Attempts, Verdict, always_transient
 from taquba_jobs._context import Middleware
 from taquba_jobs._decisions import PARKED
@@ -41,7 +41,7 @@ _WEEK: Final = timedelta(days=7)
 _RETRY_SECONDS: Final = 1.0
 
 
-class JobRunner(Generic[S]):
+class JobRunner(RunsInBackground, Generic[S]):
     """Submits jobs and runs them, in the process that owns the store.
 
     Use it with ``async with``, or await `run`; submitting works without either.
@@ -134,8 +134,6 @@ class JobRunner(Generic[S]):
             executor=executor,
             concurrency=concurrency,
         )
-        self._stop = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
 
     @property
     def queue(self) -> Queue:
@@ -252,29 +250,6 @@ class JobRunner(Generic[S]):
     def _queue_names(self) -> list[str]:
         own = {job.queue for job in self._jobs.values() if job.queue is not None}
         return [self._queue_name, *sorted(own - {self._queue_name})]
-
-    async def __aenter__(self) -> Self:
-        if self._running is not None:
-            raise InvalidArgument("this runner is running already; make one per `async with`")
-        self._stop.clear()
-        self._running = asyncio.create_task(self.run(self._stop), name="taquba-jobs")
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._running is not None
-        running, self._running = self._running, None
-        self._stop.set()
-        if isinstance(error, asyncio.CancelledError):
-            # Whoever cancels wants to leave now.
-            running.cancel()
-        await asyncio.wait([running])
-        if error is None and not running.cancelled():
-            running.result()
 
 
 def _by_name(jobs: Iterable[Job[S, ..., object]]) -> dict[str, Job[S, ..., Any]]:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, KvKey
+from taquba.extending import locks_of, seen_through
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
 from taquba_jobs._errors import InputMismatch
 from taquba_jobs._handle import JobHandle
 from taquba_jobs._job import Job
-from taquba_jobs._locks import seen_through, turn
 from taquba_jobs._retention import Retention
 from taquba_jobs._rows import Submission, decode, encode, idempotency_key
 from taquba_jobs._wire import fingerprint, pack
@@ -102,7 +102,8 @@ class Submissions:
     async def _submit_once(
         self, job: Job[Any, ..., T], options: SubmitOptions, payload: bytes, key: str, mark: bytes
     ) -> JobHandle[T]:
-        async with turn(self._queue, key):
+        # One turn per idempotency key, whichever runner of the queue it is.
+        with await locks_of(self._queue).acquire([("taquba_jobs", key)]):
             submission = await self._standing(key)
             if submission is not None:
                 return self._met(job, key, submission, mark)

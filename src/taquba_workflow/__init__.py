@@ -11,7 +11,7 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _transitions   what a run becomes, as pure functions
     _steps, _memo, _effects, _outcomes   what a runner sees, remembers, stages and returns
     _records, _headers, _keys   rows, headers, and where things are kept
-    _turns, _locks, _values, _errors   whose turn it is, checks, errors
+    _turns, _values, _errors   whose turn it is, checks, errors
 """
 
 from taquba_workflow._effects import StepEffects, TerminalEffects

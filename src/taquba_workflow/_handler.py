@@ -194,11 +194,11 @@ class StepHandler:
 
     async def _hold_until_settled(self, keys: Collection[str], lease: LeaseHandle) -> None:
         """Keep others from deciding on signals until this settlement is applied or refused."""
-        release = await self._signals.hold(keys)
+        held = await self._signals.hold(keys)
 
         def let_go() -> None:
             self._holds.discard(let_go)
-            release()
+            held.release()
 
         self._holds.add(let_go)
         lease.on_end(let_go)

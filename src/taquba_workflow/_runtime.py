@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from types import TracebackType
-from typing import Self
 
 import anyio
 
@@ -13,17 +11,16 @@ from taquba import (
     CancelOutcome,
     Clock,
     Duration,
-    InvalidArgument,
     JobRecord,
     Queue,
     SettlementEffects,
     WorkerSpec,
     run_workers,
 )
+from taquba.extending import RunsInBackground, seen_through
 from taquba_workflow import _values
 from taquba_workflow._errors import InputMismatch
 from taquba_workflow._handler import CANCELLED, StepHandler
-from taquba_workflow._locks import seen_through
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
 from taquba_workflow._retention import Retention
 from taquba_workflow._signals import SignalBoard, SignalOutcome
@@ -34,7 +31,7 @@ from taquba_workflow._transitions import Ending, SignalRows, end_run, first_step
 from taquba_workflow._turns import turns_of
 
 
-class WorkflowRuntime:
+class WorkflowRuntime(RunsInBackground):
     """Runs of a workflow: durable, one atomic commit per step.
 
     Use it with ``async with``, or await `run`; submitting, looking, signalling and cancelling
@@ -101,8 +98,6 @@ class WorkflowRuntime:
             conclude=self._conclude,
             replay=step_output_replay,
         )
-        self._stop = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
 
     # -- run --------------------------------------------------------------------------------
 
@@ -140,30 +135,6 @@ class WorkflowRuntime:
             # Of a store that failed, leases never end; nothing is decided any more.
             self._handler.let_go()
 
-    async def __aenter__(self) -> Self:
-        if self._running is not None:
-            raise InvalidArgument("this runtime is running already; make one per `async with`")
-        self._stop.clear()
-        self._running = asyncio.create_task(self.run(self._stop), name="taquba-workflow")
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._running is not None
-        running, self._running = self._running, None
-        self._stop.set()
-        if isinstance(error, asyncio.CancelledError):
-            # Whoever cancels wants to leave now.
-            running.cancel()
-        await asyncio.wait([running])
-        failure = None if running.cancelled() else running.exception()
-        if error is None and failure is not None:
-            raise failure
-
     # -- runs -------------------------------------------------------------------------------
 
     async def submit(self, spec: RunSpec) -> SubmitOutcome:
@@ -183,16 +154,13 @@ class WorkflowRuntime:
         return await seen_through(self._submit(spec, spec.run_id))
 
     async def _submit(self, spec: RunSpec, run_id: str) -> SubmitOutcome:
-        release = await self._turns.submissions.acquire(run_id)
-        try:
+        with await self._turns.submissions.acquire([run_id]):
             run = await read_run(self._queue, self._queue_name, run_id)
             if run is None:
                 await self._start(spec, run_id)
             elif run.input_hash != spec.input_hash():
                 raise InputMismatch(run_id)
             return SubmitOutcome(run_id, run is None)
-        finally:
-            release()
 
     async def _start(self, spec: RunSpec, run_id: str) -> None:
         request = first_step(
@@ -265,13 +233,10 @@ class WorkflowRuntime:
         """Cancel a run by its step's job; False when the run has moved on."""
         step = read_step(job)
         keys = [] if step.waited_for is None else [step.waited_for]
-        release = await self._signals.hold(keys)
-        try:
+        with await self._signals.hold(keys):
             rows = await self._signals.rows(keys)
             effects = self._conclude(step, CANCELLED, SettlementEffects(), rows)
             return await self._queue.cancel(job.id, effects) is not CancelOutcome.not_found
-        finally:
-            release()
 
     def _conclude(
         self, step: StepJob, ending: Ending, staged: SettlementEffects, signals: SignalRows

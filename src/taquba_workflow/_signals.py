@@ -7,7 +7,7 @@ the row until the decision is applied, so no decision is made on a row that is a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -19,9 +19,9 @@ from taquba import (
     Queue,
     WakeOutcome,
 )
+from taquba.extending import HeldLocks, seen_through
 from taquba_workflow import _values
 from taquba_workflow._keys import keys_of
-from taquba_workflow._locks import seen_through
 from taquba_workflow._records import (
     Buffered,
     Waiter,
@@ -69,16 +69,13 @@ class SignalBoard:
         return await seen_through(self._signal(key, payload))
 
     async def _signal(self, key: str, payload: bytes) -> SignalOutcome:
-        release = await self._locks.acquire(key)
-        try:
+        with await self.hold([key]):
             row = await self.read(key)
             if isinstance(row, Waiter) and await self._wake(row, payload):
                 # The row goes with the settlement of the step that was woken.
                 return SignalOutcome.delivered
             await self._queue.kv_put(self._keys.signal(key), encode_signal(Buffered(payload)))
             return SignalOutcome.buffered
-        finally:
-            release()
 
     async def _wake(self, waiter: Waiter, payload: bytes) -> bool:
         job = await self._queue.get_job(waiter.job_id)
@@ -91,14 +88,11 @@ class SignalBoard:
         return await seen_through(self._clear(key))
 
     async def _clear(self, key: str) -> bool:
-        release = await self._locks.acquire(key)
-        try:
+        with await self.hold([key]):
             if not isinstance(await self.read(key), Buffered):
                 return False
             await self._queue.kv_delete(self._keys.signal(key))
             return True
-        finally:
-            release()
 
     async def waiter(self, key: str) -> Waiter | None:
         """Who waits for a signal; its lock must be held."""
@@ -110,12 +104,11 @@ class SignalBoard:
 
     async def look(self, key: str) -> None:
         """Wait until nobody decides on a signal: its waiter, which begins now, cannot be woken."""
-        release = await self._locks.acquire(key)
-        release()
+        (await self.hold([key])).release()
 
-    async def hold(self, keys: Iterable[str]) -> Callable[[], None]:
-        """Keep others from deciding on these signals; returns what lets them."""
-        return await self._locks.acquire(*keys)
+    async def hold(self, keys: Collection[str]) -> HeldLocks:
+        """Keep others from deciding on these signals, until it is released."""
+        return await self._locks.acquire(keys)
 
     async def read(self, key: str) -> Waiter | Buffered | None:
         row = await self._queue.kv_get(self._keys.signal(key))

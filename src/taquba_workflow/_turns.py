@@ -6,7 +6,7 @@ from collections import Counter
 from weakref import WeakKeyDictionary
 
 from taquba import Queue
-from taquba_workflow._locks import KeyLocks
+from taquba.extending import KeyLocks
 
 
 class Turns:

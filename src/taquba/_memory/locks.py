@@ -74,7 +74,14 @@ class HeldLocks:
         self._locks = locks
         self.names: list[Hashable] = []
 
+    def __enter__(self) -> None:
+        """Hold them for a block, as in ``with await locks.acquire(names):``."""
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
+        """Give them back. Idempotent."""
         names, self.names = self.names, []
         for name in names:
             self._locks._release_one(name)  # pyright: ignore[reportPrivateUsage] - the two halves of one lock

@@ -1,0 +1,96 @@
+"""For packages built on a queue: turns in the owner's memory, and a loop behind ``async with``.
+
+One process owns a store. So who reads an entry, decides, and writes it has to keep off only others
+of the same process: `locks_of` gives the locks for that, and `seen_through` keeps a decision from
+being cut off, and its lock from being given back, while it is on its way to the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+from taquba._memory.locks import HeldLocks, KeyLocks
+from taquba._model.errors import InvalidArgument
+from taquba._queue.queue import Queue
+
+__all__ = ["HeldLocks", "KeyLocks", "RunsInBackground", "locks_of", "seen_through"]
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger(__name__)
+
+_locks: Final[WeakKeyDictionary[Queue, KeyLocks]] = WeakKeyDictionary()
+
+
+def locks_of(queue: Queue) -> KeyLocks:
+    """Locks that all users of an open queue share.
+
+    Begin their names with your package's, as in ``("taquba_cron", schedule_name)``.
+    """
+    return _locks.setdefault(queue, KeyLocks())
+
+
+async def seen_through(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, which goes on when the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_ignore)
+        raise
+
+
+def _ignore(task: asyncio.Task[Any]) -> None:
+    # Its caller is gone; an exception that nobody asks for would be reported by the loop.
+    if not task.cancelled():
+        task.exception()
+
+
+class RunsInBackground(ABC):
+    """Something whose `run` goes on for as long as its ``async with`` block does.
+
+    What ends `run` early is raised where the block ends, or logged where an error of the block is
+    on its way already. A block that is cancelled cancels `run`.
+    """
+
+    _running: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def run(self, shutdown: asyncio.Event | None = None) -> None:
+        """Go on until `shutdown` is set."""
+
+    async def __aenter__(self) -> Self:
+        if self._running is not None:
+            raise InvalidArgument(
+                f"this {type(self).__name__} is running already; make one per `async with`"
+            )
+        self._stop = asyncio.Event()
+        self._running = asyncio.create_task(
+            self.run(self._stop), name=f"taquba-{type(self).__name__}"
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._running is not None
+        running, self._running = self._running, None
+        self._stop.set()
+        if isinstance(error, asyncio.CancelledError):
+            # Whoever cancels wants to leave now.
+            running.cancel()
+        await asyncio.wait([running])
+        failure = None if running.cancelled() else running.exception()
+        if failure is not None and error is not None:
+            _log.error("%s had ended with an error", type(self).__name__, exc_info=failure)
+        elif failure is not None:
+            raise failure

@@ -1,0 +1,24 @@
+"""What type checkers make of `taquba.extending`. Checked, never run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import assert_type
+
+from taquba import Queue
+from taquba.extending import KeyLocks, RunsInBackground, locks_of, seen_through
+
+
+class Loop(RunsInBackground):
+    async def run(self, shutdown: asyncio.Event | None = None) -> None: ...
+
+
+class Unfinished(RunsInBackground): ...
+
+
+async def used(queue: Queue) -> None:
+    async with Loop() as loop:
+        assert_type(loop, Loop)
+    Unfinished()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
+    assert_type(locks_of(queue), KeyLocks)
+    assert_type(await seen_through(queue.kv_get(b"key")), bytes | None)
