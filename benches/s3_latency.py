@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import time
 import uuid
@@ -17,6 +18,7 @@ from tests.servers.proxy import FaultyProxy
 from tests.servers.stores import S3Server
 
 FLUSH_INTERVALS_MS = (0, 20, 50, 100, 250)
+AT_ONCE = math.inf
 PAYLOAD_SIZES = (64, 16 * 1024, 256 * 1024 + 1, 1024 * 1024)
 
 
@@ -39,18 +41,28 @@ def new_store() -> str:
     return f"{S3Server.root}/{uuid.uuid4().hex}"
 
 
-async def live(queue: Queue, jobs: int, tasks: int, payload: bytes) -> tuple[float, list[float]]:
-    """Enqueue and work on jobs at the same time; seconds in all, and seconds per enqueue."""
+async def live(
+    queue: Queue, jobs: int, tasks: int, payload: bytes, rate: float
+) -> tuple[float, list[float]]:
+    """Enqueue and work on jobs at the same time; seconds in all, and seconds per enqueue.
+
+    With a finite `rate`, in jobs per second, each job has its time, and its latency counts from
+    then, even where its producer was late.
+    """
     stop = asyncio.Event()
-    remaining = iter(range(jobs))
+    began = time.perf_counter()
+    due_times = iter([began + number / rate for number in range(jobs)])
     latencies: list[float] = []
     handled = 0
 
     async def produce() -> None:
-        for _ in remaining:
-            began = time.perf_counter()
+        for due in due_times:
+            if rate == AT_ONCE:
+                due = time.perf_counter()
+            else:
+                await asyncio.sleep(due - time.perf_counter())
             await queue.enqueue(QUEUE, payload)
-            latencies.append(time.perf_counter() - began)
+            latencies.append(time.perf_counter() - due)
 
     async def handle(job: JobRecord, lease: LeaseHandle) -> None:
         nonlocal handled
@@ -67,12 +79,31 @@ async def live(queue: Queue, jobs: int, tasks: int, payload: bytes) -> tuple[flo
     return total.seconds, latencies
 
 
+async def round_trip(samples: int) -> float:
+    """Median seconds of an enqueue while nothing else goes on: one PUT."""
+    latencies: list[float] = []
+    async with Queue.open(new_store()) as queue:
+        for _ in range(samples):
+            began = time.perf_counter()
+            await queue.enqueue(QUEUE, bytes(64))
+            latencies.append(time.perf_counter() - began)
+    return percentile(latencies, 50)
+
+
 async def one_case(
-    proxy: FaultyProxy, case: str, jobs: int, tasks: int, payload: bytes, flush_interval: float
+    proxy: FaultyProxy,
+    case: str,
+    jobs: int,
+    tasks: int,
+    payload: bytes,
+    *,
+    flush_interval: float = 0,
+    rate: float = AT_ONCE,
 ) -> Row:
+    trip = await round_trip(20)
     async with Queue.open(new_store(), flush_interval=flush_interval) as queue:
         await proxy.clear_counts()
-        seconds, latencies = await live(queue, jobs, tasks, payload)
+        seconds, latencies = await live(queue, jobs, tasks, payload, rate)
         counts = await proxy.counts()
     everything, puts = counts.of(), counts.of(method="PUT")
 
@@ -86,6 +117,8 @@ async def one_case(
             "durable commits/s": 2 * jobs / seconds,
             "enqueue p50 ms": percentile(latencies, 50) * 1000,
             "p99 ms": percentile(latencies, 99) * 1000,
+            "idle p50 ms": trip * 1000,
+            "p50 / idle p50": percentile(latencies, 50) / trip,
             "requests/1000 jobs": per_thousand(everything),
             "PUTs/1000 jobs": per_thousand(puts),
             "sent/payload byte": everything.sent_bytes / (jobs * len(payload)),
@@ -99,17 +132,22 @@ async def measure(options: argparse.Namespace) -> list[Row]:
     async with slow_s3(options.latency_ms) as proxy:
         for interval in FLUSH_INTERVALS_MS:
             case = f"flush_interval {interval} ms"
-            rows.append(await one_case(proxy, case, jobs, tasks, bytes(64), interval / 1000))
+            rows.append(
+                await one_case(proxy, case, jobs, tasks, bytes(64), flush_interval=interval / 1000)
+            )
+        case = f"{options.rate:,} jobs/s"
+        rows.append(await one_case(proxy, case, jobs, tasks, bytes(64), rate=options.rate))
         for size in PAYLOAD_SIZES:
             count = max(1, min(jobs, options.megabytes * 1_000_000 // size))
             payload = os.urandom(size)
-            rows.append(await one_case(proxy, f"payload {size:,} B", count, tasks, payload, 0))
+            rows.append(await one_case(proxy, f"payload {size:,} B", count, tasks, payload))
     return rows
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=positive, default=20_000, help="most jobs per case")
     parser.add_argument("--tasks", type=positive, default=300, help="producers, and workers")
+    parser.add_argument("--rate", type=positive, default=2000, help="jobs/s of the paced case")
     parser.add_argument("--latency-ms", type=float, default=20, help="of every request")
     parser.add_argument("--megabytes", type=positive, default=32, help="most payload per case")
 
