@@ -8,8 +8,8 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _handle       awaiting a job, or many
     _outcomes, _progress, _retention   reading outcomes; reports; forgetting
     _decisions    what an end or a submission means for the rows, as pure functions
-    _job, _context, _signature   a function as a job, what it gets, its arguments and result
-    _rows, _wire   rows and values as MessagePack
+    _job, _context   a function as a job, and what it gets
+    _rows   rows as MessagePack
     _values, _errors   checks, errors
 """
 
@@ -17,7 +17,15 @@ from taquba_jobs._attempt import Verdict
 from taquba_jobs._context import JobContext, Middleware
 from taquba_jobs._errors import DetachedContext, FailureKind, InputMismatch, JobFailed
 from taquba_jobs._handle import JobHandle, as_completed, gather
-from taquba_jobs._job import AsyncJob, Job, JobDecorator, PlainJob, Upcast, job
+from taquba_jobs._job import (
+    AsyncJob,
+    Job,
+    JobDecorator,
+    PlainJob,
+    Upcast,
+    job,
+    payload_idempotency_key,
+)
 from taquba_jobs._outcomes import (
     JobProgress,
     JobState,
@@ -27,7 +35,6 @@ from taquba_jobs._outcomes import (
 )
 from taquba_jobs._runner import JobRunner
 from taquba_jobs._submission import SubmitOptions
-from taquba_jobs._wire import payload_idempotency_key
 
 __all__ = [
     "AsyncJob",

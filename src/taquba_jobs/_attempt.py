@@ -24,13 +24,13 @@ from taquba import (
     Snooze,
     TaqubaError,
 )
+from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
 from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
 from taquba_jobs._errors import FailureKind
 from taquba_jobs._job import Job
 from taquba_jobs._progress import ProgressReports
 from taquba_jobs._retention import Retention
-from taquba_jobs._signature import Arguments, Undecodable
 
 S = TypeVar("S")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from pydantic import TypeAdapter
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, InvalidArgumentType
+from taquba.extending.typed import Signature, Undecodable, fingerprint, unpack
 from taquba_jobs._context import JobContext
 from taquba_jobs._rows import submission_key
-from taquba_jobs._signature import Signature, Undecodable
 from taquba_jobs._values import duration_ms
-from taquba_jobs._wire import unpack
 
 P = ParamSpec("P")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -26,6 +27,7 @@ Upcast = Callable[[dict[str, object]], dict[str, object]]
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_KEY_BYTES: Final = 1024
 _MAX_VERSION: Final = 2**31 - 1
+_ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 class Job(Generic[S_contra, P, T_co]):
@@ -70,7 +72,7 @@ class Job(Generic[S_contra, P, T_co]):
         self.function = function
         self._upcast = _upcasts(name, version, upcast)
         self._idempotency_key = idempotency_key
-        self.signature = Signature(name, function)
+        self.signature = Signature(f"job {name!r}", function, context="JobContext")
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
         self.__name__ = getattr(function, "__name__", name)
@@ -207,6 +209,17 @@ def job(
         )
 
     return cast("JobDecorator", decorate)
+
+
+def payload_idempotency_key(*args: object, **kwargs: object) -> str:
+    """The idempotency key of a job for which equal arguments mean the same job.
+
+        @job(name="thumbnail", idempotency_key=payload_idempotency_key)
+
+    Returns:
+        SHA-256 of the arguments' MessagePack form, in hex.
+    """
+    return fingerprint(_ANYTHING.dump_python([args, kwargs])).hex()
 
 
 def unpack_arguments(payload: bytes) -> dict[str, object]:

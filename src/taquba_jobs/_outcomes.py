@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import Final, ParamSpec, TypeVar, cast
 
 from taquba import JobNotFound, JobRecord, JobStatus, Queue, QueueReader
+from taquba.extending.typed import Undecodable
 from taquba_jobs._decisions import is_over
 from taquba_jobs._errors import FailureKind, JobFailed
 from taquba_jobs._job import Job
 from taquba_jobs._rows import Outcome, ProgressRow, decode, outcome_key, progress_key
-from taquba_jobs._signature import Undecodable
 
 P = ParamSpec("P")
 S = TypeVar("S")

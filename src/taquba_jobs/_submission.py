@@ -9,13 +9,13 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, KvKey
 from taquba.extending import locks_of, seen_through
+from taquba.extending.typed import fingerprint, pack
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
 from taquba_jobs._errors import InputMismatch
 from taquba_jobs._handle import JobHandle
 from taquba_jobs._job import Job
 from taquba_jobs._retention import Retention
 from taquba_jobs._rows import Submission, decode, encode, idempotency_key
-from taquba_jobs._wire import fingerprint, pack
 
 P = ParamSpec("P")
 S = TypeVar("S")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from taquba import JobStatus, Queue
+from taquba.extending.typed import pack
 from taquba.testing import MockClock
 from taquba_jobs import FailureKind, JobContext, JobFailed, JobRunner, job
-from taquba_jobs._wire import pack
 
 OpenQueue = Callable[..., Awaitable[Queue]]
 

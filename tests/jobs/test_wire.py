@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from taquba import InvalidArgument, InvalidArgumentType, Queue
+from taquba.extending.typed import pack, unpack
 from taquba_jobs import (
     FailureKind,
     JobContext,
@@ -27,7 +28,6 @@ from taquba_jobs import (
     job,
     payload_idempotency_key,
 )
-from taquba_jobs._wire import pack, unpack
 
 
 class Colour(Enum):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import assert_type
+from typing import Any, assert_type
 
 from taquba import Queue
 from taquba.extending import KeyLocks, RunsInBackground, locks_of, seen_through
+from taquba.extending.typed import Arguments, Signature, fingerprint, pack, unpack
 
 
 class Loop(RunsInBackground):
@@ -22,3 +23,12 @@ async def used(queue: Queue) -> None:
     Unfinished()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
     assert_type(locks_of(queue), KeyLocks)
     assert_type(await seen_through(queue.kv_get(b"key")), bytes | None)
+
+
+def typed() -> None:
+    signature = Signature("job 'send'", used, context="Context")
+    assert_type(signature.bind((), {}), dict[str, Any])
+    assert_type(signature.call({}), Arguments)
+    assert_type(signature.pack_result(None), bytes)
+    assert_type(fingerprint([]), bytes)
+    assert_type(unpack(pack(None)), object)

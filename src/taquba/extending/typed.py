@@ -1,4 +1,8 @@
-"""A function's arguments and result: checked against its annotations, to and from MessagePack."""
+"""A function's arguments and result: checked against its annotations, to and from MessagePack.
+
+For packages whose users write typed functions. It needs pydantic and typing-extensions, which
+taquba itself does not: such a package depends on both.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict
 
-from taquba import InvalidArgument, InvalidArgumentType
-from taquba_jobs._wire import pack, unpack
+from taquba._model.errors import InvalidArgument, InvalidArgumentType
+from taquba.extending._wire import fingerprint, pack, unpack
+
+__all__ = ["Arguments", "Signature", "Undecodable", "explain", "fingerprint", "pack", "unpack"]
 
 _Parameter = inspect.Parameter
 
@@ -30,16 +36,27 @@ class Arguments(NamedTuple):
 
 
 class Signature:
-    """What a job's function takes after its context, and what it returns.
+    """What a function takes, and what it returns.
 
     Annotations are read when they are needed first: they may name what its module defines later.
+
+    Args:
+        name: What errors call it, such as ``job 'email.send'``.
+        function: The function.
+        context: Name of the class of its first parameter, which is no argument; None where all
+            parameters are arguments.
     """
 
-    def __init__(self, name: str, function: Callable[..., object]) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., object], *, context: str | None = None
+    ) -> None:
         self._name = name
         self._function = function
-        context, *parameters = _parameters(name, function)
-        self._context = context.name
+        parameters = list(inspect.signature(function).parameters.values())
+        self._context = None
+        if context is not None:
+            self._context = _context_of(name, parameters, context)
+            parameters = parameters[1:]
         self._signature = inspect.Signature(parameters)
         self._parameters = parameters
 
@@ -52,7 +69,7 @@ class Signature:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidArgumentType(f"job {self._name!r}: {error}") from None
+            raise InvalidArgumentType(f"{self._name}: {error}") from None
         bound.apply_defaults()
         values = bound.arguments
         for parameter in self._parameters:
@@ -61,7 +78,7 @@ class Signature:
         try:
             return _by_name(self._arguments.validate_python(values))
         except ValidationError as error:
-            raise InvalidArgument(f"job {self._name!r}: {_explain(error)}") from None
+            raise InvalidArgument(f"{self._name}: {explain(error)}") from None
 
     def call(self, values: Mapping[str, Any]) -> Arguments:
         """The call that `values` stand for; defaults stand in for those that are missing."""
@@ -88,28 +105,30 @@ class Signature:
             # Not strict, whatever a model says: a moment was stored as a text.
             return _by_name(self._arguments.validate_python(values, strict=False))
         except ValidationError as error:
-            raise Undecodable(_explain(error)) from None
+            raise Undecodable(explain(error)) from None
 
     def pack_result(self, value: object) -> bytes:
         """A result as MessagePack, if it is of the type annotated."""
         try:
             return pack(self._result.dump_python(self._result.validate_python(value)))
         except ValidationError as error:
-            raise Undecodable(f"the result is not what is annotated: {_explain(error)}") from None
+            raise Undecodable(f"the result is not what is annotated: {explain(error)}") from None
         except (TypeError, ValueError, OverflowError) as error:
             raise Undecodable(f"the result cannot be stored: {error}") from None
 
     def unpack_result(self, data: bytes) -> Any:
+        """What `pack_result` was given, or what the annotation makes of it by now."""
         try:
             return self._result.validate_python(unpack(data), strict=False)
         except ValidationError as error:
             raise Undecodable(
-                f"the stored result is not what is annotated: {_explain(error)}"
+                f"the stored result is not what is annotated: {explain(error)}"
             ) from None
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
         function = inspect.unwrap(self._function)
+        function = getattr(function, "__func__", function)
         assert isinstance(function, types.FunctionType)
         # The context's type is often imported for type checkers only.
         bare = types.FunctionType(
@@ -122,7 +141,7 @@ class Signature:
             return get_type_hints(bare, include_extras=True)
         except NameError as error:
             raise InvalidArgument(
-                f"an annotation of job {self._name!r} cannot be read: {error}; "
+                f"an annotation of {self._name} cannot be read: {error}; "
                 "what it names has to be defined or imported at the top of the function's module"
             ) from None
 
@@ -153,26 +172,28 @@ class Signature:
         except PydanticUserError as error:
             why = str(error).partition("\n")[0]
             raise InvalidArgument(
-                f"job {self._name!r} has an annotation that pydantic cannot store: {why}"
+                f"{self._name} has an annotation that pydantic cannot store: {why}"
             ) from None
 
 
-def _parameters(name: str, function: Callable[..., object]) -> list[inspect.Parameter]:
-    found = list(inspect.signature(function).parameters.values())
-    first = found[0].kind if found else None
-    if first not in (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD):
+def _context_of(name: str, parameters: list[inspect.Parameter], context: str) -> str:
+    first = parameters[0] if parameters else None
+    if first is None or first.kind not in (
+        _Parameter.POSITIONAL_ONLY,
+        _Parameter.POSITIONAL_OR_KEYWORD,
+    ):
         raise InvalidArgumentType(
-            f"the function of job {name!r} takes its context first: "
-            "def function(ctx: JobContext, ...)"
+            f"the function of {name} takes its context first: def function(ctx: {context}, ...)"
         )
-    return found
+    return first.name
 
 
 def _by_name(values: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", values)
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What does not fit, and where, as one line of text."""
     problems: list[str] = []
     for detail in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in detail["loc"]) or "the value"

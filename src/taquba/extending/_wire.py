@@ -6,11 +6,9 @@ from hashlib import sha256
 from typing import Any, Final, cast
 
 import msgpack
-from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 _TUPLE: Final = 1
-_ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 def pack(value: object) -> bytes:
@@ -32,17 +30,6 @@ def unpack(data: bytes) -> object:
 def fingerprint(value: object) -> bytes:
     """SHA-256 of a value; the order of a dict's items or of a set does not matter."""
     return sha256(pack(_ordered(value))).digest()
-
-
-def payload_idempotency_key(*args: object, **kwargs: object) -> str:
-    """The idempotency key of a job for which equal arguments mean the same job.
-
-        @job(name="thumbnail", idempotency_key=payload_idempotency_key)
-
-    Returns:
-        SHA-256 of the arguments' MessagePack form, in hex.
-    """
-    return fingerprint(_ANYTHING.dump_python([args, kwargs])).hex()
 
 
 def _substitute(value: Any) -> Any:
