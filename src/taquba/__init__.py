@@ -2,7 +2,8 @@
 
 The layers, top to bottom; each uses only those below it:
 
-    _cli        the command line, which needs the extra ``taquba[cli]``
+    _cli        the command line, which needs the extra ``taquba[cli]``; `taquba.cli` is the part
+                of it that packages with commands of their own build on
     _worker     worker loops that run handlers
     _queue      the facade `Queue`, one module per kind of operation, and the background loops
     _telemetry  metrics and traces through OpenTelemetry, imported only where they are on

@@ -2,6 +2,7 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
+    _cli          the command `taquba cron`, imported by taquba's command line alone
     _scheduler    sleeps until the next firing, and enqueues its job
     _schedule     a schedule as it is registered, its jobs, and what can be told about it
     _record       what is stored of a schedule, and what follows from it, as pure functions

@@ -2,6 +2,7 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
+    _cli          the command `taquba progress`, imported by taquba's command line alone
     _runner       the facade `JobRunner`: submit, run
     _attempt      runs one attempt and says how it ended
     _submission   arguments to a job, once per idempotency key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,7 +13,14 @@ from taquba.extending.typed import Undecodable
 from taquba_jobs._decisions import is_over
 from taquba_jobs._errors import FailureKind, JobFailed
 from taquba_jobs._job import Job
-from taquba_jobs._rows import Outcome, ProgressRow, decode, outcome_key, progress_key
+from taquba_jobs._rows import (
+    PROGRESS,
+    Outcome,
+    ProgressRow,
+    decode,
+    outcome_key,
+    progress_key,
+)
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -127,8 +135,22 @@ async def fetch_status(source: Queue | QueueReader, job_id: str) -> JobState | N
 async def fetch_progress(source: Queue | QueueReader, job_id: str) -> JobProgress | None:
     """What a running job reported last; None if it did not, or has ended."""
     row = await source.kv_get(progress_key(job_id))
-    if row is None:
-        return None
+    return None if row is None else _progress(row)
+
+
+async def all_progress(source: Queue | QueueReader) -> AsyncGenerator[tuple[str, JobProgress]]:
+    """Ids of running jobs, with what each reported last."""
+    cursor = None
+    while True:
+        page = await source.kv_scan(PROGRESS, cursor)
+        for entry in page.entries:
+            yield entry.key.removeprefix(PROGRESS), _progress(entry.value)
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _progress(row: bytes) -> JobProgress:
     found = decode(ProgressRow, row)
     reported_at = _EPOCH + timedelta(milliseconds=found.reported_at)
     return JobProgress(found.done, found.total, found.note, reported_at)

@@ -19,6 +19,7 @@ from taquba import StoreError
 _FORMAT: Final = 1
 
 EXPIRIES: Final = "jobs/expiry/"
+PROGRESS: Final = "jobs/progress/"
 
 
 class Submission(NamedTuple):
@@ -93,7 +94,7 @@ def outcome_key(job_id: str) -> str:
 
 
 def progress_key(job_id: str) -> str:
-    return f"jobs/progress/{job_id}"
+    return PROGRESS + job_id
 
 
 def expiry_key(ms: int, what: str) -> str:

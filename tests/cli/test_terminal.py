@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import json
 import os
 import pty
 import re
+import signal
 import struct
 import termios
 import time
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from taquba import EnqueueRequest, Queue
 from tests.cli.support import PATIENCE, environment, start
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -93,3 +97,37 @@ def test_top_shows_the_queues_until_a_key(store: Path, keys: bytes, code: int) -
     # The screen of before is back, and the cursor.
     assert output.rstrip().endswith("\x1b[?1049l")
     assert "\x1b[?25h" in output
+
+
+def test_top_goes_on_after_a_look_that_failed(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+
+    async def own(queues: int) -> None:
+        """An owner that comes and goes, and leaves its rows in a file of the engine."""
+        async with Queue.open(store) as queue:
+            await queue.enqueue_batch(
+                EnqueueRequest(f"{number:03}", os.urandom(500)) for number in range(queues)
+            )
+
+    asyncio.run(own(1))
+    child = start("top", "--json", "--every", "200ms", "-s", str(store))
+    assert child.stdout is not None
+    assert child.stderr is not None
+    try:
+        assert len(json.loads(child.stdout.readline())["queues"]) == 1
+        # While the child stands still, what it will look for disappears.
+        child.send_signal(signal.SIGSTOP)
+        asyncio.run(own(300))
+        for file in store.rglob("*.sst"):
+            file.rename(f"{file}.gone")
+        child.send_signal(signal.SIGCONT)
+        assert "taquba: " in child.stderr.readline()
+        for file in store.rglob("*.gone"):
+            file.rename(file.with_suffix(""))
+        while len(json.loads(child.stdout.readline())["queues"]) == 1:
+            pass
+        child.send_signal(signal.SIGINT)
+        assert child.wait(PATIENCE) == 130
+    finally:
+        child.kill()
+        child.communicate()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -325,23 +326,6 @@ async def test_a_requeue_wakes_a_claimer(queue: Queue) -> None:
     assert await waiter is not None
 
 
-async def test_what_is_not_dead_is_not_requeued(open_queue: OpenQueue) -> None:
-    queue = await open_queue(default_config=QueueConfig(keep_done_jobs=60))
-    await queue.enqueue("q", b"", job_id="done")
-    await queue.ack(await must_claim(queue))
-    await queue.enqueue("q", b"", job_id="claimed")
-    await must_claim(queue)
-    await queue.enqueue("q", b"", job_id="pending")
-    await queue.enqueue("q", b"", job_id="scheduled", delay=60)
-    before = await rows(queue)
-    for status in ("done", "claimed", "pending", "scheduled"):
-        with pytest.raises(InvalidState, match=f"'{status}' is {status}; .*dead"):
-            await queue.requeue_dead(status)
-    with pytest.raises(JobNotFound, match="'unknown'"):
-        await queue.requeue_dead("unknown")
-    assert await rows(queue) == before
-
-
 async def test_concurrent_requeues_requeue_once(queue: Queue) -> None:
     await queue.enqueue("q", b"", job_id="a")
     await kill_job(queue)
@@ -370,7 +354,13 @@ async def test_a_purged_job_leaves_nothing(queue: Queue) -> None:
     assert (await queue.enqueue("q", b"", job_id="a")).new
 
 
-async def test_what_is_not_dead_is_not_purged(open_queue: OpenQueue) -> None:
+# -- requeue and purge --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("move", [Queue.requeue_dead, Queue.purge_dead])
+async def test_what_is_not_dead_stays_where_it_is(
+    open_queue: OpenQueue, move: Callable[[Queue, str], Awaitable[None]]
+) -> None:
     queue = await open_queue(default_config=QueueConfig(keep_done_jobs=60))
     await queue.enqueue("q", b"", job_id="done")
     await queue.ack(await must_claim(queue))
@@ -381,9 +371,9 @@ async def test_what_is_not_dead_is_not_purged(open_queue: OpenQueue) -> None:
     before = await rows(queue)
     for status in ("done", "claimed", "pending", "scheduled"):
         with pytest.raises(InvalidState, match=f"'{status}' is {status}; .*dead"):
-            await queue.purge_dead(status)
+            await move(queue, status)
     with pytest.raises(JobNotFound, match="'unknown'"):
-        await queue.purge_dead("unknown")
+        await move(queue, "unknown")
     assert await rows(queue) == before
 
 

@@ -17,9 +17,11 @@ from taquba._cli import bench, change, dead, doctor, jobs, kv, overview, top, wo
 from taquba._cli.errors import CommandError, ExitCode, OutputClosed, code_of
 from taquba._cli.options import help_if_bare
 from taquba._cli.output import complain, note
+from taquba._cli.plugins import CommandsWithPlugins
 
 app = typer.Typer(
     name="taquba",
+    cls=CommandsWithPlugins,
     rich_markup_mode=None,
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused because an owner lives or may "
     "live, 4 not found. The store may be set with TAQUBA_STORE.",

@@ -14,9 +14,10 @@ import typer
 from taquba import InvalidState, JobNotFound, JobRecord, JobStatus, Queue, QueueReader
 from taquba._cli import shapes
 from taquba._cli.errors import CommandError, ExitCode
-from taquba._cli.jobs import Limit, walk
+from taquba._cli.jobs import print_jobs, walk
 from taquba._cli.options import (
     AsJson,
+    Limit,
     NewerThan,
     OlderThan,
     PayloadUrl,
@@ -31,7 +32,6 @@ from taquba._cli.output import (
     Column,
     note,
     print_json,
-    print_json_line,
     print_table,
     relative,
     say,
@@ -145,20 +145,8 @@ async def list_(
 ) -> None:
     """List dead letters, oldest first in each queue."""
     selection = Selection.of(None, queue, error, older_than, newer_than)
-    found: list[JobRecord] = []
-    more = False
     async with reading(store) as reader, aclosing(selection.find(reader)) as selected:
-        async for job in selected:
-            if len(found) == limit:
-                more = True
-                break
-            found.append(job)
-            if as_json:
-                print_json_line(shapes.job(job))
-    if not as_json:
-        print_table(_COLUMNS, [_row(job) for job in found])
-    if more:
-        note(f"only the first {limit} are shown; --limit shows more")
+        await print_jobs(selected, limit, _COLUMNS, _row, shapes.job if as_json else None)
 
 
 def _row(job: JobRecord) -> list[str]:
@@ -195,12 +183,8 @@ async def requeue(
     They keep their ids. Without --yes it only shows what would be done.
     """
     selection = Selection.of(job_ids, queue, error, older_than, newer_than)
-    _check_chosen(selection, every)
-    if yes:
-        place = owning(store, take_over=take_over)
-        await _act(place, "requeued", Queue.requeue_dead, selection, as_json)
-    else:
-        await _rehearse(store, "requeued", selection, as_json)
+    move = _Move("requeued", Queue.requeue_dead, selection, as_json)
+    await move.run(store, owning(store, take_over=take_over), every=every, yes=yes)
 
 
 @command(
@@ -228,84 +212,100 @@ async def purge(
     Without --yes it only shows what would be done.
     """
     selection = Selection.of(job_ids, queue, error, older_than, newer_than)
-    _check_chosen(selection, every)
-    if yes:
-        place = owning(store, take_over=take_over, payload_url=payload_url)
-        await _act(place, "purged", Queue.purge_dead, selection, as_json)
-    else:
-        await _rehearse(store, "purged", selection, as_json)
+    move = _Move("purged", Queue.purge_dead, selection, as_json)
+    owned = owning(store, take_over=take_over, payload_url=payload_url)
+    await move.run(store, owned, every=every, yes=yes)
 
 
-def _check_chosen(selection: Selection, every: bool) -> None:
-    if every == (selection != Selection()):
-        raise CommandError(
-            "say which dead letters: ids, --queue, --error, --older-than, --newer-than; "
-            "or --all, alone",
-            ExitCode.usage,
-        )
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """Dead letters that are to leave their place.
 
+    Attributes:
+        done: What then has happened to them.
+        one: Does it to one of them.
+        selection: Which they are.
+        as_json: How it is reported.
+    """
 
-async def _rehearse(store: str, done: str, selection: Selection, as_json: bool) -> None:
-    """Show what would be done."""
-    found: list[JobRecord] = []
-    count = 0
-    ids: list[shapes.Json] = []
-    async with reading(store) as reader:
-        async for job in selection.find(reader):
+    done: str
+    one: Callable[[Queue, str], Awaitable[None]]
+    selection: Selection
+    as_json: bool
+
+    async def run(
+        self,
+        store: str,
+        owned: AbstractAsyncContextManager[Queue],
+        *,
+        every: bool,
+        yes: bool,
+    ) -> None:
+        """Move them, or without `yes` show which they are."""
+        if every == (self.selection != Selection()):
+            raise CommandError(
+                "say which dead letters: ids, --queue, --error, --older-than, --newer-than; "
+                "or --all, alone",
+                ExitCode.usage,
+            )
+        if yes:
+            async with owned as owner:
+                await self._act(owner)
+        else:
+            async with reading(store) as reader:
+                await self._rehearse(reader)
+
+    async def _rehearse(self, reader: QueueReader) -> None:
+        found: list[JobRecord] = []
+        count = 0
+        ids: list[shapes.Json] = []
+        async for job in self.selection.find(reader):
             count += 1
-            if as_json:
+            if self.as_json:
                 ids.append(job.id)
             elif len(found) < _SHOWN:
                 found.append(job)
-    if as_json:
-        print_json({"dry_run": True, done: 0, "would_be": count, "job_ids": ids})
-        return
-    if found:
-        print_table(_COLUMNS, [_row(job) for job in found])
-    if count > len(found):
-        say(f"... and {count - len(found):,} more")
-    say(f"{_count(count)} would be {done}; nothing was changed.")
-    if count:
-        note("say --yes to do it")
+        if self.as_json:
+            print_json({"dry_run": True, self.done: 0, "would_be": count, "job_ids": ids})
+            return
+        if found:
+            print_table(_COLUMNS, [_row(job) for job in found])
+        if count > len(found):
+            say(f"... and {count - len(found):,} more")
+        say(f"{_count(count)} would be {self.done}; nothing was changed.")
+        if count:
+            note("say --yes to do it")
 
+    async def _act(self, owner: Queue) -> None:
+        moved = gone = 0
+        batch: list[str] = []
 
-async def _act(
-    place: AbstractAsyncContextManager[Queue],
-    done: str,
-    move: Callable[[Queue, str], Awaitable[None]],
-    selection: Selection,
-    as_json: bool,
-) -> None:
-    """Move what is selected; a job that has gone meanwhile is left alone."""
-    moved = gone = 0
-    async with place as owner:
-
-        async def one(job_id: str) -> bool:
-            try:
-                await move(owner, job_id)
-            except (JobNotFound, InvalidState):
-                return False
-            return True
-
-        async def several(job_ids: list[str]) -> None:
+        async def move_batch() -> None:
             nonlocal moved, gone
-            outcomes = await asyncio.gather(*map(one, job_ids))
+            outcomes = await asyncio.gather(*(self._moved(owner, job_id) for job_id in batch))
             moved += sum(outcomes)
             gone += len(outcomes) - sum(outcomes)
+            batch.clear()
 
-        batch: list[str] = []
-        async for job in selection.find(owner):
+        async for job in self.selection.find(owner):
             batch.append(job.id)
             if len(batch) == _AT_ONCE:
-                await several(batch)
-                batch = []
-        await several(batch)
-    if as_json:
-        print_json({"dry_run": False, done: moved, "gone": gone})
-        return
-    say(f"{_count(moved)} {done}")
-    if gone:
-        note(f"{_count(gone)} had gone meanwhile")
+                await move_batch()
+        await move_batch()
+        if self.as_json:
+            print_json({"dry_run": False, self.done: moved, "gone": gone})
+            return
+        say(f"{_count(moved)} {self.done}")
+        if gone:
+            note(f"{_count(gone)} had gone meanwhile")
+
+    async def _moved(self, owner: Queue, job_id: str) -> bool:
+        """Move one; False if it has gone meanwhile."""
+        try:
+            await self.one(owner, job_id)
+        except (JobNotFound, InvalidState):
+            return False
+        return True
 
 
 def _count(number: int) -> str:

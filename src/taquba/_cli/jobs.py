@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Final
@@ -11,7 +11,16 @@ import typer
 
 from taquba import JobNotFound, JobRecord, JobStatus, PayloadMissing, Queue, QueueReader
 from taquba._cli import shapes
-from taquba._cli.options import AsJson, JobId, PayloadUrl, QueueFilter, Store, command, group
+from taquba._cli.options import (
+    AsJson,
+    JobId,
+    Limit,
+    PayloadUrl,
+    QueueFilter,
+    Store,
+    command,
+    group,
+)
 from taquba._cli.output import (
     Column,
     bytes_text,
@@ -28,10 +37,6 @@ from taquba._cli.output import (
 from taquba._cli.stores import reading
 
 app: Final = group("Look at jobs.")
-
-Limit = Annotated[
-    int, typer.Option("--limit", "-n", min=1, metavar="N", help="Show at most this many.")
-]
 
 _PAGE: Final = 500
 _COLUMNS: Final = (
@@ -100,26 +105,43 @@ async def list_(
     Pending ones come in the order of claims, scheduled ones by due time, done and dead ones by the
     time of their end.
     """
-    found: list[JobRecord] = []
-    more = False
     states = status or list(JobStatus)
     async with (
         reading(store, payload_url=payload_url) as reader,
         aclosing(walk(reader, queue, states, limit + 1, payloads=payload)) as walked,
     ):
-        async for job in walked:
-            if len(found) == limit:
-                more = True
-                break
-            found.append(job)
-            if as_json:
-                print_json_line(
-                    shapes.job_with_payload(job, _payload(job)) if payload else shapes.job(job)
-                )
-    if not as_json:
-        print_table(_COLUMNS, [_row(job) for job in found])
+        shape = _with_payload if payload else shapes.job
+        await print_jobs(walked, limit, _COLUMNS, _row, shape if as_json else None)
+
+
+async def print_jobs(
+    jobs: AsyncGenerator[JobRecord],
+    limit: int,
+    columns: Sequence[Column],
+    row: Callable[[JobRecord], list[str]],
+    shape: Callable[[JobRecord], shapes.Document] | None,
+) -> None:
+    """Print at most so many jobs: each as JSON when it comes, or without a `shape` as a table."""
+    rows: list[list[str]] = []
+    shown = 0
+    more = False
+    async for job in jobs:
+        if shown == limit:
+            more = True
+            break
+        shown += 1
+        if shape is None:
+            rows.append(row(job))
+        else:
+            print_json_line(shape(job))
+    if shape is None:
+        print_table(columns, rows)
     if more:
         note(f"only the first {limit} are shown; --limit shows more")
+
+
+def _with_payload(job: JobRecord) -> shapes.Document:
+    return shapes.job_with_payload(job, _payload(job))
 
 
 def _row(job: JobRecord) -> list[str]:
@@ -162,10 +184,10 @@ async def show(
         job = await reader.get_job(job_id)
     if job is None:
         raise JobNotFound(job_id)
-    payload = _payload(job)
     if as_json:
-        print_json(shapes.job_with_payload(job, payload))
+        print_json(_with_payload(job))
         return
+    payload = _payload(job)
     print_fields(
         [
             ("id", job.id),

@@ -11,8 +11,7 @@ from taquba import KvEntry
 from taquba._cli import shapes
 from taquba._cli.content import File, content
 from taquba._cli.errors import CommandError, ExitCode
-from taquba._cli.jobs import Limit
-from taquba._cli.options import AsJson, Create, Store, TakeOver, command, group
+from taquba._cli.options import AsJson, Create, Limit, Store, TakeOver, command, group
 from taquba._cli.output import (
     Column,
     bytes_text,

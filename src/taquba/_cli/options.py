@@ -47,11 +47,14 @@ Yes = Annotated[
 QueueFilter = Annotated[
     str | None, typer.Option("--queue", "-q", metavar="NAME", help="Only jobs of this queue.")
 ]
+Limit = Annotated[
+    int, typer.Option("--limit", "-n", min=1, metavar="N", help="Show at most this many.")
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.")]
 
 
 def duration_option(name: str, help: str) -> Any:
-    """An option whose value is a duration."""
+    """An option whose value is a duration such as ``90s`` or ``1h30m``; a number is seconds."""
     return typer.Option(name, parser=parsing.duration, metavar="DURATION", help=help)
 
 
@@ -65,7 +68,7 @@ NewerThan = Annotated[
 
 def group(help: str) -> typer.Typer:
     """A group of commands, such as ``taquba jobs ...``."""
-    app = typer.Typer(rich_markup_mode=None)
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
     app.callback(help=help, invoke_without_command=True)(help_if_bare)
     return app
 
@@ -79,7 +82,13 @@ def help_if_bare(context: typer.Context) -> None:
 def command(
     app: typer.Typer, name: str, *examples: str
 ) -> Callable[[Callable[P, Coroutine[Any, Any, None]]], Callable[P, None]]:
-    """Declare an async function as a command; its docstring is its help."""
+    """Declare an async function as a command; its docstring is its help.
+
+    Args:
+        app: What it is added to, such as a `group`.
+        name: The command's name in there.
+        *examples: Lines of a shell, for the end of the help.
+    """
 
     def declare(function: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
         @functools.wraps(function)

@@ -54,6 +54,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """A table that fits the terminal; elsewhere every value whole."""
     out = console()
     drawn = table(columns, rows, out)
     if out.is_terminal:

@@ -54,10 +54,10 @@ async def stats(store: Store, queue: QueueFilter = None, as_json: AsJson = False
                 "store": store,
                 "queues": list(names),
                 **shapes.stats(total),
-                "changed_at": shapes.moment(changed_at),
+                "changed_at": shapes.json_moment(changed_at),
                 "owner": signs.presence.value,
                 "owner_reason": signs.reason,
-                "heartbeat_at": shapes.moment(beat_at),
+                "heartbeat_at": shapes.json_moment(beat_at),
             }
         )
         return

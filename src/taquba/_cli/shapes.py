@@ -13,7 +13,7 @@ Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Document = dict[str, Json]
 
 
-def moment(value: datetime | None) -> str | None:
+def json_moment(value: datetime | None) -> str | None:
     """ISO 8601 with milliseconds, in UTC."""
     if value is None:
         return None
@@ -44,16 +44,16 @@ def job(value: JobRecord) -> Document:
         "priority": value.priority,
         "attempts": value.attempts,
         "max_attempts": value.max_attempts,
-        "enqueued_at": moment(value.enqueued_at),
-        "run_at": moment(value.run_at),
-        "claimed_at": moment(value.claimed_at),
-        "completed_at": moment(value.completed_at),
-        "failed_at": moment(value.failed_at),
+        "enqueued_at": json_moment(value.enqueued_at),
+        "run_at": json_moment(value.run_at),
+        "claimed_at": json_moment(value.claimed_at),
+        "completed_at": json_moment(value.completed_at),
+        "failed_at": json_moment(value.failed_at),
         "last_error": value.last_error,
         "dedup_key": value.dedup_key,
         "headers": dict(headers),
         "cancel_requested": value.cancel_requested,
-        "woken_at": moment(value.woken_at),
+        "woken_at": json_moment(value.woken_at),
         "payload_ref": value.payload_ref,
     }
 
@@ -66,8 +66,8 @@ def job_with_payload(value: JobRecord, payload: bytes | None) -> Document:
 def attempt(value: JobAttempt) -> Document:
     return {
         "attempt": value.attempt,
-        "claimed_at": moment(value.claimed_at),
-        "recorded_at": moment(value.recorded_at),
+        "claimed_at": json_moment(value.claimed_at),
+        "recorded_at": json_moment(value.recorded_at),
         "outcome": value.outcome.value,
         "error": value.error,
     }

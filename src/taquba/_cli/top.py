@@ -9,7 +9,7 @@ import termios
 import time
 import tty
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final
@@ -19,10 +19,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from taquba import OwnerSigns, QueueReader, QueueStats
+from taquba import OwnerSigns, QueueReader, QueueStats, StoreError
 from taquba._cli import shapes
 from taquba._cli.options import AsJson, Store, command, duration_option
-from taquba._cli.output import Column, console, print_json_line, relative, table
+from taquba._cli.output import Column, complain, console, print_json_line, relative, table
 from taquba._cli.overview import QUEUE_COLUMNS, queue_row, queue_stats, total_of
 from taquba._cli.stores import reading
 
@@ -77,34 +77,84 @@ async def top(
 ) -> None:
     """Watch the queues; q or Ctrl-C ends it.
 
-    With --json, or where the output is no terminal, every look is printed.
+    With --json, or where the output is no terminal, every look is printed. A look that fails is
+    said, and the next one may succeed.
     """
-    on_screen = not as_json and sys.stdout.isatty()
     pause = every or _PAUSE
     stop = asyncio.Event()
-    async with reading(store, every=pause) as reader:
-        with _quit_key(stop), _screen(on_screen) as screen:
-            before: _Look | None = None
-            while not stop.is_set():
-                look = await _look(reader)
-                rates = look.done_rates(before)
-                if as_json:
-                    print_json_line(_document(store, look, rates))
-                elif screen is not None:
-                    screen.update(_picture(store, look, rates, screen.console), refresh=True)
-                else:
-                    out = console()
-                    out.print(_picture(store, look, rates, out))
-                    sys.stdout.flush()
-                before = look
-                if times is not None:
-                    times -= 1
-                    if times == 0:
-                        break
-                try:
-                    await asyncio.wait_for(stop.wait(), pause.total_seconds())
-                except TimeoutError:
-                    continue
+    on_screen = not as_json and sys.stdout.isatty()
+    with _quit_key(stop), _screen(on_screen) as screen:
+        watch = _Watch(store, screen, as_json, stop, pause.total_seconds(), times)
+        while not watch.over:
+            try:
+                async with reading(store, every=pause) as reader:
+                    await watch.follow(reader)
+            except StoreError as error:
+                # Files may be removed while they are looked at, and networks rest. What was never
+                # seen to work is a mistake of whoever calls.
+                if watch.newest is None:
+                    raise
+                await watch.fail(error)
+
+
+class _Watch:
+    """Looks at a store and shows what it sees, until it is stopped or has looked often enough."""
+
+    def __init__(
+        self,
+        store: str,
+        screen: Live | None,
+        as_json: bool,
+        stop: asyncio.Event,
+        pause: float,
+        times: int | None,
+    ) -> None:
+        self._store = store
+        self._screen = screen
+        self._as_json = as_json
+        self._stop = stop
+        self._pause = pause
+        self._left = times
+        self.newest: _Look | None = None
+
+    @property
+    def over(self) -> bool:
+        return self._stop.is_set() or self._left == 0
+
+    async def follow(self, reader: QueueReader) -> None:
+        while not self.over:
+            look = await _look(reader)
+            before, self.newest = self.newest, look
+            self._show(look, look.done_rates(before))
+            await self._rest()
+
+    async def fail(self, error: StoreError) -> None:
+        """Say why there is no look this time."""
+        if self._screen is None:
+            complain(str(error))
+        else:
+            assert self.newest is not None
+            picture = _picture(self._store, self.newest, {}, self._screen.console)
+            self._screen.update(Group(picture, Text(f"\n{error}", "red")), refresh=True)
+        await self._rest()
+
+    def _show(self, look: _Look, rates: dict[str, float | None]) -> None:
+        if self._as_json:
+            print_json_line(_document(self._store, look, rates))
+        elif self._screen is not None:
+            picture = _picture(self._store, look, rates, self._screen.console)
+            self._screen.update(picture, refresh=True)
+        else:
+            out = console()
+            out.print(_picture(self._store, look, rates, out))
+            sys.stdout.flush()
+
+    async def _rest(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+        if not self.over:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._pause)
 
 
 async def _look(reader: QueueReader) -> _Look:
@@ -120,7 +170,8 @@ def _picture(store: str, look: _Look, rates: dict[str, float | None], out: Conso
     total = total_of(list(look.queues.values()))
     known = [rate for rate in rates.values() if rate is not None]
     rows = [
-        [*queue_row(name, counts), _rate_text(rates[name])] for name, counts in look.queues.items()
+        [*queue_row(name, counts), _rate_text(rates.get(name))]
+        for name, counts in look.queues.items()
     ]
     if len(rows) > 1:
         rows.append([*queue_row("(all)", total), _rate_text(sum(known) if known else None)])
@@ -140,7 +191,7 @@ def _rate_text(rate: float | None) -> str:
 def _document(store: str, look: _Look, rates: dict[str, float | None]) -> shapes.Document:
     return {
         "store": store,
-        "changed_at": shapes.moment(look.changed_at),
+        "changed_at": shapes.json_moment(look.changed_at),
         "owner": look.owner.presence.value,
         "queues": [
             {"queue": name, **shapes.stats(counts), "done_per_second": rates[name]}

@@ -19,6 +19,7 @@ class KeyLocks:
         return not self._waiting
 
     def any_held(self, names: Iterable[Hashable]) -> bool:
+        """Whether somebody holds one of `names`."""
         return any(name in self._waiting for name in names)
 
     def take_free(self, names: Collection[Hashable]) -> HeldLocks | None:

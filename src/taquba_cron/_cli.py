@@ -1,0 +1,119 @@
+"""The command `taquba cron`, which taquba's command line imports when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from taquba import Queue, QueueReader
+from taquba.cli import (
+    AsJson,
+    Column,
+    CommandError,
+    Document,
+    ExitCode,
+    Store,
+    TakeOver,
+    command,
+    group,
+    json_moment,
+    owning,
+    print_json,
+    print_json_line,
+    print_table,
+    reading,
+    relative,
+    say,
+)
+from taquba_cron._errors import UnknownSchedule
+from taquba_cron._schedule import ScheduleInfo, list_schedules
+from taquba_cron._scheduler import CronScheduler
+
+app: Final = group("Look at cron schedules, pause them, and let them go on.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+
+_COLUMNS: Final = (
+    Column("NAME", "fold"),
+    Column("EXPRESSION"),
+    Column("TIMEZONE", "cut"),
+    Column("QUEUE", "cut"),
+    Column("NEXT"),
+    Column("LAST"),
+)
+
+
+@command(app, "list", "taquba cron list -s ./data", "taquba cron list -s ./data --json")
+async def list_(store: Store, as_json: AsJson = False) -> None:
+    """List the schedules that the store remembers, with their next and their last firing."""
+    async with reading(store) as reader:
+        found = await list_schedules(reader)
+    if as_json:
+        for schedule in found:
+            print_json_line(_document(schedule))
+        return
+    print_table(_COLUMNS, [_row(schedule) for schedule in found])
+
+
+@command(app, "pause", "taquba cron pause -s ./data daily-report")
+async def pause(
+    name: Name, store: Store, take_over: TakeOver = False, as_json: AsJson = False
+) -> None:
+    """Drop the firings of a schedule until it is resumed."""
+    async with owning(store, take_over=take_over) as owner:
+        await _known(owner, name)
+        await CronScheduler(owner).pause(name)
+        schedule = await _known(owner, name)
+    _report(schedule, as_json)
+
+
+@command(app, "resume", "taquba cron resume -s ./data daily-report")
+async def resume(
+    name: Name, store: Store, take_over: TakeOver = False, as_json: AsJson = False
+) -> None:
+    """Let a paused schedule go on with its next firing; those that it missed stay dropped."""
+    async with owning(store, take_over=take_over) as owner:
+        await _known(owner, name)
+        await CronScheduler(owner).resume(name)
+        schedule = await _known(owner, name)
+    _report(schedule, as_json)
+
+
+async def _known(store: Queue | QueueReader, name: str) -> ScheduleInfo:
+    for schedule in await list_schedules(store):
+        if schedule.name == name:
+            return schedule
+    raise CommandError(str(UnknownSchedule(name)), ExitCode.not_found)
+
+
+def _report(schedule: ScheduleInfo, as_json: bool) -> None:
+    if as_json:
+        print_json(_document(schedule))
+    elif schedule.paused:
+        say(f"{schedule.name} is paused")
+    else:
+        say(f"{schedule.name} fires next {relative(schedule.next_fire)}")
+
+
+def _row(schedule: ScheduleInfo) -> list[str]:
+    return [
+        schedule.name,
+        schedule.expression,
+        schedule.timezone,
+        schedule.queue_name,
+        "paused" if schedule.paused else relative(schedule.next_fire),
+        relative(schedule.last_fired),
+    ]
+
+
+def _document(schedule: ScheduleInfo) -> Document:
+    return {
+        "name": schedule.name,
+        "expression": schedule.expression,
+        "timezone": schedule.timezone,
+        "queue": schedule.queue_name,
+        "next_fire": json_moment(schedule.next_fire),
+        "last_fired": json_moment(schedule.last_fired),
+        "paused": schedule.paused,
+    }
