@@ -14,14 +14,17 @@ USAGE = """\
 usage: python -m benches                    this list
        python -m benches NAME [options]     one bench; NAME --help shows its options
        python -m benches all [options]      all of them with small sizes: do they work?
+       python -m benches.peers [options]    beside other job queues, which it installs
 
 common options: --store memory|folder|folder-nosync|URL  --runs N  --json FILE
 """
 
 
 def names() -> list[str]:
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name for name in found if not name.startswith("_"))
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(
+        module.name for module in found if not module.ispkg and not module.name.startswith("_")
+    )
 
 
 def load(name: str) -> Bench:
