@@ -6,15 +6,18 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slatedb.uniffi import Db, DbBuilder, KeyRange, ObjectStore, WriteBatch
+from slatedb.uniffi import Db, DbBuilder, DbReaderBuilder, Error, KeyRange, ObjectStore, WriteBatch
 
 from taquba._model.keys import Op
 from taquba._store import binding
-from taquba._store.binding import Fill, NextRows, Row
+from taquba._store.binding import Fill, Get, Handle, NextRows, Row
 
 keys = st.binary(min_size=1, max_size=40)
 values = st.binary(max_size=300) | st.sampled_from([b"", bytes(65_536), b"\xff" * 262_144])
@@ -27,6 +30,13 @@ async def open_db() -> Db:
     return await DbBuilder("", ObjectStore.resolve("memory:///")).build()
 
 
+T = TypeVar("T")
+
+
+async def wait(answer: Awaitable[T]) -> T:
+    return await asyncio.wait_for(answer, 10)
+
+
 async def written(fill: Fill, ops: list[Op], next_rows: NextRows, limit: int) -> list[Row]:
     db = await open_db()
     try:
@@ -36,7 +46,7 @@ async def written(fill: Fill, ops: list[Op], next_rows: NextRows, limit: int) ->
         scan = await db.scan(EVERYTHING)
         rows: list[Row] = []
         while True:
-            found = await next_rows(scan, limit)
+            found = await next_rows(scan, limit, wait)
             rows += found
             if len(found) < limit:
                 return rows
@@ -71,6 +81,72 @@ async def test_a_refused_row_raises_both_ways() -> None:
         # The batch is used up: SlateDB refuses to add to it.
         with pytest.raises(Exception, match="batch"):
             fill(batch, [(b"k2", b"v2")])
+    await db.shutdown()
+
+
+async def values_of(handle: Handle, get: Get, keys: list[bytes]) -> list[bytes | None]:
+    return list(await asyncio.gather(*(get(handle, key, wait) for key in keys)))
+
+
+@given(rows=st.dictionaries(keys, values, max_size=10), absent=st.lists(keys, max_size=5))
+def test_both_ways_find_the_same_values(rows: dict[bytes, bytes], absent: list[bytes]) -> None:
+    async def compare() -> None:
+        db = await open_db()
+        batch = WriteBatch()
+        binding.fill(batch, [(b"first", b""), *rows.items()])
+        await db.write(batch)
+        wanted = [b"first", *rows, *absent]
+        expected = [{b"first": b"", **rows}.get(key) for key in wanted]
+        for get in (binding.get, binding.get_plainly):
+            assert await values_of(db, get, wanted) == expected
+        await db.shutdown()
+
+    asyncio.run(compare())
+
+
+async def test_values_are_read_from_files_and_by_readers_both_ways(tmp_path: Path) -> None:
+    store = ObjectStore.resolve("file:///")
+    name = str(tmp_path / "db").lstrip("/")
+    rows = {b"%05d" % number: bytes([number % 256]) * 5_000 for number in range(1_000)}
+    db = await DbBuilder(name, store).build()
+    batch = WriteBatch()
+    binding.fill(batch, list(rows.items()))
+    await db.write(batch)
+    await db.shutdown()
+    # Nothing of it is in the memory of these: they have to fetch.
+    owner = await DbBuilder(name, store).build()
+    reader = await DbReaderBuilder(name, store).build()
+    wanted = [*[*rows][::10], b"none"]
+    for handle in (owner, reader):
+        for get in (binding.get, binding.get_plainly):
+            assert await values_of(handle, get, wanted) == [rows.get(key) for key in wanted]
+    await reader.shutdown()
+    await owner.shutdown()
+
+
+async def test_a_read_of_a_closed_database_raises_both_ways() -> None:
+    db = await open_db()
+    await db.shutdown()
+    for get in (binding.get, binding.get_plainly):
+        with pytest.raises(Error.Closed):
+            await get(db, b"key", wait)
+
+
+async def test_a_read_that_is_given_up_does_no_harm(tmp_path: Path) -> None:
+    store = ObjectStore.resolve("file:///")
+    name = str(tmp_path / "db").lstrip("/")
+    db = await DbBuilder(name, store).build()
+    batch = WriteBatch()
+    binding.fill(batch, [(b"%05d" % number, bytes(5_000)) for number in range(1_000)])
+    await db.write(batch)
+    await db.shutdown()
+    db = await DbBuilder(name, store).build()
+    for number in range(0, 1_000, 20):
+        reading = asyncio.ensure_future(binding.get(db, b"%05d" % number, wait))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+    assert await binding.get(db, b"00999", wait) == bytes(5_000)
     await db.shutdown()
 
 

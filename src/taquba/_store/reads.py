@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from slatedb.uniffi import CloseReason, DbIterator, Error, KeyRange
+from slatedb.uniffi import CloseReason, Error, KeyRange
 
 from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import prefix_end
 from taquba._store import binding
+from taquba._store.binding import Handle
 
 T = TypeVar("T")
 
 OPERATION_TIMEOUT: Final = 30.0
 """Seconds after which a store that does not answer fails an operation."""
+
+_GETS_PER_TURN: Final = 64
+"""After so many the event loop gets its turn, though all were answered at once (1 ms)."""
 
 _SCAN_BATCH: Final = 512
 _FIRST_SCAN_BATCH: Final = 16
@@ -56,12 +60,8 @@ async def bounded(operation: Awaitable[T], what: str, seconds: float = OPERATION
         raise translate(error) from error
 
 
-class Handle(Protocol):
-    """What a writable and a read-only SlateDB database have in common."""
-
-    async def get(self, key: bytes) -> bytes | None: ...
-
-    async def scan(self, range: KeyRange) -> DbIterator: ...
+async def _patiently(answer: Awaitable[T]) -> T:
+    return await bounded(answer, "reading")
 
 
 class Reads:
@@ -69,27 +69,34 @@ class Reads:
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
+        self._gets = 0
         self.under_way = 0
         """Reads that were started and have not answered."""
 
-    async def _ask(self, operation: Awaitable[T], what: str) -> T:
+    async def _ask(self, operation: Awaitable[T]) -> T:
         self.under_way += 1
         try:
-            return await bounded(operation, what)
+            return await operation
+        except Error as error:
+            raise translate(error) from error
         finally:
             self.under_way -= 1
 
     async def get(self, key: bytes) -> bytes | None:
-        return await self._ask(self._handle.get(key), "reading a row")
+        value = await self._ask(binding.get(self._handle, key, _patiently))
+        self._gets += 1
+        if self._gets % _GETS_PER_TURN == 0:
+            await asyncio.sleep(0)
+        return value
 
     async def newest_write(self, prefix: bytes) -> int | None:
         """When the newest row under `prefix` was written, in ms since the epoch."""
         span = KeyRange(
             start=prefix, start_inclusive=True, end=prefix_end(prefix), end_inclusive=False
         )
-        rows = await self._ask(self._handle.scan(span), "starting a scan")
+        rows = await self._ask(_patiently(self._handle.scan(span)))
         newest: int | None = None
-        while found := await self._ask(rows.next_batch(_SCAN_BATCH), "scanning"):
+        while found := await self._ask(_patiently(rows.next_batch(_SCAN_BATCH))):
             newest = max(newest or 0, *(row.create_ts for row in found))
         return newest
 
@@ -102,14 +109,16 @@ class Reads:
         one go, and must not hold the event loop for long.
         """
         span = KeyRange(start=start, start_inclusive=not after, end=end, end_inclusive=False)
-        rows = await self._ask(self._handle.scan(span), "starting a scan")
+        rows = await self._ask(_patiently(self._handle.scan(span)))
         wanted = min(batch, _FIRST_SCAN_BATCH)
         while True:
-            found = await self._ask(binding.next_rows(rows, wanted), "scanning")
+            found = await self._ask(binding.next_rows(rows, wanted, _patiently))
             if found:
                 yield found
             if len(found) < wanted:
                 return
+            # A batch that is in memory was read at once: the event loop gets its turn.
+            await asyncio.sleep(0)
             row_size = sum(len(value) for _, value in found) // len(found) + 1
             wanted = max(1, min(batch, _SCAN_BATCH_BYTES // row_size))
 
