@@ -145,6 +145,7 @@ class _FastBinding:
 
         binding: Any = generated
         buffer = binding._UniffiRustBuffer
+        # Made without arguments it is all zeros, which is a success.
         self._status = binding._UniffiRustCallStatus
         self._check = binding._uniffi_check_call_status
         self._error = binding._UniffiFfiConverterTypeError
@@ -155,8 +156,12 @@ class _FastBinding:
                 raise _BindingDiffers(method)
 
         handle, status = ctypes.c_uint64, ctypes.c_void_p
-        self._clone = getattr(library, f"{_PREFIX}fn_clone_writebatch")
-        self._clone.argtypes, self._clone.restype = (handle, status), handle
+        self._clone = {
+            kind: getattr(library, f"{_PREFIX}fn_clone_{kind.__name__.lower()}")
+            for kind in (Db, DbIterator, DbReader, WriteBatch)
+        }
+        for clone in self._clone.values():
+            clone.argtypes, clone.restype = (handle, status), handle
         self._put = getattr(library, f"{_PREFIX}fn_method_writebatch_put")
         self._put.argtypes, self._put.restype = (handle, buffer, buffer, status), None
         self._delete = getattr(library, f"{_PREFIX}fn_method_writebatch_delete")
@@ -164,6 +169,8 @@ class _FastBinding:
         self._lower = library.ffi_slatedb_uniffi_rustbuffer_from_bytes
         self._lower.argtypes = (ctypes.c_int64, ctypes.c_char_p, status)
         self._lower.restype = buffer
+        self._release = library.ffi_slatedb_uniffi_rustbuffer_free
+        self._release.argtypes, self._release.restype = (buffer, status), None
         # These may wait for a thread of the engine that waits for the GIL: they give it away.
         method = f"{_PREFIX}fn_method_"
         self._get = {
@@ -186,7 +193,7 @@ class _FastBinding:
         """Lower a sample both ways; the bytes must be the same."""
         sample = bytes(range(256))
         expected = binding._UniffiFfiConverterBytes.lower(sample)
-        status = self._status.default()
+        status = self._status()
         framed = _frame(len(sample)) + sample
         found = self._lower(len(framed), framed, ctypes.addressof(status))
         same = status.code == 0 and found.data[: found.len] == expected.data[: expected.len]
@@ -198,9 +205,9 @@ class _FastBinding:
         expiring = binding.KeyValue(key=b"k", value=sample, seq=1, create_ts=2, expire_ts=3)
         lowered = binding._UniffiFfiConverterSequenceTypeKeyValue.lower([row, expiring])
         lower_optional = binding._UniffiFfiConverterOptionalBytes.lower
-        values = [_taken(lower_optional(value)) for value in (sample, b"", None)]
+        values = [self._take(lower_optional(value)) for value in (sample, b"", None)]
         try:
-            if _cut_rows(_taken(lowered)) != [(sample, b""), (b"k", sample)]:
+            if _cut_rows(self._take(lowered)) != [(sample, b""), (b"k", sample)]:
                 raise _BindingDiffers("the form of rows")
             if [_cut_value(value) for value in values] != [sample, b"", None]:
                 raise _BindingDiffers("the form of values")
@@ -209,10 +216,11 @@ class _FastBinding:
 
     def fill(self, batch: WriteBatch, ops: Sequence[Op]) -> None:
         """Fill `batch`; each method call consumes one clone of the batch's handle."""
-        handle: int = batch._handle
-        status = self._status.default()
+        handle = _inside(batch)
+        status = self._status()
         at = ctypes.addressof(status)
-        clone, put, delete, lower = self._clone, self._put, self._delete, self._lower
+        clone, lower = self._clone[WriteBatch], self._lower
+        put, delete = self._put, self._delete
         for key, value in ops:
             size = len(key)
             row = lower(size + 4, _frame(size) + key, at)
@@ -226,17 +234,18 @@ class _FastBinding:
 
     async def get(self, handle: Handle, key: bytes, wait: Wait) -> bytes | None:
         """Read a value."""
-        owner: Any = handle
-        status = self._status.default()
-        size = len(key)
-        lowered = self._lower(size + 4, _frame(size) + key, ctypes.addressof(status))
-        future = self._get[type(handle)](owner._uniffi_clone_handle(), lowered)
+        kind, owner, size = type(handle), _inside(handle), len(key)
+        status = self._status()
+        at = ctypes.addressof(status)
+        lowered = self._lower(size + 4, _frame(size) + key, at)
+        future = self._get[kind](self._clone[kind](owner, at), lowered)
         return _cut_value(await self._finish(future, wait))
 
     async def next_rows(self, rows: DbIterator, limit: int, wait: Wait) -> list[Row]:
         """Read a batch of rows, lifted in one piece."""
-        owner: Any = rows
-        future = self._next_batch(owner._uniffi_clone_handle(), limit)
+        status = self._status()
+        handle = self._clone[DbIterator](_inside(rows), ctypes.addressof(status))
+        future = self._next_batch(handle, limit)
         return _cut_rows(await self._finish(future, wait))
 
     def _arrive(self, number: int, code: int) -> None:
@@ -254,20 +263,26 @@ class _FastBinding:
                 code = answer.code
                 if code is None:
                     code = await answer.later(wait)
-            status = self._status.default()
+            status = self._status()
             buffer = self._complete(future, ctypes.byref(status))
             self._check(self._error, status)
-            return _taken(buffer)
+            return self._take(buffer)
         finally:
             self._free(future)
 
+    def _take(self, buffer: Any) -> bytes:
+        """The bytes of a buffer of the binding, which is freed."""
+        status = self._status()
+        try:
+            return ctypes.string_at(buffer.data, buffer.len)
+        finally:
+            self._release(buffer, ctypes.addressof(status))
 
-def _taken(buffer: Any) -> bytes:
-    """The bytes of a buffer of the binding, which is freed."""
-    try:
-        return ctypes.string_at(buffer.data, buffer.len)
-    finally:
-        buffer.free()
+
+def _inside(owner: Any) -> int:
+    """The handle that an object of the binding stands for."""
+    handle: int = owner._handle
+    return handle
 
 
 def _length_at(data: bytes, position: int) -> int:
