@@ -24,6 +24,7 @@ from slatedb.uniffi import (
 from benches._harness import Bench, Place, Row, child, elapsed, positive
 from benches.enqueue import produce
 from taquba import Queue
+from taquba._store.engine_objects import connect_engine
 from taquba._store.location import StoreLocation
 
 MODULE = "benches.design_reasons"
@@ -66,7 +67,7 @@ async def with_taquba(url: str, jobs: int, producers: int) -> dict[str, Any]:
 
 async def with_transactions(way: str, url: str, jobs: int, producers: int) -> dict[str, Any]:
     location = StoreLocation.parse(url)
-    builder = DbBuilder(location.path, location.connect())
+    builder = DbBuilder(location.path, connect_engine(location))
     settings = Settings.default()
     if way == "flush":
         settings.set("flush_interval", "null")

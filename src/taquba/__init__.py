@@ -4,6 +4,7 @@ The layers, top to bottom; each uses only those below it:
 
     _cli        the command line, which needs the extra ``taquba[cli]``; `taquba.cli` is the part
                 of it that packages with commands of their own build on
+    _producer   requests from processes that do not own the store; no part of it needs the engine
     _worker     worker loops that run handlers
     _queue      the facade `Queue`, one module per kind of operation, and the background loops
     _telemetry  metrics and traces through OpenTelemetry, imported only where they are on
@@ -14,69 +15,86 @@ The layers, top to bottom; each uses only those below it:
 
 Beside them, to be imported by name: `taquba.testing`, and `taquba.doctor`, which examines a place
 for a store. Start with `Queue.open`.
+
+What is exported here is imported when it is first used: a process that only produces jobs never
+loads the storage engine.
 """
 
-from taquba._memory.leases import CancelToken
-from taquba._model.clock import Clock, SystemClock, Timer
-from taquba._model.errors import (
-    CancelRequested,
-    ClaimLost,
-    DuplicateJobId,
-    ForkedError,
-    IncompatibleStore,
-    InvalidArgument,
-    InvalidArgumentType,
-    InvalidJobId,
-    InvalidQueueName,
-    InvalidState,
-    JobNotFound,
-    KvValueTooLarge,
-    PayloadMissing,
-    QueueClosed,
-    StoreError,
-    StoreFenced,
-    StoreNotInitialized,
-    TaqubaError,
-    WrongEventLoop,
-)
-from taquba._model.options import (
-    PRIORITY_HIGH,
-    PRIORITY_LOW,
-    PRIORITY_NORMAL,
-    EnqueueRequest,
-    QueueConfig,
-    SettlementEffects,
-)
-from taquba._model.records import (
-    AttemptOutcome,
-    CancelOutcome,
-    EnqueueResult,
-    JobAttempt,
-    JobPage,
-    JobRecord,
-    JobStatus,
-    KvEntry,
-    KvPage,
-    NackOutcome,
-    OwnerPresence,
-    OwnerSigns,
-    QueueStats,
-    WaitOutcome,
-    WaitStatus,
-    WakeOutcome,
-)
-from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
-from taquba._queue.claims import Claim
-from taquba._queue.objects import Objects, ReadOnlyObjects
-from taquba._queue.queue import Queue
-from taquba._queue.reader import QueueReader
-from taquba._store.objects import ObjectInfo
-from taquba._telemetry.settings import Telemetry
-from taquba._worker.handlers import AsyncHandler, Handler, HandlerResult, PlainHandler, Processor
-from taquba._worker.lease_handle import LeaseHandle
-from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter, Snooze
-from taquba._worker.worker import run_worker
-from taquba._worker.workers import WorkerSpec, run_workers
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from taquba._memory.leases import CancelToken
+    from taquba._model.clock import Clock, SystemClock, Timer
+    from taquba._model.errors import (
+        CancelRequested,
+        ClaimLost,
+        DuplicateJobId,
+        ForkedError,
+        InboxNotOpen,
+        IncompatibleStore,
+        InvalidArgument,
+        InvalidArgumentType,
+        InvalidJobId,
+        InvalidQueueName,
+        InvalidState,
+        JobNotFound,
+        KvValueTooLarge,
+        PayloadMissing,
+        ProducerClosed,
+        QueueClosed,
+        StoreError,
+        StoreFenced,
+        StoreNotInitialized,
+        TaqubaError,
+        WrongEventLoop,
+    )
+    from taquba._model.options import (
+        PRIORITY_HIGH,
+        PRIORITY_LOW,
+        PRIORITY_NORMAL,
+        EnqueueRequest,
+        QueueConfig,
+        SettlementEffects,
+    )
+    from taquba._model.records import (
+        AttemptOutcome,
+        CancelOutcome,
+        EnqueueResult,
+        JobAttempt,
+        JobPage,
+        JobRecord,
+        JobStatus,
+        KvEntry,
+        KvPage,
+        NackOutcome,
+        OwnerPresence,
+        OwnerSigns,
+        QueueStats,
+        WaitOutcome,
+        WaitStatus,
+        WakeOutcome,
+    )
+    from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
+    from taquba._producer.producer import Producer, Receipt
+    from taquba._producer.threads import SyncProducer
+    from taquba._queue.claims import Claim
+    from taquba._queue.objects import Objects, ReadOnlyObjects
+    from taquba._queue.queue import Queue
+    from taquba._queue.reader import QueueReader
+    from taquba._store.objects import ObjectInfo
+    from taquba._telemetry.settings import Telemetry
+    from taquba._worker.handlers import (
+        AsyncHandler,
+        Handler,
+        HandlerResult,
+        PlainHandler,
+        Processor,
+    )
+    from taquba._worker.lease_handle import LeaseHandle
+    from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter, Snooze
+    from taquba._worker.worker import run_worker
+    from taquba._worker.workers import WorkerSpec, run_workers
 
 __all__ = [
     "MAX_KV_VALUE_SIZE",
@@ -99,6 +117,7 @@ __all__ = [
     "ForkedError",
     "Handler",
     "HandlerResult",
+    "InboxNotOpen",
     "IncompatibleStore",
     "InvalidArgument",
     "InvalidArgumentType",
@@ -124,18 +143,22 @@ __all__ = [
     "PermanentFailure",
     "PlainHandler",
     "Processor",
+    "Producer",
+    "ProducerClosed",
     "Queue",
     "QueueClosed",
     "QueueConfig",
     "QueueReader",
     "QueueStats",
     "ReadOnlyObjects",
+    "Receipt",
     "RetryAfter",
     "SettlementEffects",
     "Snooze",
     "StoreError",
     "StoreFenced",
     "StoreNotInitialized",
+    "SyncProducer",
     "SystemClock",
     "TaqubaError",
     "Telemetry",
@@ -148,3 +171,41 @@ __all__ = [
     "run_worker",
     "run_workers",
 ]
+
+_HOMES: Final = (
+    "_model.errors",
+    "_model.options",
+    "_model.records",
+    "_model.validate",
+    "_model.clock",
+    "_producer.producer",
+    "_producer.threads",
+    "_store.objects",
+    "_memory.leases",
+    "_telemetry.settings",
+    "_queue.objects",
+    "_queue.claims",
+    "_queue.queue",
+    "_queue.reader",
+    "_worker.outcomes",
+    "_worker.lease_handle",
+    "_worker.handlers",
+    "_worker.worker",
+    "_worker.workers",
+)
+"""Where `__getattr__` looks for a name: what needs no storage engine comes first."""
+
+if not TYPE_CHECKING:
+    # A type checker that sees this takes any name for one that exists.
+
+    def __getattr__(name):
+        if name in __all__:
+            for home in _HOMES:
+                found = getattr(import_module(f"{__name__}.{home}"), name, None)
+                if found is not None:
+                    globals()[name] = found
+                    return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -35,6 +35,7 @@ from taquba import (
     WakeOutcome,
     run_worker,
 )
+from taquba._store.engine_objects import connect_engine
 from taquba._store.location import StoreLocation
 from taquba.testing import MockClock
 from tests.crash.audit import audit
@@ -518,7 +519,7 @@ class StoreConformance:
 
     async def test_a_reader_removes_its_checkpoint(self, url: str, queue: Queue) -> None:
         location = StoreLocation.parse(url)
-        admin = AdminBuilder(location.path, location.connect(read_only=True)).build()
+        admin = AdminBuilder(location.path, connect_engine(location, read_only=True)).build()
         async with QueueReader.open(url, mode="checkpoint"):
             assert len(await admin.list_checkpoints(None)) == 1
         assert await admin.list_checkpoints(None) == []

@@ -20,8 +20,8 @@ from taquba import (
     StoreError,
     run_worker,
 )
+from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
-from taquba._store.reads import OPERATION_TIMEOUT
 from tests.crash.audit import audit
 from tests.faults.support import FaultyStore, working
 from tests.servers.faults import Faults

@@ -13,7 +13,8 @@ from slatedb.uniffi import DbBuilder, KeyRange, ObjectStore, WriteBatch
 
 from taquba import IncompatibleStore, InvalidArgument, Queue, StoreError, TaqubaError
 from taquba._model import keys
-from taquba._store import location
+from taquba._store.engine_objects import connect_engine
+from taquba._store.location import StoreLocation
 
 
 async def write_rows(store: ObjectStore, rows: dict[bytes, bytes]) -> None:
@@ -34,7 +35,7 @@ async def read_rows(store: ObjectStore) -> dict[bytes, bytes]:
 
 
 def store_of(url: str) -> ObjectStore:
-    return location.StoreLocation.parse(url).connect()
+    return connect_engine(StoreLocation.parse(url))
 
 
 EVERYTHING = KeyRange(start=b"", start_inclusive=True, end=None, end_inclusive=False)

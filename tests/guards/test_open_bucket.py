@@ -14,6 +14,7 @@ from slatedb.uniffi import Db, DbBuilder, WriteBatch
 
 from taquba import IncompatibleStore, Queue, QueueReader, StoreError, StoreNotInitialized
 from taquba._model import keys
+from taquba._store.engine_objects import connect_engine
 from taquba._store.location import StoreLocation
 from tests.servers.faulty_s3 import FaultyS3
 
@@ -187,7 +188,7 @@ async def test_a_reader_finds_nothing_where_nothing_is(s3: FaultyS3) -> None:
 async def foreign_owner(url: str, rows: dict[bytes, bytes]) -> AsyncIterator[Db]:
     """Somebody else's program, with its database open and in use."""
     location = StoreLocation.parse(url)
-    store = await asyncio.to_thread(location.connect)
+    store = await asyncio.to_thread(connect_engine, location)
     db = await DbBuilder(location.path, store).build()
     try:
         await write(db, rows)
@@ -251,7 +252,7 @@ async def test_a_store_without_a_readable_label_is_opened_and_labelled_again(
 
 async def test_a_store_that_was_only_half_made_is_made(tmp_path: Path) -> None:
     """Its first owner was killed after the database, and before the first commit."""
-    store = await asyncio.to_thread(StoreLocation.parse(tmp_path).connect)
+    store = await asyncio.to_thread(connect_engine, StoreLocation.parse(tmp_path))
     db = await DbBuilder("", store).build()
     await db.shutdown()
     async with Queue.open(tmp_path) as queue:

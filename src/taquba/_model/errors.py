@@ -128,21 +128,29 @@ class QueueClosed(TaqubaError):
 
 
 class ForkedError(TaqubaError, RuntimeError):
-    """A forked child touched a queue that its parent opened."""
+    """A forked child touched a queue, or another thing of taquba's, that its parent opened."""
+
+    def __init__(self, what: str = "queue") -> None:
+        super().__init__(what)
+        self.what = what
 
     def __str__(self) -> str:
         return (
-            "this queue was opened before the process forked, and the storage engine's threads "
-            "did not come along; open a queue in the child, or use multiprocessing's 'spawn'"
+            f"this {self.what} was opened before the process forked, and the storage threads "
+            f"did not come along; open a {self.what} in the child, or use multiprocessing's 'spawn'"
         )
 
 
 class WrongEventLoop(TaqubaError, RuntimeError):
-    """A queue was used from a thread or event loop other than the one that opened it."""
+    """A queue or producer was used from a thread or event loop other than its own."""
+
+    def __init__(self, what: str = "queue") -> None:
+        super().__init__(what)
+        self.what = what
 
     def __str__(self) -> str:
         return (
-            "a queue belongs to the event loop that opened it; from another thread use "
+            f"a {self.what} belongs to the event loop that opened it; from another thread use "
             "asyncio.run_coroutine_threadsafe() or anyio.from_thread.run() to reach that loop"
         )
 
@@ -185,6 +193,23 @@ class StoreNotInitialized(TaqubaError):
 
     def __str__(self) -> str:
         return f"{self.url} holds no taquba store; open it once with Queue.open()"
+
+
+class InboxNotOpen(StoreNotInitialized):
+    """No owner ever opened this store with an inbox, so nobody would take what is put there."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} has no inbox: open the store once with Queue.open(..., inbox=True), "
+            "or correct the URL"
+        )
+
+
+class ProducerClosed(TaqubaError):
+    """The producer was closed; open another one to go on."""
+
+    def __str__(self) -> str:
+        return "this producer is closed; open another one with Producer.open()"
 
 
 class IncompatibleStore(TaqubaError):

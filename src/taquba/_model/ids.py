@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Final
 
@@ -14,6 +15,12 @@ _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _COUNTER_CHARS: Final = 4
 _COUNTER_LIMIT: Final = 1 << (5 * _COUNTER_CHARS)
 _MOST_RESERVED: Final = 10_000
+
+
+def id_of_key(queue: str, key: str) -> str:
+    """The job id that stands for an idempotency key of a queue: the same for whoever asks."""
+    # A queue name has no NUL, so no two pairs are hashed as the same text.
+    return str(ULID(hashlib.sha256(f"{queue}\0{key}".encode()).digest()[:16]))
 
 
 class IdGenerator:

@@ -139,10 +139,10 @@ def job_id(value: str) -> str:
     return value
 
 
-def dedup_key(value: str) -> str:
-    size = len(utf8(text(value, "dedup_key"), "dedup_key"))
+def dedup_key(value: str, name: str = "dedup_key") -> str:
+    size = len(utf8(text(value, name), name))
     if not 1 <= size <= MAX_DEDUP_KEY_BYTES:
-        raise InvalidArgument(f"dedup_key has 1 to {MAX_DEDUP_KEY_BYTES} UTF-8 bytes; got {size}")
+        raise InvalidArgument(f"{name} has 1 to {MAX_DEDUP_KEY_BYTES} UTF-8 bytes; got {size}")
     return value
 
 

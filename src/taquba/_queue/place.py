@@ -1,4 +1,4 @@
-"""Where a queue or reader may be used: in the process and event loop that opened it."""
+"""Where a queue, reader or producer may be used: in the process and loop that opened it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from taquba._model.errors import ForkedError, WrongEventLoop
 class Place:
     """The process and event loop in which something was opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "queue") -> None:
+        self._what = what
         self.loop = asyncio.get_running_loop()
         self._pid = os.getpid()
 
     def check(self) -> None:
         """Refuse a call from another process, thread or event loop."""
         if os.getpid() != self._pid:
-            raise ForkedError
+            raise ForkedError(self._what)
         if asyncio._get_running_loop() is not self.loop:
-            raise WrongEventLoop
+            raise WrongEventLoop(self._what)

@@ -22,7 +22,8 @@ from taquba._model.errors import QueueClosed, StoreError, TaqubaError
 from taquba._model.keys import Op
 from taquba._model.records import Counters
 from taquba._store.engine import Engine
-from taquba._store.reads import OPERATION_TIMEOUT, translate
+from taquba._store.limits import OPERATION_TIMEOUT
+from taquba._store.reads import translate
 from taquba._store.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)

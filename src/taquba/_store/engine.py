@@ -24,6 +24,7 @@ from slatedb.uniffi import (
 from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import Op
 from taquba._store import binding
+from taquba._store.engine_objects import connect_engine
 from taquba._store.folder import DurableFolder
 from taquba._store.location import StoreLocation
 from taquba._store.memory import return_free_memory
@@ -108,7 +109,7 @@ class Engine(Reads):
         """Open for writing, which fences any other owner of the store."""
         durable = DurableFolder(location.folder) if fsync and location.folder else None
         folder = None if durable is None else FolderSync(durable)
-        store = await asyncio.to_thread(location.connect)
+        store = await asyncio.to_thread(connect_engine, location)
         lock = await asyncio.to_thread(OwnerLock, location.folder) if location.folder else None
         try:
             if folder is not None:

@@ -16,6 +16,7 @@ from slatedb.uniffi import AdminBuilder
 
 from taquba._model import keys
 from taquba._store.client import Client
+from taquba._store.engine_objects import connect_engine
 from taquba._store.location import StoreLocation
 from taquba._store.problems import Problem, explain
 from taquba._store.reads import bounded
@@ -44,7 +45,7 @@ async def look(location: StoreLocation) -> Found:
         StoreError: The store cannot be reached or read; it says why, within seconds.
     """
     if location.in_memory:
-        admin = AdminBuilder(location.path, location.connect(read_only=True)).build()
+        admin = AdminBuilder(location.path, connect_engine(location, read_only=True)).build()
         found = await bounded(admin.read_manifest(None), "looking for a store")
         return Found(database=found is not None, layout=None)
     try:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from slatedb.uniffi import Error, ObjectStore, ObjectStoreBuilder, ObjectStoreType
-
 from taquba._model.errors import InvalidArgument, InvalidArgumentType, StoreError
 
 _CLOUD_SCHEMES: Final = ("s3", "gs", "az")
@@ -16,8 +14,6 @@ _FORMS: Final = (
     "memory://, memory://name, file:///absolute/path, a plain path, "
     "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 )
-
-_shared_memory: dict[str, ObjectStore] = {}
 
 
 class StoreLocation(NamedTuple):
@@ -95,26 +91,6 @@ class StoreLocation(NamedTuple):
     def in_memory(self) -> bool:
         """Whether the store is in this process, where nobody else can have it."""
         return self.folder is None and self.bucket is None
-
-    def connect(self, *, read_only: bool = False) -> ObjectStore:
-        """The object store that holds this location. Makes a missing local folder to write to."""
-        if self.folder is not None:
-            if not read_only:
-                make_folder(self.folder)
-            builder = ObjectStoreBuilder(ObjectStoreType.LOCAL)
-            builder.with_config("local_path", str(self.folder))
-            return builder.build()
-        if self.bucket is not None:
-            try:
-                return ObjectStore.resolve(f"{self.scheme}://{self.bucket}")
-            except Error as error:
-                raise StoreError(f"{self.url}: {error}", permanent=True) from error
-        name = self.url.removeprefix("memory://")
-        if not name:
-            return ObjectStore.resolve("memory:///")
-        if name not in _shared_memory:
-            _shared_memory[name] = ObjectStore.resolve("memory:///")
-        return _shared_memory[name]
 
 
 def make_folder(folder: Path) -> None:

@@ -9,16 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
-from obstore.exceptions import (
-    BaseError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
 from taquba._model.errors import StoreError
 from taquba._store.folder import put_on_disk, remove_unfinished
+from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
 from taquba._store.problems import explain
-from taquba._store.reads import OPERATION_TIMEOUT
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -103,9 +101,24 @@ class ObjectSpace:
         # In one request: the parts of an upload that was cut off are in no listing, and are billed.
         put = store.put_async(key, data, use_multipart=False)
         await self._bounded(put, what, len(data))
-        if self._folder is not None and self._fsync:
-            path = self._folder / key
-            await self._bounded(asyncio.to_thread(put_on_disk, path, self._folder), what, len(data))
+        await self._put_on_disk(key, what, len(data))
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """Write an object that is not there yet; False when it is. Durable, as by `put`."""
+        store = await self._connect()
+        what = f"write {key}"
+        put = store.put_async(key, data, mode="create", use_multipart=False)
+        created = await self._bounded(_if_new(put), what, len(data))
+        # The one that is there may have been written a moment ago, and not be on disk yet.
+        await self._put_on_disk(key, what, len(data))
+        return created
+
+    async def move(self, key: str, to: str) -> None:
+        """Give an object another key, where it replaces what is there; one that is gone is fine."""
+        store = await self._connect()
+        what = f"move {key}"
+        await self._bounded(_if_there(store.rename_async(key, to)), what)
+        await self._put_on_disk(to, what)
 
     async def get(self, key: str) -> bytes | None:
         """The object's content, or None where there is none."""
@@ -188,6 +201,11 @@ class ObjectSpace:
         if self._listing:
             await asyncio.wait(set(self._listing), timeout=_CLOSING_SECONDS)
 
+    async def _put_on_disk(self, key: str, what: str, size: int = 0) -> None:
+        if self._folder is not None and self._fsync:
+            path = self._folder / key
+            await self._bounded(asyncio.to_thread(put_on_disk, path, self._folder), what, size)
+
     async def _connect(self) -> ObjectStore:
         if self._store is None:
             # Shared memory must be one store: several first calls may come here at once.
@@ -231,6 +249,15 @@ class ObjectSpace:
         return StoreError(
             f"{self._location.url}: {problem.what}; {problem.remedy}", permanent=permanent
         )
+
+
+async def _if_new(request: Awaitable[object]) -> bool:
+    """Whether a conditional creation made the object."""
+    try:
+        await request
+    except (AlreadyExistsError, PreconditionError):
+        return False
+    return True
 
 
 async def _if_there(request: Awaitable[T]) -> T | None:

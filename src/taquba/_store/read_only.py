@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from slatedb.uniffi import DbReader, DbReaderBuilder, ReaderMode, ReaderOptions
 
+from taquba._store.engine_objects import connect_engine
 from taquba._store.location import StoreLocation
 from taquba._store.reads import Reads, bounded
 
@@ -28,7 +29,7 @@ class ReadOnlyEngine(Reads):
     @classmethod
     async def open(cls, location: StoreLocation, mode: Mode, poll_ms: int) -> ReadOnlyEngine:
         """Open a database that is there, without disturbing its owner."""
-        store = await asyncio.to_thread(location.connect, read_only=True)
+        store = await asyncio.to_thread(connect_engine, location, read_only=True)
         builder = DbReaderBuilder(location.path, store)
         follow = mode == "follow_latest"
         builder.with_reader_mode(

@@ -12,11 +12,9 @@ from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaErr
 from taquba._model.keys import prefix_end
 from taquba._store import binding
 from taquba._store.binding import Handle
+from taquba._store.limits import OPERATION_TIMEOUT
 
 T = TypeVar("T")
-
-OPERATION_TIMEOUT: Final = 30.0
-"""Seconds after which a store that does not answer fails an operation."""
 
 _GETS_PER_TURN: Final = 64
 """After so many the event loop gets its turn, though all were answered at once (1 ms)."""

@@ -1,0 +1,100 @@
+"""Group commit on the producer's side: calls that wait at the same time share a batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from taquba._model.batch import encode_batch
+from taquba._model.clock import Clock
+from taquba._model.errors import ProducerClosed, TaqubaError
+from taquba._model.ids import IdGenerator
+from taquba._producer.lanes import Lane
+
+_PACKED_JOBS: Final = 1000
+_PACKED_BYTES: Final = 1024 * 1024
+"""What fills a batch; only a single call that asks for more makes a larger one.
+
+The owner stages a batch in one go, and must not hold its event loop for long.
+"""
+
+
+class _Call(NamedTuple):
+    """The requests of one call, encoded: they land together."""
+
+    requests: Sequence[bytes]
+    size: int
+    landed: asyncio.Future[None]
+
+
+class Packer:
+    """Sends requests in batches, one after the other. Belongs to one event loop."""
+
+    def __init__(self, lane: Lane, ids: IdGenerator, clock: Clock) -> None:
+        self._lane = lane
+        self._ids = ids
+        self._clock = clock
+        self._waiting: deque[_Call] = deque()
+        self._sending: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def add(self, requests: Sequence[bytes]) -> asyncio.Future[None]:
+        """Have requests sent, all of them in one batch; the future is done when that is durable.
+
+        They are sent also when the caller stops waiting.
+        """
+        if self._closed:
+            raise ProducerClosed
+        landed = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(requests, sum(map(len, requests)), landed))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send(), name="taquba-producer")
+        return landed
+
+    async def close(self) -> None:
+        """Send what is waiting, and no more after it."""
+        self._closed = True
+        if self._sending is not None:
+            await asyncio.wait([self._sending])
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                calls = self._take()
+                error = await self._deliver(calls)
+                for call in calls:
+                    _tell(call.landed, error)
+        finally:
+            self._sending = None
+
+    async def _deliver(self, calls: Sequence[_Call]) -> Exception | None:
+        requests = [request for call in calls for request in call.requests]
+        batch = encode_batch(self._clock.time_ms(), requests)
+        try:
+            await self._lane.send(self._ids.next(), batch)
+        except Exception as error:
+            return error
+        return None
+
+    def _take(self) -> list[_Call]:
+        calls = [self._waiting.popleft()]
+        jobs, size = len(calls[0].requests), calls[0].size
+        while self._waiting:
+            jobs += len(self._waiting[0].requests)
+            size += self._waiting[0].size
+            if jobs > _PACKED_JOBS or size > _PACKED_BYTES:
+                break
+            calls.append(self._waiting.popleft())
+        return calls
+
+
+def _tell(landed: asyncio.Future[None], error: Exception | None) -> None:
+    if landed.done():
+        # Its caller was cancelled.
+        return
+    if error is None:
+        landed.set_result(None)
+    else:
+        landed.set_exception(error.again() if isinstance(error, TaqubaError) else error)

@@ -1,0 +1,204 @@
+"""`Producer`: enqueues from any process into a store that another one owns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from taquba._model import validate
+from taquba._model.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS, encode_request
+from taquba._model.clock import Clock, SystemClock
+from taquba._model.errors import DuplicateJobId, InvalidArgument
+from taquba._model.ids import IdGenerator, id_of_key
+from taquba._model.options import EnqueueRequest
+from taquba._model.validate import Duration
+from taquba._producer.lanes import InboxLane, Lane
+from taquba._producer.packing import Packer
+from taquba._queue.handles import ClosedAtExit, Opening
+from taquba._queue.place import Place
+from taquba._store.inbox import Inbox
+from taquba._store.location import StoreLocation
+
+_HEAD_BYTES: Final = 64
+"""More than a batch needs around its requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a producer got for a job that will be in the queue.
+
+    Attributes:
+        id: The job's id. With a dedup key: the id it has unless that key is held when the owner
+            takes the request; then there is no such job.
+    """
+
+    id: str
+
+
+class Producer(ClosedAtExit):
+    """Enqueues into a store from a process that does not own it.
+
+    It needs access to the object store only. What it is given is durable when the call returns,
+    whether an owner runs or not; the owner, opened with ``inbox=True``, takes it into its queues,
+    once. A producer belongs to the event loop that opened it. Make one with `Producer.open`:
+
+        async with Producer.open("s3://bucket/prefix") as producer:
+            await producer.enqueue("emails", b"hello")
+
+    Every method raises `ProducerClosed` after `close`, `ForkedError` in a forked child,
+    `WrongEventLoop` from another loop or thread, and `StoreError` when the store fails: what was
+    asked for may have been done then, so repeat the call with the same `job_id` or
+    `idempotency_key`.
+    """
+
+    def __init__(self, lane: Lane, clock: Clock) -> None:
+        """Internal: use `Producer.open`."""
+        self._place = Place("producer")
+        self._lane = lane
+        self._clock = clock
+        self._ids = IdGenerator(clock)
+        self._packer = Packer(lane, self._ids, clock)
+        self._closing: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def open(
+        url: str | os.PathLike[str], *, fsync: bool = True, clock: Clock | None = None
+    ) -> Opening[Producer]:
+        """Connect to the inbox of a store; ``await`` it, or use it with ``async with``.
+
+        Args:
+            url: The URL that the owner opens; not ``memory://`` without a name.
+            fsync: Local folders: have what is acknowledged on disk, safe from power loss.
+            clock: Where the time comes from that delays count from; the machine's by default.
+
+        Raises:
+            InvalidArgument: The URL or a setting cannot be used.
+            InboxNotOpen: No owner has opened that store with ``inbox=True`` yet.
+            IncompatibleStore: Its owner and this producer are of versions that do not go together.
+            StoreError: The store cannot be reached or read.
+        """
+        if clock is None:
+            clock = SystemClock()
+        validate.instance(clock, Clock, "clock")
+        return Opening(_open(StoreLocation.parse(url), fsync, clock))
+
+    async def enqueue(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        run_at: datetime | None = None,
+        delay: Duration | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        dedup_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        job_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Receipt:
+        """Add a job; durable when this returns.
+
+        Calls that wait at the same time share an object in the store.
+
+        Args:
+            name: The queue, 1 to 255 UTF-8 bytes.
+            payload: The job's content; the whole request has at most 16 MiB.
+            run_at: Earliest start, timezone-aware; a past one starts at once. Not with `delay`.
+            delay: Earliest start, from now, in seconds or as `timedelta`.
+            priority: Unsigned 32-bit; lower first. Default: what the owner's queue is set to.
+            max_attempts: Default: what the owner's queue is set to.
+            dedup_key: If a pending or scheduled job of the queue holds this key when the owner
+                takes the request, there will be no new job.
+            headers: Small string pairs that travel with the job.
+            job_id: Own id, 1 to 128 characters of ``[A-Za-z0-9_-]``. However often it is given,
+                within the owner's window, one job is made: the first.
+            idempotency_key: The same for any text of 1 to 1024 UTF-8 bytes, per queue: the job's
+                id is made from it. Not with `job_id`.
+
+        Raises:
+            InvalidArgument: A value cannot be used; nothing was written.
+        """
+        self._place.check()
+        if idempotency_key is not None:
+            if job_id is not None:
+                raise InvalidArgument("give job_id or idempotency_key, not both")
+            validate.dedup_key(idempotency_key, "idempotency_key")
+            job_id = id_of_key(validate.queue_name(name), idempotency_key)
+        request = EnqueueRequest(
+            name,
+            payload,
+            run_at=run_at,
+            delay=delay,
+            priority=priority,
+            max_attempts=max_attempts,
+            dedup_key=dedup_key,
+            headers=headers,
+            job_id=job_id,
+        )
+        (receipt,) = await self._send([request])
+        return receipt
+
+    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
+        """Add jobs to any queues, all or none of them; receipts are in the order of `requests`.
+
+        A `job_id` in a request makes that request idempotent, as in `enqueue`.
+
+        Raises:
+            InvalidArgument: More than 10,000 requests, or more than 16 MiB.
+            DuplicateJobId: A `job_id` comes twice.
+        """
+        self._place.check()
+        batch = list(requests)
+        for request in batch:
+            validate.instance(request, EnqueueRequest, "each request")
+        if len(batch) > MAX_BATCH_JOBS:
+            raise InvalidArgument(
+                f"a batch has at most {MAX_BATCH_JOBS} requests; got {len(batch)}: send several"
+            )
+        own_ids = [request.job_id for request in batch if request.job_id is not None]
+        if len(set(own_ids)) < len(own_ids):
+            raise DuplicateJobId(next(name for name in own_ids if own_ids.count(name) > 1))
+        return await self._send(batch) if batch else []
+
+    async def close(self) -> None:
+        """Send what is waiting, and stop. Idempotent."""
+        if self._closing is None or not self._closing.done():
+            self._place.check()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._packer.close()
+        await self._lane.close()
+
+    async def _send(self, requests: list[EnqueueRequest]) -> list[Receipt]:
+        now = self._clock.time_ms()
+        receipts: list[Receipt] = []
+        encoded: list[bytes] = []
+        for request in requests:
+            job_id = self._ids.next() if request.job_id is None else request.job_id
+            encoded.append(encode_request(request, job_id, now))
+            receipts.append(Receipt(job_id))
+        size = sum(map(len, encoded))
+        if size > MAX_BATCH_BYTES - _HEAD_BYTES:
+            raise InvalidArgument(
+                f"a call of a producer carries at most {MAX_BATCH_BYTES // 1024**2} MiB; got "
+                f"{size} bytes: store large content as objects, and send their names"
+            )
+        await self._packer.add(encoded)
+        return receipts
+
+
+async def _open(location: StoreLocation, fsync: bool, clock: Clock) -> Producer:
+    inbox = await Inbox.open(location, fsync=fsync)
+    try:
+        await inbox.check_sign()
+    except BaseException:
+        await inbox.close()
+        raise
+    return Producer(InboxLane(inbox), clock)

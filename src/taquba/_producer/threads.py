@@ -1,0 +1,146 @@
+"""`SyncProducer`: a producer for plain threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from taquba._model.clock import Clock
+from taquba._model.errors import ForkedError, ProducerClosed
+from taquba._model.options import EnqueueRequest
+from taquba._model.validate import Duration
+from taquba._producer.producer import Producer, Receipt
+
+T = TypeVar("T")
+
+
+class _Background:
+    """An event loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, name="taquba-producer", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def stop(self) -> None:
+        # A forked child has the loop's descriptors, but not its thread.
+        if self._thread.is_alive() and self.pid == os.getpid():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+
+class SyncProducer:
+    """A `Producer` for code without an event loop: Django, notebooks, scripts, serverless.
+
+    May be used from any thread; calls that wait at the same time share an object in the store.
+    Make one with `SyncProducer.open`, once per process, after it has forked:
+
+        with SyncProducer.open("s3://bucket/prefix") as producer:
+            producer.enqueue("emails", b"hello")
+
+    Every method blocks, for up to half a minute where the store does not answer, and raises what
+    `Producer`'s do.
+    """
+
+    def __init__(self, background: _Background, producer: Producer) -> None:
+        """Internal: use `SyncProducer.open`."""
+        self._background = background
+        self._producer = producer
+        self._closed = False
+        self._stop = weakref.finalize(self, background.stop)
+
+    @classmethod
+    def open(
+        cls, url: str | os.PathLike[str], *, fsync: bool = True, clock: Clock | None = None
+    ) -> Self:
+        """Connect to the inbox of a store; see `Producer.open`."""
+        opening = Producer.open(url, fsync=fsync, clock=clock)
+        background = _Background()
+
+        async def opened() -> Producer:
+            return await opening
+
+        try:
+            return cls(background, background.run(opened()))
+        except BaseException:
+            background.stop()
+            raise
+
+    def enqueue(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        run_at: datetime | None = None,
+        delay: Duration | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        dedup_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        job_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Receipt:
+        """Add a job; durable when this returns. See `Producer.enqueue` for the arguments."""
+        return self._run(
+            self._producer.enqueue(
+                name,
+                payload,
+                run_at=run_at,
+                delay=delay,
+                priority=priority,
+                max_attempts=max_attempts,
+                dedup_key=dedup_key,
+                headers=headers,
+                job_id=job_id,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
+        """Add jobs to any queues, all or none of them; see `Producer.enqueue_batch`."""
+        return self._run(self._producer.enqueue_batch(requests))
+
+    def close(self) -> None:
+        """Wait for the calls of other threads, and stop. Idempotent."""
+        if not self._closed:
+            self._run(self._producer.close())
+            self._closed = True
+            self._stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            if self._background.pid != os.getpid():
+                raise ForkedError("producer")
+            if self._closed:
+                raise ProducerClosed
+        except BaseException:
+            work.close()
+            raise
+        return self._background.run(work)

@@ -1,0 +1,132 @@
+"""The objects of a store's inbox: batches that producers put there for the owner to take.
+
+inbox.json          says that an owner takes what is put here, and in which format
+new/{name}          a batch, created once
+rejected/{name}     a batch that the owner could not take
+rejected/{name}.json  the reason
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+from typing import Final, NamedTuple, Self
+
+from taquba._model.batch import BATCH_FORMAT
+from taquba._model.errors import InboxNotOpen, IncompatibleStore, InvalidArgument
+from taquba._store.location import StoreLocation
+from taquba._store.objects import ObjectInfo, ObjectSpace
+
+_SIGN: Final = "inbox.json"
+_NEW: Final = "new"
+_REJECTED: Final = "rejected"
+_REASON: Final = ".json"
+
+
+class Rejected(NamedTuple):
+    """A batch that was put aside.
+
+    Attributes:
+        name: Its name.
+        size: Bytes.
+        rejected_at: When it was put aside, by the store's clock; aware, UTC.
+    """
+
+    name: str
+    size: int
+    rejected_at: datetime
+
+
+class Inbox:
+    """The inbox of the store at a location. Every method raises `StoreError` when it fails."""
+
+    def __init__(self, location: StoreLocation, space: ObjectSpace) -> None:
+        self.location = location
+        self._space = space
+
+    @classmethod
+    async def open(cls, location: StoreLocation, *, fsync: bool) -> Self:
+        """Connect to it; sends no request.
+
+        Raises:
+            InvalidArgument: Nobody else could reach the store.
+        """
+        if location.in_memory and location.url == "memory://":
+            raise InvalidArgument(
+                "a producer cannot reach the store memory://; give it a name, as in memory://name"
+            )
+        return cls(location, await ObjectSpace.open(location.beside("-inbox"), fsync=fsync))
+
+    async def put_up_sign(self) -> None:
+        """Say that an owner takes what is put here."""
+        sign = json.dumps({"format": "taquba inbox", "batches": BATCH_FORMAT}).encode()
+        if await self._space.get(_SIGN) != sign:
+            await self._space.put(_SIGN, sign)
+
+    async def check_sign(self) -> None:
+        """Make sure that the owner takes what is going to be put here.
+
+        Raises:
+            InboxNotOpen: No owner ever did.
+            IncompatibleStore: The owner is of a version that does not know this one's batches.
+        """
+        sign = await self._space.get(_SIGN)
+        if sign is None:
+            raise InboxNotOpen(self.location.url)
+        try:
+            known = json.loads(sign)["batches"]
+        except (ValueError, TypeError, KeyError):
+            known = None
+        if known != BATCH_FORMAT:
+            raise IncompatibleStore(
+                f"the owner of {self.location.url} takes batches in format {known}, this version "
+                f"of taquba makes {BATCH_FORMAT}: let owner and producers run the same version"
+            )
+
+    async def put(self, name: str, batch: bytes) -> None:
+        """Put a batch there, durably, unless it is there already."""
+        await self._space.create(f"{_NEW}/{name}", batch)
+
+    async def batches(self) -> AsyncIterator[list[ObjectInfo]]:
+        """The batches that wait, in pages; their keys are their names."""
+        async for page in self._space.list(_NEW):
+            yield [info._replace(key=info.key.removeprefix(f"{_NEW}/")) for info in page]
+
+    async def get(self, name: str) -> bytes | None:
+        """A batch that waits, or None when it is gone."""
+        return await self._space.get(f"{_NEW}/{name}")
+
+    async def remove(self, names: Collection[str]) -> None:
+        await self._space.delete([f"{_NEW}/{name}" for name in names])
+
+    async def reject(self, name: str, reason: str) -> None:
+        """Put a batch aside. May be repeated after it was cut off."""
+        await self._space.put(
+            f"{_REJECTED}/{name}{_REASON}", json.dumps({"reason": reason}).encode()
+        )
+        await self._space.move(f"{_NEW}/{name}", f"{_REJECTED}/{name}")
+
+    async def rejected(self) -> AsyncIterator[list[Rejected]]:
+        """The batches that were put aside, in pages."""
+        async for page in self._space.list(_REJECTED):
+            yield [
+                Rejected(info.key.removeprefix(f"{_REJECTED}/"), info.size, info.modified_at)
+                for info in page
+                if not info.key.endswith(_REASON)
+            ]
+
+    async def reason(self, name: str) -> str:
+        """Why a batch was put aside."""
+        found = await self._space.get(f"{_REJECTED}/{name}{_REASON}")
+        try:
+            return str(json.loads(found or b"")["reason"])
+        except (ValueError, TypeError, KeyError):
+            return "unknown"
+
+    async def remove_unfinished(self, seconds: float) -> None:
+        """Remove what a producer that died while it wrote has left in a local folder."""
+        await self._space.remove_unfinished(_NEW, seconds)
+
+    async def close(self) -> None:
+        await self._space.close()

@@ -1,0 +1,8 @@
+"""Bounds that everything which talks to a store has in common."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OPERATION_TIMEOUT: Final = 30.0
+"""Seconds after which a store that does not answer fails an operation."""
