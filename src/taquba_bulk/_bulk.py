@@ -1,0 +1,211 @@
+"""`Bulk`: one pipeline over many inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Generic, TypeVar
+
+import anyio
+
+from taquba import InvalidArgument, InvalidArgumentType, Queue
+from taquba.extending import locks_of
+from taquba_bulk import _values
+from taquba_bulk._inputs import Inputs, check_inputs
+from taquba_bulk._pass import Batch, Pass, Shutdown
+from taquba_bulk._pipeline import Pipeline, TypedPipeline
+from taquba_bulk._records import BulkRecord
+from taquba_bulk._report import BulkReport, ProgressSnapshot, Tally
+from taquba_bulk._runner import Ended, ItemRunner
+from taquba_bulk._sinks import NullSink, Sink
+from taquba_workflow import RunSpec, WorkflowRuntime
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+_NOWHERE: Final = NullSink()
+
+
+class Bulk(Generic[In, Out]):
+    """A batch: one pipeline over many inputs, each a durable run of its own.
+
+    Running the batch again, in the same store and under the same `queue_name`, goes on where it
+    stopped, however it did: items that have ended are not run again, finished phases of the others
+    are not repeated, and the output has one row for each item.
+
+        async with Queue.open("./data") as queue:
+            bulk = Bulk(queue, summarize, output=JsonlSink("out.jsonl"))
+            report = await bulk.run(read_jsonl("in.jsonl", Document))
+
+    Args:
+        queue: An open queue; the batch belongs to its event loop.
+        pipeline: ``async def run(ctx: BulkContext[In]) -> Out``, a function or an object with
+            that method. Inputs and outputs are checked and stored by these annotations.
+        output: Where records of ended items go.
+        key: Makes the key of an input, by which it is known when the batch is run again; called
+            in a worker thread. No two inputs may have the same. By default it is made of the
+            input's content, and equal inputs are numbered.
+        headers: Small string pairs that every pipeline sees.
+        max_concurrent: Items that are worked on at the same time.
+        queue_name: Names the batch in its store. Configure attempts and backoff of its items by
+            this name.
+        fail_threshold: Stop when more items than this fail: a number (int), or a share of the
+            inputs (float, less than 1). None goes on whatever fails.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        pipeline: Pipeline[In, Out],
+        *,
+        output: Sink = _NOWHERE,
+        key: Callable[[In], str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_concurrent: int = 100,
+        queue_name: str = "bulk",
+        fail_threshold: float | None = None,
+    ) -> None:
+        _values.instance(queue, Queue, "queue")
+        _check_sink(output)
+        if key is not None and not callable(key):
+            raise InvalidArgumentType(f"key must be a function of an input, not {key!r}")
+        headers = dict(headers or {})
+        # Refuses now what every submission would refuse.
+        RunSpec(b"", headers=headers)
+        typed = TypedPipeline(pipeline)
+        self._runner = ItemRunner(
+            typed, queue_name, queue.config(queue_name).max_attempts, self._settled
+        )
+        runtime = WorkflowRuntime(
+            queue,
+            self._runner,
+            queue_name=queue_name,
+            max_concurrent_steps=_values.at_least_one(max_concurrent, "max_concurrent"),
+        )
+        self._batch: Batch[In, Out] = Batch(
+            queue,
+            queue_name,
+            runtime,
+            typed,
+            output,
+            key,
+            headers,
+            max_concurrent,
+            _values.threshold(fail_threshold),
+        )
+        self._pass: Pass[In, Out] | None = None
+
+    async def run(self, inputs: Inputs[In], shutdown: Shutdown | None = None) -> BulkReport:
+        """Run the pipeline on every input; returns when all items have ended.
+
+        Inputs are read as fast as items end, so there may be more than memory holds. A plain
+        iterable is read in a worker thread.
+
+        Args:
+            inputs: An iterable or async iterable of inputs.
+            shutdown: When it is set, no item is started any more, and this returns when those
+                that run have ended; the report is not `complete` then. When this is cancelled
+                instead, running items are cancelled too, and go back without spending their
+                attempt.
+
+        Raises:
+            FailureThresholdExceeded: More items failed than may; it has the report.
+            DuplicateKey: Two inputs have the same key.
+            InputMismatch: An item of this key was run before with another input.
+            InvalidArgument: An input does not fit the pipeline, or the output is not this batch's.
+        """
+        check_inputs(inputs)
+        _check_shutdown(shutdown)
+        with self._one_pass(Pass(self._batch)) as this:
+            return await this.run(inputs, shutdown)
+
+    async def stream(
+        self, inputs: Inputs[In], shutdown: Shutdown | None = None
+    ) -> AsyncGenerator[BulkRecord[Out]]:
+        """`run`, giving the record of each item when it has ended and is written.
+
+        Items that ended when the batch was run before come too, without being run again. Inputs
+        are read as fast as records are taken. Ending the iteration early cancels what is running;
+        close the generator then (`contextlib.aclosing`).
+        """
+        check_inputs(inputs)
+        _check_shutdown(shutdown)
+        ready: deque[BulkRecord[Out]] = deque()
+        news = asyncio.Event()
+
+        def emit(record: BulkRecord[Out]) -> None:
+            ready.append(record)
+            news.set()
+
+        with self._one_pass(Pass(self._batch, emit)) as this:
+            running = asyncio.create_task(this.run(inputs, shutdown), name="taquba-bulk")
+            running.add_done_callback(lambda _: news.set())
+            try:
+                while ready or not running.done():
+                    if not ready:
+                        await news.wait()
+                        news.clear()
+                        continue
+                    record = ready.popleft()
+                    this.took()
+                    yield record
+                running.result()
+            finally:
+                running.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait((running,))
+
+    def progress(self) -> ProgressSnapshot:
+        """How far the batch is, or was when it last ran."""
+        if self._pass is None:
+            return Tally(self._batch.queue.clock).snapshot(0)
+        return self._pass.tally.snapshot(self._pass.in_flight)
+
+    async def cancel(self, run_id: str) -> bool:
+        """End an item as cancelled; durable on return.
+
+        One that is running is asked to stop, by its `BulkContext.cancel_token`.
+
+        Returns:
+            False when it has ended, or was not submitted yet.
+        """
+        found = await self._batch.runtime.cancel(run_id)
+        if found and self._pass is not None:
+            self._pass.look_at(run_id)
+        return found
+
+    def _settled(self, run_id: str, ended: Ended | None) -> None:
+        if self._pass is not None:
+            self._pass.settled(run_id, ended)
+
+    @contextmanager
+    def _one_pass(self, this: Pass[In, Out]) -> Generator[Pass[In, Out]]:
+        name = self._batch.queue_name
+        held = locks_of(self._batch.queue).take_free([("taquba_bulk", name)])
+        if held is None:
+            raise InvalidArgument(
+                f"a batch named {name!r} is running on this queue already: "
+                "wait for it, or give this one its own queue_name"
+            )
+        with held:
+            self._pass = this
+            yield this
+
+
+def _check_sink(output: Any) -> None:
+    if not all(
+        callable(getattr(output, name, None)) for name in ("create", "resume", "write", "close")
+    ):
+        raise InvalidArgumentType(
+            f"output must be a sink, such as JsonlSink('out.jsonl'), not {output!r}"
+        )
+
+
+def _check_shutdown(shutdown: object) -> None:
+    # The wait() of any other event, a thread's for example, would block the loop.
+    if shutdown is not None and not isinstance(shutdown, (anyio.Event, asyncio.Event)):
+        raise InvalidArgumentType(
+            f"shutdown must be an anyio.Event or asyncio.Event, not {shutdown!r}"
+        )

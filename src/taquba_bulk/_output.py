@@ -1,0 +1,84 @@
+"""Writes records to a sink, each once, however often the process dies.
+
+An item's end is in the store before its record is written. A group of records is written in three
+steps: the rows, durable in the sink; the sink's position with the ids of the group, one entry of
+the store; then, in each item's own row, that it is written. A process that dies before the second
+leaves rows behind the position, which are dropped; one that dies before the third is made up for
+by the ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from taquba import Queue
+from taquba_bulk._records import BulkRecord, ItemRow, OutputRow, keys_of
+from taquba_bulk._sinks import NullSink, Sink
+
+LARGEST_GROUP = 1000
+"""Records of a group: their ids have to fit into one entry of the store."""
+
+
+class Output:
+    """The output of one run of a batch.
+
+    Args:
+        queue: The open queue.
+        queue_name: The batch.
+        sink: Where records go.
+    """
+
+    def __init__(self, queue: Queue, queue_name: str, sink: Sink) -> None:
+        self._queue = queue
+        self._keys = keys_of(queue_name)
+        self._sink = sink
+        self._is_kept = not isinstance(sink, NullSink)
+        self._generation = 0
+
+    async def open(self) -> None:
+        """Go on with what is there, or begin anew."""
+        if not self._is_kept:
+            return
+        found = await self._queue.kv_get(self._keys.output)
+        row = None if found is None else OutputRow.decode(found)
+        if row is not None and await self._sink.resume(row.position):
+            self._generation = row.generation
+            await self._mark_newest(row.newest)
+            return
+        # What an earlier output held is to be written again.
+        self._generation = 1 if row is None else row.generation + 1
+        await self._reach(await self._sink.create(), [])
+
+    async def close(self) -> None:
+        """Let go of the sink."""
+        await self._sink.close()
+
+    def holds(self, row: ItemRow) -> bool:
+        """Whether an item's record is written, as far as there is an output."""
+        return not self._is_kept or row.written == self._generation
+
+    async def write(self, group: Sequence[tuple[BulkRecord[Any], ItemRow]]) -> None:
+        """Write records of at most `LARGEST_GROUP` items, none of which is written."""
+        if not self._is_kept:
+            return
+        position = await self._sink.write([record for record, _ in group])
+        await self._reach(position, [record.run_id for record, _ in group])
+        await asyncio.gather(*(self._mark(record.run_id, row) for record, row in group))
+
+    async def _reach(self, position: bytes, newest: list[str]) -> None:
+        row = OutputRow(self._generation, position, newest)
+        await self._queue.kv_put(self._keys.output, row.encode())
+
+    async def _mark(self, run_id: str, row: ItemRow) -> None:
+        written = row._replace(written=self._generation)
+        await self._queue.kv_put(self._keys.item(run_id), written.encode())
+
+    async def _mark_newest(self, run_ids: list[str]) -> None:
+        await asyncio.gather(*(self._mark_again(run_id) for run_id in run_ids))
+
+    async def _mark_again(self, run_id: str) -> None:
+        found = await self._queue.kv_get(self._keys.item(run_id))
+        if found is not None:
+            await self._mark(run_id, ItemRow.decode(found))

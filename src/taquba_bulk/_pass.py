@@ -1,0 +1,310 @@
+"""One pass over the inputs of a batch: submits, notices what ends, and has it written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from itertools import islice
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from taquba import Queue, TaqubaError
+from taquba.extending.typed import unpack
+from taquba_bulk._costs import Costs
+from taquba_bulk._errors import FailureThresholdExceeded
+from taquba_bulk._inputs import Inputs, Item, Keying, chunks, expected
+from taquba_bulk._output import LARGEST_GROUP, Output
+from taquba_bulk._pipeline import TypedPipeline
+from taquba_bulk._records import BulkRecord, ItemRow, ItemStatus, hash_of, keys_of
+from taquba_bulk._report import BulkReport, Tally
+from taquba_bulk._runner import UNBOUNDED, Ended
+from taquba_bulk._sinks import Sink
+from taquba_workflow import InputMismatch, RunSpec, RunState, RunStatus, WorkflowRuntime
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+Shutdown = anyio.Event | asyncio.Event
+
+_CHUNK: Final = 200
+"""Inputs that are read, looked up and submitted together, so that they share commits."""
+
+_STATUS_OF: Final = {
+    RunState.succeeded: ItemStatus.succeeded,
+    RunState.failed: ItemStatus.failed,
+    RunState.cancelled: ItemStatus.cancelled,
+}
+
+
+class Batch(NamedTuple, Generic[In, Out]):
+    """What the passes over a batch have in common."""
+
+    queue: Queue
+    queue_name: str
+    runtime: WorkflowRuntime
+    pipeline: TypedPipeline[In, Out]
+    sink: Sink
+    key: Callable[[In], str] | None
+    headers: Mapping[str, str]
+    max_concurrent: int
+    fail_threshold: float | None
+
+
+class Pass(Generic[In, Out]):
+    """One pass. Memory is bounded: what was submitted and has not ended, and a chunk.
+
+    Args:
+        batch: The batch.
+        emit: Given each record once it is written, also of items that ended in an earlier pass;
+            None where nobody wants them. Call `took` for each.
+    """
+
+    def __init__(
+        self, batch: Batch[In, Out], emit: Callable[[BulkRecord[Out]], None] | None = None
+    ) -> None:
+        self._batch = batch
+        self._queue = batch.queue
+        self._keys = keys_of(batch.queue_name)
+        self._output = Output(batch.queue, batch.queue_name, batch.sink)
+        self._emit = emit
+        self.tally = Tally(batch.queue.clock)
+        self._in_flight: dict[str, Item] = {}
+        """Items that were read, and whose records are not written."""
+        self._emitted = 0
+        """Records that were emitted and not taken."""
+        self._came_to: dict[str, Ended] = {}
+        """What pipelines came to, until it is known whether that has landed."""
+        self._to_look_at: dict[str, None] = {}
+        """Items that may have ended, in the order of their ends."""
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._over = asyncio.Event()
+        self._all_read = False
+        self._closing = False
+        self._refusal: TaqubaError | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Items that were read and have not ended."""
+        return len(self._in_flight)
+
+    async def run(self, inputs: Inputs[In], shutdown: Shutdown | None) -> BulkReport:
+        """Go over the inputs; ends when all items have ended, or when it is stopped.
+
+        Raises what an input, a sink or the store raises, once what was running has ended.
+        """
+        try:
+            await self._output.open()
+            await self._work(inputs, shutdown)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._output.close()
+        self.tally.complete = self._all_read and not self._in_flight
+        self._check_threshold()
+        if self._refusal is not None:
+            raise self._refusal
+        return self.tally.report()
+
+    def settled(self, run_id: str, ended: Ended | None) -> None:
+        """An attempt at an item is over; what it came to has landed, or never will."""
+        if run_id not in self._in_flight:
+            # Left behind by an earlier pass; it is looked at when its input is read.
+            return
+        if ended is not None:
+            self._came_to[run_id] = ended
+        self.look_at(run_id)
+
+    def look_at(self, run_id: str) -> None:
+        """An item may have ended."""
+        self._to_look_at[run_id] = None
+        self._news.set()
+
+    def took(self) -> None:
+        """An emitted record was taken."""
+        self._emitted -= 1
+        self._room.set()
+
+    def stop(self, refusal: TaqubaError | None = None) -> None:
+        """Start nothing more, and end when what is running has ended."""
+        self._refusal = self._refusal or refusal
+        self._over.set()
+
+    # -- the tasks --------------------------------------------------------------------------
+
+    async def _work(self, inputs: Inputs[In], shutdown: Shutdown | None) -> None:
+        drain = asyncio.Event()
+        runtime = asyncio.create_task(self._batch.runtime.run(drain), name="taquba-bulk-runtime")
+        feed = asyncio.create_task(self._feed(inputs), name="taquba-bulk-feed")
+        collector = asyncio.create_task(self._collect(), name="taquba-bulk-collector")
+        watch = asyncio.create_task(_set_by(shutdown, self._over), name="taquba-bulk-shutdown")
+        tasks = (feed, collector, runtime)
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        try:
+            await self._over.wait()
+        except asyncio.CancelledError:
+            # Whoever cancels wants to leave now.
+            runtime.cancel()
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                watch.cancel()
+                drain.set()
+                feed.cancel()
+                await asyncio.wait((feed, runtime))
+                self._closing = True
+                self._news.set()
+                await asyncio.wait((collector,))
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task has ended: a failure ends the pass."""
+        if task.cancelled() or task.exception() is not None:
+            self._over.set()
+
+    async def _feed(self, inputs: Inputs[In]) -> None:
+        self.tally.expected = await expected(inputs)
+        keying = Keying(self._batch.pipeline.inputs, self._batch.key)
+        try:
+            async with aclosing(chunks(inputs, _CHUNK)) as read:
+                async for chunk in read:
+                    await self._until_room()
+                    items = await anyio.to_thread.run_sync(keying.items, chunk)
+                    self.tally.read += len(items)
+                    await self._admit(items)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(keying.close)
+        self._all_read = True
+        self._check_over()
+
+    async def _until_room(self) -> None:
+        while len(self._in_flight) + self._emitted > self._batch.max_concurrent:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _collect(self) -> None:
+        while not self._closing or self._to_look_at:
+            await self._news.wait()
+            self._news.clear()
+            looked_at, self._to_look_at = self._to_look_at, {}
+            found = await asyncio.gather(*map(self._look, looked_at))
+            ended = iter([pair for pair in found if pair is not None])
+            while group := list(islice(ended, LARGEST_GROUP)):
+                await self._finish(group)
+
+    # -- items ------------------------------------------------------------------------------
+
+    async def _admit(self, items: Sequence[Item]) -> None:
+        """Submit the items that are not there, and see what has become of the others."""
+        self._in_flight.update((item.run_id, item) for item in items)
+        rows = await asyncio.gather(*(self._row(item.run_id) for item in items))
+        await asyncio.gather(
+            *(self._submit(item) for item, row in zip(items, rows, strict=True) if row is None)
+        )
+        for item, row in zip(items, rows, strict=True):
+            if row is not None:
+                self._meet(item, row)
+        self._check_over()
+
+    async def _submit(self, item: Item) -> None:
+        spec = RunSpec(
+            item.payload,
+            run_id=item.run_id,
+            headers=self._batch.headers,
+            max_attempts=UNBOUNDED,
+        )
+        if not (await self._batch.runtime.submit(spec)).new:
+            self.look_at(item.run_id)
+
+    def _meet(self, item: Item, row: ItemRow) -> None:
+        """An item that has ended before it was read."""
+        if row.input_hash != hash_of(item.payload):
+            raise InputMismatch(item.run_id)
+        if self._emit is None and self._output.holds(row):
+            if self._in_flight.pop(item.run_id, None) is not None:
+                self._count(item.run_id, row, resumed=True)
+        else:
+            self.look_at(item.run_id)
+
+    async def _row(self, run_id: str) -> ItemRow | None:
+        found = await self._queue.kv_get(self._keys.item(run_id))
+        return None if found is None else ItemRow.decode(found)
+
+    async def _look(self, run_id: str) -> tuple[BulkRecord[Out], ItemRow] | None:
+        """The record of an item, if it has ended and is waited for."""
+        item = self._in_flight.get(run_id)
+        came_to = self._came_to.pop(run_id, None)
+        if item is None:
+            return None
+        row = await self._row(run_id)
+        if row is not None and came_to is not None and came_to.row == row:
+            return self._record(item, row, came_to.plain, came_to.error), row
+        status = await self._batch.runtime.status(run_id)
+        if status is None or not status.state.ended:
+            return None
+        if row is None:
+            # It may have ended since its row was looked for.
+            row = await self._row(run_id)
+        if row is None:
+            row = ItemRow(_STATUS_OF[status.state], {}, 0, hash_of(item.payload))
+            # Before its record, as the pipeline's own ends have it.
+            await self._queue.kv_put(self._keys.item(run_id), row.encode())
+        return self._record(item, row, *_result_of(status)), row
+
+    def _record(
+        self, item: Item, row: ItemRow, plain: object, error: str | None
+    ) -> BulkRecord[Out]:
+        succeeded = row.status is ItemStatus.succeeded
+        return BulkRecord(
+            index=item.index,
+            key=item.key,
+            run_id=item.run_id,
+            status=row.status,
+            output=self._batch.pipeline.outputs.typed(plain) if succeeded else None,
+            error=error,
+            cost=row.amounts(),
+            plain_output=plain,
+        )
+
+    async def _finish(self, group: Sequence[tuple[BulkRecord[Out], ItemRow]]) -> None:
+        """Have records written, and let go of their items."""
+        await self._output.write([pair for pair in group if not self._output.holds(pair[1])])
+        for record, row in group:
+            self._in_flight.pop(record.run_id)
+            self._count(record.run_id, row, resumed=False)
+            if self._emit is not None:
+                self._emitted += 1
+                self._emit(record)
+        self._room.set()
+        self._check_over()
+
+    def _count(self, run_id: str, row: ItemRow, *, resumed: bool) -> None:
+        self.tally.count(run_id, row.status, Costs(row.costs), resumed=resumed)
+        if row.status is ItemStatus.failed:
+            self._check_threshold()
+
+    def _check_threshold(self) -> None:
+        threshold = self._batch.fail_threshold
+        if threshold is not None and self.tally.exceeds(threshold):
+            self.stop(FailureThresholdExceeded(self.tally.report(), threshold))
+
+    def _check_over(self) -> None:
+        if self._all_read and not self._in_flight:
+            self._over.set()
+
+
+def _result_of(status: RunStatus) -> tuple[Any, str | None]:
+    """Output, as plain data, and reason of a run that has ended."""
+    return None if status.result is None else unpack(status.result), status.reason
+
+
+async def _set_by(shutdown: Shutdown | None, over: asyncio.Event) -> None:
+    if shutdown is not None:
+        await shutdown.wait()
+        over.set()

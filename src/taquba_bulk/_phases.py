@@ -1,0 +1,141 @@
+"""Phases of an item: what each came to, and what it cost, remembered beyond an attempt."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgpack
+from pydantic_core import PydanticSerializationError, to_json
+
+from taquba import InvalidArgument, InvalidArgumentType
+from taquba.extending.typed import Undecodable
+from taquba_bulk import _values
+from taquba_bulk._codec import ANYTHING, Codec
+from taquba_bulk._costs import Costs
+from taquba_workflow import Memo
+
+T = TypeVar("T")
+
+Phase = Callable[[], Awaitable[T]]
+"""What a phase does; called with nothing, so that it closes over what it needs."""
+
+_spending: Final[ContextVar[Costs | None]] = ContextVar("taquba_bulk_phase", default=None)
+"""Costs of the phase that runs in this context."""
+
+
+class Kept(NamedTuple):
+    """What a phase came to, as it is stored."""
+
+    costs: dict[str, int]
+    value: bytes
+
+    def encode(self) -> bytes:
+        packed: bytes = msgpack.packb(self)
+        return packed
+
+    @classmethod
+    def decode(cls, data: bytes) -> Kept:
+        return cls(*msgpack.unpackb(data))
+
+
+class Phases:
+    """The phases of one item.
+
+    Args:
+        memo: Where they are remembered.
+    """
+
+    def __init__(self, memo: Memo) -> None:
+        self._memo = memo
+        self.costs = Costs()
+        """What the item has cost, remembered phases included."""
+
+    def spending(self) -> Costs:
+        """Where a cost that is recorded here and now goes: to the phase, or to the item."""
+        return _spending.get() or self.costs
+
+    async def remembered(self, name: str, phase: Phase[T], codec: Codec[T]) -> T:
+        """What the phase came to, in this attempt or an earlier one."""
+        kept = await self.find(name)
+        if kept is None:
+            kept = await compute(phase, codec)
+            await self.keep(name, kept)
+        return self.charge(kept, codec)
+
+    def charge(self, kept: Kept, codec: Codec[T]) -> T:
+        """The value of what is kept; its costs are the item's."""
+        self.spending().add_all(Costs(kept.costs))
+        return load(codec, kept.value)
+
+    async def find(self, name: str) -> Kept | None:
+        found = await self._memo.get(name)
+        return None if found is None else Kept.decode(found)
+
+    async def keep(self, name: str, kept: Kept) -> None:
+        await self._memo.put(name, kept.encode())
+
+
+async def compute(phase: Phase[T], codec: Codec[T]) -> Kept:
+    """Run a phase; what it records as costs is its own."""
+    costs = Costs()
+    token = _spending.set(costs)
+    try:
+        value = await _awaitable(phase)
+    finally:
+        _spending.reset(token)
+    return Kept(costs.packed(), dump(codec, value))
+
+
+def _awaitable(phase: Phase[T]) -> Awaitable[T]:
+    found: object = phase()
+    if not inspect.isawaitable(found):
+        raise InvalidArgumentType(
+            f"a phase is a function without arguments that can be awaited, not {phase!r}"
+        )
+    return found
+
+
+def dump(codec: Codec[T], value: T) -> bytes:
+    try:
+        return codec.dump(value)
+    except Undecodable as error:
+        raise InvalidArgument(f"a phase came to something that cannot be kept: {error}") from None
+
+
+def load(codec: Codec[T], data: bytes) -> T:
+    try:
+        return codec.load(data)
+    except Undecodable as error:
+        raise InvalidArgument(f"what is remembered of a phase does not fit: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _codec_of(kind: Any) -> Codec[Any]:
+    return Codec(kind, "the value")
+
+
+def codec_of(kind: Any) -> Codec[Any]:
+    """How values of a phase are kept; of any type where it is None."""
+    return ANYTHING if kind is None else _codec_of(kind)
+
+
+def named(kind: str, key: str) -> str:
+    """Where a phase is remembered, by its key."""
+    return f"{kind}/{_values.name(key, 'the key of a phase')}"
+
+
+def by_content(value: object) -> str:
+    """The key of a phase whose outcome depends on `value` alone."""
+    try:
+        content = to_json(value, bytes_mode="base64")
+    except (PydanticSerializationError, ValueError) as error:
+        raise InvalidArgumentType(
+            f"a phase is remembered by a value that can be written as JSON ({error}); "
+            f"got {type(value).__name__}"
+        ) from None
+    return sha256(content).hexdigest()

@@ -1,0 +1,76 @@
+"""A pipeline: the function, and the types of what goes in and comes out."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from taquba import InvalidArgument, InvalidArgumentType
+from taquba_bulk._codec import Codec
+from taquba_bulk._context import BulkContext
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+In_contra = TypeVar("In_contra", contravariant=True)
+Out_co = TypeVar("Out_co", covariant=True)
+
+
+class PipelineObject(Protocol[In, Out_co]):
+    """A pipeline as an object."""
+
+    async def run(self, ctx: BulkContext[In], /) -> Out_co:
+        """Work on one item."""
+        ...
+
+
+PipelineFunction = Callable[[BulkContext[In]], Awaitable[Out]]
+
+Pipeline = PipelineFunction[In, Out] | PipelineObject[In, Out]
+"""``async def run(ctx: BulkContext[In]) -> Out``, or an object with such a method."""
+
+
+class TypedPipeline(Generic[In, Out]):
+    """A pipeline that can be called, with the codecs of its annotations."""
+
+    def __init__(self, pipeline: Pipeline[In, Out]) -> None:
+        run: object = getattr(pipeline, "run", pipeline)
+        if not _is_async(run):
+            raise InvalidArgumentType(
+                "a pipeline is `async def run(ctx)`, a function or a method of an object, "
+                f"not {pipeline!r}"
+            )
+        self.call = cast("PipelineFunction[In, Out]", run)
+        given, returned = _annotated(run)
+        self.inputs: Codec[In] = Codec(given, "the input")
+        self.outputs: Codec[Out] = Codec(returned, "the output")
+
+
+def _is_async(run: Any) -> bool:
+    return callable(run) and (
+        inspect.iscoroutinefunction(run)
+        or inspect.iscoroutinefunction(getattr(run, "__call__", None))  # noqa: B004 - an instance with an async __call__
+    )
+
+
+def _annotated(run: Any) -> tuple[Any, Any]:
+    """Types of input and output; Any where nothing is said."""
+    function = inspect.unwrap(run if inspect.isroutine(run) else run.__call__)
+    parameters = list(inspect.signature(function).parameters)
+    if not parameters:
+        raise InvalidArgumentType("a pipeline takes its context: async def run(ctx)")
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise InvalidArgument(
+            f"an annotation of the pipeline {function.__qualname__} cannot be read: {error}; "
+            "what it names has to be defined or imported at the top of its module"
+        ) from None
+    context: Any = hints.get(parameters[0], Any)
+    (given,) = get_args(context) if get_origin(context) is BulkContext else (Any,)
+    returned: Any = hints.get("return", Any)
+    return _known(given), _known(returned)
+
+
+def _known(hint: Any) -> Any:
+    return Any if isinstance(hint, TypeVar) else hint

@@ -1,0 +1,116 @@
+"""What is kept of an item and of a batch's output, and what callers see of an item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
+from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import msgpack
+
+from taquba_bulk._costs import Costs
+
+Out = TypeVar("Out")
+
+
+class ItemStatus(StrEnum):
+    """How an item has ended."""
+
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkRecord(Generic[Out]):
+    """An item that has ended.
+
+    Attributes:
+        index: Position of its input, from 0.
+        key: Its key.
+        run_id: Its id, which is the key wherever a run may be named so.
+        status: How it has ended.
+        output: What the pipeline returned; None unless it succeeded.
+        error: Why it failed or was cancelled; None if it succeeded.
+        cost: What it cost, by metric.
+        plain_output: The output as plain data, for a sink that writes it.
+    """
+
+    index: int
+    key: str
+    run_id: str
+    status: ItemStatus
+    output: Out | None
+    error: str | None
+    cost: Mapping[str, float]
+    plain_output: object
+
+
+class ItemRow(NamedTuple):
+    """What is kept of an item that has ended, beside its run."""
+
+    status: ItemStatus
+    costs: dict[str, int]
+    written: int
+    """Generation of the output that its row is in; 0 for none."""
+    input_hash: bytes
+
+    def encode(self) -> bytes:
+        # Packs a StrEnum as the str it is.
+        packed: bytes = msgpack.packb(self)
+        return packed
+
+    @classmethod
+    def decode(cls, data: bytes) -> ItemRow:
+        row = cls(*msgpack.unpackb(data))
+        return row._replace(status=ItemStatus(row.status))
+
+    def amounts(self) -> dict[str, float]:
+        return Costs(self.costs).amounts()
+
+
+class OutputRow(NamedTuple):
+    """How far a batch's output is written.
+
+    Everything up to `position` is there and counts; `newest` are the items of the last group,
+    whose own rows may not say yet that they are written.
+    """
+
+    generation: int
+    position: bytes
+    newest: list[str]
+
+    def encode(self) -> bytes:
+        packed: bytes = msgpack.packb(self)
+        return packed
+
+    @classmethod
+    def decode(cls, data: bytes) -> OutputRow:
+        return cls(*msgpack.unpackb(data))
+
+
+class Keys:
+    """Where the rows of a batch are kept."""
+
+    def __init__(self, queue_name: str) -> None:
+        # Without slashes, so that no batch's keys are below another's.
+        base = f"taquba_bulk/{quote(queue_name, safe='')}"
+        self._items = f"{base}/item/"
+        self.output = f"{base}/output"
+
+    def item(self, run_id: str) -> str:
+        return self._items + run_id
+
+
+@lru_cache(maxsize=64)
+def keys_of(queue_name: str) -> Keys:
+    return Keys(queue_name)
+
+
+def hash_of(payload: bytes) -> bytes:
+    """What two inputs have in common that are the same."""
+    return sha256(payload).digest()[:16]

@@ -1,0 +1,203 @@
+"""Where the records of ended items go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import anyio.to_thread
+import msgpack
+
+from taquba import InvalidArgument
+from taquba.extending import seen_through
+from taquba_bulk._codec import json_of
+from taquba_bulk._records import BulkRecord
+
+
+class Sink(Protocol):
+    """Where a batch's records go, a group at a time.
+
+    A position says how much of the output counts. The batch keeps the newest one in its store, and
+    puts the output back to it when it goes on after a crash: what was written later is dropped,
+    and written again.
+    """
+
+    async def create(self) -> bytes:
+        """Begin an output that holds nothing; returns its position."""
+        ...
+
+    async def resume(self, position: bytes) -> bool:
+        """Put the output back to a position; False where the output is gone altogether."""
+        ...
+
+    async def write(self, records: Sequence[BulkRecord[Any]]) -> bytes:
+        """Write records; they are durable, and the position is behind them, on return."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the output, whether it is complete or not."""
+        ...
+
+
+class NullSink:
+    """Keeps no records beside the store; for `Bulk.stream`, and for pipelines that write."""
+
+    async def create(self) -> bytes:
+        """Nothing is made."""
+        return b""
+
+    async def resume(self, position: bytes) -> bool:
+        """Nothing is put back."""
+        return True
+
+    async def write(self, records: Sequence[BulkRecord[Any]]) -> bytes:
+        """Nothing is written."""
+        return b""
+
+    async def close(self) -> None:
+        """Nothing is closed."""
+
+
+class JsonlSink:
+    """A file with one row of JSON for each item, in the order in which they end.
+
+    A row has ``index`` (position of the input, from 0), ``key``, ``status`` (``succeeded``,
+    ``failed`` or ``cancelled``), ``output`` or ``error``, and ``cost`` by metric. Each item has
+    exactly one row, also after a crash; rows are on disk in groups. In JSON, bytes are base64 and
+    a float that is no number is null.
+
+    Args:
+        path: The file; its folder has to exist. A file that a batch did not write is refused. If
+            the file is gone when the batch goes on, it is written anew from the store.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._file: _RowFile | None = None
+
+    async def create(self) -> bytes:
+        """Make the file.
+
+        Raises:
+            InvalidArgument: There is one that has content, or it cannot be made.
+        """
+        self._file, position = await anyio.to_thread.run_sync(_RowFile.create, self._path)
+        return position
+
+    async def resume(self, position: bytes) -> bool:
+        """Cut the file off at a position.
+
+        Raises:
+            InvalidArgument: It is not the file that was written.
+        """
+        self._file = await anyio.to_thread.run_sync(_RowFile.resume, self._path, position)
+        return self._file is not None
+
+    async def write(self, records: Sequence[BulkRecord[Any]]) -> bytes:
+        """Append rows, and have them on disk."""
+        assert self._file is not None
+        # Not left half-way by a cancellation: the thread goes on in any case.
+        return await seen_through(anyio.to_thread.run_sync(self._file.append, records))
+
+    async def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            await anyio.to_thread.run_sync(file.close)
+
+
+_CHECKED_BYTES: Final = 4096
+
+
+class _Position(NamedTuple):
+    """Where rows end, and a hash of the last bytes before it, to know the file by."""
+
+    offset: int
+    digest: bytes
+
+
+class _RowFile:
+    """An open file of rows. All methods block."""
+
+    def __init__(self, file: int, offset: int) -> None:
+        self._file = file
+        self._offset = offset
+
+    @classmethod
+    def create(cls, path: Path) -> tuple[_RowFile, bytes]:
+        file = _open(path, os.O_CREAT)
+        assert file is not None
+        if os.fstat(file).st_size:
+            os.close(file)
+            raise InvalidArgument(
+                f"{path} holds something that this batch did not write: "
+                "remove it, or name another file"
+            )
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+        rows = cls(file, 0)
+        return rows, rows._position()
+
+    @classmethod
+    def resume(cls, path: Path, position: bytes) -> _RowFile | None:
+        file = _open(path, 0)
+        if file is None:
+            return None
+        expected = _Position(*msgpack.unpackb(position))
+        rows = cls(file, expected.offset)
+        if rows._position() != position:
+            os.close(file)
+            raise InvalidArgument(
+                f"{path} is not as this batch left it ({expected.offset} bytes): put it back, "
+                "remove it to have it written anew, or name another file"
+            )
+        os.ftruncate(file, expected.offset)
+        return rows
+
+    def append(self, records: Sequence[BulkRecord[Any]]) -> bytes:
+        rows = memoryview(b"".join(row_of(record) for record in records))
+        while rows:
+            written = os.pwrite(self._file, rows, self._offset)
+            self._offset += written
+            rows = rows[written:]
+        os.fsync(self._file)
+        return self._position()
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _position(self) -> bytes:
+        start = max(0, self._offset - _CHECKED_BYTES)
+        last = os.pread(self._file, self._offset - start, start)
+        packed: bytes = msgpack.packb(_Position(self._offset, sha256(last).digest()[:16]))
+        return packed
+
+
+def _open(path: Path, flags: int) -> int | None:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
+    except FileNotFoundError as error:
+        if not flags:
+            return None
+        raise InvalidArgument(f"cannot write {path}: {error.strerror}") from error
+    except OSError as error:
+        raise InvalidArgument(f"cannot write {path}: {error.strerror}") from error
+
+
+def row_of(record: BulkRecord[Any]) -> bytes:
+    """A record as a line of JSON."""
+    row: dict[str, object] = {
+        "index": record.index,
+        "key": record.key,
+        "status": record.status.value,
+    }
+    if record.error is None:
+        row["output"] = record.plain_output
+    else:
+        row["error"] = record.error
+    row["cost"] = record.cost
+    return json_of(row) + b"\n"
