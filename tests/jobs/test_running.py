@@ -306,9 +306,10 @@ async def test_progress_is_readable_while_a_job_runs_and_gone_afterwards(
     url = fresh_url()
     queue = await open_queue(url)
     events = [threading.Event(), threading.Event()]
-    async with JobRunner(queue, jobs=[progressive], state=events) as runner:
-        handle = await runner.submit(progressive, 100)
-        assert await handle.progress() is None
+    runner = JobRunner(queue, jobs=[progressive], state=events)
+    handle = await runner.submit(progressive, 100)
+    assert await handle.progress() is None
+    async with runner:
         await asyncio.to_thread(events[0].wait, 10)
         await mock_clock.advance(0)
         first = await handle.progress()
