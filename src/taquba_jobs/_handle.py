@@ -8,7 +8,7 @@ from typing import Any, Final, Generic
 
 from typing_extensions import TypeVar
 
-from taquba import CancelOutcome, Duration, JobNotFound, JobStatus
+from taquba import CancelOutcome, Duration, JobNotFound
 from taquba_jobs._decisions import Failure
 from taquba_jobs._errors import FailureKind
 from taquba_jobs._job import Job
@@ -89,9 +89,7 @@ class JobHandle(Generic[T_co]):
         outcome = await read_outcome(self._queue, self.id)
         if outcome is not None:
             return outcome
-        if waited.job is not None and waited.job.status is JobStatus.dead:
-            raise lost(waited.job)
-        raise JobNotFound(self.id)
+        raise await lost(self._queue, waited.job) or JobNotFound(self.id)
 
     def _now(self) -> int:
         return self._queue.clock.monotonic_ms()

@@ -8,7 +8,15 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, ParamSpec, TypeVar, cast
 
-from taquba import JobNotFound, JobRecord, JobStatus, Queue, QueueReader
+from taquba import (
+    AttemptOutcome,
+    JobNotFound,
+    JobRecord,
+    JobStatus,
+    PayloadMissing,
+    Queue,
+    QueueReader,
+)
 from taquba.extending.typed import Undecodable
 from taquba_jobs._decisions import is_over
 from taquba_jobs._errors import FailureKind, JobFailed
@@ -95,9 +103,26 @@ async def result_of(
         raise JobFailed(job_id, FailureKind.invalid, str(error)) from error
 
 
-def lost(record: JobRecord) -> JobFailed:
-    """The failure of a job that became a dead letter without its function's outcome."""
+async def lost(source: Queue | QueueReader, record: JobRecord | None) -> JobFailed | None:
+    """The failure of a job that became a dead letter without an outcome.
+
+    None for any other job, also for a dead letter whose outcome is forgotten already.
+    """
+    if record is None or record.status is not JobStatus.dead:
+        return None
+    ends = await source.attempt_history(record.id)
+    if ends and ends[-1].outcome is AttemptOutcome.dead_lettered and _has_payload(record):
+        # Its function came to an end, with an outcome.
+        return None
     return JobFailed(record.id, FailureKind.lost, record.last_error or "its attempts are used up")
+
+
+def _has_payload(record: JobRecord) -> bool:
+    try:
+        _ = record.payload
+    except PayloadMissing:
+        return False
+    return True
 
 
 async def fetch_result(source: Queue | QueueReader, job: Job[S, P, T], job_id: str) -> T | None:
@@ -115,9 +140,9 @@ async def fetch_result(source: Queue | QueueReader, job: Job[S, P, T], job_id: s
             return await result_of(source, job, job_id, outcome)
         except JobNotFound:
             return None
-    record = await source.get_job(job_id)
-    if record is not None and record.status is JobStatus.dead:
-        raise lost(record)
+    failure = await lost(source, await source.get_job(job_id))
+    if failure is not None:
+        raise failure
     return None
 
 

@@ -7,10 +7,19 @@ from datetime import timedelta
 
 import pytest
 
-from taquba import JobNotFound, Queue, QueueConfig
+from taquba import JobNotFound, Queue, QueueConfig, QueueReader
 from taquba.testing import MockClock
-from taquba_jobs import JobContext, JobFailed, JobRunner, SubmitOptions, gather, job
-from tests.jobs.support import Deps, double, entries, flaky
+from taquba_jobs import (
+    JobContext,
+    JobFailed,
+    JobRunner,
+    JobState,
+    SubmitOptions,
+    fetch_result,
+    gather,
+    job,
+)
+from tests.jobs.support import Deps, dead, double, entries, flaky
 from tests.queue.support import fresh_url
 
 OpenQueue = Callable[..., Awaitable[Queue]]
@@ -145,3 +154,23 @@ async def test_setting_the_clock_back_keeps_outcomes_longer_not_for_ever(
         await mock_clock.advance(timedelta(days=1))
         assert await handle.fetch_result() is None
         assert await entries(queue) == []
+
+
+async def test_a_failure_is_forgotten_though_its_dead_letter_is_kept_longer(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    url = fresh_url()
+    queue = await open_queue(url, default_config=QueueConfig(dead_retention=timedelta(days=5)))
+    async with deps_runner(queue, Deps(failures=1)) as runner:
+        handle = await runner.submit_with(SubmitOptions(max_attempts=1), flaky, "no route")
+        with pytest.raises(JobFailed, match="no route"):
+            await handle
+        await mock_clock.advance(timedelta(days=1))
+        assert [record.id for record in await dead(queue)] == [handle.id]
+        assert await handle.fetch_result() is None
+        assert await fetch_result(queue, flaky, handle.id) is None
+        async with QueueReader.open(url) as reader:
+            assert await fetch_result(reader, flaky, handle.id) is None
+        with pytest.raises(JobNotFound):
+            await handle
+        assert await handle.status() is JobState.failed
