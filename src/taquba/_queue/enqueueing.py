@@ -32,12 +32,17 @@ async def _enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[Enque
     transaction = Transaction()
     try:
         results = await _stage(core, transaction, requests, {}, ())
-    except DuplicateJobId:
+    except DuplicateJobId as error:
         # To who repeats an enqueue this says that it had landed: let that be durable.
-        await core.committer.submit(Transaction(), durable=True)
+        await core.committer.until_durable(keys.index(error.job_id))
         raise
-    # Even where every dedup key was held: the holder must be durable before it is reported.
-    await core.committer.submit(transaction, durable=True)
+    if transaction.changes:
+        await core.committer.submit(transaction, durable=True)
+        return results
+    # Every dedup key was held, by jobs that must be durable before they are reported.
+    transaction.abandon()
+    for result in results:
+        await core.committer.until_durable(keys.index(result.id))
     return results
 
 

@@ -32,7 +32,7 @@ async def write(core: Core, key: KvKey, value: bytes | None) -> None:
 async def compare_write(
     core: Core, key: KvKey, expected: bytes | None, value: bytes | None
 ) -> bool:
-    """Write only if the entry is `expected` (None: absent); durable when it returns True."""
+    """Write only if the entry is `expected` (None: absent); durable when it returns."""
     name = validate.kv_key(key)
     if value is not None:
         validate.kv_value(key, value)
@@ -50,6 +50,7 @@ async def compare_write(
         raise
     if current != expected:
         transaction.abandon()
+        await core.committer.until_durable(keys.user(name))
         return False
     transaction.ops.append((keys.user(name), value))
     await core.committer.submit(transaction, durable=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeGuard
 from taquba._core import transitions
 from taquba._memory.leases import Lease, LeaseState
 from taquba._memory.locks import HeldLocks
-from taquba._model import validate
+from taquba._model import keys, validate
 from taquba._model.clock import wait_until_done
 from taquba._model.codec import decode_job
 from taquba._model.errors import DuplicateJobId, InvalidState, JobNotFound
@@ -95,6 +95,7 @@ async def cancel(core: Core, job_id: str, effects: SettlementEffects | None) -> 
             await core.committer.submit(request, durable=True)
             return CancelOutcome.requested
         if not _can_be_removed(found):
+            await _until_durable(core, job_id)
             return CancelOutcome.not_found
         removal = Transaction()
         now = found if effects is None else await _stage_effects(core, removal, effects, job_id)
@@ -167,10 +168,9 @@ def _leave_window(core: Core, transaction: Transaction, found: _Resting) -> None
 
 async def wake_scheduled(core: Core, job_id: str, payload: bytes | None) -> WakeOutcome:
     found = await _locate(core, job_id)
-    if found is None:
-        return WakeOutcome.not_found
-    if isinstance(found, Lease) or found.status is not JobStatus.scheduled:
-        return WakeOutcome.not_scheduled
+    if not isinstance(found, _Resting) or found.status is not JobStatus.scheduled:
+        await _until_durable(core, job_id)
+        return WakeOutcome.not_found if found is None else WakeOutcome.not_scheduled
     transaction = Transaction()
     change = transitions.wake(found.job, found.key, core.clock.time_ms(), payload)
     transaction.add(change)
@@ -194,10 +194,10 @@ async def purge_dead(core: Core, job_id: str) -> None:
 async def _hold_dead(core: Core, job_id: str) -> tuple[_Resting, HeldLocks]:
     """A dead job, under the lock that retention takes to read and delete dead rows."""
     while True:
-        dead = _dead(job_id, await _locate(core, job_id))
+        dead = await _dead(core, job_id)
         locks = await core.lock([("finished", dead.job.queue)])
         try:
-            found = _dead(job_id, await _locate(core, job_id))
+            found = await _dead(core, job_id)
         except BaseException:
             locks.release()
             raise
@@ -215,14 +215,23 @@ async def _move_dead(core: Core, change: transitions.Change, locks: HeldLocks) -
     await core.committer.submit(transaction, durable=True)
 
 
-def _dead(job_id: str, found: Lease | _Resting | None) -> _Resting:
+async def _dead(core: Core, job_id: str) -> _Resting:
+    found = await _locate(core, job_id)
+    if isinstance(found, _Resting) and found.status is JobStatus.dead:
+        return found
+    await _until_durable(core, job_id)
     if found is None:
         raise JobNotFound(job_id)
-    if isinstance(found, Lease):
-        raise InvalidState(job_id, JobStatus.claimed.value, JobStatus.dead.value)
-    if found.status is not JobStatus.dead:
-        raise InvalidState(job_id, found.status.value, JobStatus.dead.value)
-    return found
+    status = JobStatus.claimed if isinstance(found, Lease) else found.status
+    raise InvalidState(job_id, status.value, JobStatus.dead.value)
+
+
+async def _until_durable(core: Core, job_id: str) -> None:
+    """Wait until what the index says of a job, also that there is none, survives a crash.
+
+    An answer that a job is gone, or somewhere else, must not be undone after it was given.
+    """
+    await core.committer.until_durable(keys.index(job_id))
 
 
 async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitOutcome:
@@ -231,11 +240,10 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     try:
         location = await locate(core.engine, job_id)
         if location is None and not finished.done():
-            # What took it away may still be on its way to the disk.
-            await core.committer.submit(Transaction(), durable=True)
+            await _until_durable(core, job_id)
             return WaitOutcome(WaitStatus.not_found)
         if location is not None and location.status in (JobStatus.done, JobStatus.dead):
-            await core.committer.submit(Transaction(), durable=True)
+            await _until_durable(core, job_id)
             job = await get_job(core.engine, core.payloads, job_id)
             return WaitOutcome(WaitStatus.completed, job)
         if not await wait_until_done(finished, core.clock, timeout_ms):

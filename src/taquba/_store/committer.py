@@ -55,6 +55,22 @@ class CommitObserver(Protocol):
         """The caller that submitted `transaction` was told how it ended."""
 
 
+class _Rows:
+    """Rows that were written. Adding them costs nothing until somebody looks for one."""
+
+    def __init__(self) -> None:
+        self._ops: list[Sequence[Op]] = []
+        self._keys: set[bytes] = set()
+
+    def add(self, ops: Sequence[Op]) -> None:
+        self._ops.append(ops)
+
+    def __contains__(self, key: bytes) -> bool:
+        while self._ops:
+            self._keys.update(changed for changed, _ in self._ops.pop())
+        return key in self._keys
+
+
 class Committer:
     """Writes transactions of one open store, in order, in groups."""
 
@@ -96,6 +112,9 @@ class Committer:
         self._in_flight: list[Transaction] = []
         self._unflushed: list[Transaction] = []
         self._flushing: list[Transaction] = []
+        self._volatile = [_Rows()]
+        """Rows that are applied and not durable: of each flush under way or failed, then the rest.
+        """
         self._lazy_flush: asyncio.TimerHandle | None = None
         self._write_wanted = asyncio.Event()
         self._flush_wanted = asyncio.Event()
@@ -132,6 +151,16 @@ class Committer:
         """Wait until everything submitted so far is applied."""
         if self._waiting or self._in_flight:
             await self.submit(Transaction(), durable=False)
+
+    async def until_durable(self, key: bytes) -> None:
+        """Wait until what a reader sees under `key` is durable; most often it is already."""
+        # Of the group in flight a reader may see the rows already.
+        if any(key in rows for rows in self._volatile) or any(
+            key == changed for transaction in self._in_flight for changed, _ in transaction.ops
+        ):
+            await self.submit(Transaction(), durable=True)
+        elif self.failure is not None:
+            raise self.failure.again()
 
     async def drain(self) -> None:
         """Wait, with a bound, until nothing is waiting or under way."""
@@ -193,6 +222,7 @@ class Committer:
             ops.append((keys.stats(queue), encode_counters(values)))
         if ops:
             await self._engine.write(ops)
+            self._volatile[-1].add(ops)
             if self._observer is not None:
                 self._observer.committed(group, ops)
         self._counters.update(counters)
@@ -238,7 +268,11 @@ class Committer:
                 self._lazy_flush.cancel()
                 self._lazy_flush = None
             self._flushing, self._unflushed = self._unflushed, []
+            covered = len(self._volatile)
+            self._volatile.append(_Rows())
             error = await self._flush()
+            if error is None:
+                del self._volatile[:covered]
             if self._observer is not None:
                 self._observer.flushed(error)
             for transaction in self._flushing:
