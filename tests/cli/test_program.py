@@ -13,7 +13,7 @@ import obstore
 import pytest
 
 from taquba._cli.app import run
-from tests.cli.support import PATIENCE, Taquba, environment, finish, start
+from tests.cli.support import PATIENCE, Taquba, environment, finish, make_store, start
 from tests.servers.stores import S3Server
 
 allow_blocking = pytest.mark.allow_blocking("a command has its event loop for itself")
@@ -74,6 +74,23 @@ def test_a_worker_drains_on_a_signal(
     }  # fmt: skip
     assert "working on mail with handlers:Tools.deeper.handle" in result.err
     assert "Traceback" not in result.err
+
+
+@allow_blocking
+def test_a_worker_leaves_what_other_queues_keep(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    taquba = Taquba(capsys, tmp_path / "store")
+    make_store(taquba.store)
+    taquba.ok("enqueue", "new", "0", "--id", "quick")
+    child = start("worker", "handlers:handle", "-q", "new", "-s", str(taquba.store), cwd=tmp_path)
+    lines_until(child, "end quick")
+    child.send_signal(signal.SIGINT)
+    assert finish(child).code == 0
+    found = {job["id"] for job in taquba.all_jobs()}
+    assert {"done", "dead-old"} <= found
+    assert "quick" not in found
 
 
 @allow_blocking

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
@@ -18,7 +18,7 @@ from taquba import (
 from taquba._cli.errors import CommandError, ExitCode
 
 _KEEP_EVERYTHING: Final = QueueConfig(keep_done_jobs=timedelta(days=36500), dead_retention=None)
-"""A short command must not sweep what the application's own settings keep."""
+"""A command must not sweep what the application's own settings keep."""
 
 
 class NoStore(CommandError):
@@ -52,7 +52,7 @@ async def owning(
     take_over: bool,
     create: bool = False,
     payload_url: str | None = None,
-    config: QueueConfig = _KEEP_EVERYTHING,
+    queue_configs: Mapping[str, QueueConfig] | None = None,
     heartbeat_interval: Duration | None = None,
 ) -> AsyncGenerator[Queue]:
     """A store opened for writing, unless that would fence an owner and `take_over` is not said.
@@ -70,7 +70,8 @@ async def owning(
     async with Queue.open(
         store,
         payload_url=payload_url,
-        default_config=config,
+        default_config=_KEEP_EVERYTHING,
+        queue_configs=queue_configs,
         heartbeat_interval=heartbeat_interval,
     ) as queue:
         yield queue

@@ -97,7 +97,7 @@ async def worker(
         take_over=take_over,
         create=create,
         payload_url=payload_url,
-        config=config,
+        queue_configs={queue: config},
         heartbeat_interval=_HEARTBEAT,
     ) as owner:
         before = await owner.stats(queue)
