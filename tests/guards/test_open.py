@@ -51,6 +51,7 @@ FOREIGN = {b"user:1": b"ada", b"user:2": b"grace"}
         (OTHER_LAYOUT, "layout 99"),
         ({keys.META: b"\xc1 no msgpack"}, "layout -1"),
         ({keys.META: msgpack.packb([])}, "layout -1"),
+        ({keys.META: msgpack.packb((keys.FORMAT_VERSION, 0))}, "layout -1"),
         (FOREIGN, "did not make"),
     ],
 )

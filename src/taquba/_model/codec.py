@@ -105,6 +105,9 @@ def decode_attempt(value: bytes) -> JobAttempt:
     )
 
 
+_STAMP_FIELDS: Final = 3
+
+
 def encode_meta(created_at: int, store_id: str) -> bytes:
     """A store's stamp. `store_id` names the folder of its objects: stores may share a bucket."""
     return _pack((keys.FORMAT_VERSION, created_at, store_id))
@@ -118,7 +121,11 @@ def decode_store_id(value: bytes) -> str:
 def decode_format_version(value: bytes) -> int:
     """The layout a store was stamped with; -1 when the stamp cannot be read."""
     try:
-        version = msgpack.unpackb(value)[0]
+        fields = msgpack.unpackb(value)
+        version = fields[0]
+        complete = len(fields) == _STAMP_FIELDS
     except (ValueError, TypeError, LookupError, msgpack.UnpackException):
         return -1
-    return version if isinstance(version, int) else -1
+    # Only of this layout is it known what a stamp holds.
+    readable = isinstance(version, int) and (complete or version != keys.FORMAT_VERSION)
+    return version if readable else -1
