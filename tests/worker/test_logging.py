@@ -49,6 +49,16 @@ def fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name.startswith("taquba_")}
 
 
+async def test_an_attempt_of_a_job_without_a_bound_is_not_one_of_two_billion(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = await queue.enqueue("q", b"", max_attempts=2**31 - 1)
+    await drain(queue, "q", raising(PermanentFailure("no luck")))
+    assert caplog.messages == [
+        f"job {result.id} of queue 'q' failed in attempt 1 and is a dead letter now: no luck"
+    ]
+
+
 async def test_failed_attempts_are_logged_with_their_traceback(
     queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:

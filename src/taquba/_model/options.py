@@ -16,7 +16,8 @@ PRIORITY_NORMAL: Final = 1000
 PRIORITY_LOW: Final = 10_000
 """Priorities are unsigned 32-bit numbers; the lower number is claimed first."""
 
-_MAX_ATTEMPTS: Final = 2**31 - 1
+MAX_ATTEMPTS: Final = 2**31 - 1
+"""Who asks for so many wants no bound."""
 _DAY: Final = 24 * 3600
 
 
@@ -74,7 +75,7 @@ class QueueConfig:
         if not 0 <= jitter <= 1:
             raise InvalidArgument(f"retry_jitter must be between 0 and 1; got {jitter!r}")
         return Policy(
-            validate.integer(self.max_attempts, "max_attempts", 1, _MAX_ATTEMPTS),
+            validate.integer(self.max_attempts, "max_attempts", 1, MAX_ATTEMPTS),
             validate.duration_ms(self.lease_duration, "lease_duration", minimum=1),
             validate.integer(self.default_priority, "default_priority", 0, validate.MAX_PRIORITY),
             validate.duration_ms(self.retry_backoff_base, "retry_backoff_base"),
@@ -127,7 +128,7 @@ class EnqueueRequest:
         if self.priority is not None:
             validate.integer(self.priority, "priority", 0, validate.MAX_PRIORITY)
         if self.max_attempts is not None:
-            validate.integer(self.max_attempts, "max_attempts", 1, _MAX_ATTEMPTS)
+            validate.integer(self.max_attempts, "max_attempts", 1, MAX_ATTEMPTS)
         if self.dedup_key is not None:
             validate.dedup_key(self.dedup_key)
         if self.headers is not None:

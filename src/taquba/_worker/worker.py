@@ -14,7 +14,7 @@ from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
 from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
-from taquba._model.options import SettlementEffects
+from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
@@ -395,11 +395,11 @@ def _log_failure(claim: Claim, cause: str | BaseException, *, retried: bool) -> 
     )
     _log.log(
         logging.INFO if retried else logging.WARNING,
-        "job %s of queue %r failed in attempt %d of %d and %s: %s",
+        "job %s of queue %r failed in attempt %d%s and %s: %s",
         claim.id,
         claim.queue,
         claim.attempts,
-        claim.max_attempts,
+        "" if claim.max_attempts == MAX_ATTEMPTS else f" of {claim.max_attempts}",
         "is tried again" if retried else "is a dead letter now",
         describe(cause),
         exc_info=unforeseen,
