@@ -297,6 +297,11 @@ KV_CALLS: Mapping[str, Case] = {
     ),
     "jobs status": (lambda q: q.list_jobs("q", "dying"), InvalidArgument, "'dying'"),
     "wake payload": (lambda q: q.wake_scheduled("x", "v"), InvalidArgumentType, "payload.*str"),  # type: ignore[arg-type]
+    "wake payload size": (
+        lambda q: q.wake_scheduled("x", bytes(MAX_KV_VALUE_SIZE + 1)),
+        InvalidArgument,
+        "262145 bytes; at most 262144 fit: store it as an object",
+    ),
     "cancel effects": (
         lambda q: q.cancel("x", {"kv_writes": {}}),  # type: ignore[arg-type]
         InvalidArgumentType,

@@ -157,6 +157,16 @@ def content(value: bytes, name: str = "payload") -> bytes:
     )
 
 
+def wake_payload(value: bytes) -> bytes:
+    payload = content(value)
+    if len(payload) > MAX_KV_VALUE_SIZE:
+        raise InvalidArgument(
+            f"the payload of a wake has {len(payload)} bytes; at most {MAX_KV_VALUE_SIZE} fit: "
+            "store it as an object and send its name"
+        )
+    return payload
+
+
 def headers(value: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise InvalidArgumentType(f"headers must map str to str, not {value!r}")

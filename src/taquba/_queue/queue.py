@@ -376,10 +376,15 @@ class Queue(ClosedAtExit):
         return await operating.cancel(self._core, validate.job_id(job_id), effects)
 
     async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
-        """Start a scheduled job now; it sees `woken_at` and `wake_payload`."""
+        """Start a scheduled job now; it sees `woken_at` and `wake_payload`.
+
+        Args:
+            job_id: The job.
+            payload: A message to it, at most `MAX_KV_VALUE_SIZE` bytes.
+        """
         self._core.check()
         if payload is not None:
-            payload = validate.content(payload)
+            payload = validate.wake_payload(payload)
         return await operating.wake_scheduled(self._core, validate.job_id(job_id), payload)
 
     async def requeue_dead(self, job_id: str) -> None:
