@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv azurite demo test lint format-check format types unit bench clean
+.PHONY: help venv azurite demo test lint format-check format types unit docs bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -68,6 +68,9 @@ types: $(STAMP)  ## mypy and pyright, both strict; the stubs in typings against 
 
 unit: $(STAMP) $(if $(TAQUBA_SKIP_AZURE),,$(AZURITE_STAMP))  ## the tests; PYTEST_ARGS="..." to choose, TAQUBA_LONG=1 for the long runs
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+docs: $(STAMP)  ## the documentation as a site in site/, which works without a network
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
 
 bench: $(STAMP)  ## the benches; BENCH_ARGS="..." to choose
 	$(PY) -m benches $(BENCH_ARGS)

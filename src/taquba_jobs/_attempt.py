@@ -35,6 +35,7 @@ from taquba_jobs._retention import Retention
 S = TypeVar("S")
 
 Verdict = Literal["transient", "permanent"]
+"""Whether trying again can help after an exception."""
 
 _PARK_SECONDS: Final = 30.0
 """How long a job waits that this program cannot run, before it is looked at again."""

@@ -53,7 +53,7 @@ Limit = Annotated[
 JobId = Annotated[str, typer.Argument(metavar="JOB_ID", help="The job's id.")]
 
 
-def duration_option(name: str, help: str) -> Any:
+def duration_option(name: str, help: str) -> object:
     """An option whose value is a duration such as ``90s`` or ``1h30m``; a number is seconds."""
     return typer.Option(name, parser=parsing.duration, metavar="DURATION", help=help)
 

@@ -1,0 +1,83 @@
+"""What the strict build of the documentation does not see: names, and the proofs it refers to."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from typing import NamedTuple
+
+import pytest
+
+from distributions import DISTRIBUTIONS, ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+REFERENCE = ROOT / "docs/reference"
+
+# [`test_something`](../tests/x/test_y.py), [`tests/x/test_y.py`](...), or the file alone.
+LINK = re.compile(r"\[`(\w+)`\]\([./]*(tests/[\w/]+\.py)\)")
+FILE = re.compile(r"tests/[\w/]+\.py")
+
+
+class Proof(NamedTuple):
+    """A test that a page refers to, or a file of tests."""
+
+    path: str
+    name: str | None
+
+    def __str__(self) -> str:
+        return self.path if self.name is None else f"{self.path}::{self.name}"
+
+
+def proofs(text: str) -> set[Proof]:
+    return {Proof(path, name) for name, path in LINK.findall(text)} | {
+        Proof(path, None) for path in FILE.findall(text)
+    }
+
+
+PROOFS = sorted({proof for page in PAGES for proof in proofs(page.read_text("utf-8"))}, key=str)
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=str)
+def test_a_test_that_the_documentation_refers_to_exists(proof: Proof) -> None:
+    tree = ast.parse((ROOT / proof.path).read_text("utf-8"))
+    names = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    if proof.name is not None:
+        assert proof.name in names
+    else:
+        # A state machine's tests are made where its TestCase gets a name.
+        assert any(found.startswith("test_") or found.endswith("Machine") for found in names)
+
+
+def test_every_guarantee_names_its_proof() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text("utf-8")
+    promises = [line for line in text.splitlines() if re.match(r"\| I\d+ \|", line)]
+    assert len(promises) == 8
+    for promise in promises:
+        assert proofs(promise), promise
+    # What follows the table promises, too, up to where it says what is not guaranteed.
+    promised, _, _ = text.partition("\n## Not guaranteed\n")
+    for section in promised.split("\n## ")[1:]:
+        assert proofs(section), section.splitlines()[0]
+
+
+def test_every_public_name_of_taquba_is_in_the_reference() -> None:
+    told = [
+        line.removeprefix("::: taquba.")
+        for page in REFERENCE.glob("*.md")
+        for line in page.read_text("utf-8").splitlines()
+        if line.startswith("::: taquba.")
+    ]
+    modules = {"cli", "doctor", "extending", "testing"}
+    names = importlib.import_module("taquba").__all__
+    assert sorted(set(told) - modules) == sorted(names)
+    assert len(told) == len(set(told))
+
+
+@pytest.mark.parametrize("name", [one.name for one in DISTRIBUTIONS if one.name != "taquba"])
+def test_every_distribution_is_in_the_reference(name: str) -> None:
+    assert f"\n::: {name}\n" in (REFERENCE / f"{name}.md").read_text("utf-8")
