@@ -347,6 +347,19 @@ class StoreConformance:
             await queue.objects.delete(["a/1", "a/b/2", "never-there"])
             assert [info.key async for info in queue.objects.list()] == ["ab"]
 
+    async def test_an_objects_key_may_be_the_beginning_of_another(self, url: str) -> None:
+        names = ["a", "a/b", "a/b/c", "x" * 250, "x" * 250 + "/" + "y" * 250]
+        async with Queue.open(url) as queue:
+            # In both orders, for a file cannot become a folder, nor a folder a file.
+            for name in (*names, *reversed(names)):
+                await queue.objects.put(name, name.encode())
+            assert [await queue.objects.get(name) for name in names] == [n.encode() for n in names]
+            assert sorted([info.key async for info in queue.objects.list()]) == names
+            assert sorted([info.key async for info in queue.objects.list("a")]) == ["a/b", "a/b/c"]
+            await queue.objects.delete(["a/b"])
+            await queue.objects.delete(["a"])
+            assert [info.key async for info in queue.objects.list("a")] == ["a/b/c"]
+
     # -- looking ----------------------------------------------------------------------------
 
     async def test_stats_and_listings_agree(self, queue: Queue, clock: MockClock) -> None:

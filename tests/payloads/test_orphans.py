@@ -112,6 +112,21 @@ async def test_the_sweep_leaves_what_is_needed_in_any_state(
     assert await payload_objects(queue) == await referred(queue)
 
 
+async def test_the_sweep_looks_many_jobs_up_at_once(queue: Queue, mock_clock: MockClock) -> None:
+    """One after the other, a thousand round trips of a bucket would take most of a minute."""
+    for number in range(20):
+        await queue.enqueue("q", LARGE, job_id=f"job-{number}")
+    await mock_clock.advance(timedelta(hours=2))
+    held = hold_engine(queue, timeout=20)
+    held.hold("get")
+    before = held.calls["get"]
+    sweeping = asyncio.create_task(queue.sweep_now())
+    await held.reached("get", before + 20)
+    held.release()
+    await sweeping
+    assert len(await payload_objects(queue)) == 20
+
+
 async def test_the_sweep_leaves_an_upload_whose_commit_is_under_way(
     queue: Queue, mock_clock: MockClock
 ) -> None:

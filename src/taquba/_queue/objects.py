@@ -11,7 +11,14 @@ from taquba._model.errors import InvalidArgument
 from taquba._store.objects import ObjectInfo, ObjectSpace
 
 _MAX_KEY: Final = 512
-_KEY: Final = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
+_MAX_SEGMENT: Final = 250
+"""A name in a folder has at most 255 bytes, and a file that is being written a longer name."""
+
+_SEGMENT: Final = rf"[A-Za-z0-9_.-]{{1,{_MAX_SEGMENT}}}"
+_KEY: Final = re.compile(rf"(?!.*(?:^|/)\.{{1,2}}(?:/|$)){_SEGMENT}(?:/{_SEGMENT})*")
+
+_END: Final = "="
+"""No key has it, so a key may be the beginning of another one, also as a file and as a folder."""
 
 
 class ReadOnlyObjects:
@@ -26,7 +33,7 @@ class ReadOnlyObjects:
     async def get(self, key: str) -> bytes | None:
         """The content of an object, or None where there is none."""
         self._check()
-        return await self._space.get(self._path(key))
+        return await self._space.get(self._path(key) + _END)
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """The objects below `prefix`: whole segments, as in ``"reports/2026"``; all by default.
@@ -37,13 +44,15 @@ class ReadOnlyObjects:
         below = self._prefix.rstrip("/") if prefix == "" else self._path(prefix)
         async for page in self._space.list(below):
             for info in page:
-                yield info._replace(key=info.key.removeprefix(self._prefix))
+                key = info.key.removeprefix(self._prefix).removesuffix(_END)
+                yield info._replace(key=key)
 
     def _path(self, key: str) -> str:
         if len(validate.text(key, "the key of an object")) > _MAX_KEY or not _KEY.fullmatch(key):
             raise InvalidArgument(
-                f"the key of an object has 1 to {_MAX_KEY} characters, segments of "
-                f"[A-Za-z0-9_.-] joined by '/', none of them '.' or '..'; got {key!r}"
+                f"the key of an object has 1 to {_MAX_KEY} characters: segments of up to "
+                f"{_MAX_SEGMENT} of [A-Za-z0-9_.-] joined by '/', none of them '.' or '..'; "
+                f"got {key!r}"
             )
         return self._prefix + key
 
@@ -59,9 +68,9 @@ class Objects(ReadOnlyObjects):
     async def put(self, key: str, data: bytes) -> None:
         """Write an object, or replace it; durable on return, on a folder unless ``fsync=False``."""
         self._check()
-        await self._space.put(self._path(key), validate.content(data, "an object"))
+        await self._space.put(self._path(key) + _END, validate.content(data, "an object"))
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are not there are fine."""
         self._check()
-        await self._space.delete([self._path(key) for key in keys])
+        await self._space.delete([self._path(key) + _END for key in keys])

@@ -17,6 +17,8 @@ from taquba._store.transaction import Transaction
 ORPHAN_AGE_MS: Final = 3600 * 1000
 """How old an object to which no record refers must be before it is removed."""
 
+_LOOKED_UP_AT_ONCE: Final = 64
+
 
 class Uploads:
     """Payload objects written for the requests of one transaction that is yet to be made."""
@@ -103,7 +105,11 @@ async def sweep_orphans(core: Core) -> int:
     removed = 0
     before = core.clock.time_ms() - ORPHAN_AGE_MS
     async for candidates in core.payloads.orphan_candidates(before):
-        orphans = [ref for job_id, ref in candidates if await _current_ref(core, job_id) != ref]
+        orphans: list[str] = []
+        for start in range(0, len(candidates), _LOOKED_UP_AT_ONCE):
+            some = candidates[start : start + _LOOKED_UP_AT_ONCE]
+            current = await asyncio.gather(*(_current_ref(core, job_id) for job_id, _ in some))
+            orphans += [ref for (_, ref), now in zip(some, current, strict=True) if ref != now]
         if orphans:
             # Proves that the removals just seen are durable, and that this is still the owner:
             # another one may have uploaded what is not in this view of the store.
