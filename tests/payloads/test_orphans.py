@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from taquba import Queue, StoreFenced
 from taquba.testing import MockClock
+from tests.crash.held_engine import hold_engine
 from tests.payloads.kill_child import PAYLOAD
 from tests.payloads.support import payload_objects, referred
 from tests.queue.support import OpenQueue, fresh_url, must_claim
@@ -115,7 +117,7 @@ async def test_the_sweep_leaves_what_is_needed_in_any_state(
 async def test_the_sweep_looks_many_jobs_up_at_once(queue: Queue, mock_clock: MockClock) -> None:
     """One after the other, a thousand round trips of a bucket would take most of a minute."""
     for number in range(20):
-        await queue.enqueue("q", LARGE, job_id=f"job-{number}")
+        await queue.enqueue("q", BIG, job_id=f"job-{number}")
     await mock_clock.advance(timedelta(hours=2))
     held = hold_engine(queue, timeout=20)
     held.hold("get")
