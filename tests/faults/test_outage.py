@@ -54,8 +54,8 @@ async def enqueue_until_known(queue: Queue, job_id: str) -> int:
 @pytest.mark.parametrize("how", AWAY)
 async def test_an_owner_goes_on_when_its_store_comes_back(store: FaultyStore, how: str) -> None:
     queue = await store.open()
-    queue._core.committer._timeout = 0.3
     first = await queue.enqueue("q", b"x")
+    queue._core.committer._timeout = 0.3
     await store.proxy.inject(AWAY[how])
     calls = [asyncio.create_task(enqueue_until_known(queue, f"own-{n}")) for n in range(5)]
     await asyncio.sleep(1.5)
