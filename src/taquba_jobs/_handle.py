@@ -122,7 +122,8 @@ class JobHandle(Generic[T_co]):
         """
         record = await self._queue.get_job(self.id)
         if record is None:
-            return CancelOutcome.not_found
+            # Its end may still be on its way to the disk.
+            return await self._queue.cancel(self.id)
         failure = Failure(FailureKind.cancelled, "it was cancelled before it ran")
         ending = self._retention.end(record, failure, reported=True)
         cancelled = await self._queue.cancel(self.id, ending.effects)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, KvKey
-from taquba.extending import locks_of, seen_through
+from taquba.extending import locks_of, seen_through, until_durable
 from taquba.extending.typed import fingerprint, pack
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
 from taquba_jobs._errors import InputMismatch
@@ -96,6 +96,8 @@ class Submissions:
         mark = fingerprint(plain)
         submission = await self._read(key)
         if look_up(submission, self._now()) is Answer.finished and submission is not None:
+            # A job may have ended before its submission is durable.
+            await until_durable(self._queue, key)
             return self._met(job, key, submission, mark)
         return await seen_through(self._submit_once(job, options, payload, key, mark))
 

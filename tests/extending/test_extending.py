@@ -8,7 +8,8 @@ import logging
 import pytest
 
 from taquba import InvalidArgument, Queue
-from taquba.extending import RunsInBackground, locks_of, seen_through
+from taquba.extending import RunsInBackground, locks_of, seen_through, until_durable
+from tests.crash.held_engine import hold_engine
 from tests.queue.support import OpenQueue
 
 
@@ -46,6 +47,20 @@ async def test_holders_of_one_name_take_turns(queue: Queue) -> None:
 
     await asyncio.gather(decide("one"), decide("two"))
     assert seen == ["one", "one", "two", "two"]
+
+
+async def test_what_an_entry_holds_is_waited_for_until_it_is_durable(queue: Queue) -> None:
+    held = hold_engine(queue, timeout=20)
+    await queue.kv_put("old", b"")
+    held.hold("flush")
+    writing = asyncio.create_task(queue.kv_put("new", b""))
+    await held.reached("flush", held.calls["flush"] + 1)
+    await until_durable(queue, "old")
+    waiting = asyncio.create_task(until_durable(queue, "new"))
+    assert not (await asyncio.wait([writing, waiting], timeout=0.1))[0]
+    held.release()
+    await waiting
+    await writing
 
 
 async def test_what_is_seen_through_goes_on_when_its_caller_is_cancelled() -> None:

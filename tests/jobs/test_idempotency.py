@@ -17,6 +17,7 @@ from taquba_jobs import (
     job,
     payload_idempotency_key,
 )
+from tests.crash.held_engine import hold_engine
 from tests.jobs.support import Deps, double, entries, flaky, until, wait
 from tests.queue.support import fresh_url
 
@@ -57,6 +58,39 @@ async def test_the_same_key_attaches_to_a_running_job(queue: Queue) -> None:
         deps.gate.set()
         assert await second == "a"
     assert deps.calls == ["a"]
+
+
+async def test_a_submission_that_meets_an_ended_job_returns_when_that_is_durable(
+    queue: Queue,
+) -> None:
+    """A job may be run to its end before its own submission is durable."""
+    held = hold_engine(queue, timeout=20)
+    async with runner_of(queue, Deps()) as runner:
+        held.hold("flush")
+        first = asyncio.create_task(runner.submit(double, 7))
+        async with asyncio.timeout(10):
+            while not await entries(queue, "jobs/outcome/"):  # noqa: ASYNC110 - until it is applied
+                await asyncio.sleep(0.001)
+        second = asyncio.create_task(runner.submit(double, 7))
+        assert not (await asyncio.wait([first, second], timeout=0.1))[0]
+        held.release()
+        assert (await second).id == (await first).id
+
+
+async def test_cancelling_an_ended_job_says_so_when_that_is_durable(queue: Queue) -> None:
+    held = hold_engine(queue, timeout=20)
+    async with runner_of(queue, Deps()) as runner:
+        held.hold("flush")
+        submitting = asyncio.create_task(runner.submit(double, 7))
+        async with asyncio.timeout(10):
+            while not (found := await entries(queue, "jobs/outcome/")):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.001)
+        handle = runner.handle(double, found[0].key.rpartition("/")[2])
+        cancelling = asyncio.create_task(handle.cancel())
+        assert not (await asyncio.wait([submitting, cancelling], timeout=0.1))[0]
+        held.release()
+        await submitting
+        assert await cancelling is CancelOutcome.not_found
 
 
 async def test_the_same_key_returns_the_stored_outcome_also_after_a_restart(

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, assert_type
 
 from taquba import Queue
-from taquba.extending import KeyLocks, RunsInBackground, locks_of, seen_through
+from taquba.extending import KeyLocks, RunsInBackground, locks_of, seen_through, until_durable
 from taquba.extending.typed import Arguments, Signature, fingerprint, pack, unpack
 
 
@@ -23,6 +23,7 @@ async def used(queue: Queue) -> None:
     Unfinished()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
     assert_type(locks_of(queue), KeyLocks)
     assert_type(await seen_through(queue.kv_get(b"key")), bytes | None)
+    await until_durable(queue, "key")
 
 
 def typed() -> None:

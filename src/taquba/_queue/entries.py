@@ -50,11 +50,16 @@ async def compare_write(
         raise
     if current != expected:
         transaction.abandon()
-        await core.committer.until_durable(keys.user(name))
+        await until_durable(core, name)
         return False
     transaction.ops.append((keys.user(name), value))
     await core.committer.submit(transaction, durable=True)
     return True
+
+
+async def until_durable(core: Core, name: bytes) -> None:
+    """Wait until what an entry holds, or that there is none, is durable."""
+    await core.committer.until_durable(keys.user(name))
 
 
 async def scan(reads: Reads, prefix: K, cursor: str | None, limit: int) -> KvPage[K]:

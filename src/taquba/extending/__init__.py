@@ -2,7 +2,8 @@
 
 One process owns a store. So who reads an entry, decides, and writes it has to keep off only others
 of the same process: `locks_of` gives the locks for that, and `seen_through` keeps a decision from
-being cut off, and its lock from being given back, while it is on its way to the store.
+being cut off, and its lock from being given back, while it is on its way to the store. Who answers
+by an entry, without writing, calls `until_durable` first.
 """
 
 from __future__ import annotations
@@ -16,10 +17,20 @@ from typing import Any, Final, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from taquba._memory.locks import HeldLocks, KeyLocks
+from taquba._model import validate
 from taquba._model.errors import InvalidArgument
+from taquba._model.validate import KvKey
+from taquba._queue import entries
 from taquba._queue.queue import Queue
 
-__all__ = ["HeldLocks", "KeyLocks", "RunsInBackground", "locks_of", "seen_through"]
+__all__ = [
+    "HeldLocks",
+    "KeyLocks",
+    "RunsInBackground",
+    "locks_of",
+    "seen_through",
+    "until_durable",
+]
 
 T = TypeVar("T")
 
@@ -34,6 +45,17 @@ def locks_of(queue: Queue) -> KeyLocks:
     Begin their names with your package's, as in ``("taquba_cron", schedule_name)``.
     """
     return _locks.setdefault(queue, KeyLocks())
+
+
+async def until_durable(queue: Queue, key: KvKey) -> None:
+    """Wait until what an entry holds, or that there is none, survives a crash.
+
+    `Queue.kv_get` sees a commit a moment before it is durable. Most often it is by now, and this
+    costs nothing.
+    """
+    core = queue._core  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
+    core.check()
+    await entries.until_durable(core, validate.kv_key(key))
 
 
 async def seen_through(work: Coroutine[Any, Any, T]) -> T:
