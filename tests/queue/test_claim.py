@@ -310,6 +310,27 @@ async def test_wait_for_jobs_on_takes_nothing_from_claimers(
     assert await claimer is not None
 
 
+async def test_wait_for_jobs_on_goes_on_when_the_job_was_taken_by_another(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    looks = 0
+
+    async def work() -> None:
+        nonlocal looks
+        while await queue.wait_for_jobs_on("q", timeout=5):
+            looks += 1
+            assert looks < 100, "a wakeup goes round among those who wait"
+            await queue.claim("q")
+
+    workers = [asyncio.create_task(work()) for _ in range(4)]
+    await asyncio.sleep(0)
+    await queue.enqueue("q", b"")
+    await mock_clock.advance(5)
+    await asyncio.gather(*workers)
+    assert looks <= 4
+    assert (await queue.stats("q")).claimed == 1
+
+
 async def test_wait_for_jobs_on_after_a_reopen(open_queue: OpenQueue) -> None:
     queue = await open_queue("memory://wait-for-jobs-after-a-reopen")
     await queue.enqueue("full", b"")

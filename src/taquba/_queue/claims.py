@@ -71,6 +71,32 @@ async def claim_batch(
         core.check()
 
 
+async def wait_until_ready(core: Core, states: list[QueueState], timeout_ms: int) -> bool:
+    """Wait until one of the queues has a pending job, which is left to whoever claims it."""
+    deadline = core.clock.monotonic_ms() + timeout_ms
+    while True:
+        while any(not state.window and not state.window.complete for state in states):
+            for state in states:
+                await look_ahead(core, state)
+        if any(state.window for state in states):
+            return True
+        ready = [state.waiters.join() for state in states]
+        any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
+        left = deadline - core.clock.monotonic_ms()
+        try:
+            woken = await wait_until_done(any_ready, core.clock, left)
+        finally:
+            any_ready.cancel()
+            for state, future in zip(states, ready, strict=True):
+                # The wakeup is for whoever claims the job; this call only looks. It ends with the
+                # job: passed on without one, it would go round among those who look for ever.
+                has_jobs = bool(state.window) or not state.window.complete
+                state.waiters.leave(future, pass_on=has_jobs)
+        core.check()
+        if not woken:
+            return False
+
+
 async def look_ahead(core: Core, state: QueueState) -> None:
     """Have the first pending jobs in memory; afterwards an empty window is an empty queue."""
     window = state.window

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from taquba._model import validate
-from taquba._model.clock import Clock, SystemClock, wait_until_done
+from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.options import EnqueueRequest, QueueConfig, SettlementEffects
 from taquba._model.records import (
@@ -287,22 +287,7 @@ class Queue(ClosedAtExit):
             raise InvalidArgument("wait_for_jobs_on needs at least one queue name")
         states = [core.queue(validate.queue_name(name)) for name in names]
         timeout_ms = validate.duration_ms(timeout, "timeout")
-        while any(not state.window and not state.window.complete for state in states):
-            for state in states:
-                await claims.look_ahead(core, state)
-        if any(state.window for state in states):
-            return True
-        ready = [state.waiters.join() for state in states]
-        any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
-        try:
-            found = await wait_until_done(any_ready, core.clock, timeout_ms)
-        finally:
-            any_ready.cancel()
-            for state, future in zip(states, ready, strict=True):
-                # The wakeup is for whoever claims the job; this call only looks.
-                state.waiters.leave(future, pass_on=True)
-        core.check()
-        return found
+        return await claims.wait_until_ready(core, states, timeout_ms)
 
     async def ack(
         self, claim: Claim, effects: SettlementEffects | None = None
