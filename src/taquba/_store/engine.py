@@ -52,6 +52,17 @@ _SETTINGS: Final[dict[str, object]] = {
     "garbage_collector_options.compactions_options.interval": "60s",
 }
 
+_MOST_WAL_OBJECTS: Final = 512
+"""Write-ahead objects in a bucket after which what they hold is written as tables.
+
+Each of them costs the next owner two requests before it serves; the engine itself would let them
+grow to 4096 and more. Those of a folder are read at once.
+"""
+
+OPEN_TIMEOUT: Final = 120.0
+"""Seconds for opening, which reads what the former owner did not write as tables. That somebody
+answers at all is known by then."""
+
 _TRIM_COST: Final = 128 * 1024 * 1024
 """Writing, in the measure of `_ROW_COST`, after which freed memory is returned."""
 
@@ -93,9 +104,14 @@ class Engine(Reads):
         folder: FolderSync | None,
         lock: OwnerLock | None,
         recorder: DefaultMetricsRecorder | None = None,
+        *,
+        shortens_wal: bool = False,
     ) -> None:
         super().__init__(db)
         self._db = db
+        self._shortens_wal = shortens_wal
+        self._wal_objects = 0
+        self._shortening: asyncio.Task[None] | None = None
         self._untrimmed = 0
         self._trouble: Error | None = None
         self._folder = folder
@@ -121,7 +137,7 @@ class Engine(Reads):
             recorder = DefaultMetricsRecorder() if count_requests else None
             if recorder is not None:
                 builder.with_metrics_recorder(recorder)
-            db = await bounded(builder.build(), f"opening {location.url}")
+            db = await bounded(builder.build(), f"opening {location.url}", OPEN_TIMEOUT)
             if folder is not None:
                 await folder.run(folder.folder.sync_all)
         except BaseException:
@@ -130,7 +146,7 @@ class Engine(Reads):
             if lock is not None:
                 lock.release()
             raise
-        return cls(db, folder, lock, recorder)
+        return cls(db, folder, lock, recorder, shortens_wal=location.bucket is not None)
 
     async def write(self, ops: Sequence[Op]) -> None:
         """Apply `ops` atomically; they are visible afterwards, and durable after `flush`."""
@@ -154,6 +170,7 @@ class Engine(Reads):
         """Make everything applied so far durable."""
         try:
             await self._db.flush_with_options(_FLUSH_WAL)
+            self._wal_objects += 1
             if self._folder is not None:
                 await self._folder.run(self._folder.folder.sync)
         except Error as error:
@@ -163,7 +180,7 @@ class Engine(Reads):
             raise translate(error) from error
 
     async def tidy(self) -> None:
-        """Once in a while: put new tables on disk, return memory that writing has freed.
+        """Once in a while: put new tables on disk, return freed memory, shorten a bucket's log.
 
         Raises `StoreError` when a local store was removed: the engine would make it again, without
         what it held, and go on.
@@ -181,6 +198,20 @@ class Engine(Reads):
         if self._untrimmed >= _TRIM_COST:
             self._untrimmed = 0
             await asyncio.to_thread(return_free_memory)
+        if self._shortens_wal and self._wal_objects >= _MOST_WAL_OBJECTS and not self._shortening:
+            # Aside: nobody waits for it, and a store that hangs must not hold up who calls this.
+            self._shortening = asyncio.create_task(self._shorten_wal())
+
+    async def _shorten_wal(self) -> None:
+        written = self._wal_objects
+        try:
+            await self._db.flush_with_options(_FLUSH_TABLES)
+            self._wal_objects -= written
+        except Error:
+            # Tried again; who commits is told what is wrong with the store.
+            return
+        finally:
+            self._shortening = None
 
     def requests(self) -> dict[tuple[str, str], int]:
         """Requests to the object store so far, by component and kind, if they are counted.
@@ -206,6 +237,8 @@ class Engine(Reads):
 
     async def close(self) -> None:
         """Write what is in memory as tables, and stop the engine."""
+        if self._shortening is not None:
+            self._shortening.cancel()
         try:
             try:
                 if self.failure() is None:
