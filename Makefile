@@ -70,7 +70,8 @@ unit: $(STAMP) $(if $(TAQUBA_SKIP_AZURE),,$(AZURITE_STAMP))  ## the tests; PYTES
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 docs: $(STAMP)  ## the documentation as a site in site/, which works without a network
-	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+	@# Not --quiet: it would swallow the warnings that strictness counts.
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 bench: $(STAMP)  ## the benches; BENCH_ARGS="..." to choose
 	$(PY) -m benches $(BENCH_ARGS)

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
@@ -102,3 +103,16 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 def _breakable(code: re.Match[str]) -> str:
     return re.sub(r"(?<=\w)([_/.])(?=\w)", r"\1<wbr>", code[0])
+
+
+_FETCHED = re.compile(
+    r"<(?:script|img|iframe|source|video|audio)\b[^>]*\ssrc=[\"'](?:https?:)?//[^\"']*"
+    r"|<link\b[^>]*\brel=[\"']?(?:stylesheet|preload|preconnect)[^>]*(?:https?:)?//[^>]*"
+)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that would fetch something from a network when it is looked at."""
+    if found := _FETCHED.search(output):
+        raise PluginError(f"{page.file.src_uri} fetches from a network: {found[0]}")
+    return output

@@ -21,8 +21,11 @@ class ItemStatus(StrEnum):
     """How an item has ended."""
 
     succeeded = "succeeded"
+    """It has an output."""
     failed = "failed"
+    """For good, with a reason."""
     cancelled = "cancelled"
+    """Its run was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,8 +43,11 @@ class JobState(StrEnum):
     scheduled = "scheduled"
     """It waits for its time, for a retry, or for a program that knows it."""
     pending = "pending"
+    """It is ready for a worker."""
     running = "running"
+    """A worker has it."""
     succeeded = "succeeded"
+    """It has a result."""
     failed = "failed"
     """For good; awaiting it raises `JobFailed`, which says why."""
 

@@ -28,6 +28,7 @@ class RunState(StrEnum):
     pending = "pending"
     """Its step waits for a worker."""
     running = "running"
+    """A worker has its step."""
     sleeping = "sleeping"
     """Its step waits for its time: a delay, or the wait before a retry."""
     waiting = "waiting"
@@ -35,8 +36,11 @@ class RunState(StrEnum):
     cancelling = "cancelling"
     """It was asked to cancel and ends when its step settles."""
     succeeded = "succeeded"
+    """It has a result."""
     failed = "failed"
+    """For good, with a reason."""
     cancelled = "cancelled"
+    """It ended because somebody, or its step, wanted that."""
 
     @property
     def ended(self) -> bool:
