@@ -15,6 +15,7 @@ import taquba.doctor
 from taquba import InvalidArgument, Queue
 from taquba._model import keys
 from taquba._store.client import Client
+from taquba._store.engine_objects import connect_engine
 from taquba._store.location import StoreLocation
 from taquba._store.probe import Probe
 from taquba.doctor import Check, Diagnosis, examine
@@ -259,7 +260,7 @@ async def test_a_folder_without_permission_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.allow_blocking("the test itself connects to the folder")
 async def test_a_foreign_database_is_told(tmp_path: Path) -> None:
-    foreign = await DbBuilder("", StoreLocation.parse(tmp_path).connect()).build()
+    foreign = await DbBuilder("", connect_engine(StoreLocation.parse(tmp_path))).build()
 
     async def write(key: bytes) -> None:
         batch = WriteBatch()

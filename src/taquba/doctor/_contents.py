@@ -21,7 +21,9 @@ _OWNER_PATIENCE_SECONDS: Final = 1.5
 """How long a store is watched for signs of an owner, where nothing surer tells."""
 
 
-async def find_store(location: StoreLocation) -> tuple[Contents | None, OwnerSigns | None, Check]:
+async def find_contents(
+    location: StoreLocation,
+) -> tuple[Contents | None, OwnerSigns | None, Check]:
     """What is there, whether a store has a living owner, and a word about what is there."""
     contents: Contents | None
     try:

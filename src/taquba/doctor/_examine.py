@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from taquba._queue.opening import payload_location
 from taquba._store.location import StoreLocation
-from taquba.doctor._contents import find_store
+from taquba.doctor._contents import find_contents
 from taquba.doctor._diagnosis import Check, Diagnosis
 from taquba.doctor._folder import check_folder, existing_part
 from taquba.doctor._requests import check_requests, is_usable
@@ -42,7 +42,7 @@ async def examine(
     )
     contents = owner = None
     if checks[0].ok:
-        contents, owner, check = await find_store(location)
+        contents, owner, check = await find_contents(location)
         checks.append(check)
         if owner is not None:
             detail = f"{owner.presence.value}: {owner.reason}"
