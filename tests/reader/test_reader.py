@@ -13,6 +13,7 @@ from taquba import (
     IncompatibleStore,
     InvalidArgument,
     JobStatus,
+    PayloadMissing,
     Queue,
     QueueClosed,
     QueueConfig,
@@ -22,6 +23,7 @@ from taquba import (
 )
 from taquba._model import keys
 from taquba._model.codec import decode_counters
+from tests.payloads.support import payload_objects, remove_payload
 
 Mode = Literal["checkpoint", "follow_latest"]
 MODES: list[Mode] = ["checkpoint", "follow_latest"]
@@ -231,3 +233,26 @@ async def counters_equal_rows(reader: QueueReader) -> tuple[int, ...]:
         rows[JobStatus.dead],
     )
     return (*counted, counters.done)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_job_that_left_with_its_payload_since_the_readers_look_is_gone(
+    tmp_path: Path, mode: Mode
+) -> None:
+    url = tmp_path / "store"
+    async with Queue.open(url, payload_offload_threshold=10) as owner:
+        for job_id in ("1-acknowledged", "2-accident", "3-waiting"):
+            await owner.enqueue("q", bytes(20), job_id=job_id)
+        async with QueueReader.open(url, mode=mode, poll_interval=3600) as reader:
+            claim = await owner.claim("q")
+            assert claim is not None
+            await owner.ack(claim)
+            await remove_payload(owner, "2-accident")
+            assert len(await payload_objects(owner)) == 1
+            # The reader has looked before all this, and will hardly look again.
+            assert await reader.get_job("1-acknowledged") is None
+            jobs = (await reader.list_jobs("q", JobStatus.pending)).jobs
+            assert [job.id for job in jobs] == ["2-accident", "3-waiting"]
+            with pytest.raises(PayloadMissing):
+                _ = jobs[0].payload
+            assert jobs[1].payload == bytes(20)

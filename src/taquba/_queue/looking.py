@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from taquba._model import keys, validate
@@ -15,7 +16,7 @@ from taquba._model.codec import (
     decode_location,
     decode_row,
 )
-from taquba._model.errors import InvalidArgument, StoreError
+from taquba._model.errors import InvalidArgument, PayloadMissing, StoreError
 from taquba._model.records import JobAttempt, JobPage, JobRecord, JobStatus, with_payload
 from taquba._store.payloads import PayloadReads
 from taquba._store.reads import Reads
@@ -24,6 +25,7 @@ MAX_PAGE: Final = 10_000
 """Largest `limit` of a listing."""
 
 _MOST_READS: Final = 100
+_LOOKED_UP_AT_ONCE: Final = 64
 
 _SPACES: Final = {
     JobStatus.pending: keys.PENDING,
@@ -86,6 +88,29 @@ async def _record(reads: Reads, job_id: str) -> JobRecord | None:
         return None
     job = decode_job(row.location.queue, job_id, row.value)
     return JobRecord(job, row.location.status)
+
+
+def lacks_payload(record: JobRecord) -> bool:
+    """Whether the object of a job's large payload was not found."""
+    try:
+        _ = record.payload
+    except PayloadMissing:
+        return True
+    return False
+
+
+async def payload_refs(reads: Reads, job_ids: Sequence[str]) -> list[str | None]:
+    """What the records of jobs call their payload's object; None also where there is no job."""
+
+    async def read(job_id: str) -> str | None:
+        record = await _record(reads, job_id)
+        return None if record is None else record.payload_ref
+
+    refs: list[str | None] = []
+    for start in range(0, len(job_ids), _LOOKED_UP_AT_ONCE):
+        some = job_ids[start : start + _LOOKED_UP_AT_ONCE]
+        refs += await asyncio.gather(*map(read, some))
+    return refs
 
 
 async def list_jobs(

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from taquba._model import keys
-from taquba._model.codec import decode_job
 from taquba._model.options import EnqueueRequest
 from taquba._model.records import Job
 from taquba._queue.core import Core
-from taquba._queue.looking import locate_row
+from taquba._queue.looking import payload_refs
 from taquba._store.transaction import Transaction
 
 ORPHAN_AGE_MS: Final = 3600 * 1000
 """How old an object to which no record refers must be before it is removed."""
-
-_LOOKED_UP_AT_ONCE: Final = 64
 
 
 class Uploads:
@@ -105,11 +102,8 @@ async def sweep_orphans(core: Core) -> int:
     removed = 0
     before = core.clock.time_ms() - ORPHAN_AGE_MS
     async for candidates in core.payloads.orphan_candidates(before):
-        orphans: list[str] = []
-        for start in range(0, len(candidates), _LOOKED_UP_AT_ONCE):
-            some = candidates[start : start + _LOOKED_UP_AT_ONCE]
-            current = await asyncio.gather(*(_current_ref(core, job_id) for job_id, _ in some))
-            orphans += [ref for (_, ref), now in zip(some, current, strict=True) if ref != now]
+        current = await payload_refs(core.engine, [job_id for job_id, _ in candidates])
+        orphans = [ref for (_, ref), now in zip(candidates, current, strict=True) if ref != now]
         if orphans:
             # Proves that the removals just seen are durable, and that this is still the owner:
             # another one may have uploaded what is not in this view of the store.
@@ -120,10 +114,3 @@ async def sweep_orphans(core: Core) -> int:
             removed += len(orphans)
     await core.payloads.remove_unfinished(ORPHAN_AGE_MS)
     return removed
-
-
-async def _current_ref(core: Core, job_id: str) -> str | None:
-    row = await locate_row(core.engine, job_id)
-    if row is None:
-        return None
-    return decode_job(row.location.queue, job_id, row.value).payload_ref

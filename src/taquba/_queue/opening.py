@@ -26,7 +26,7 @@ from taquba._store.fitness import check_new_store
 from taquba._store.label import Found, look, write_label
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
-from taquba._store.read_only import ReadOnlyEngine
+from taquba._store.read_only import looking_once
 from taquba._store.reads import Reads
 from taquba._store.transaction import Transaction
 
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from taquba._telemetry.instrumentation import Instrumentation
 
 _TAKEN_BACK_PER_COMMIT = 512
-
-_LOOK_POLL_MS = 60_000
-"""A look reads what is there once; it is closed before it would look again."""
 
 
 async def open_core(
@@ -129,11 +126,8 @@ async def find_store(location: StoreLocation) -> Found:
         if found.layout is not None:
             _check_layout(found.layout, location)
         else:
-            engine = await ReadOnlyEngine.open(location, "follow_latest", _LOOK_POLL_MS)
-            try:
+            async with looking_once(location) as engine:
                 await read_stamp(engine, location)
-            finally:
-                await engine.close()
     return found
 
 

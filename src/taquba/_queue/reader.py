@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from typing import get_args
 
@@ -30,7 +31,7 @@ from taquba._queue.place import Place
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
 from taquba._store.payloads import PayloadReads
-from taquba._store.read_only import Mode, ReadOnlyEngine
+from taquba._store.read_only import Mode, ReadOnlyEngine, looking_once
 
 
 class QueueReader(ClosedAtExit):
@@ -111,7 +112,10 @@ class QueueReader(ClosedAtExit):
 
     async def get_job(self, job_id: str) -> JobRecord | None:
         """A job in any state, or None."""
-        return await looking.get_job(self._reads(), self._payloads, validate.job_id(job_id))
+        record = await looking.get_job(self._reads(), self._payloads, validate.job_id(job_id))
+        if record is None or not await self._left_since([record]):
+            return record
+        return None
 
     async def list_jobs(
         self,
@@ -123,7 +127,7 @@ class QueueReader(ClosedAtExit):
         payloads: bool = True,
     ) -> JobPage:
         """Jobs of a queue in one state, a page at a time; see `Queue.list_jobs`."""
-        return await looking.list_jobs(
+        page = await looking.list_jobs(
             self._reads(),
             self._payloads if payloads else None,
             validate.queue_name(name),
@@ -131,6 +135,8 @@ class QueueReader(ClosedAtExit):
             cursor,
             limit,
         )
+        left: set[str] = await self._left_since(page.jobs) if payloads else set()
+        return JobPage([job for job in page.jobs if job.id not in left], page.next_cursor)
 
     async def dead_jobs(
         self, name: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
@@ -181,6 +187,15 @@ class QueueReader(ClosedAtExit):
     def objects(self) -> ReadOnlyObjects:
         """Caller-owned objects."""
         return self._objects
+
+    async def _left_since(self, records: Sequence[JobRecord]) -> set[str]:
+        """Those of `records` whose payload is gone because they are, as a newer look tells."""
+        bare = [record for record in records if looking.lacks_payload(record)]
+        if not bare:
+            return set()
+        async with looking_once(self._location) as newest:
+            refs = await looking.payload_refs(newest, [record.id for record in bare])
+        return {r.id for r, ref in zip(bare, refs, strict=True) if ref != r.payload_ref}
 
     def _check(self) -> None:
         self._place.check()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final, Literal
 
 from slatedb.uniffi import DbReader, DbReaderBuilder, ReaderMode, ReaderOptions
@@ -15,6 +17,9 @@ Mode = Literal["checkpoint", "follow_latest"]
 
 _CHECKPOINT_LIFETIME_MS: Final = 60_000
 """How long a checkpoint outlives a reader that died without closing; more if it polls slowly."""
+
+_LOOK_POLL_MS: Final = 60_000
+"""A single look is closed before it would look again."""
 
 _MEMTABLE_BYTES: Final = 64 * 1024 * 1024
 
@@ -49,3 +54,13 @@ class ReadOnlyEngine(Reads):
     async def close(self) -> None:
         """Let go of the store, and of the checkpoint."""
         await bounded(self._reader.shutdown(), "closing the reader")
+
+
+@asynccontextmanager
+async def looking_once(location: StoreLocation) -> AsyncGenerator[ReadOnlyEngine]:
+    """A database as it is now; writes nothing."""
+    engine = await ReadOnlyEngine.open(location, "follow_latest", _LOOK_POLL_MS)
+    try:
+        yield engine
+    finally:
+        await engine.close()
