@@ -77,5 +77,5 @@ bench: $(STAMP)  ## the benches; BENCH_ARGS="..." to choose
 	$(PY) -m benches $(BENCH_ARGS)
 
 clean:  ## remove .venv, caches and build results
-	rm -rf .venv .peers $(AZURITE)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .peers $(AZURITE)/node_modules build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests $(wildcard .ci benches examples) -name __pycache__ -type d -prune -exec rm -rf {} +

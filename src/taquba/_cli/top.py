@@ -134,8 +134,8 @@ class _Watch:
             complain(str(error))
         else:
             assert self.newest is not None
-            picture = _picture(self._store, self.newest, {}, self._screen.console)
-            self._screen.update(Group(picture, Text(f"\n{error}", "red")), refresh=True)
+            picture = _picture(self._store, self.newest, {}, self._screen.console, str(error))
+            self._screen.update(picture, refresh=True)
         await self._rest()
 
     def _show(self, look: _Look, rates: dict[str, float | None]) -> None:
@@ -166,7 +166,13 @@ async def _look(reader: QueueReader) -> _Look:
     )
 
 
-def _picture(store: str, look: _Look, rates: dict[str, float | None], out: Console) -> Group:
+def _picture(
+    store: str,
+    look: _Look,
+    rates: dict[str, float | None],
+    out: Console,
+    trouble: str | None = None,
+) -> Group:
     total = total_of(list(look.queues.values()))
     known = [rate for rate in rates.values() if rate is not None]
     rows = [
@@ -179,7 +185,8 @@ def _picture(store: str, look: _Look, rates: dict[str, float | None], out: Conso
     return Group(
         Text(store, style="bold"),
         Text(f"last change {changed}; owner {look.owner.presence.value}"),
-        Text(),
+        # Above the table: the end of a long one is below the screen.
+        Text() if trouble is None else Text(trouble, "red"),
         table(_COLUMNS, rows, out),
     )
 
