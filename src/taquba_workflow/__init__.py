@@ -2,12 +2,13 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _runtime       the facade `WorkflowRuntime`: submit, status, cancel, signal, run
+    _runtime       the facade `WorkflowRuntime`: submit, start, status, cancel, signal, run
+    _functions     workflows as functions, replayed from what they have done (its own map inside)
     _handler       runs a step and turns its outcome into the settlement of its job
     _webhooks      a terminal hook that delivers ends by HTTP
     _retention     forgets runs that ended long ago
-    _status, _signals, _termination, _replay   looking at runs; signals in both directions;
-                   terminal hooks; outputs kept until they are settled
+    _status, _signals, _children, _termination, _replay   looking at runs; signals in both
+                   directions; runs of runs; terminal hooks; outputs kept until they are settled
     _transitions   what a run becomes, as pure functions
     _steps, _memo, _effects, _outcomes   what a runner sees, remembers, stages and returns
     _records, _headers, _keys   rows, headers, and where things are kept
@@ -15,7 +16,28 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
 """
 
 from taquba_workflow._effects import StepEffects, TerminalEffects
-from taquba_workflow._errors import InputMismatch, StepError
+from taquba_workflow._errors import (
+    ChildFailed,
+    InputMismatch,
+    MisplacedCall,
+    NonDeterminism,
+    RunFailed,
+    RunNotFound,
+    SignalTaken,
+    StepError,
+    StepFailed,
+)
+from taquba_workflow._functions.context import WorkflowContext
+from taquba_workflow._functions.definitions import (
+    StepOptions,
+    Workflow,
+    WorkflowDecorator,
+    step,
+    workflow,
+)
+from taquba_workflow._functions.handles import RunHandle, StartOptions, fetch_run_result
+from taquba_workflow._functions.history import CallKind, CallRecord, CallState, read_history
+from taquba_workflow._functions.stepping import StepInfo, current_step
 from taquba_workflow._memo import Memo
 from taquba_workflow._outcomes import (
     After,
@@ -38,22 +60,36 @@ from taquba_workflow._webhooks import WebhookTerminalHook
 __all__ = [
     "MAX_SIGNAL_SIZE",
     "After",
+    "CallKind",
+    "CallRecord",
+    "CallState",
     "Cancel",
+    "ChildFailed",
     "Continue",
     "Fail",
     "Immediate",
     "InputMismatch",
     "Memo",
+    "MisplacedCall",
+    "NonDeterminism",
     "OnSignal",
+    "RunFailed",
+    "RunHandle",
+    "RunNotFound",
     "RunOutcome",
     "RunSpec",
     "RunState",
     "RunStatus",
     "Runner",
     "SignalOutcome",
+    "SignalTaken",
+    "StartOptions",
     "Step",
     "StepEffects",
     "StepError",
+    "StepFailed",
+    "StepInfo",
+    "StepOptions",
     "StepOutcome",
     "SubmitOutcome",
     "Succeed",
@@ -61,5 +97,13 @@ __all__ = [
     "TerminalHook",
     "Trigger",
     "WebhookTerminalHook",
+    "Workflow",
+    "WorkflowContext",
+    "WorkflowDecorator",
     "WorkflowRuntime",
+    "current_step",
+    "fetch_run_result",
+    "read_history",
+    "step",
+    "workflow",
 ]

@@ -71,3 +71,135 @@ class StepError(TaqubaError):
         super().__init__(message)
         self.message = message
         self._permanent = permanent
+
+
+class NonDeterminism(TaqubaError):
+    """A function has changed under a run: its replay makes other calls than are in its history.
+
+    The run waits, unspent, for a program whose function makes the same calls: deploy the former
+    one again, or let the change depend on `WorkflowContext.patched`.
+
+    Attributes:
+        run_id: The run.
+        call: Where in the function, as in `CallRecord.call`.
+        expected: The call in the history.
+        came: The call that was made.
+    """
+
+    def __init__(self, run_id: str, call: str, expected: str, came: str) -> None:
+        super().__init__(run_id, call, expected, came)
+        self.run_id = run_id
+        self.call = call
+        self.expected = expected
+        self.came = came
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id!r} cannot go on, its function has changed: call {self.call} "
+            f"was {self.expected}, now comes {self.came}; deploy the former function again, "
+            "or make the change depend on ctx.patched(...)"
+        )
+
+
+class StepFailed(TaqubaError):
+    """A step of a function has failed for good: it raises this in the function.
+
+    Attributes:
+        step: Its name.
+        kind: Name of the class of its last exception.
+        message: What that said.
+    """
+
+    def __init__(self, step: str, kind: str, message: str) -> None:
+        super().__init__(step, kind, message)
+        self.step = step
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"step {self.step!r} failed: {self.kind}: {self.message}"
+
+
+class ChildFailed(TaqubaError):
+    """A child of a function has failed, or was cancelled: it raises this in the function.
+
+    Attributes:
+        run_id: The child's id.
+        state: ``failed`` or ``cancelled``.
+        reason: Why.
+    """
+
+    def __init__(self, run_id: str, state: str, reason: str) -> None:
+        super().__init__(run_id, state, reason)
+        self.run_id = run_id
+        self.state = state
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"child {self.run_id!r} {self.state}: {self.reason}"
+
+
+class SignalTaken(TaqubaError):
+    """A function wanted to wait for a signal that another run waits for: raised in the function.
+
+    Attributes:
+        key: The signal.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"another run waits for the signal {self.key!r} already: "
+            "use a key of its own for each run"
+        )
+
+
+class RunFailed(TaqubaError):
+    """A run has failed, or was cancelled: raised where its result is asked for.
+
+    Attributes:
+        run_id: The run.
+        state: ``failed`` or ``cancelled``.
+        reason: Why.
+    """
+
+    def __init__(self, run_id: str, state: str, reason: str) -> None:
+        super().__init__(run_id, state, reason)
+        self.run_id = run_id
+        self.state = state
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} {self.state}: {self.reason}"
+
+
+class RunNotFound(TaqubaError):
+    """There is no such run, or it is forgotten.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"there is no run {self.run_id!r} (any more)"
+
+
+class MisplacedCall(TaqubaError, RuntimeError):
+    """A context was used where a replay could not find the call again."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
+            f"the context of a workflow was used {self.where}: call it in the function itself, "
+            "or in what is given to ctx.gather"
+        )

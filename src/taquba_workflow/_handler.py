@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import replace
 from typing import Final
 
@@ -18,22 +18,36 @@ from taquba import (
     SettlementEffects,
     Snooze,
 )
+from taquba_workflow import _headers
+from taquba_workflow._children import any_ended, waiting_lock, wake_parent
 from taquba_workflow._effects import StepEffects
 from taquba_workflow._errors import StepError
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import Memo, Values
-from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed
+from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed, Suspend
 from taquba_workflow._records import LiveRun, RunState, decode_run
 from taquba_workflow._replay import Output, decode_output, encode_output, replay_key
 from taquba_workflow._signals import SignalBoard
 from taquba_workflow._steps import Runner, Step, StepJob, read_step
-from taquba_workflow._transitions import Ending, SignalRows, next_step
+from taquba_workflow._transitions import Ending, SignalRows, next_step, next_turn
 from taquba_workflow._turns import turns_of
 
 CANCELLED: Final = Ending(RunState.cancelled, reason="cancelled on request")
 
 Conclude = Callable[[StepJob, Ending, SettlementEffects, SignalRows], SettlementEffects]
 """What has to land with the settlement of a step that ends its run."""
+
+RunTurn = Callable[[StepJob, str | None, LeaseHandle], Awaitable[Suspend | Succeed | Fail | Cancel]]
+"""Runs a turn of a function, given the error of its job's attempt before."""
+
+PARKED: Final = "parked: "
+"""How the error of a run begins that waits for a program that can go on with it."""
+
+PARK_SECONDS: Final = 30.0
+"""How long it waits before it is looked at again."""
+
+Verdict = Output | Suspend | Ending
+"""What a step, or a turn of a function, comes to."""
 
 _NOTHING: Final = SettlementEffects()
 
@@ -44,7 +58,8 @@ class StepHandler:
     Args:
         queue: The open queue.
         queue_name: The workflow queue.
-        runner: The code of the workflow.
+        runner: The code of the workflow's steps, if it has any.
+        run_turn: Runs the turns of functions.
         clock: Where time comes from.
         signals: The signals that steps wait for.
         conclude: Ends a run.
@@ -55,7 +70,8 @@ class StepHandler:
         self,
         queue: Queue,
         queue_name: str,
-        runner: Runner,
+        runner: Runner | None,
+        run_turn: RunTurn,
         *,
         clock: Clock,
         signals: SignalBoard,
@@ -63,8 +79,10 @@ class StepHandler:
         replay: bool,
     ) -> None:
         self._queue = queue
+        self._queue_name = queue_name
         self._keys = keys_of(queue_name)
         self._runner = runner
+        self._run_turn = run_turn
         self._clock = clock
         self._signals = signals
         self._conclude = conclude
@@ -76,13 +94,19 @@ class StepHandler:
 
     async def handle(self, job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
         """Handler of the workflow queue."""
+        if _headers.ENDED_CHILD in job.headers:
+            await wake_parent(self._queue, self._queue_name, job.headers[_headers.RUN_ID])
+            return _NOTHING
         step = read_step(job)
         if job.last_error is not None:
             await self._check_current(step)
-        if step.waited_for is not None:
+        if step.waited_for:
             await self._signals.look(step.waited_for)
-        output = await self._output(job, step, lease)
-        return await self._settlement(step, output, lease)
+        if step.function is None:
+            verdict: Verdict = await self._output(job, step, lease)
+        else:
+            verdict = await self._turn(job, step, lease)
+        return await self._settlement(step, verdict, lease)
 
     def let_go(self) -> None:
         """Give back all locks; for when no step runs any more."""
@@ -126,6 +150,8 @@ class StepHandler:
         return output
 
     async def _run(self, step: StepJob, lease: LeaseHandle) -> Output | Ending:
+        if self._runner is None:
+            raise Snooze(PARK_SECONDS, f"{PARKED}this program has no runner, only functions")
         effects = StepEffects()
         memos = f"{self._keys.memos(step.run_id)}{step.step_number}/"
         outcome = await self._runner.run_step(
@@ -150,30 +176,43 @@ class StepHandler:
             )
         return Output(outcome, effects.settlement(), self._clock.now())
 
+    async def _turn(self, job: JobRecord, step: StepJob, lease: LeaseHandle) -> Ending | Suspend:
+        outcome = await self._run_turn(step, job.last_error, lease)
+        return outcome if isinstance(outcome, Suspend) else await self._end(step, outcome)
+
     # -- the settlement ---------------------------------------------------------------------
 
     async def _settlement(
-        self, step: StepJob, output: Output | Ending, lease: LeaseHandle
+        self, step: StepJob, output: Verdict, lease: LeaseHandle
     ) -> SettlementEffects:
+        staged, at = _NOTHING, self._clock.now()
+        verdict: Continue | Suspend | Ending
         if isinstance(output, Output):
             outcome, staged, at = output
             verdict = outcome if isinstance(outcome, Continue) else await self._end(step, outcome)
         else:
-            verdict, staged, at = output, _NOTHING, self._clock.now()
+            verdict = output
         rows: SignalRows = {}
-        keys = _signals_of(step, verdict)
-        if keys:
-            await self._hold_until_settled(keys, lease)
-            rows = await self._signals.rows(keys)
+        taken: list[str] = []
+        locks = _locks_of(step, verdict)
+        if locks:
+            await self._hold_until_settled(locks, lease)
+            rows = await self._signals.rows(_signals_of(step, verdict))
             if isinstance(verdict, Continue) and isinstance(verdict.when, OnSignal):
                 verdict = await self._wait(verdict, verdict.when.key)
+            elif isinstance(verdict, Suspend):
+                taken = [key for key in verdict.signals if await self._signals.waiter(key)]
+                if await any_ended(self._queue, self._queue_name, verdict.children):
+                    verdict = replace(verdict, at_once=True)
         # From here until the job is being settled nothing is awaited: a request to cancel comes
         # either before, and is seen here, or after, and finds the next step.
         if self._is_cancelled(step, lease):
-            verdict = CANCELLED
+            verdict = CANCELLED if step.function is None else _cancelled_turn(step, verdict)
+        if isinstance(verdict, Suspend):
+            return next_turn(step, verdict, rows, taken, self._queue.next_job_id(), at)
         if not isinstance(verdict, Continue) and not verdict.keeps_staged:
             staged = _NOTHING
-        if self._replay:
+        if self._replay and step.function is None:
             staged = _and_delete(staged, replay_key(step))
         if isinstance(verdict, Continue):
             return next_step(step, verdict, staged, rows, self._queue.next_job_id(), at)
@@ -192,9 +231,9 @@ class StepHandler:
             case Cancel(reason):
                 return Ending(RunState.cancelled, reason=reason)
 
-    async def _hold_until_settled(self, keys: Collection[str], lease: LeaseHandle) -> None:
-        """Keep others from deciding on signals until this settlement is applied or refused."""
-        held = await self._signals.hold(keys)
+    async def _hold_until_settled(self, names: Collection[Hashable], lease: LeaseHandle) -> None:
+        """Keep others from deciding on waits until this settlement is applied or refused."""
+        held = await self._signals.hold(names)
 
         def let_go() -> None:
             self._holds.discard(let_go)
@@ -242,14 +281,37 @@ def _describe(error: Exception) -> str:
     return f"{name}: {message}" if message else name
 
 
-def _signals_of(step: StepJob, verdict: Continue | Ending) -> set[str]:
+def _cancelled_turn(step: StepJob, verdict: Continue | Suspend | Ending) -> Suspend | Ending:
+    """What becomes of a function's run that was asked to cancel when its turn is settled."""
+    assert step.function is not None
+    assert not isinstance(verdict, Continue)
+    if isinstance(verdict, Suspend):
+        if verdict.cancelling or step.function.cancelling:
+            return verdict
+        # It waits for nothing any more, so no signal is taken for it.
+        return replace(verdict, at_once=True, cancelling=True, signals=(), children=())
+    if verdict.state is RunState.succeeded:
+        # What it did has to be compensated, which takes another turn.
+        return Suspend(at_once=True, cancelling=True)
+    return verdict if verdict.state is RunState.cancelled else CANCELLED
+
+
+def _signals_of(step: StepJob, verdict: Continue | Suspend | Ending) -> set[str]:
     """Signals whose rows the settlement may have to change."""
-    keys: set[str] = set()
-    if step.waited_for is not None:
-        keys.add(step.waited_for)
+    keys = set(step.waited_for)
     if isinstance(verdict, Continue) and isinstance(verdict.when, OnSignal):
         keys.add(verdict.when.key)
+    elif isinstance(verdict, Suspend):
+        keys.update(verdict.signals)
     return keys
+
+
+def _locks_of(step: StepJob, verdict: Continue | Suspend | Ending) -> set[Hashable]:
+    """What nobody else may decide on meanwhile."""
+    names: set[Hashable] = {*_signals_of(step, verdict)}
+    if isinstance(verdict, Suspend) and verdict.children:
+        names.add(waiting_lock(step.run_id))
+    return names
 
 
 def _and_delete(staged: SettlementEffects, key: str) -> SettlementEffects:

@@ -20,6 +20,27 @@ CARRIES: Final = "workflow.carries"
 """`CARRIES_SIGNAL` where the payload is a pair: the step's payload, and a signal that had come
 before the wait for it began."""
 CARRIES_SIGNAL: Final = "signal"
+CARRIES_SIGNALS: Final = "signals"
+"""Where the payload is a triple: the function's input, signals by key, and keys that were taken."""
+
+FUNCTION: Final = "workflow.function"
+"""Name of the function whose turn a job is."""
+VERSION: Final = "workflow.version"
+PARENT: Final = "workflow.parent"
+"""Id of the run that a child belongs to."""
+STARTED_AT: Final = "workflow.started_at"
+"""When the function was to begin, ms since the Unix epoch."""
+CANCELLING: Final = "workflow.cancelling"
+SIGNALS: Final = "workflow.signals"
+"""Keys of the signals that a function waits, or waited, for, as JSON."""
+CHILDREN: Final = "workflow.children"
+"""How many children a function waits for."""
+ENDED_CHILD: Final = "workflow.ended_child"
+"""Id of the run that has ended, on the job that tells its parent."""
+
+_KEPT: Final = frozenset(
+    (INPUT, SUBMITTED_AT, MAX_ATTEMPTS, FUNCTION, VERSION, PARENT, STARTED_AT, CANCELLING)
+)
 
 
 def split(headers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -31,13 +52,18 @@ def split(headers: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     return own, callers
 
 
-def shared(input_hash: bytes, submitted_at: int, max_attempts: int) -> dict[str, str]:
-    """The runtime's headers that are the same on all steps of a run."""
+def of_run(input_hash: bytes, submitted_at: int, max_attempts: int) -> dict[str, str]:
+    """The runtime's headers that all steps of a run have."""
     return {
         INPUT: input_hash.hex(),
         SUBMITTED_AT: str(submitted_at),
         MAX_ATTEMPTS: str(max_attempts),
     }
+
+
+def kept(own: Mapping[str, str]) -> dict[str, str]:
+    """Those of the runtime's headers that go on to the next step."""
+    return {name: value for name, value in own.items() if name in _KEPT}
 
 
 def place(run_id: str, step_number: int) -> dict[str, str]:

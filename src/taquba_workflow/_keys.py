@@ -35,6 +35,10 @@ class Keys:
         """Prefix of everything that the steps of a run remember."""
         return f"{self._memos}{run_id}/"
 
+    def history(self, run_id: str) -> str:
+        """Prefix of what the function of a run has done."""
+        return f"{self.memos(run_id)}h/"
+
     def objects(self, run_id: str) -> str:
         """Prefix of the objects of a run."""
         return f"{self._objects}/{run_id}"

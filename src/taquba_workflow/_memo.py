@@ -40,7 +40,11 @@ class Values:
 
     async def get(self, key: str) -> bytes | None:
         row = await self._queue.kv_get(key)
-        return None if row is None else await unpack(self._queue, row)
+        return None if row is None else await self.unpack(row)
+
+    async def unpack(self, packed: bytes) -> bytes | None:
+        """What was packed; None when retention has removed its object meanwhile."""
+        return await unpack(self._queue, packed)
 
     async def put(self, run_id: str, key: str, value: bytes) -> None:
         await self._queue.kv_put(key, await self.pack(run_id, value))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
-from taquba import Duration
+from taquba import Duration, KvKey
 from taquba_workflow import _values
 
 
@@ -115,3 +117,24 @@ class Cancel:
 
 StepOutcome = Continue | Succeed | Fail | Cancel
 """What a step returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspend:
+    """Internal: the turn of a function has ended with all of its branches waiting.
+
+    Attributes:
+        until: When the first of its waits runs out; None for never.
+        at_once: Whether the next turn begins now.
+        signals: Keys of the signals it waits for.
+        children: Ids of the runs it waits for.
+        entries: What its waits write into the history.
+        cancelling: Whether it was asked to cancel and knows.
+    """
+
+    until: datetime | None = None
+    at_once: bool = False
+    signals: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    entries: Mapping[KvKey, bytes] = field(default_factory=dict[KvKey, bytes])
+    cancelling: bool = False

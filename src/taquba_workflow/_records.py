@@ -32,7 +32,7 @@ class RunState(StrEnum):
     sleeping = "sleeping"
     """Its step waits for its time: a delay, or the wait before a retry."""
     waiting = "waiting"
-    """Its step waits for a signal."""
+    """Its step waits for a signal, or for child runs."""
     cancelling = "cancelling"
     """It was asked to cancel and ends when its step settles."""
     succeeded = "succeeded"
@@ -121,7 +121,7 @@ class RunStatus:
         submitted_at: When it was submitted.
         starts_at: When its step starts, or stops waiting for a signal; None when it waits for
             nothing, or for ever.
-        signal_key: The signal it waits for.
+        signal_keys: The signals it waits for; a function may wait for several.
         last_error: Error of the newest failed attempt at its step.
         result: What a run that succeeded brought.
         reason: Why it failed or was cancelled.
@@ -134,11 +134,16 @@ class RunStatus:
     submitted_at: datetime
     attempts: int = 0
     starts_at: datetime | None = None
-    signal_key: str | None = None
+    signal_keys: tuple[str, ...] = ()
     last_error: str | None = None
     result: bytes | None = None
     reason: str | None = None
     ended_at: datetime | None = None
+
+    @property
+    def signal_key(self) -> str | None:
+        """The signal it waits for; the first one where there are several."""
+        return self.signal_keys[0] if self.signal_keys else None
 
 
 class LiveRun(NamedTuple):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 
@@ -11,28 +13,48 @@ from taquba import (
     CancelOutcome,
     Clock,
     Duration,
+    EnqueueRequest,
+    InvalidArgument,
     JobRecord,
+    JobStatus,
+    KvKey,
     Queue,
     SettlementEffects,
     WorkerSpec,
     run_workers,
 )
 from taquba.extending import RunsInBackground, seen_through
-from taquba_workflow import _values
+from taquba_workflow import _headers, _values
 from taquba_workflow._errors import InputMismatch
-from taquba_workflow._handler import CANCELLED, StepHandler
+from taquba_workflow._functions.definitions import Workflow
+from taquba_workflow._functions.handles import RunHandle, StartOptions
+from taquba_workflow._functions.history import CallRecord, read_history
+from taquba_workflow._functions.phases import Services
+from taquba_workflow._functions.runner import FunctionRunner
+from taquba_workflow._handler import CANCELLED, PARKED, StepHandler
+from taquba_workflow._outcomes import Suspend
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
 from taquba_workflow._retention import Retention
 from taquba_workflow._signals import SignalBoard, SignalOutcome
-from taquba_workflow._status import read_run, read_status, read_step_job
+from taquba_workflow._status import live_status, read_run, read_status, read_step_job
 from taquba_workflow._steps import Runner, StepJob, read_step
 from taquba_workflow._termination import Notifier, TerminalHook, termination_queue
-from taquba_workflow._transitions import Ending, SignalRows, end_run, first_step
+from taquba_workflow._transitions import (
+    UNBOUNDED,
+    Ending,
+    SignalRows,
+    end_run,
+    first_step,
+    next_turn,
+)
 from taquba_workflow._turns import turns_of
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class WorkflowRuntime(RunsInBackground):
-    """Runs of a workflow: durable, one atomic commit per step.
+    """Runs of steps and of functions: durable, one atomic commit per step.
 
     Use it with ``async with``, or await `run`; submitting, looking, signalling and cancelling
     work without either, and need only the open queue.
@@ -40,9 +62,15 @@ class WorkflowRuntime(RunsInBackground):
         async with Queue.open("./data") as queue, WorkflowRuntime(queue, MyRunner()) as runtime:
             await runtime.submit(RunSpec(b"input", run_id="order-17"))
 
+        async with WorkflowRuntime(queue, workflows=[order]) as runtime:
+            receipt = await (await runtime.start(order, "order-17"))
+
     Args:
         queue: An open queue; the runtime belongs to its event loop.
-        runner: The code: an object with ``async run_step(step)``.
+        runner: The code of runs that are submitted as such: an object with
+            ``async run_step(step)``.
+        workflows: The functions that this program has, see `workflow`. Runs of others wait, see
+            `parked`.
         hook: Told of every end of a run.
         queue_name: Where the steps are queued; one runtime per name. Configure retries, backoff
             and leases of steps by this name, and those of the hook by ``{queue_name}.termination``.
@@ -58,8 +86,9 @@ class WorkflowRuntime(RunsInBackground):
     def __init__(
         self,
         queue: Queue,
-        runner: Runner,
+        runner: Runner | None = None,
         *,
+        workflows: Iterable[Workflow[..., Any]] = (),
         hook: TerminalHook | None = None,
         queue_name: str = "workflow",
         max_concurrent_steps: int = 100,
@@ -69,7 +98,11 @@ class WorkflowRuntime(RunsInBackground):
         clock: Clock | None = None,
     ) -> None:
         _values.instance(queue, Queue, "queue")
-        _values.method(runner, "run_step", "runner")
+        functions = list(workflows)
+        if runner is not None:
+            _values.method(runner, "run_step", "runner")
+        elif not functions:
+            raise InvalidArgument("a WorkflowRuntime needs a runner, or workflows, or both")
         if hook is not None:
             _values.method(hook, "on_termination", "hook")
         _values.at_least_one(max_concurrent_steps, "max_concurrent_steps")
@@ -89,10 +122,21 @@ class WorkflowRuntime(RunsInBackground):
         if memo_retention is not None:
             keep = _values.duration(memo_retention, "memo_retention")
             self._retention = Retention(queue, queue_name, self._clock, keep)
+        services = Services(
+            queue=queue,
+            clock=self._clock,
+            threads=anyio.CapacityLimiter(max_concurrent_steps),
+            start=self._start_child,
+            cancel=self.cancel,
+        )
+        self._functions = FunctionRunner(
+            functions, services, max_attempts=self._default_max_attempts
+        )
         self._handler = StepHandler(
             queue,
             queue_name,
             runner,
+            self._functions.run,
             clock=self._clock,
             signals=self._signals,
             conclude=self._conclude,
@@ -147,36 +191,144 @@ class WorkflowRuntime(RunsInBackground):
             InputMismatch: The id was submitted with another input; nothing was written.
         """
         _values.instance(spec, RunSpec, "spec")
+        attempts = self._default_max_attempts if spec.max_attempts is None else spec.max_attempts
+        return await self._submit(spec, attempts)
+
+    async def start(
+        self, workflow: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> RunHandle[T]:
+        """Start a run of a function; durable on return.
+
+            handle = await runtime.start(order, "order-17")
+            receipt = await handle
+
+        Raises:
+            InvalidArgument: The arguments do not fit the function, or the runtime was not given
+                the workflow.
+        """
+        return await self._start_function(workflow, StartOptions(), args, kwargs)
+
+    async def start_with(
+        self,
+        options: StartOptions,
+        workflow: Workflow[P, T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> RunHandle[T]:
+        """Like `start`, with an own id, headers, a priority or a start time.
+
+        Raises:
+            InputMismatch: The id was submitted with other arguments; nothing was written.
+        """
+        _values.instance(options, StartOptions, "options")
+        return await self._start_function(workflow, options, args, kwargs)
+
+    async def _start_function(
+        self,
+        workflow: Workflow[..., T],
+        options: StartOptions,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> RunHandle[T]:
+        self._functions.check_known(workflow)
+        spec = options.spec(workflow.input(args, kwargs))
+        submitted = await self._submit(spec, UNBOUNDED, self._of_function(workflow, spec))
+        return RunHandle(self, workflow, submitted.run_id, new=submitted.new)
+
+    def handle(self, workflow: Workflow[P, T], run_id: str) -> RunHandle[T]:
+        """A handle of a run that was started before, also by an earlier process."""
+        self._functions.check_known(workflow)
+        _values.run_id(run_id)
+        return RunHandle(self, workflow, run_id, new=False)
+
+    async def _start_child(
+        self,
+        workflow: Workflow[..., Any],
+        run_id: str,
+        input: bytes,
+        *,
+        parent: StepJob,
+        writes: Mapping[KvKey, bytes],
+    ) -> None:
+        self._functions.check_known(workflow)
+        spec = RunSpec(input, run_id=run_id, priority=parent.priority)
+        headers = {**self._of_function(workflow, spec), _headers.PARENT: parent.run_id}
+        await self._submit(spec, UNBOUNDED, headers, writes)
+
+    def _of_function(self, workflow: Workflow[..., Any], spec: RunSpec) -> dict[str, str]:
+        """The headers of a function's first turn."""
+        starts_at = self._clock.time_ms()
+        if spec.run_at is not None:
+            starts_at = max(starts_at, round(spec.run_at.timestamp() * 1000))
+        return {
+            _headers.FUNCTION: workflow.name,
+            _headers.VERSION: str(workflow.version),
+            _headers.STARTED_AT: str(starts_at),
+        }
+
+    async def _submit(
+        self,
+        spec: RunSpec,
+        max_attempts: int,
+        headers: Mapping[str, str] | None = None,
+        writes: Mapping[KvKey, bytes] | None = None,
+    ) -> SubmitOutcome:
+        def request(run_id: str) -> EnqueueRequest:
+            return first_step(
+                self._queue_name,
+                spec,
+                run_id,
+                self._queue.next_job_id(),
+                max_attempts,
+                self._clock.time_ms(),
+                own_headers=headers or {},
+                own_writes=writes or {},
+            )
+
         if spec.run_id is None:
             run_id = self._queue.next_job_id()
-            await self._start(spec, run_id)
+            await self._queue.enqueue_batch([request(run_id)])
             return SubmitOutcome(run_id, True)
-        return await seen_through(self._submit(spec, spec.run_id))
+        return await seen_through(self._submit_once(spec, spec.run_id, request))
 
-    async def _submit(self, spec: RunSpec, run_id: str) -> SubmitOutcome:
+    async def _submit_once(
+        self, spec: RunSpec, run_id: str, request: Callable[[str], EnqueueRequest]
+    ) -> SubmitOutcome:
         with await self._turns.submissions.acquire([run_id]):
             run = await read_run(self._queue, self._queue_name, run_id)
             if run is None:
-                await self._start(spec, run_id)
+                await self._queue.enqueue_batch([request(run_id)])
             elif run.input_hash != spec.input_hash():
                 raise InputMismatch(run_id)
             return SubmitOutcome(run_id, run is None)
-
-    async def _start(self, spec: RunSpec, run_id: str) -> None:
-        request = first_step(
-            self._queue_name,
-            spec,
-            run_id,
-            self._queue.next_job_id(),
-            self._default_max_attempts if spec.max_attempts is None else spec.max_attempts,
-            self._clock.time_ms(),
-        )
-        await self._queue.enqueue_batch([request])
 
     async def status(self, run_id: str) -> RunStatus | None:
         """Where a run is; None for one that was never submitted, or is forgotten."""
         _values.run_id(run_id)
         return await read_status(self._queue, self._queue_name, run_id)
+
+    async def history(self, run_id: str) -> list[CallRecord]:
+        """What the function of a run has done so far, in the order of its code."""
+        return await read_history(self._queue, run_id, queue_name=self._queue_name)
+
+    async def parked(self) -> list[RunStatus]:
+        """Runs that wait for a program that can go on with them; `last_error` says why.
+
+        Either no such function is known here, or only an older version of it, or it has changed
+        so that it does not make the calls that the run has made (`NonDeterminism`). Looked at
+        again every half a minute.
+        """
+        found: list[RunStatus] = []
+        cursor: str | None = None
+        while True:
+            page = await self._queue.list_jobs(
+                self._queue_name, JobStatus.scheduled, cursor, payloads=False
+            )
+            found += [live_status(job) for job in page.jobs if _is_parked(job)]
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
 
     async def wait_for_completion(self, run_id: str, timeout: Duration) -> RunStatus | None:
         """Wait until a run has ended; does not poll.
@@ -203,7 +355,8 @@ class WorkflowRuntime(RunsInBackground):
         """End a run as cancelled; durable on return.
 
         A step that waits is removed at once. A running one is asked to stop, by its cancel token,
-        and the run ends when it settles, whatever its outcome; what it staged is discarded.
+        and the run ends when it settles, whatever its outcome; what it staged is discarded. A
+        function makes no new call, and its compensations run before it ends.
 
         Returns:
             False when there is no such run, or it has ended.
@@ -232,10 +385,17 @@ class WorkflowRuntime(RunsInBackground):
     async def _cancel_job(self, job: JobRecord) -> bool:
         """Cancel a run by its step's job; False when the run has moved on."""
         step = read_step(job)
-        keys = [] if step.waited_for is None else [step.waited_for]
-        with await self._signals.hold(keys):
-            rows = await self._signals.rows(keys)
-            effects = self._conclude(step, CANCELLED, SettlementEffects(), rows)
+        if step.function is not None and step.function.cancelling:
+            return True
+        with await self._signals.hold(step.waited_for):
+            rows = await self._signals.rows(step.waited_for)
+            if step.function is None:
+                effects = self._conclude(step, CANCELLED, SettlementEffects(), rows)
+            else:
+                # A turn that begins at once takes the place of the one that waits.
+                asked = Suspend(at_once=True, cancelling=True)
+                now = self._clock.now()
+                effects = next_turn(step, asked, rows, (), self._queue.next_job_id(), now)
             return await self._queue.cancel(job.id, effects) is not CancelOutcome.not_found
 
     def _conclude(
@@ -262,6 +422,10 @@ class WorkflowRuntime(RunsInBackground):
     async def clear_signal(self, key: str) -> bool:
         """Forget the signal that is kept for `key`; False when there is none."""
         return await self._signals.clear(key)
+
+
+def _is_parked(job: JobRecord) -> bool:
+    return job.last_error is not None and job.last_error.startswith(PARKED)
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -7,7 +7,7 @@ the row until the decision is applied, so no decision is made on a row that is a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -20,7 +20,7 @@ from taquba import (
     WakeOutcome,
 )
 from taquba.extending import HeldLocks, seen_through
-from taquba_workflow import _values
+from taquba_workflow import _headers, _values
 from taquba_workflow._keys import keys_of
 from taquba_workflow._records import (
     Buffered,
@@ -28,6 +28,7 @@ from taquba_workflow._records import (
     decode_signal,
     encode_signal,
 )
+from taquba_workflow._steps import encode_wake
 from taquba_workflow._transitions import SignalRows
 from taquba_workflow._turns import turns_of
 
@@ -71,16 +72,18 @@ class SignalBoard:
     async def _signal(self, key: str, payload: bytes) -> SignalOutcome:
         with await self.hold([key]):
             row = await self.read(key)
-            if isinstance(row, Waiter) and await self._wake(row, payload):
+            if isinstance(row, Waiter) and await self._wake(key, row, payload):
                 # The row goes with the settlement of the step that was woken.
                 return SignalOutcome.delivered
             await self._queue.kv_put(self._keys.signal(key), encode_signal(Buffered(payload)))
             return SignalOutcome.buffered
 
-    async def _wake(self, waiter: Waiter, payload: bytes) -> bool:
+    async def _wake(self, key: str, waiter: Waiter, payload: bytes) -> bool:
         job = await self._queue.get_job(waiter.job_id)
         if job is None or not is_waiting(job):
             return False
+        if _headers.FUNCTION in job.headers:
+            payload = encode_wake(key, payload)
         return await self._queue.wake_scheduled(waiter.job_id, payload) is WakeOutcome.woken
 
     async def clear(self, key: str) -> bool:
@@ -102,13 +105,13 @@ class SignalBoard:
         job = await self._queue.get_job(row.job_id)
         return row if job is not None and is_waiting(job) else None
 
-    async def look(self, key: str) -> None:
-        """Wait until nobody decides on a signal: its waiter, which begins now, cannot be woken."""
-        (await self.hold([key])).release()
+    async def look(self, keys: Collection[str]) -> None:
+        """Wait until nobody decides on signals: their waiter, which begins now, cannot be woken."""
+        (await self.hold(keys)).release()
 
-    async def hold(self, keys: Collection[str]) -> HeldLocks:
+    async def hold(self, names: Collection[Hashable]) -> HeldLocks:
         """Keep others from deciding on these signals, until it is released."""
-        return await self._locks.acquire(keys)
+        return await self._locks.acquire(names)
 
     async def read(self, key: str) -> Waiter | Buffered | None:
         row = await self._queue.kv_get(self._keys.signal(key))

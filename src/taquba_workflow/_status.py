@@ -50,7 +50,7 @@ async def read_status(store: Store, queue_name: str, run_id: str) -> RunStatus |
     if isinstance(found, EndedRun):
         result = None if found.result is None else await unpack(store, found.result)
         return _ended(run_id, found, result)
-    return None if found is None else _live(found)
+    return None if found is None else live_status(found)
 
 
 def _ended(run_id: str, run: EndedRun, result: bytes | None) -> RunStatus:
@@ -65,7 +65,8 @@ def _ended(run_id: str, run: EndedRun, result: bytes | None) -> RunStatus:
     )
 
 
-def _live(job: JobRecord) -> RunStatus:
+def live_status(job: JobRecord) -> RunStatus:
+    """Where the run of a step's job is."""
     step = read_step(job)
     state = _state(job, step)
     return RunStatus(
@@ -75,19 +76,20 @@ def _live(job: JobRecord) -> RunStatus:
         submitted_at=moment(step.submitted_at),
         attempts=job.attempts,
         starts_at=job.run_at if job.status is JobStatus.scheduled else None,
-        signal_key=step.waited_for if state is RunState.waiting else None,
+        signal_keys=step.waited_for if state is RunState.waiting else (),
         last_error=job.last_error,
     )
 
 
 def _state(job: JobRecord, step: StepJob) -> RunState:
-    if job.cancel_requested:
+    turn = step.function
+    if job.cancel_requested or (turn is not None and turn.cancelling):
         return RunState.cancelling
     match job.status:
         case JobStatus.pending:
             return RunState.pending
         case JobStatus.scheduled:
-            waits = is_waiting(job) and step.waited_for is not None
-            return RunState.waiting if waits else RunState.sleeping
+            waits = step.waited_for or (turn is not None and turn.children)
+            return RunState.waiting if waits and is_waiting(job) else RunState.sleeping
         case _:
             return RunState.running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -60,6 +61,24 @@ class Runner(Protocol):
         ...
 
 
+class FunctionTurn(NamedTuple):
+    """What the job of a function's turn carries beside what every step has."""
+
+    name: str
+    version: int
+    parent: str | None
+    """The run that this one is a child of."""
+    started_at: int
+    """When it was to begin, ms."""
+    cancelling: bool
+    children: int
+    """How many children it waited for."""
+    signals: dict[str, bytes]
+    """Signals that ended waits, by key."""
+    taken: list[str]
+    """Keys it could not wait for, because another run does."""
+
+
 class StepJob(NamedTuple):
     """A step as its job carries it."""
 
@@ -74,9 +93,13 @@ class StepJob(NamedTuple):
     input_hash: bytes
     submitted_at: int
     max_attempts: int
-    waited_for: str | None
-    """Key of the signal that ended, or did not end, the wait before this step."""
+    waited_for: tuple[str, ...]
+    """Keys of the signals that ended, or did not end, the wait before this step."""
     signal: bytes | None
+    kept: dict[str, str]
+    """Headers of the runtime that go on to the next step."""
+    function: FunctionTurn | None
+    """Set where the step is a turn of a function."""
 
 
 def read_step(job: JobRecord) -> StepJob:
@@ -87,8 +110,15 @@ def read_step(job: JobRecord) -> StepJob:
     """
     try:
         own, headers = _headers.split(job.headers)
-        payload, signal = job.payload, job.wake_payload
-        if own.get(_headers.CARRIES) == _headers.CARRIES_SIGNAL:
+        payload, signal, function = job.payload, job.wake_payload, None
+        waited_for: tuple[str, ...] = ()
+        if _headers.FUNCTION in own:
+            payload, function = _read_turn(job, own)
+            signal = None
+            waited_for = tuple(json.loads(own.get(_headers.SIGNALS, "[]")))
+        elif _headers.SIGNAL in own:
+            waited_for = (own[_headers.SIGNAL],)
+        elif own.get(_headers.CARRIES) == _headers.CARRIES_SIGNAL:
             payload, signal = msgpack.unpackb(payload)
         return StepJob(
             job.queue,
@@ -102,11 +132,45 @@ def read_step(job: JobRecord) -> StepJob:
             bytes.fromhex(own[_headers.INPUT]),
             int(own[_headers.SUBMITTED_AT]),
             int(own[_headers.MAX_ATTEMPTS]),
-            own.get(_headers.SIGNAL),
+            waited_for,
             signal,
+            _headers.kept(own),
+            function,
         )
     except (LookupError, ValueError) as error:
         raise PermanentFailure(
             f"job {job.id!r} is no step of a run ({error!r}): "
             f"queue {job.queue!r} is the workflow runtime's own, start runs with submit()"
         ) from None
+
+
+def _read_turn(job: JobRecord, own: Mapping[str, str]) -> tuple[bytes, FunctionTurn]:
+    payload: bytes = job.payload
+    signals: dict[str, bytes] = {}
+    taken: list[str] = []
+    if own.get(_headers.CARRIES) == _headers.CARRIES_SIGNALS:
+        payload, signals, taken = msgpack.unpackb(payload)
+    if job.wake_payload is not None:
+        key, content = decode_wake(job.wake_payload)
+        signals[key] = content
+    return payload, FunctionTurn(
+        own[_headers.FUNCTION],
+        int(own[_headers.VERSION]),
+        own.get(_headers.PARENT),
+        int(own[_headers.STARTED_AT]),
+        _headers.CANCELLING in own,
+        int(own.get(_headers.CHILDREN, "0")),
+        signals,
+        taken,
+    )
+
+
+def encode_wake(key: str, signal: bytes) -> bytes:
+    """What a function's turn is woken with: it may wait for several signals."""
+    packed: bytes = msgpack.packb((key, signal))
+    return packed
+
+
+def decode_wake(packed: bytes) -> tuple[str, bytes]:
+    key, signal = msgpack.unpackb(packed)
+    return key, signal

@@ -6,7 +6,8 @@ or looks at a clock; nothing elsewhere decides what a run becomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -15,7 +16,7 @@ import msgpack
 from taquba import EnqueueRequest, KvKey, SettlementEffects
 from taquba_workflow import _headers, _values
 from taquba_workflow._keys import keys_of
-from taquba_workflow._outcomes import After, Continue, Immediate
+from taquba_workflow._outcomes import After, Continue, Immediate, Suspend
 from taquba_workflow._records import (
     Buffered,
     EndedRun,
@@ -42,6 +43,10 @@ _NEVER: Final = timedelta(days=99 * 365)
 _LONGEST_REASON: Final = 4096
 """Characters of a reason that are kept: an exception's message may be of any length."""
 
+_NOTHING: Final = SettlementEffects()
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_NO_WRITES: Final[Mapping[KvKey, bytes]] = {}
+
 SignalRows = Mapping[str, Waiter | Buffered | None]
 """Rows of the signals that a transition touches, as read under their locks."""
 
@@ -64,12 +69,19 @@ class Ending(NamedTuple):
 
 
 def first_step(
-    queue: str, spec: RunSpec, run_id: str, job_id: str, max_attempts: int, now_ms: int
+    queue: str,
+    spec: RunSpec,
+    run_id: str,
+    job_id: str,
+    max_attempts: int,
+    now_ms: int,
+    *,
+    own_headers: Mapping[str, str] = _NO_HEADERS,
+    own_writes: Mapping[KvKey, bytes] = _NO_WRITES,
 ) -> EnqueueRequest:
     """A new run: the job of its step 0, which brings the run's row."""
     input_hash = spec.input_hash()
     run = LiveRun(input_hash, now_ms, 0, job_id)
-    shared = _headers.shared(input_hash, now_ms, max_attempts)
     return EnqueueRequest(
         queue,
         spec.input,
@@ -77,9 +89,14 @@ def first_step(
         priority=spec.priority,
         max_attempts=UNBOUNDED,
         dedup_key=_dedup_key(run_id, 0),
-        headers={**spec.headers, **shared, **_headers.place(run_id, 0)},
+        headers={
+            **spec.headers,
+            **_headers.of_run(input_hash, now_ms, max_attempts),
+            **own_headers,
+            **_headers.place(run_id, 0),
+        },
         job_id=job_id,
-        kv_writes={**spec.kv_writes, keys_of(queue).run(run_id): encode_run(run)},
+        kv_writes={**spec.kv_writes, **own_writes, keys_of(queue).run(run_id): encode_run(run)},
     )
 
 
@@ -93,15 +110,10 @@ def next_step(
 ) -> SettlementEffects:
     """A run that goes on: its next step's job, `job_id`, and what the wait before it needs."""
     keys = keys_of(step.queue)
-    number = step.step_number + 1
-    headers = {
-        **step.headers,
-        **_headers.shared(step.input_hash, step.submitted_at, step.max_attempts),
-        **_headers.place(step.run_id, number),
-    }
+    headers: dict[str, str] = {}
     payload = outcome.payload
     run_at = None
-    freed = _ended_wait(step, signals)
+    freed = _ended_waits(step, signals)
     writes: dict[KvKey, bytes] = {}
     if isinstance(outcome.when, After):
         run_at = now + _values.duration(outcome.when.delay, "delay")
@@ -117,21 +129,94 @@ def next_step(
             timeout = outcome.when.timeout
             run_at = now + (_NEVER if timeout is None else _values.duration(timeout, "timeout"))
             writes[keys.signal(key)] = encode_signal(Waiter(step.run_id, job_id))
-    run = LiveRun(step.input_hash, step.submitted_at, number, job_id)
-    writes[keys.run(step.run_id)] = encode_run(run)
-    successor = EnqueueRequest(
+    successor = _successor(step, payload, headers, run_at, job_id)
+    return _moved_on(step, successor, staged, writes, freed)
+
+
+def next_turn(
+    step: StepJob,
+    outcome: Suspend,
+    signals: SignalRows,
+    taken: Collection[str],
+    job_id: str,
+    now: datetime,
+) -> SettlementEffects:
+    """A function that goes on: the job of its next turn, `job_id`, and what its waits need.
+
+    Args:
+        step: The turn that ends.
+        outcome: What it waits for.
+        signals: Rows of these signals, and of those that the turn had waited for.
+        taken: Those of the signals that another run waits for.
+        job_id: Id of the next turn's job.
+        now: The time.
+    """
+    keys = keys_of(step.queue)
+    headers: dict[str, str] = {}
+    if outcome.cancelling:
+        headers[_headers.CANCELLING] = "yes"
+    payload = step.payload
+    run_at = None
+    freed = _ended_waits(step, signals)
+    writes: dict[KvKey, bytes] = {**outcome.entries}
+    came: dict[str, bytes] = {}
+    for key in outcome.signals:
+        row = signals[key]
+        if isinstance(row, Buffered):
+            came[key] = row.payload
+    if came or taken:
+        headers[_headers.CARRIES] = _headers.CARRIES_SIGNALS
+        payload = msgpack.packb((payload, came, list(taken)))
+        freed |= {keys.signal(key) for key in came}
+    elif not outcome.at_once:
+        run_at = now + _NEVER if outcome.until is None else outcome.until
+        headers[_headers.SIGNALS] = json.dumps(outcome.signals)
+        headers[_headers.CHILDREN] = str(len(outcome.children))
+        waiter = encode_signal(Waiter(step.run_id, job_id))
+        writes |= {keys.signal(key): waiter for key in outcome.signals}
+    successor = _successor(step, payload, headers, run_at, job_id)
+    return _moved_on(step, successor, _NOTHING, writes, freed)
+
+
+def _successor(
+    step: StepJob,
+    payload: bytes,
+    headers: Mapping[str, str],
+    run_at: datetime | None,
+    job_id: str,
+) -> EnqueueRequest:
+    number = step.step_number + 1
+    return EnqueueRequest(
         step.queue,
         payload,
         run_at=run_at,
         priority=step.priority,
         max_attempts=UNBOUNDED,
         dedup_key=_dedup_key(step.run_id, number),
-        headers=headers,
+        headers={
+            **step.headers,
+            **step.kept,
+            **headers,
+            **_headers.place(step.run_id, number),
+        },
         job_id=job_id,
     )
+
+
+def _moved_on(
+    step: StepJob,
+    successor: EnqueueRequest,
+    staged: SettlementEffects,
+    writes: Mapping[KvKey, bytes],
+    freed: set[str],
+) -> SettlementEffects:
+    """The run's row names the successor, which lands with everything else."""
+    assert successor.job_id is not None
+    run = LiveRun(step.input_hash, step.submitted_at, step.step_number + 1, successor.job_id)
+    own: dict[KvKey, bytes] = {keys_of(step.queue).run(step.run_id): encode_run(run)}
     return SettlementEffects(
         enqueues=[*staged.enqueues, successor],
-        kv_writes={**staged.kv_writes, **writes},
+        kv_writes={**staged.kv_writes, **writes, **own},
         kv_deletes=[*staged.kv_deletes, *(freed - writes.keys())],
     )
 
@@ -170,18 +255,35 @@ def end_run(
         keys.expiry(now_ms, step.run_id): b"",
     }
     return SettlementEffects(
-        enqueues=[*staged.enqueues, *announce(outcome)],
+        enqueues=[*staged.enqueues, *announce(outcome), *_tell_parent(step)],
         kv_writes={**staged.kv_writes, **writes},
-        kv_deletes=[*staged.kv_deletes, *_ended_wait(step, signals)],
+        kv_deletes=[*staged.kv_deletes, *_ended_waits(step, signals)],
     )
 
 
-def _ended_wait(step: StepJob, signals: SignalRows) -> set[str]:
-    """The row of the wait before this step, unless somebody has taken it over."""
-    key = step.waited_for
-    if key is not None and signals[key] == Waiter(step.run_id, step.job_id):
-        return {keys_of(step.queue).signal(key)}
-    return set()
+def _tell_parent(step: StepJob) -> list[EnqueueRequest]:
+    """The job that wakes the run whose child has ended."""
+    if step.function is None or step.function.parent is None:
+        return []
+    return [
+        EnqueueRequest(
+            step.queue,
+            b"",
+            priority=step.priority,
+            max_attempts=UNBOUNDED,
+            headers={
+                _headers.RUN_ID: step.function.parent,
+                _headers.ENDED_CHILD: step.run_id,
+            },
+        )
+    ]
+
+
+def _ended_waits(step: StepJob, signals: SignalRows) -> set[str]:
+    """Rows of the waits before this step, unless somebody has taken them over."""
+    waiter = Waiter(step.run_id, step.job_id)
+    keys = keys_of(step.queue)
+    return {keys.signal(key) for key in step.waited_for if signals[key] == waiter}
 
 
 def _dedup_key(run_id: str, step_number: int) -> str:

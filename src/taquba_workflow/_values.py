@@ -89,6 +89,11 @@ def duration(value: Duration, what: str) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def duration_ms(value: Duration, what: str) -> int:
+    """A duration in whole milliseconds, rounded up."""
+    return -(-duration(value, what) // timedelta(milliseconds=1))
+
+
 def not_reserved(request: EnqueueRequest) -> None:
     """A job of the caller's own."""
     for header in request.headers or ():

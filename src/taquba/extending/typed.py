@@ -10,7 +10,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, NotRequired, cast, get_type_hints
+from typing import Any, Final, NamedTuple, NotRequired, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -22,6 +22,9 @@ from taquba.extending._wire import fingerprint, pack, unpack
 __all__ = ["Arguments", "Signature", "Undecodable", "explain", "fingerprint", "pack", "unpack"]
 
 _Parameter = inspect.Parameter
+
+# Made here, not when a function is called first: pydantic's first adapter looks for plugins on disk.
+_ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 class Undecodable(ValueError):
@@ -167,6 +170,8 @@ class Signature:
         return hint if parameter.default is _Parameter.empty else NotRequired[hint]
 
     def _adapter(self, kind: Any) -> TypeAdapter[Any]:
+        if kind is Any:
+            return _ANYTHING
         try:
             return TypeAdapter(kind)
         except PydanticUserError as error:

@@ -1,0 +1,223 @@
+"""Functions as workflows, and as steps."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+)
+
+from taquba import Duration, InvalidArgument, InvalidArgumentType
+from taquba.extending.typed import Signature, Undecodable, pack, unpack
+from taquba_workflow import _values
+
+if TYPE_CHECKING:
+    from taquba_workflow._functions.context import WorkflowContext
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., object])
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_OPTIONS: Final = "__taquba_step__"
+
+
+# -- workflows ----------------------------------------------------------------------------------
+
+
+class Workflow(Generic[P, T_co]):
+    """A durable function; made by `workflow`, started by `WorkflowRuntime.start`.
+
+    Attributes:
+        name: Its name in the store.
+        version: Its version; programs that have an older one leave its runs alone.
+    """
+
+    def __init__(self, function: Callable[..., object], *, name: str, version: int) -> None:
+        """Internal: use the decorator `workflow`."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidArgument(
+                f"a workflow's name is 1 to 128 characters of [A-Za-z0-9_.:-]; got {name!r}"
+            )
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidArgumentType(f"a workflow is made of an `async def`, not of {function!r}")
+        _values.at_least_one(version, f"the version of workflow {name!r}")
+        self.name = name
+        self.version = version
+        self.function: Callable[..., Coroutine[Any, Any, T_co]] = function
+        self.signature = Signature(f"workflow {name!r}", function, context="WorkflowContext")
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+        self.__name__ = function.__name__
+        self.__qualname__ = function.__qualname__
+        self.__wrapped__ = function
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name!r}>"
+
+    def __call__(self, ctx: WorkflowContext, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co]:
+        """Call the function itself, as a part of another one and with its context."""
+        return self.function(ctx, *args, **kwargs)
+
+    def input(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
+        """What a run of this function is submitted with."""
+        values = self.signature.bind(args, kwargs)
+        try:
+            return pack([self.name, self.signature.plain(values)])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgument(
+                f"an argument of workflow {self.name!r} cannot be stored: {error}"
+            ) from None
+
+    def arguments(self, input: bytes) -> dict[str, Any]:
+        """The arguments in what a run was submitted with; raises `Undecodable`."""
+        match unpack(input):
+            case [self.name, dict() as values]:  # pyright: ignore[reportUnknownVariableType]
+                return self.signature.decode(cast("dict[str, object]", values))
+            case _:
+                raise Undecodable(f"it is no input of workflow {self.name!r}")
+
+
+class WorkflowDecorator(Protocol):
+    """What `workflow` returns: put it in front of an ``async def``."""
+
+    def __call__(
+        self, function: Callable[Concatenate[WorkflowContext, P], Awaitable[T]], /
+    ) -> Workflow[P, T]: ...
+
+
+def workflow(*, name: str, version: int = 1) -> WorkflowDecorator:
+    """Make an async function durable.
+
+        @workflow(name="order")
+        async def order(ctx: WorkflowContext, order_id: str) -> Receipt: ...
+
+    The function is run again from its beginning whenever it goes on, and finds the results of what
+    it has done already. So it has to make the same calls again: everything that may come out
+    differently (the time, chance, I/O) belongs into steps, or comes from its context.
+
+    Args:
+        name: Its name in the store, 1 to 128 characters of ``[A-Za-z0-9_.:-]``. Keep it when the
+            function moves.
+        version: Raise it when runs that this function begins must not be gone on with by older
+            programs, while a new one is being rolled out.
+
+    Raises:
+        InvalidArgument: A value cannot be used.
+    """
+
+    def decorate(function: Callable[..., object]) -> Workflow[..., object]:
+        return Workflow(function, name=name, version=version)
+
+    return cast("WorkflowDecorator", decorate)
+
+
+# -- steps --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """How a step is named and retried.
+
+    Attributes:
+        name: Its name in the history; the function's by default. A run that goes on expects the
+            same name, so keep it when the function is renamed.
+        max_attempts: Attempts before the step has failed.
+        backoff: Wait after the first failed attempt, seconds; it doubles with each further one.
+        backoff_max: The longest wait, seconds.
+    """
+
+    name: str | None = None
+    max_attempts: int = 3
+    backoff: Duration = 1
+    backoff_max: Duration = 300
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            _values.name(self.name, "a step's name")
+        _values.at_least_one(self.max_attempts, "max_attempts")
+        _values.duration(self.backoff, "backoff")
+        _values.duration(self.backoff_max, "backoff_max")
+
+    def wait_ms(self, failed: int) -> int:
+        """How long to wait after so many failed attempts."""
+        first = _values.duration_ms(self.backoff, "backoff")
+        longest = _values.duration_ms(self.backoff_max, "backoff_max")
+        return min(first << min(failed - 1, 40), longest)
+
+
+_DEFAULTS: Final = StepOptions()
+
+
+def step(
+    *,
+    name: str | None = None,
+    max_attempts: int = 3,
+    backoff: Duration = 1,
+    backoff_max: Duration = 300,
+) -> Callable[[F], F]:
+    """Say how a function is retried where a workflow calls it as a step; see `StepOptions`.
+
+        @step(max_attempts=5, backoff=2)
+        async def charge_card(order_id: str) -> str: ...
+
+    The function stays what it is. Functions without it are steps as well, with the defaults.
+    """
+    options = StepOptions(
+        name=name, max_attempts=max_attempts, backoff=backoff, backoff_max=backoff_max
+    )
+
+    def decorate(function: F) -> F:
+        setattr(function, _OPTIONS, options)
+        return function
+
+    return decorate
+
+
+class StepFunction(NamedTuple):
+    """A function, as it is called as a step."""
+
+    name: str
+    options: StepOptions
+    function: Callable[..., object]
+    signature: Signature
+    is_async: bool
+
+
+@lru_cache(maxsize=1024)
+def step_function(function: Callable[..., object], options: StepOptions | None) -> StepFunction:
+    """A function as a step.
+
+    Raises:
+        InvalidArgumentType: It is none, or has no name.
+    """
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        raise InvalidArgumentType(
+            f"a step is a function or a method, not {function!r}: wrap it in a `def`"
+        )
+    own: StepOptions = getattr(function, _OPTIONS, _DEFAULTS)
+    chosen = own if options is None else options
+    name = chosen.name or own.name or function.__name__
+    if name == "<lambda>":
+        raise InvalidArgumentType("a lambda has no name that a history could keep: use a `def`")
+    return StepFunction(
+        name,
+        chosen,
+        function,
+        Signature(f"step {name!r}", function),
+        inspect.iscoroutinefunction(function),
+    )

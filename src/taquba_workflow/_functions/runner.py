@@ -1,0 +1,103 @@
+"""One turn of a function's run: what the function comes to, and its compensations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Final
+
+from taquba import InvalidArgument, LeaseHandle, Snooze, TaqubaError
+from taquba.extending.typed import Undecodable
+from taquba_workflow import _values
+from taquba_workflow._errors import NonDeterminism
+from taquba_workflow._functions.definitions import Workflow
+from taquba_workflow._functions.history import load_history
+from taquba_workflow._functions.phases import Phases, Services
+from taquba_workflow._handler import PARK_SECONDS, PARKED
+from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
+from taquba_workflow._steps import FunctionTurn, StepJob
+
+_log: Final = logging.getLogger(__name__)
+
+_RETRY_SECONDS: Final = 1.0
+
+
+class FunctionRunner:
+    """Runs turns of functions.
+
+    Args:
+        workflows: The functions that this program has.
+        services: What their turns need.
+        max_attempts: Attempts at a turn in a row that may come to nothing before its run fails.
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[Workflow[..., Any]],
+        services: Services,
+        *,
+        max_attempts: int,
+    ) -> None:
+        self._workflows = _by_name(workflows)
+        self._services = services
+        self._max_attempts = max_attempts
+
+    def check_known(self, workflow: Workflow[..., Any]) -> None:
+        """Raise `InvalidArgument` for a workflow that the runtime was not given."""
+        _values.instance(workflow, Workflow, "workflow")
+        if self._workflows.get(workflow.name) is not workflow:
+            raise InvalidArgument(
+                f"this runtime does not know {workflow!r}: name it in WorkflowRuntime(workflows=)"
+            )
+
+    async def run(
+        self, step: StepJob, last_error: str | None, lease: LeaseHandle
+    ) -> Suspend | Succeed | Fail | Cancel:
+        """Run a turn.
+
+        Raises:
+            Snooze: This program cannot go on with the run, or the store cannot be used now.
+        """
+        assert step.function is not None
+        workflow = self._workflow_of(step.function)
+        try:
+            history = await load_history(self._services.queue, step.queue, step.run_id)
+            lost = step.attempts - 1 - history.progress(step.step_number)
+            if lost >= self._max_attempts:
+                return Fail(f"{lost} attempts in a row came to nothing: {last_error}")
+            arguments = workflow.arguments(step.payload)
+            return await Phases(self._services, workflow, arguments, step, history, lease).run()
+        except NonDeterminism as error:
+            _log.warning("%s", error)
+            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
+        except Undecodable as error:
+            why = f"its arguments do not fit workflow {workflow.name!r} any more: {error}"
+            _log.warning("run %r is parked: %s", step.run_id, why)
+            raise Snooze(PARK_SECONDS, f"{PARKED}{why}") from error
+        except TaqubaError as error:
+            # Of the store: the function's own come as what it came to.
+            if error.permanent:
+                raise
+            raise Snooze(_RETRY_SECONDS, str(error)) from error
+
+    def _workflow_of(self, turn: FunctionTurn) -> Workflow[..., Any]:
+        workflow = self._workflows.get(turn.name)
+        if workflow is None:
+            raise Snooze(PARK_SECONDS, f"{PARKED}no workflow {turn.name!r} is known here")
+        if turn.version > workflow.version:
+            raise Snooze(
+                PARK_SECONDS,
+                f"{PARKED}it is of version {turn.version}, and workflow {turn.name!r} of version "
+                f"{workflow.version} here",
+            )
+        return workflow
+
+
+def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
+    found: dict[str, Workflow[..., Any]] = {}
+    for workflow in workflows:
+        _values.instance(workflow, Workflow, "each of workflows")
+        if found.setdefault(workflow.name, workflow) is not workflow:
+            raise InvalidArgument(f"two of the workflows have the name {workflow.name!r}")
+        workflow.signature.resolve()
+    return found

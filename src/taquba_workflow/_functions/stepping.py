@@ -1,0 +1,191 @@
+"""Steps: functions that run once, as far as that can be known, and whose results are recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, cast
+
+import anyio
+import anyio.to_thread
+
+from taquba import CancelToken, InvalidArgument, PermanentFailure, RetryAfter
+from taquba.extending.typed import Arguments, Signature, Undecodable, fingerprint
+from taquba_workflow._errors import MisplacedCall, StepError, StepFailed
+from taquba_workflow._functions.definitions import StepFunction
+from taquba_workflow._functions.history import CallKind, CallState, Entry, Error, call_name
+from taquba_workflow._functions.recording import Recorder
+from taquba_workflow._functions.turn import Call, Turn
+
+_LONGEST_MESSAGE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
+    """What the code of a step can know about itself; see `current_step`.
+
+    Attributes:
+        run_id: The run.
+        name: The step's name.
+        attempt: Number of the attempt, from 1.
+        idempotency_key: A text that is the same in every attempt of this step of this run, and
+            for no other: give it to services that take one, for an attempt whose process died
+            before its result was recorded is made again.
+        cancel_token: Fires when the run is asked to cancel, which waits for its steps to end.
+    """
+
+    run_id: str
+    name: str
+    attempt: int
+    idempotency_key: str
+    cancel_token: CancelToken
+
+
+_current: ContextVar[StepInfo] = ContextVar("taquba_workflow_step")
+
+
+def current_step() -> StepInfo:
+    """The step that runs, for its code, also where that is called in a thread.
+
+    Raises:
+        MisplacedCall: No step runs here.
+    """
+    info = _current.get(None)
+    if info is None:
+        raise MisplacedCall("as if in a step, and none runs here")
+    return info
+
+
+class Steps:
+    """Calls functions as steps of a turn.
+
+    Args:
+        turn: The turn.
+        recorder: Writes its history.
+        threads: Bounds the plain functions that run at the same time.
+        cancel_token: That of the run.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        recorder: Recorder,
+        threads: anyio.CapacityLimiter,
+        cancel_token: CancelToken,
+    ) -> None:
+        self._turn = turn
+        self._recorder = recorder
+        self._threads = threads
+        self._cancel_token = cancel_token
+
+    async def run(self, step: StepFunction, values: dict[str, Any], digest: bytes) -> object:
+        """The result of a step: the recorded one, or that of running it now."""
+        call = await self._turn.call(CallKind.step, step.name, digest)
+        entry = call.entry
+        while entry is None or entry.state is CallState.waiting:
+            if entry is not None:
+                await self._turn.until(call, entry.due)
+            await self._turn.gate(call.place)
+            entry = await self._attempt(step, values, digest, call, entry)
+            await self._turn.recorded(self._recorder.write(call.place, entry))
+        call.branch.now = entry.at
+        if entry.error is not None:
+            raise StepFailed(step.name, *entry.error)
+        return await read_result(self._turn, self._recorder, call, entry, step.signature)
+
+    async def _attempt(
+        self,
+        step: StepFunction,
+        values: dict[str, Any],
+        digest: bytes,
+        call: Call,
+        before: Entry | None,
+    ) -> Entry:
+        """Run a step once; what came of it, as an entry that is not written yet."""
+        failures = 0 if before is None else before.failures
+        info = StepInfo(
+            run_id=self._turn.run_id,
+            name=step.name,
+            attempt=failures + 1,
+            idempotency_key=f"{self._turn.run_id}/{call_name(call.place)}",
+            cancel_token=self._cancel_token,
+        )
+        new = partial(self._recorder.entry, CallKind.step, step.name, digest)
+        try:
+            result = await self._call(step, step.signature.call(values), info)
+            packed = step.signature.pack_result(result)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            failures += 1
+            said = Error(type(error).__name__, _readable(error))
+            if failures >= step.options.max_attempts or _is_permanent(error):
+                return new(CallState.failed, failures=failures, error=said)
+            wait_ms = step.options.wait_ms(failures)
+            if isinstance(error, RetryAfter):
+                wait_ms = error.delay_ms
+            due = self._turn.clock.time_ms() + wait_ms
+            return new(CallState.waiting, failures=failures, due=due, error=said)
+        value = await self._turn.recorded(self._recorder.pack(packed))
+        return new(CallState.done, failures=failures, value=value)
+
+    async def _call(self, step: StepFunction, arguments: Arguments, info: StepInfo) -> object:
+        with self._turn.stepping():
+            token = _current.set(info)
+            try:
+                work: Callable[[], object] = partial(
+                    step.function, *arguments.args, **arguments.kwargs
+                )
+                if step.is_async:
+                    return await cast("Awaitable[object]", work())
+                # A thread cannot be stopped: it is left behind, and what it returns is not heard.
+                return await anyio.to_thread.run_sync(
+                    work, limiter=self._threads, abandon_on_cancel=True
+                )
+            finally:
+                _current.reset(token)
+
+
+def bind(
+    step: StepFunction, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[dict[str, Any], bytes]:
+    """The arguments of a step by name, and what tells them from others."""
+    values = step.signature.bind(args, kwargs)
+    try:
+        return values, fingerprint(step.signature.plain(values))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArgument(
+            f"an argument of step {step.name!r} cannot be recorded: {error}"
+        ) from None
+
+
+async def read_result(
+    turn: Turn, recorder: Recorder, call: Call, entry: Entry, signature: Signature
+) -> object:
+    """What is recorded of a call that succeeded; the same when it is made and when replayed."""
+    assert entry.value is not None
+    data = await turn.recorded(recorder.unpack(entry.value))
+    if data is None:
+        raise turn.changed(call.place, "a call with a result", "one whose result is gone")
+    try:
+        return signature.unpack_result(data)
+    except Undecodable as error:
+        raise turn.changed(
+            call.place, f"{entry.kind} {entry.name!r} with another result", str(error)
+        ) from None
+
+
+def _is_permanent(error: BaseException) -> bool:
+    if isinstance(error, Undecodable):
+        return True
+    return isinstance(error, (StepError, PermanentFailure)) and bool(error.permanent)
+
+
+def _readable(error: BaseException) -> str:
+    """What an error says, as a text that can be stored."""
+    text = str(error).encode(errors="backslashreplace").decode()
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."

@@ -1,0 +1,380 @@
+"""A turn: the function's branches, the calls they make, and the moment when all of them wait.
+
+A turn counts the branches that are active: that run a step, or the function's own code. One that
+waits is not, and one that gathers counts again when the last of its branches has ended. When none
+is active any more, nothing can go on in this turn: it is over. Its tasks are cancelled, which only
+frees what they hold; whatever their clean-up calls on the context is cancelled as well, so nothing
+of it is done that a replay would not do again.
+
+A run that is asked to cancel makes no new call: steps under way come to their end, what is
+recorded is replayed, and every other call waits until the turn is over. So whenever and however
+often this happens, the function gets exactly as far as its history leads, and has told the same
+compensations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from random import Random
+from typing import Any, Final, NamedTuple, TypeVar
+
+from taquba import CancelToken, Clock, TaqubaError, Timer
+from taquba_workflow._errors import MisplacedCall, NonDeterminism
+from taquba_workflow._functions.history import CallKind, Entry, History, Place, call_name
+
+T = TypeVar("T")
+
+_RECHECK_MS: Final = 1000
+_BREATH: Final = 50
+"""Calls that are replayed before others on the event loop get their turn."""
+
+
+class Branch:
+    """A line of calls: the function itself, or one of what it gathers."""
+
+    __slots__ = ("_random", "calls", "now", "place", "task", "turn")
+
+    def __init__(self, turn: Turn, place: Place, now: int) -> None:
+        self.turn = turn
+        self.place = place
+        self.now = now
+        """When its last call ended, ms: the time, as far as a replay can know it."""
+        self.calls = 0
+        self.task: asyncio.Task[Any] | None = None
+        self._random: Random | None = None
+
+    def next_place(self) -> Place:
+        place = (*self.place, self.calls)
+        self.calls += 1
+        return place
+
+    def random(self, run_id: str) -> Random:
+        if self._random is None:
+            self._random = Random(f"{run_id}/{self.place}")
+        return self._random
+
+
+_branch: ContextVar[Branch] = ContextVar("taquba_workflow_branch")
+_stepping: ContextVar[bool] = ContextVar("taquba_workflow_stepping", default=False)
+
+
+class Call(NamedTuple):
+    """A call that a branch makes."""
+
+    branch: Branch
+    place: Place
+    entry: Entry | None
+    """What the history says about it."""
+
+
+class Wait:
+    """A branch that cannot go on."""
+
+    __slots__ = ("child", "due", "entry", "future", "place", "signal", "timer")
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        due: int | None = None,
+        signal: str | None = None,
+        child: str | None = None,
+        entry: Entry | None = None,
+    ) -> None:
+        self.place = place
+        self.due = due
+        self.signal = signal
+        self.child = child
+        self.entry = entry
+        """What is to be written down about the wait, if that is not done."""
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.timer: Timer | None = None
+
+
+class Returned(NamedTuple):
+    """The function has come to its end."""
+
+    value: Any
+
+
+class Raised(NamedTuple):
+    """The function has failed."""
+
+    error: BaseException
+
+
+class Suspended(NamedTuple):
+    """All branches of the function wait."""
+
+    waits: list[Wait]
+
+
+class Turn:
+    """One replay of a function, and what follows it.
+
+    Args:
+        run_id: The run.
+        history: What it has done.
+        clock: Where time comes from.
+        root: Where its calls are in the history.
+        now: When the function was to begin, ms.
+        signals: Signals that have come, by key; those that it takes are removed.
+        taken: Keys of signals that another run waits for.
+        token: Fires when the run is asked to cancel; None where that changes nothing any more.
+        closed: Whether it was asked to before.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        history: History,
+        clock: Clock,
+        root: Place,
+        *,
+        now: int,
+        signals: dict[str, bytes],
+        taken: set[str],
+        token: CancelToken | None,
+        closed: bool,
+    ) -> None:
+        self.run_id = run_id
+        self.history = history
+        self.clock = clock
+        self.signals = signals
+        self.taken = taken
+        self.closed = closed
+        """Whether new calls wait until the turn is over."""
+        self._token = token
+        self._root = Branch(self, root, now)
+        self._active = 0
+        self._in_steps = 0
+        self._waits: dict[Place, Wait] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = asyncio.Event()
+        self._fault: BaseException | None = None
+        self._suspended: list[Wait] = []
+        self._replayed = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether the function's own code runs, or is about to."""
+        return self._active > self._in_steps and not self._over.is_set()
+
+    # -- its life ---------------------------------------------------------------------------
+
+    async def run(self, function: Callable[[], Awaitable[object]]) -> Returned | Raised | Suspended:
+        """Run the function as far as it gets; raises what makes going on impossible."""
+        root = self._begin(self._root, function())
+        over = asyncio.ensure_future(self._over.wait())
+        asked = None
+        if self._token is not None:
+            asked = asyncio.ensure_future(self._token.wait())
+            asked.add_done_callback(self._close)
+        try:
+            await asyncio.wait({root, over}, return_when=asyncio.FIRST_COMPLETED)
+            finished = not self._over.is_set()
+        finally:
+            self._over.set()
+            over.cancel()
+            if asked is not None:
+                asked.cancel()
+            await self._stop_all()
+        if self._fault is not None:
+            raise self._fault
+        if not finished:
+            return Suspended(self._suspended)
+        if root.cancelled():
+            return Raised(asyncio.CancelledError("the function cancelled itself"))
+        error = root.exception()
+        return Returned(root.result()) if error is None else Raised(error)
+
+    def _begin(self, branch: Branch, work: Awaitable[T]) -> asyncio.Task[T]:
+        async def run() -> T:
+            _branch.set(branch)
+            return await work
+
+        self._active += 1
+        task = asyncio.create_task(run())
+        branch.task = task
+        self._tasks.add(task)
+        return task
+
+    async def _stop_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        for task in self._tasks:
+            if not task.cancelled():
+                # What its clean-up raised changes nothing.
+                task.exception()
+
+    def _close(self, asked: asyncio.Future[None]) -> None:
+        if not asked.cancelled():
+            self.closed = True
+
+    def stop(self, fault: BaseException) -> None:
+        """Nothing can go on: end the turn with this error."""
+        if not self._over.is_set():
+            self._fault = fault
+            self._over.set()
+
+    def _rest(self) -> None:
+        """A branch is active no more."""
+        self._active -= 1
+        if self._active == 0 and not self._over.is_set():
+            self._suspended = list(self._waits.values())
+            self._over.set()
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def branch(self) -> Branch:
+        """The branch that calls.
+
+        Raises:
+            MisplacedCall: It is none of this turn's.
+        """
+        if self._over.is_set():
+            raise asyncio.CancelledError("the turn of this run is over")
+        branch = _branch.get(None)
+        if branch is None or branch.turn is not self:
+            raise MisplacedCall("outside of its function")
+        if branch.task is not asyncio.current_task():
+            raise MisplacedCall("in a task of its own")
+        if _stepping.get():
+            raise MisplacedCall("in a step")
+        return branch
+
+    async def call(self, kind: CallKind, name: str, digest: bytes = b"") -> Call:
+        """Make a call: find what the history says about it."""
+        branch = self.branch()
+        place = branch.next_place()
+        try:
+            entry = self.history.take(place, kind, name, digest)
+        except NonDeterminism as error:
+            self.stop(error)
+            raise
+        if entry is not None:
+            self._replayed += 1
+            if self._replayed % _BREATH == 0:
+                await asyncio.sleep(0)
+        return Call(branch, place, entry)
+
+    def changed(self, place: Place, expected: str, came: str) -> NonDeterminism:
+        """What is known of a call does not fit the function: end the turn."""
+        error = NonDeterminism(self.run_id, call_name(place), expected, came)
+        self.stop(error)
+        return error
+
+    @contextmanager
+    def stepping(self) -> Generator[None]:
+        """While the code of a step runs."""
+        self._in_steps += 1
+        token = _stepping.set(True)
+        try:
+            yield
+        finally:
+            _stepping.reset(token)
+            self._in_steps -= 1
+
+    # -- waits ------------------------------------------------------------------------------
+
+    async def gate(self, place: Place) -> None:
+        """Go on only while new calls may be made."""
+        if self.closed:
+            await self.wait(Wait(place))
+
+    async def until(self, call: Call, due: int | None, entry: Entry | None = None) -> None:
+        """Wait for a time, unless it is over; `entry` is to be written down if the turn ends."""
+        if self.closed or due is None or due > self.clock.time_ms():
+            await self.wait(Wait(call.place, due=due, entry=entry))
+
+    async def recorded(self, work: Awaitable[T]) -> T:
+        """Do something in the store; if that fails, nothing can go on."""
+        try:
+            return await work
+        except TaqubaError as error:
+            self.stop(error)
+            raise
+
+    async def wait(self, wait: Wait) -> None:
+        """Wait until the time has come, or for ever: for all else, the turn has to end first."""
+        if self._over.is_set():
+            raise asyncio.CancelledError("the turn of this run is over")
+        self._waits[wait.place] = wait
+        if wait.due is not None:
+            self._arm(wait)
+        self._rest()
+        try:
+            await wait.future
+        finally:
+            self._waits.pop(wait.place, None)
+            if wait.timer is not None:
+                wait.timer.cancel()
+
+    def waits_for(self, key: str) -> bool:
+        """Whether a branch waits for this signal."""
+        return any(wait.signal == key for wait in self._waits.values())
+
+    def _arm(self, wait: Wait) -> None:
+        assert wait.due is not None
+        wait.timer = self.clock.call_at(wait.due, _RECHECK_MS, lambda: self._come_due(wait))
+
+    def _come_due(self, wait: Wait) -> None:
+        if self._over.is_set() or self.closed or wait.future.done():
+            return
+        assert wait.due is not None
+        if self.clock.time_ms() < wait.due:
+            self._arm(wait)
+            return
+        self._active += 1
+        wait.future.set_result(None)
+
+    # -- branches ---------------------------------------------------------------------------
+
+    async def gather(self, awaitables: tuple[Awaitable[Any], ...]) -> tuple[Any, ...]:
+        """Run each as a branch of its own; all of them come to their end."""
+        try:
+            return await self._gather(awaitables)
+        finally:
+            for awaitable in awaitables:
+                if inspect.iscoroutine(awaitable):
+                    # One that never began would be reported as forgotten.
+                    awaitable.close()
+
+    async def _gather(self, awaitables: tuple[Awaitable[Any], ...]) -> tuple[Any, ...]:
+        parent = self.branch()
+        place = parent.next_place()
+        try:
+            self.history.take_gather(place)
+        except NonDeterminism as error:
+            self.stop(error)
+            raise
+        if not awaitables:
+            return ()
+        branches = [Branch(self, (*place, number), parent.now) for number in range(len(awaitables))]
+        left = len(branches)
+
+        def end(_: object) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                self._active += 1
+            self._rest()
+
+        tasks = [
+            self._begin(branch, awaitable)
+            for branch, awaitable in zip(branches, awaitables, strict=True)
+        ]
+        for task in tasks:
+            task.add_done_callback(end)
+        self._rest()
+        await asyncio.wait(tasks)
+        parent.now = max(branch.now for branch in branches)
+        self._tasks.difference_update(tasks)
+        # All of them are asked, for the loop reports an error that nobody asks for.
+        failed = [task for task in tasks if not task.cancelled() and task.exception() is not None]
+        return tuple(task.result() for task in failed or tasks)
