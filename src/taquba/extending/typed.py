@@ -23,7 +23,7 @@ __all__ = ["Arguments", "Signature", "Undecodable", "explain", "fingerprint", "p
 
 _Parameter = inspect.Parameter
 
-# Made here, not when a function is called first: pydantic's first adapter looks for plugins on disk.
+# Made at the import: the first adapter of a process has pydantic look for plugins on the disk.
 _ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
