@@ -32,7 +32,7 @@ from taquba_workflow._steps import encode_wake
 from taquba_workflow._transitions import SignalRows
 from taquba_workflow._turns import turns_of
 
-MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 1024
+MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 2048
 """Largest payload of a signal, in bytes."""
 
 

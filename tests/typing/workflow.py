@@ -91,7 +91,7 @@ async def running(queue: Queue) -> None:
     WorkflowRuntime(queue, MyRunner(), hook=WebhookTerminalHook("webhooks"))
     WorkflowRuntime(queue, MyRunner(), step_output_replay=True, max_concurrent_steps=5)
     WorkflowRuntime(queue, WrongRunner())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    WorkflowRuntime(queue, MyRunner(), MyHook())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    WorkflowRuntime(queue, MyRunner(), MyHook())  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def using(runtime: WorkflowRuntime, when: datetime) -> None:

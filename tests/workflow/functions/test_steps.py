@@ -119,13 +119,13 @@ async def test_the_same_id_with_other_arguments_is_refused(queue: Queue) -> None
 async def test_arguments_that_do_not_fit_start_nothing(queue: Queue) -> None:
     runtime = WorkflowRuntime(queue, workflows=[order])
     start: Any = runtime.start
-    with pytest.raises(InvalidArgument, match="workflow 'order': order_id: .*got 5"):
+    with pytest.raises(InvalidArgument, match=r"workflow 'order': order_id: .*got 5"):
         await start(order, 5)
     with pytest.raises(InvalidArgumentType, match="workflow 'order': missing"):
         await start(order)
     with pytest.raises(InvalidArgument, match="WorkflowRuntime\\(workflows=\\)"):
         await WorkflowRuntime(queue, workflows=[other_name]).start(order, "17")
-    with pytest.raises(InvalidArgument, match="a hundred years|timezone|naive|aware"):
+    with pytest.raises(InvalidArgument, match="timezone"):
         StartOptions(run_at=datetime(2030, 1, 1))  # noqa: DTZ001 - that it is naive is the point
     assert await entries(queue) == {}
 
@@ -337,7 +337,7 @@ async def test_a_context_works_where_a_replay_finds_its_calls_and_nowhere_else(
     async with running(queue, w) as runtime:
         with pytest.raises(RunFailed, match="in a task of its own"):
             await result_of(await runtime.start(w, "task"))
-        with pytest.raises(RunFailed, match="MisplacedCall: .* used in a step"):
+        with pytest.raises(RunFailed, match=r"MisplacedCall: .* used in a step"):
             await result_of(await runtime.start(w, "step"))
         await result_of(await runtime.start(w, "later"))
         with pytest.raises(asyncio.CancelledError):
