@@ -184,7 +184,7 @@ class WorkflowContext:
     ) -> object:
         """Wait for a signal, sent by `WorkflowRuntime.signal`, before or after.
 
-        Where branches go on meanwhile, a signal is taken when all of them wait.
+        Where branches go on meanwhile, a signal is taken, and time runs out, when all of them wait.
 
         Args:
             key: Which signal, 1 to 1024 UTF-8 bytes; one run at a time waits for a key.
@@ -226,7 +226,8 @@ class WorkflowContext:
             error = Error("SignalTaken", key)
             return recorder.entry(CallKind.signal, key, b"", CallState.failed, error=error)
         payload = turn.signals.pop(key, None)
-        if payload is None and (due is None or due > turn.clock.time_ms()):
+        # Whether one was sent before is known where the turn ends, so it has to end first.
+        if payload is None and (pending is not None or due is None or due > turn.clock.time_ms()):
             await turn.wait(Wait(call.place, due=due, signal=key, entry=pending))
         value = None if payload is None else await turn.recorded(recorder.pack(payload))
         return recorder.entry(CallKind.signal, key, b"", CallState.done, value=value)

@@ -301,11 +301,14 @@ class Turn:
             raise
 
     async def wait(self, wait: Wait) -> None:
-        """Wait until the time has come, or for ever: for all else, the turn has to end first."""
+        """Wait until the time has come; for signals and children, the turn has to end first.
+
+        A signal may be on its way, or kept already: that is seen by the commit that ends the turn.
+        """
         if self._over.is_set():
             raise asyncio.CancelledError("the turn of this run is over")
         self._waits[wait.place] = wait
-        if wait.due is not None:
+        if wait.due is not None and wait.signal is None:
             self._arm(wait)
         self._rest()
         try:
