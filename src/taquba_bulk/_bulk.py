@@ -16,9 +16,11 @@ from taquba_bulk import _values
 from taquba_bulk._inputs import Inputs, check_inputs
 from taquba_bulk._pass import Batch, Pass, Shutdown
 from taquba_bulk._pipeline import Pipeline, TypedPipeline
+from taquba_bulk._rates import Rate
 from taquba_bulk._records import BulkRecord
 from taquba_bulk._report import BulkReport, ProgressSnapshot, Tally
 from taquba_bulk._runner import Ended, ItemRunner
+from taquba_bulk._shared import Shared
 from taquba_bulk._sinks import NullSink, Sink
 from taquba_workflow import RunSpec, WorkflowRuntime
 
@@ -53,6 +55,10 @@ class Bulk(Generic[In, Out]):
             this name.
         fail_threshold: Stop when more items than this fail: a number (int), or a share of the
             inputs (float, less than 1). None goes on whatever fails.
+        budget: What the batch's paid calls may cost, by metric, as in ``{"usd": 50}``, counted
+            over all its runs that had a budget. See `BulkContext.paid_call`.
+        rate: Rate limits by key: at most so many in any so long, as in
+            ``{"llm": (500, "1m")}``. See `BulkContext.acquire`.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class Bulk(Generic[In, Out]):
         max_concurrent: int = 100,
         queue_name: str = "bulk",
         fail_threshold: float | None = None,
+        budget: Mapping[str, float] | None = None,
+        rate: Mapping[str, Rate] | None = None,
     ) -> None:
         _values.instance(queue, Queue, "queue")
         _check_sink(output)
@@ -75,12 +83,11 @@ class Bulk(Generic[In, Out]):
         # Refuses now what every submission would refuse.
         RunSpec(b"", headers=headers)
         typed = TypedPipeline(pipeline)
-        self._runner = ItemRunner(
-            typed, queue_name, queue.config(queue_name).max_attempts, self._settled
-        )
+        shared = Shared(queue, queue_name, rate, budget)
+        attempts = queue.config(queue_name).max_attempts
         runtime = WorkflowRuntime(
             queue,
-            self._runner,
+            ItemRunner(typed, queue_name, attempts, shared, self._is_read, self._settled),
             queue_name=queue_name,
             max_concurrent_steps=_values.at_least_one(max_concurrent, "max_concurrent"),
         )
@@ -89,6 +96,7 @@ class Bulk(Generic[In, Out]):
             queue_name,
             runtime,
             typed,
+            shared,
             output,
             key,
             headers,
@@ -112,6 +120,7 @@ class Bulk(Generic[In, Out]):
 
         Raises:
             FailureThresholdExceeded: More items failed than may; it has the report.
+            BudgetExceeded: A call could not be paid; it has the report.
             DuplicateKey: Two inputs have the same key.
             InputMismatch: An item of this key was run before with another input.
             InvalidArgument: An input does not fit the pipeline, or the output is not this batch's.
@@ -175,6 +184,9 @@ class Bulk(Generic[In, Out]):
         if found and self._pass is not None:
             self._pass.look_at(run_id)
         return found
+
+    async def _is_read(self, run_id: str) -> bool:
+        return self._pass is not None and await self._pass.is_read(run_id)
 
     def _settled(self, run_id: str, ended: Ended | None) -> None:
         if self._pass is not None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Literal, TypeVar, overload
 
-from taquba import CancelToken, LeaseHandle
-from taquba_bulk._phases import Phase, Phases, by_content, codec_of, named
+from taquba import CancelToken, Duration, InvalidArgument, InvalidArgumentType, LeaseHandle
+from taquba_bulk._cache import cache_key
+from taquba_bulk._costs import Costs
+from taquba_bulk._paid import CallFunction, OnUnknown, Payment, Request, is_paying
+from taquba_bulk._phases import Phase, Phases, by_content, codec_of, compute, named
+from taquba_bulk._shared import Shared
 from taquba_workflow import Step
 
 In = TypeVar("In")
@@ -31,9 +36,18 @@ class BulkContext(Generic[In]):
         lease: The hold on the item; it is kept while the pipeline runs.
     """
 
-    __slots__ = ("_phases", "attempt", "cancel_token", "headers", "input", "lease", "run_id")
+    __slots__ = (
+        "_phases",
+        "_shared",
+        "attempt",
+        "cancel_token",
+        "headers",
+        "input",
+        "lease",
+        "run_id",
+    )
 
-    def __init__(self, value: In, step: Step, phases: Phases) -> None:
+    def __init__(self, value: In, step: Step, phases: Phases, shared: Shared) -> None:
         """Internal: pipelines are given theirs."""
         self.input = value
         self.run_id: str = step.run_id
@@ -42,6 +56,7 @@ class BulkContext(Generic[In]):
         self.cancel_token: CancelToken = step.cancel_token
         self.lease: LeaseHandle = step.lease
         self._phases = phases
+        self._shared = shared
 
     def record_cost(self, metric: str, amount: float) -> None:
         """Add to what the item costs, as in ``ctx.record_cost("usd", 0.002)``.
@@ -52,7 +67,15 @@ class BulkContext(Generic[In]):
         Args:
             metric: What is counted.
             amount: How much, 0 or more; kept to a billionth.
+
+        Raises:
+            InvalidArgument: The batch has a budget of the metric, and no paid call is being made.
         """
+        if metric in self._shared.budget.metrics and not is_paying():
+            raise InvalidArgument(
+                f"the batch has a budget of {metric}, which only paid calls keep: "
+                "make what costs it a paid_call, and record its cost there"
+            )
         self._phases.spending().add(metric, amount)
 
     async def memoized(self, key: str, fn: Phase[T], *, type: type[T] | None = None) -> T:
@@ -71,10 +94,17 @@ class BulkContext(Generic[In]):
         Raises:
             InvalidArgument: The value cannot be stored; the item fails.
         """
-        return await self._phases.remembered(named("k", key), fn, codec_of(type))
+        codec = codec_of(type)
+        return await self._phases.remembered(named("k", key), partial(compute, fn, codec), codec)
 
     async def memoized_by_content(
-        self, value: object, fn: Phase[T], *, type: type[T] | None = None
+        self,
+        value: object,
+        fn: Phase[T],
+        *,
+        type: type[T] | None = None,
+        cache: str | None = None,
+        ttl: Duration | None = None,
     ) -> T:
         """What `fn` returns; it is called once for the item and an equal `value`.
 
@@ -82,8 +112,15 @@ class BulkContext(Generic[In]):
             value: All that the outcome depends on: anything that can be written as JSON.
             fn: Called without arguments and awaited.
             type: As for `memoized`.
+            cache: Name of a cache that all batches of the store share: an outcome that another
+                item has found is used, and costs nothing. None keeps it to the item.
+            ttl: How long others may use it, seconds or `timedelta`; None for ever.
         """
-        return await self._phases.remembered(f"c/{by_content(value)}", fn, codec_of(type))
+        content, codec = by_content(value), codec_of(type)
+        make = partial(compute, fn, codec)
+        if cache is not None:
+            make = partial(self._shared.cache.through, cache_key(cache, content, ttl), make)
+        return await self._phases.remembered(f"c/{content}", make, codec)
 
     async def memoized_with_cost(
         self, key: str, fn: Priced[T], *, type: type[T] | None = None
@@ -98,10 +135,111 @@ class BulkContext(Generic[In]):
         return await self.memoized(key, self._recording(fn), type=type)
 
     async def memoized_by_content_with_cost(
-        self, value: object, fn: Priced[T], *, type: type[T] | None = None
+        self,
+        value: object,
+        fn: Priced[T],
+        *,
+        type: type[T] | None = None,
+        cache: str | None = None,
+        ttl: Duration | None = None,
     ) -> T:
         """`memoized_by_content`, for a function that returns its value and what it cost."""
-        return await self.memoized_by_content(value, self._recording(fn), type=type)
+        return await self.memoized_by_content(
+            value, self._recording(fn), type=type, cache=cache, ttl=ttl
+        )
+
+    @overload
+    async def paid_call(
+        self,
+        key: str,
+        fn: CallFunction[T],
+        *,
+        reserve: Mapping[str, float] | None = None,
+        on_unknown: Literal["retry"] | CallFunction[T] = "retry",
+        rate: str | None = None,
+        cache: str | None = None,
+        ttl: Duration | None = None,
+        type: type[T] | None = None,
+    ) -> T: ...
+    @overload
+    async def paid_call(
+        self,
+        key: str,
+        fn: CallFunction[T],
+        *,
+        reserve: Mapping[str, float] | None = None,
+        on_unknown: Literal["skip"],
+        rate: str | None = None,
+        cache: str | None = None,
+        ttl: Duration | None = None,
+        type: type[T] | None = None,
+    ) -> T | None: ...
+    async def paid_call(
+        self,
+        key: str,
+        fn: CallFunction[T],
+        *,
+        reserve: Mapping[str, float] | None = None,
+        on_unknown: OnUnknown[T] = "retry",
+        rate: str | None = None,
+        cache: str | None = None,
+        ttl: Duration | None = None,
+        type: type[T] | None = None,
+    ) -> T | None:
+        """What `fn` returns: a phase whose call must not be repeated lightly.
+
+        That the call is being made is durable before it, and its result after it. What
+        `record_cost` is told while `fn` runs is what the call cost; of a metric that it says
+        nothing about, what was reserved.
+
+        Where an earlier attempt at the call has no result, because its process died or `fn`
+        raised, nobody knows whether it was made: `on_unknown` says what to do. Only
+        `taquba.RetryAfter` tells that it was not.
+
+        Args:
+            key: As for `memoized`.
+            fn: Called with a `PaidCall` and awaited.
+            reserve: What the call may cost at most, by metric. Has to name every metric that the
+                batch has a budget of. The call waits, or the batch is stopped, where the budget
+                does not allow it.
+            on_unknown: ``"retry"`` makes the call again, with the same idempotency key.
+                ``"skip"`` does not: the result is None, and what was reserved counts as its cost.
+                A function is called instead of `fn`, to find out from the callee what has become
+                of it, or to make it.
+            rate: Key of a rate limit of the batch to be waited for before the call.
+            cache: Name of a cache that all batches of the store share; `key` has to say all that
+                the result depends on, then. A result that is found costs nothing.
+            ttl: How long others may use the result, seconds or `timedelta`; None for ever.
+            type: As for `memoized`.
+
+        Raises:
+            InvalidArgument: `reserve` lacks a metric, or `rate` is no rate limit of the batch.
+        """
+        if not callable(on_unknown) and on_unknown not in ("retry", "skip"):
+            raise InvalidArgumentType(
+                f"on_unknown must be 'retry', 'skip' or a function, not {on_unknown!r}"
+            )
+        request = Request(
+            key,
+            fn,
+            on_unknown,
+            Costs.of(reserve or {}, "reserve"),
+            rate,
+            None if cache is None else cache_key(cache, key, ttl),
+            codec_of(type),
+        )
+        return await Payment(self.run_id, self._phases, self._shared, request).result()
+
+    async def acquire(self, rate: str) -> None:
+        """Wait until a rate limit of the batch allows one more, in the order of the calls.
+
+        An item that raises `taquba.RetryAfter` afterwards pauses the rate limit that it has asked
+        last for that long, and is tried again then, its attempt not spent.
+
+        Args:
+            rate: Key of the rate limit.
+        """
+        await self._phases.acquire(self._shared.rates.limit(rate))
 
     def _recording(self, fn: Priced[T]) -> Phase[T]:
         async def phase() -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from taquba_bulk import _values
@@ -36,6 +36,10 @@ class Costs:
         for metric, units in others._units.items():
             self._units[metric] = self._units.get(metric, 0) + units
 
+    def filled_up(self, assumed: Costs) -> Costs:
+        """These, and those of `assumed` for metrics of which nothing is known."""
+        return Costs({**assumed._units, **self._units})
+
     def amounts(self) -> dict[str, float]:
         """As numbers, by metric in alphabetical order."""
         return {metric: units / _UNIT for metric, units in sorted(self._units.items())}
@@ -46,11 +50,3 @@ class Costs:
 
     def units(self, metric: str) -> int:
         return self._units.get(metric, 0)
-
-
-def total(costs: Iterable[Costs]) -> Costs:
-    """The sum."""
-    found = Costs()
-    for one in costs:
-        found.add_all(one)
-    return found

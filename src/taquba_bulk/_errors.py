@@ -54,3 +54,29 @@ class FailureThresholdExceeded(TaqubaError):
             f"than fail_threshold={self.threshold} allows; the first: "
             f"{', '.join(self.report.failed_run_ids[:3])}"
         )
+
+
+class BudgetExceeded(TaqubaError):
+    """A paid call could not be made without spending more than the batch's budget; it was stopped.
+
+    What was running has ended, nothing more was started, and the item that was to make the call has
+    spent no attempt. Run the batch again with a larger budget to go on.
+
+    Attributes:
+        report: How far the batch came.
+        metric: What there was not enough of.
+        limit: The budget of it.
+    """
+
+    def __init__(self, report: BulkReport, metric: str, limit: float) -> None:
+        super().__init__(report, metric, limit)
+        self.report = report
+        self.metric = metric
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"the budget of {self.limit:g} {self.metric} does not pay for another call: "
+            f"{self.report.spent[self.metric]:g} are spent; "
+            "run the batch again with a larger budget to go on"
+        )

@@ -14,13 +14,14 @@ import anyio.to_thread
 from taquba import Queue, TaqubaError
 from taquba.extending.typed import unpack
 from taquba_bulk._costs import Costs
-from taquba_bulk._errors import FailureThresholdExceeded
+from taquba_bulk._errors import BudgetExceeded, FailureThresholdExceeded
 from taquba_bulk._inputs import Inputs, Item, Keying, chunks, expected
 from taquba_bulk._output import LARGEST_GROUP, Output
 from taquba_bulk._pipeline import TypedPipeline
 from taquba_bulk._records import BulkRecord, ItemRow, ItemStatus, hash_of, keys_of
 from taquba_bulk._report import BulkReport, Tally
 from taquba_bulk._runner import UNBOUNDED, Ended
+from taquba_bulk._shared import Shared
 from taquba_bulk._sinks import Sink
 from taquba_workflow import InputMismatch, RunSpec, RunState, RunStatus, WorkflowRuntime
 
@@ -31,6 +32,9 @@ Shutdown = anyio.Event | asyncio.Event
 
 _CHUNK: Final = 200
 """Inputs that are read, looked up and submitted together, so that they share commits."""
+
+_PATIENCE_SECONDS: Final = 1.0
+"""How long, in real time, an item that was left by an earlier pass waits for its input."""
 
 _STATUS_OF: Final = {
     RunState.succeeded: ItemStatus.succeeded,
@@ -46,6 +50,7 @@ class Batch(NamedTuple, Generic[In, Out]):
     queue_name: str
     runtime: WorkflowRuntime
     pipeline: TypedPipeline[In, Out]
+    shared: Shared
     sink: Sink
     key: Callable[[In], str] | None
     headers: Mapping[str, str]
@@ -82,14 +87,34 @@ class Pass(Generic[In, Out]):
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._over = asyncio.Event()
+        self._fed = asyncio.Event()
+        """Replaced by another one whenever inputs were read, or cannot be for a while."""
         self._all_read = False
+        self._waits_for_room = False
         self._closing = False
-        self._refusal: TaqubaError | None = None
+        self._refusal: Callable[[BulkReport], TaqubaError] | None = None
+        self._any_ended = True
+        """Whether items may have ended before this pass began."""
 
     @property
     def in_flight(self) -> int:
         """Items that were read and have not ended."""
         return len(self._in_flight)
+
+    async def is_read(self, run_id: str) -> bool:
+        """Whether the input of an item has been read, or is within a moment.
+
+        What an earlier pass has left is run only then: the inputs may be others by now.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                while run_id not in self._in_flight:
+                    if self._waits_for_room or self._all_read:
+                        return False
+                    await self._fed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def run(self, inputs: Inputs[In], shutdown: Shutdown | None) -> BulkReport:
         """Go over the inputs; ends when all items have ended, or when it is stopped.
@@ -97,16 +122,17 @@ class Pass(Generic[In, Out]):
         Raises what an input, a sink or the store raises, once what was running has ended.
         """
         try:
-            await self._output.open()
+            await self._begin()
             await self._work(inputs, shutdown)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._output.close()
-        self.tally.complete = self._all_read and not self._in_flight
+        self.tally.complete = self._is_complete()
         self._check_threshold()
+        report = self.tally.report(self._batch.shared.budget.spent())
         if self._refusal is not None:
-            raise self._refusal
-        return self.tally.report()
+            raise self._refusal(report)
+        return report
 
     def settled(self, run_id: str, ended: Ended | None) -> None:
         """An attempt at an item is over; what it came to has landed, or never will."""
@@ -127,12 +153,12 @@ class Pass(Generic[In, Out]):
         self._emitted -= 1
         self._room.set()
 
-    def stop(self, refusal: TaqubaError | None = None) -> None:
-        """Start nothing more, and end when what is running has ended."""
-        self._refusal = self._refusal or refusal
-        self._over.set()
-
     # -- the tasks --------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        await self._output.open()
+        await self._batch.shared.begin(self._budget_exceeded)
+        self._any_ended = bool((await self._queue.kv_scan(self._keys.items, limit=1)).entries)
 
     async def _work(self, inputs: Inputs[In], shutdown: Shutdown | None) -> None:
         drain = asyncio.Event()
@@ -140,11 +166,15 @@ class Pass(Generic[In, Out]):
         feed = asyncio.create_task(self._feed(inputs), name="taquba-bulk-feed")
         collector = asyncio.create_task(self._collect(), name="taquba-bulk-collector")
         watch = asyncio.create_task(_set_by(shutdown, self._over), name="taquba-bulk-shutdown")
-        tasks = (feed, collector, runtime)
+        sweep = asyncio.create_task(self._batch.shared.cache.sweep(), name="taquba-bulk-sweep")
+        tasks = (feed, collector, runtime, sweep)
         for task in tasks:
             task.add_done_callback(self._ended)
         try:
             await self._over.wait()
+            if self._is_complete():
+                # A short batch would never come to the end of it otherwise.
+                await asyncio.wait((sweep,))
         except asyncio.CancelledError:
             # Whoever cancels wants to leave now.
             runtime.cancel()
@@ -152,15 +182,26 @@ class Pass(Generic[In, Out]):
         finally:
             with anyio.CancelScope(shield=True):
                 watch.cancel()
-                drain.set()
+                sweep.cancel()
                 feed.cancel()
-                await asyncio.wait((feed, runtime))
+                self._batch.shared.halt()
+                drain.set()
+                await self._until_drained(runtime)
+                await asyncio.wait((feed, sweep))
                 self._closing = True
                 self._news.set()
                 await asyncio.wait((collector,))
         for task in tasks:
             if not task.cancelled():
                 task.result()
+
+    async def _until_drained(self, runtime: asyncio.Task[None]) -> None:
+        """Wait until all attempts have ended, but for those that were suspended."""
+        parked = asyncio.create_task(self._batch.shared.attempts.all_parked())
+        await asyncio.wait((runtime, parked), return_when=asyncio.FIRST_COMPLETED)
+        parked.cancel()
+        runtime.cancel()
+        await asyncio.wait((runtime, parked))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task has ended: a failure ends the pass."""
@@ -181,12 +222,20 @@ class Pass(Generic[In, Out]):
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(keying.close)
         self._all_read = True
+        self._tell_fed()
         self._check_over()
 
     async def _until_room(self) -> None:
         while len(self._in_flight) + self._emitted > self._batch.max_concurrent:
+            self._waits_for_room = True
+            self._tell_fed()
             self._room.clear()
             await self._room.wait()
+        self._waits_for_room = False
+
+    def _tell_fed(self) -> None:
+        self._fed.set()
+        self._fed = asyncio.Event()
 
     async def _collect(self) -> None:
         while not self._closing or self._to_look_at:
@@ -203,7 +252,10 @@ class Pass(Generic[In, Out]):
     async def _admit(self, items: Sequence[Item]) -> None:
         """Submit the items that are not there, and see what has become of the others."""
         self._in_flight.update((item.run_id, item) for item in items)
-        rows = await asyncio.gather(*(self._row(item.run_id) for item in items))
+        self._tell_fed()
+        rows: list[ItemRow | None] = [None] * len(items)
+        if self._any_ended:
+            rows = await asyncio.gather(*(self._row(item.run_id) for item in items))
         await asyncio.gather(
             *(self._submit(item) for item, row in zip(items, rows, strict=True) if row is None)
         )
@@ -292,11 +344,23 @@ class Pass(Generic[In, Out]):
     def _check_threshold(self) -> None:
         threshold = self._batch.fail_threshold
         if threshold is not None and self.tally.exceeds(threshold):
-            self.stop(FailureThresholdExceeded(self.tally.report(), threshold))
+            self._stop(lambda report: FailureThresholdExceeded(report, threshold))
+
+    def _budget_exceeded(self, metric: str) -> None:
+        limit = self._batch.shared.budget.limit(metric)
+        self._stop(lambda report: BudgetExceeded(report, metric, limit))
+
+    def _stop(self, refusal: Callable[[BulkReport], TaqubaError]) -> None:
+        """Start nothing more, and raise when what is running has ended."""
+        self._refusal = self._refusal or refusal
+        self._over.set()
 
     def _check_over(self) -> None:
-        if self._all_read and not self._in_flight:
+        if self._is_complete():
             self._over.set()
+
+    def _is_complete(self) -> bool:
+        return self._all_read and not self._in_flight
 
 
 def _result_of(status: RunStatus) -> tuple[Any, str | None]:

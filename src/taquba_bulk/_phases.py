@@ -17,6 +17,7 @@ from taquba.extending.typed import Undecodable
 from taquba_bulk import _values
 from taquba_bulk._codec import ANYTHING, Codec
 from taquba_bulk._costs import Costs
+from taquba_bulk._rates import RateLimit
 from taquba_workflow import Memo
 
 T = TypeVar("T")
@@ -51,38 +52,49 @@ class Phases:
     """
 
     def __init__(self, memo: Memo) -> None:
-        self._memo = memo
+        self.memo = memo
         self.costs = Costs()
         """What the item has cost, remembered phases included."""
+        self.limited_by: RateLimit | None = None
+        """The rate limit that the item has asked last."""
 
     def spending(self) -> Costs:
         """Where a cost that is recorded here and now goes: to the phase, or to the item."""
         return _spending.get() or self.costs
 
-    async def remembered(self, name: str, phase: Phase[T], codec: Codec[T]) -> T:
-        """What the phase came to, in this attempt or an earlier one."""
-        kept = await self.find(name)
+    async def remembered(
+        self, name: str, make: Callable[[], Awaitable[Kept]], codec: Codec[T]
+    ) -> T:
+        """What a phase came to, in this attempt or an earlier one; `make` runs it."""
+        kept = await self._find(name)
         if kept is None:
-            kept = await compute(phase, codec)
-            await self.keep(name, kept)
+            kept = await make()
+            await self.memo.put(name, kept.encode())
         return self.charge(kept, codec)
+
+    async def acquire(self, limit: RateLimit) -> None:
+        """Wait until a rate limit allows one more."""
+        self.limited_by = limit
+        await limit.acquire()
 
     def charge(self, kept: Kept, codec: Codec[T]) -> T:
         """The value of what is kept; its costs are the item's."""
         self.spending().add_all(Costs(kept.costs))
         return load(codec, kept.value)
 
-    async def find(self, name: str) -> Kept | None:
-        found = await self._memo.get(name)
+    async def _find(self, name: str) -> Kept | None:
+        found = await self.memo.get(name)
         return None if found is None else Kept.decode(found)
 
-    async def keep(self, name: str, kept: Kept) -> None:
-        await self._memo.put(name, kept.encode())
+
+def in_phase() -> bool:
+    """Whether a phase is running in this context."""
+    return _spending.get() is not None
 
 
-async def compute(phase: Phase[T], codec: Codec[T]) -> Kept:
-    """Run a phase; what it records as costs is its own."""
-    costs = Costs()
+async def compute(phase: Phase[T], codec: Codec[T], costs: Costs | None = None) -> Kept:
+    """Run a phase; what it records as costs is its own, and added to `costs`."""
+    costs = Costs() if costs is None else costs
     token = _spending.set(costs)
     try:
         value = await _awaitable(phase)

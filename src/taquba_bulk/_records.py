@@ -102,11 +102,13 @@ class Keys:
     def __init__(self, queue_name: str) -> None:
         # Without slashes, so that no batch's keys are below another's.
         base = f"taquba_bulk/{quote(queue_name, safe='')}"
-        self._items = f"{base}/item/"
+        self.items = f"{base}/item/"
+        """Prefix of the rows of all items."""
         self.output = f"{base}/output"
+        self.budget = f"{base}/budget"
 
     def item(self, run_id: str) -> str:
-        return self._items + run_id
+        return self.items + run_id
 
 
 @lru_cache(maxsize=64)

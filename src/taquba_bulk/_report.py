@@ -59,6 +59,9 @@ class BulkReport:
         complete: Whether every input was read and its item has ended.
         elapsed: How long this run took.
         cost: What the items that have ended cost, by metric, whenever that was.
+        spent: What paid calls have cost, by metric of the batch's budget, whenever that was; also
+            calls of items that have not ended, and those of which nobody knows whether they were
+            made.
         failed_run_ids: Ids of items that failed; the first thousand.
     """
 
@@ -70,6 +73,7 @@ class BulkReport:
     complete: bool
     elapsed: timedelta
     cost: Mapping[str, float]
+    spent: Mapping[str, float]
     failed_run_ids: tuple[str, ...]
 
 
@@ -107,14 +111,12 @@ class Tally:
         if now - self._samples[-1][0] >= _WINDOW_MS // _SAMPLES:
             self._samples.append((now, ended))
 
-    def exceeds(self, threshold: float | None) -> bool:
+    def exceeds(self, threshold: float) -> bool:
         """Whether more items have failed than may.
 
         A share is one of the inputs there should be; where that is not known, of those that have
         ended, and only once they are many or all.
         """
-        if threshold is None:
-            return False
         failed = self._counts[ItemStatus.failed]
         if isinstance(threshold, int):
             return failed > threshold
@@ -140,7 +142,7 @@ class Tally:
             cost=self._costs.amounts(),
         )
 
-    def report(self) -> BulkReport:
+    def report(self, spent: Mapping[str, float]) -> BulkReport:
         return BulkReport(
             total=self.read,
             succeeded=self._counts[ItemStatus.succeeded],
@@ -150,6 +152,7 @@ class Tally:
             complete=self.complete,
             elapsed=timedelta(milliseconds=self._clock.monotonic_ms() - self._started_ms),
             cost=self._costs.amounts(),
+            spent=spent,
             failed_run_ids=tuple(self._failed_ids),
         )
 

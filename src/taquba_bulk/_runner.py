@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, Snooze
+from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
 from taquba.extending.typed import Undecodable
 from taquba_bulk._context import BulkContext
 from taquba_bulk._phases import Phases
 from taquba_bulk._pipeline import TypedPipeline
 from taquba_bulk._records import ItemRow, ItemStatus, hash_of, keys_of
+from taquba_bulk._shared import Shared
+from taquba_bulk._stopping import Suspended, found_in
 from taquba_workflow import Fail, Step, StepError, StepOutcome, Succeed
 
 In = TypeVar("In")
@@ -45,6 +47,8 @@ class ItemRunner(Generic[In, Out]):
         pipeline: What is run.
         queue_name: The workflow queue.
         max_attempts: Of each item.
+        shared: What the items share.
+        is_read: Whether an item is one of the inputs, as far as they are read.
         settled: Told that an attempt is over, with the item's id and what the pipeline came to;
             whether that has landed, the store knows. None for an attempt that came to no end.
     """
@@ -54,19 +58,31 @@ class ItemRunner(Generic[In, Out]):
         pipeline: TypedPipeline[In, Out],
         queue_name: str,
         max_attempts: int,
+        shared: Shared,
+        is_read: Callable[[str], Awaitable[bool]],
         settled: Callable[[str, Ended | None], None],
     ) -> None:
         self._pipeline = pipeline
         self._keys = keys_of(queue_name)
         self._max_attempts = max_attempts
+        self._shared = shared
+        self._is_read = is_read
         self._settled = settled
-        self.stopping = False
 
     async def run_step(self, step: Step) -> StepOutcome:
         """One attempt at an item."""
-        if self.stopping:
-            # For as short as possible: nothing claims it before the batch is run again.
-            raise Snooze(0.001, "the batch was stopped")
+        self._shared.attempts.begun()
+        step.lease.on_end(self._shared.attempts.ended)
+        try:
+            return await self._run(step)
+        except Suspended:
+            return await self._shared.attempts.park()
+
+    async def _run(self, step: Step) -> StepOutcome:
+        if self._shared.stopping:
+            raise Suspended
+        if not await self._is_read(step.run_id):
+            raise Snooze(1, "its input has not been read again")
         try:
             outcome, ended = await self._attempt(step, Phases(step.memo))
         except BaseException:
@@ -81,24 +97,33 @@ class ItemRunner(Generic[In, Out]):
             return _failed(step, phases, f"no attempt of {self._max_attempts} came to an end")
         try:
             value = self._pipeline.inputs.load(step.payload)
-            output = await self._pipeline.call(BulkContext(value, step, phases))
+            output = await self._pipeline.call(BulkContext(value, step, phases, self._shared))
             plain = self._pipeline.outputs.plain(output)
             result = self._pipeline.outputs.pack(plain)
         except Undecodable as error:
             return _failed(step, phases, str(error))
-        except Exception as error:
-            if step.cancel_token.cancelled or not self._is_final(error, step):
-                raise
-            _log.warning(
-                "item %s failed in attempt %d: %s",
-                step.run_id,
-                step.attempts,
-                error,
-                exc_info=error,
-            )
-            return _failed(step, phases, _describe(error))
+        except (Exception, Suspended, BaseExceptionGroup) as error:
+            return self._after(error, step, phases)
         row = ItemRow(ItemStatus.succeeded, phases.costs.packed(), 0, hash_of(step.payload))
         return Succeed(result), Ended(row, plain, None)
+
+    def _after(self, error: BaseException, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
+        """How an item goes on whose pipeline has raised: it has failed, or an error says."""
+        if step.cancel_token.cancelled:
+            raise error
+        if (suspended := found_in(error, Suspended)) is not None:
+            raise suspended
+        put_off = found_in(error, RetryAfter)
+        if put_off is not None:
+            if phases.limited_by is not None:
+                phases.limited_by.pause(put_off.delay_ms)
+            raise Snooze(max(1, put_off.delay_ms) / 1000, put_off.reason) from error
+        if not isinstance(error, Exception) or not self._is_final(error, step):
+            raise error
+        _log.warning(
+            "item %s failed in attempt %d: %s", step.run_id, step.attempts, error, exc_info=error
+        )
+        return _failed(step, phases, _describe(error))
 
     def _is_final(self, error: Exception, step: Step) -> bool:
         if isinstance(error, Snooze):

@@ -473,6 +473,30 @@ async def test_shutdown_lets_running_items_end_and_starts_no_other(
     assert sorted(ran) == list(range(1000))
 
 
+async def test_what_an_earlier_run_left_is_run_only_if_it_is_an_input_again(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    started, ran = asyncio.Event(), list[int]()
+
+    async def work(ctx: BulkContext[int]) -> None:
+        if not started.is_set():
+            started.set()
+            await asyncio.sleep(3600)
+        ran.append(ctx.input)
+
+    bulk = Bulk(queue, work, max_concurrent=2)
+    running = asyncio.create_task(bulk.run([1, 2, 3, 4, 5]))
+    await started.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    ran.clear()
+    assert (await bulk.run(range(100, 400))).succeeded == 300
+    assert sorted(ran) == list(range(100, 400))
+    # It was put off for a second whenever it came up.
+    await mock_clock.advance(1)
+    assert (await bulk.run([5])).succeeded == 1
+
+
 async def test_a_cancelled_batch_gives_its_items_back_unspent(queue: Queue) -> None:
     attempts: list[int] = []
 

@@ -13,6 +13,7 @@ import anyio
 
 from taquba import CancelToken, LeaseHandle, Queue
 from taquba_bulk import (
+    BudgetExceeded,
     Bulk,
     BulkContext,
     BulkRecord,
@@ -22,6 +23,7 @@ from taquba_bulk import (
     JsonLines,
     JsonlSink,
     NullSink,
+    PaidCall,
     ProgressSnapshot,
     read_jsonl,
 )
@@ -61,6 +63,32 @@ async def summarize(ctx: BulkContext[Document]) -> Summary:
     await ctx.memoized(5, length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await ctx.memoized("a", length, type=str)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await ctx.memoized_with_cost("b", length)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    async def call(paid: PaidCall) -> int:
+        assert_type(paid.idempotency_key, str)
+        assert_type(paid.begun, int)
+        return 1
+
+    assert_type(await ctx.paid_call("p", call), int)
+    assert_type(
+        await ctx.paid_call(
+            "p",
+            call,
+            reserve={"usd": 0.1},
+            on_unknown="retry",
+            rate="llm",
+            cache="c",
+            ttl=timedelta(days=1),
+        ),
+        int,
+    )
+    assert_type(await ctx.paid_call("p", call, on_unknown="skip"), int | None)
+    assert_type(await ctx.paid_call("p", call, on_unknown=call, type=int), int)
+    assert_type(await ctx.acquire("llm"), None)
+    assert_type(await ctx.memoized_by_content("x", length, cache="c", ttl=60), int)
+    await ctx.paid_call("p", length)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.paid_call("p", call, on_unknown="ignore")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.paid_call("p", call, reserve=0.1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     ctx.record_cost("usd", "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     return Summary("")
 
@@ -96,7 +124,11 @@ async def running(queue: Queue, shutdown: anyio.Event) -> None:
         max_concurrent=5,
         queue_name="b",
         fail_threshold=0.1,
+        budget={"usd": 50},
+        rate={"llm": (500, "1m"), "mail": (5, timedelta(seconds=1))},
     )
+    Bulk(queue, summarize, budget=50)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Bulk(queue, summarize, rate={"llm": 500})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     Bulk(queue, plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Bulk(queue, summarize, JsonlSink("out"))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Bulk(queue, summarize, output="out.jsonl")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -110,11 +142,12 @@ async def documents() -> AsyncIterator[Document]:
 
 
 def looking(
-    report: BulkReport, progress: ProgressSnapshot, error: FailureThresholdExceeded
+    report: BulkReport, progress: ProgressSnapshot, error: FailureThresholdExceeded | BudgetExceeded
 ) -> None:
     assert_type(report.total, int)
     assert_type(report.elapsed, timedelta)
     assert_type(report.cost, Mapping[str, float])
+    assert_type(report.spent, Mapping[str, float])
     assert_type(report.failed_run_ids, tuple[str, ...])
     assert_type(report.complete, bool)
     assert_type(progress.total, int | None)

@@ -1,0 +1,206 @@
+"""Calls that are paid for: an intent is durable before each, its result after it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from hashlib import sha256
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
+
+import msgpack
+
+from taquba import InvalidArgument, RetryAfter
+from taquba_bulk._cache import CacheKey
+from taquba_bulk._codec import Codec
+from taquba_bulk._costs import Costs
+from taquba_bulk._phases import Kept, Phases, compute, named
+from taquba_bulk._shared import Shared
+from taquba_bulk._stopping import found_in
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PaidCall:
+    """A call that is being made, for the function that makes it.
+
+    Attributes:
+        idempotency_key: The same each time this call is made, and no other's; give it to a callee
+            that can tell by it that it has had the call before.
+        begun: How many times the call has been begun, this time included.
+    """
+
+    idempotency_key: str
+    begun: int
+
+
+CallFunction = Callable[[PaidCall], Awaitable[T]]
+"""What makes a paid call."""
+
+OnUnknown = Literal["retry", "skip"] | CallFunction[T]
+"""What to do about a call that was begun and has no result."""
+
+_paying: Final[ContextVar[bool]] = ContextVar("taquba_bulk_paying", default=False)
+
+
+def is_paying() -> bool:
+    """Whether a paid call is being made in this context."""
+    return _paying.get()
+
+
+class _State(IntEnum):
+    idle = 0
+    begun = 1
+    done = 2
+    skipped = 3
+
+
+class _Row(NamedTuple):
+    """What is kept of a call; while it has no result, `costs` are what was reserved."""
+
+    idempotency_key: str
+    begun: int
+    state: _State
+    costs: dict[str, int]
+    value: bytes
+
+    def encode(self) -> bytes:
+        packed: bytes = msgpack.packb(self)
+        return packed
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(self.costs, self.value)
+
+
+class Request(NamedTuple, Generic[T]):
+    """A paid call that a pipeline asks for."""
+
+    key: str
+    fn: CallFunction[T]
+    on_unknown: OnUnknown[T]
+    reserve: Costs
+    rate: str | None
+    cached: CacheKey | None
+    codec: Codec[T]
+
+
+class Payment(Generic[T]):
+    """One paid call of an item.
+
+    Args:
+        run_id: The item.
+        phases: Its phases.
+        shared: What it shares with the other items.
+        request: The call.
+    """
+
+    def __init__(self, run_id: str, phases: Phases, shared: Shared, request: Request[T]) -> None:
+        if is_paying():
+            raise InvalidArgument(
+                f"the paid call {request.key!r} is made by another one: make it before or after"
+            )
+        for metric in shared.budget.metrics:
+            if metric not in request.reserve.amounts():
+                raise InvalidArgument(
+                    f"the paid call {request.key!r} must say what it may cost at most, as in "
+                    f"reserve={{{metric!r}: 0.01}}, because the batch has a budget of {metric}"
+                )
+        self._phases = phases
+        self._shared = shared
+        self._budget = shared.budget
+        self._request = request
+        self._made = False
+        self._name = named("p", request.key)
+        self._id = sha256(f"{run_id}/{request.key}".encode()).digest()[:16]
+
+    async def result(self) -> T | None:
+        """What the call came to, in this attempt or an earlier one; None if it is skipped."""
+        request = self._request
+        row = await self._find()
+        if row.state is _State.done:
+            # The process may have died between the two.
+            await self._budget.settle(self._id, Costs(row.costs))
+            return self._phases.charge(row.kept, request.codec)
+        fn = request.fn
+        if row.state is _State.begun:
+            await self._budget.write_off(self._id)
+            if request.on_unknown == "skip":
+                row = row._replace(state=_State.skipped)
+                await self._put(row)
+            if callable(request.on_unknown):
+                fn = request.on_unknown
+        if row.state is _State.skipped:
+            self._phases.spending().add_all(Costs(row.costs))
+            return None
+        if request.cached is None:
+            kept = await self._make(row, fn)
+        else:
+            kept = await self._shared.cache.through(request.cached, partial(self._make, row, fn))
+            if not self._made:
+                await self._keep(row, kept)
+        return self._phases.charge(kept, request.codec)
+
+    async def _make(self, row: _Row, fn: CallFunction[T]) -> Kept:
+        """Make the call; its result is durable on return."""
+        if self._request.rate is not None:
+            await self._phases.acquire(self._shared.rates.limit(self._request.rate))
+        row = await self._begin(row)
+        costs = Costs()
+        paying = _paying.set(True)
+        try:
+            made = PaidCall(row.idempotency_key, row.begun)
+            kept = await compute(partial(fn, made), self._request.codec, costs)
+        except Exception as error:
+            await self._failed(row, error, costs)
+            raise
+        except BaseException:
+            self._budget.leave_open(self._id)
+            raise
+        finally:
+            _paying.reset(paying)
+        self._made = True
+        kept = kept._replace(costs=costs.filled_up(self._request.reserve).packed())
+        # Where one lands without the other, the next attempt finds the result and settles, or
+        # finds no result and pays again.
+        await asyncio.gather(
+            self._keep(row, kept), self._budget.settle(self._id, Costs(kept.costs))
+        )
+        return kept
+
+    async def _begin(self, row: _Row) -> _Row:
+        """Have it in the store that the call is being made."""
+        # Before the intent: a call that cannot be paid is not unknown, it is not made.
+        await self._budget.reserve(self._id, self._request.reserve)
+        begun = row._replace(
+            begun=row.begun + 1, state=_State.begun, costs=self._request.reserve.packed()
+        )
+        await self._put(begun)
+        return begun
+
+    async def _failed(self, row: _Row, error: Exception, costs: Costs) -> None:
+        """What an attempt at the call that raised has cost."""
+        if found_in(error, RetryAfter) is None:
+            # Whether it was made, nobody knows.
+            await self._budget.settle(self._id, costs.filled_up(self._request.reserve))
+            return
+        idle = row._replace(state=_State.idle, costs={})
+        await asyncio.gather(self._put(idle), self._budget.settle(self._id, costs))
+
+    async def _find(self) -> _Row:
+        found = await self._phases.memo.get(self._name)
+        if found is None:
+            return _Row(uuid.uuid4().hex, 0, _State.idle, {}, b"")
+        row = _Row(*msgpack.unpackb(found))
+        return row._replace(state=_State(row.state))
+
+    async def _keep(self, row: _Row, kept: Kept) -> None:
+        await self._put(row._replace(state=_State.done, costs=kept.costs, value=kept.value))
+
+    async def _put(self, row: _Row) -> None:
+        await self._phases.memo.put(self._name, row.encode())
