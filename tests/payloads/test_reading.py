@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from taquba import Queue, QueueConfig, StoreError, WaitStatus
+from taquba import EnqueueRequest, Queue, QueueConfig, StoreError, WaitStatus
+from taquba._store import objects, payloads
 from taquba.testing import MockClock
 from tests.queue.support import NO_RETRY_WAIT, OpenQueue, must_claim
 from tests.servers.faulty_s3 import FaultyS3
@@ -104,3 +105,23 @@ async def test_a_bucket_that_is_gone_is_an_error_for_writing_and_removing(s3: Fa
                 await call
             assert caught.value.permanent
         s3.faults.clear()
+
+
+async def test_a_silent_store_holds_a_batch_up_once_and_not_for_each_of_its_jobs(
+    s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = 100
+    async with Queue.open(
+        "memory://", payload_url=f"{s3.root}/payloads", payload_offload_threshold=LIMIT
+    ) as queue:
+        await queue.enqueue_batch([EnqueueRequest("q", BIG)] * jobs)
+        for module in (objects, payloads):
+            monkeypatch.setattr(module, "OPERATION_TIMEOUT", 0.25)
+        s3.faults.add("silent")
+        with pytest.raises(StoreError, match=r"did not answer|no large payload"):
+            await queue.claim_batch("q", jobs)
+        put_off = (await queue.list_jobs("q", "scheduled", payloads=False)).jobs
+        assert [job.attempts for job in put_off] == [0] * jobs
+        # A few are read at a time; the others only waited for their turn.
+        tried = [job for job in put_off if "did not answer" in (job.last_error or "")]
+        assert 0 < len(tried) <= jobs // 2

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from ulid import ULID
 
 from taquba._model.errors import StoreError
 from taquba._model.ids import IdGenerator
+from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.objects import ObjectSpace
 
 _log: Final = logging.getLogger(__name__)
@@ -28,17 +30,51 @@ _REMOVAL_RETRY_SECONDS: Final = 1.0
 _CLOSING_SECONDS: Final = 5.0
 
 
+class _Turns:
+    """Lets a few transfers go on at a time. Whoever waits for a turn is told of a store that hangs.
+
+    Else a call of many transfers, or one behind many, would wait for the time-out of each.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(_CONCURRENT)
+        self._progress = 0
+        """Transfers that have ended well."""
+
+    @asynccontextmanager
+    async def take(self) -> AsyncGenerator[None]:
+        await self._wait()
+        try:
+            yield
+            self._progress += 1
+        finally:
+            self._free.release()
+
+    async def _wait(self) -> None:
+        while True:
+            before = self._progress
+            try:
+                async with asyncio.timeout(OPERATION_TIMEOUT):
+                    await self._free.acquire()
+                return
+            except TimeoutError:
+                if self._progress == before:
+                    raise StoreError(
+                        f"no large payload was transferred within {OPERATION_TIMEOUT:g} s"
+                    ) from None
+
+
 class PayloadReads:
     """Reads large payloads."""
 
     def __init__(self, objects: ObjectSpace, store_id: str) -> None:
         self._objects = objects
         self._prefix = f"{store_id}/jobs"
-        self._downloads = asyncio.Semaphore(_CONCURRENT)
+        self._downloads = _Turns()
 
     async def fetch(self, ref: str) -> bytes | None:
         """The payload behind a reference, or None when its object is gone."""
-        async with self._downloads:
+        async with self._downloads.take():
             return await self._objects.get(f"{self._prefix}/{ref}")
 
     async def check_place(self) -> None:
@@ -57,7 +93,7 @@ class Payloads(PayloadReads):
         self._ids = ids
         self.inline_limit: float = float("inf") if threshold is None else threshold
         """Largest payload that is kept in its record, in bytes."""
-        self._uploads = asyncio.Semaphore(_CONCURRENT)
+        self._uploads = _Turns()
         self._pending: set[str] = set()
         self._garbage: list[str] = []
         self._removing: asyncio.Task[None] | None = None
@@ -79,7 +115,7 @@ class Payloads(PayloadReads):
         ref = f"{job_id}.{self._ids.next()}"
         self._pending.add(ref)
         try:
-            async with self._uploads:
+            async with self._uploads.take():
                 await self._objects.put(f"{self._prefix}/{ref}", payload)
         except BaseException:
             # What was written of it, if anything, is for the orphan sweep.
