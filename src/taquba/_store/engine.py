@@ -52,6 +52,21 @@ _SETTINGS: Final[dict[str, object]] = {
     "garbage_collector_options.compactions_options.interval": "60s",
 }
 
+_BUCKET_SETTINGS: Final[dict[str, object]] = {
+    # Every look costs requests, also those of an owner that has nothing to do. Commits are fenced
+    # by the write-ahead objects; the manifest only tells an owner without commits.
+    "manifest_poll_interval": "5s",
+    "compactor_options.poll_interval": "30s",
+    "compactor_options.worker.compactions_poll_interval": "30s",
+    "garbage_collector_options.wal_options.interval": "60s",
+    "garbage_collector_options.manifest_options.interval": "300s",
+    "garbage_collector_options.compacted_options.interval": "300s",
+    "garbage_collector_options.compactions_options.interval": "300s",
+    # Writing pauses at this many tables until the compactor has looked: let it come in time.
+    "l0_max_ssts": 64,
+    "l0_max_ssts_per_key": 64,
+}
+
 _MOST_WAL_OBJECTS: Final = 512
 """Write-ahead objects in a bucket after which what they hold is written as tables.
 
@@ -77,7 +92,8 @@ _FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
 
 def _settings(location: StoreLocation) -> Settings:
     settings = Settings.default()
-    for name, value in _SETTINGS.items():
+    chosen = _SETTINGS if location.bucket is None else _SETTINGS | _BUCKET_SETTINGS
+    for name, value in chosen.items():
         settings.set(name, json.dumps(value))
     settings.set("object_store_max_retries", json.dumps(location.retries))
     if location.folder is not None:
