@@ -126,6 +126,7 @@ class WorkflowRuntime(RunsInBackground):
             queue=queue,
             clock=self._clock,
             threads=anyio.CapacityLimiter(max_concurrent_steps),
+            check_known=lambda workflow: self._functions.check_known(workflow),
             start=self._start_child,
             cancel=self.cancel,
         )
@@ -251,7 +252,6 @@ class WorkflowRuntime(RunsInBackground):
         parent: StepJob,
         writes: Mapping[KvKey, bytes],
     ) -> None:
-        self._functions.check_known(workflow)
         spec = RunSpec(input, run_id=run_id, priority=parent.priority)
         headers = {**self._of_function(workflow, spec), _headers.PARENT: parent.run_id}
         await self._submit(spec, UNBOUNDED, headers, writes)

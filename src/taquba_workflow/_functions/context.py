@@ -57,6 +57,10 @@ class Compensation(NamedTuple):
 class Children(Protocol):
     """What starts runs on behalf of another."""
 
+    def check_known(self, workflow: Workflow[..., Any]) -> None:
+        """Raise `InvalidArgument` for a workflow that the runtime was not given."""
+        ...
+
     async def start(
         self, workflow: Workflow[..., Any], run_id: str, input: bytes, writes: Mapping[KvKey, bytes]
     ) -> None:
@@ -282,7 +286,7 @@ class WorkflowContext:
             ChildFailed: It has failed, or was cancelled.
             InvalidArgument: The arguments do not fit, or the runtime does not know the workflow.
         """
-        _values.instance(workflow, Workflow, "workflow")
+        self._children.check_known(workflow)
         input = workflow.input(args, kwargs)
         call = await self._turn.call(CallKind.child, workflow.name, sha256(input).digest())
         entry = call.entry

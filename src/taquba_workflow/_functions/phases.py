@@ -56,6 +56,7 @@ class Services:
         queue: The open queue.
         clock: Where time comes from.
         threads: Bounds the plain functions that run at the same time.
+        check_known: Raises `InvalidArgument` for a workflow that the runtime was not given.
         start: Starts a child.
         cancel: Cancels a run.
         turns: The turns that run now.
@@ -64,6 +65,7 @@ class Services:
     queue: Queue
     clock: Clock
     threads: anyio.CapacityLimiter
+    check_known: Callable[[Workflow[..., Any]], None]
     start: StartChild
     cancel: Callable[[str], Awaitable[bool]]
     turns: set[Turn] = field(default_factory=set[Turn])
@@ -190,6 +192,10 @@ class Phases:
         )
 
     # -- children ---------------------------------------------------------------------------
+
+    def check_known(self, workflow: Workflow[..., Any]) -> None:
+        """Refuse to start a child that nobody here can run."""
+        self._services.check_known(workflow)
 
     async def start(
         self, workflow: Workflow[..., Any], run_id: str, input: bytes, writes: Mapping[KvKey, bytes]
