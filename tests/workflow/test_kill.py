@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 from taquba import Queue
@@ -21,10 +22,10 @@ KILLS = 60 if LONG else 4
 SECONDS = 60
 
 
-def work_until_killed(store: Path, log: Path, chance: random.Random) -> None:
+def work_until_killed(program: Path, store: Path, log: Path, chance: random.Random) -> None:
     size = log.stat().st_size
     seed = str(chance.random())
-    child = subprocess.Popen([sys.executable, str(CHILD), str(store), str(log), seed])
+    child = subprocess.Popen([sys.executable, str(program), str(store), str(log), seed])
     try:
         deadline = time.monotonic() + SECONDS
         while log.stat().st_size == size:
@@ -40,7 +41,7 @@ def work_until_killed(store: Path, log: Path, chance: random.Random) -> None:
 
 def acknowledged(log: Path) -> dict[str, set[str]]:
     whole, _, _ = log.read_text().rpartition("\n")
-    found: dict[str, set[str]] = {"submitted": set(), "cancelled": set()}
+    found: dict[str, set[str]] = defaultdict(set)
     for line in whole.splitlines():
         kind, run_id = line.split(" ")
         found[kind].add(run_id)
@@ -53,7 +54,7 @@ def test_runs_survive_kill_9(tmp_path: Path) -> None:
     chance = random.Random()
     interrupted = 0
     for _ in range(KILLS):
-        work_until_killed(store, log, chance)
+        work_until_killed(CHILD, store, log, chance)
         interrupted += asyncio.run(check_after_a_kill(store, acknowledged(log)))
     assert interrupted > 0
     asyncio.run(check_the_end(store, acknowledged(log)))

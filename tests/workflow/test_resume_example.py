@@ -1,4 +1,4 @@
-"""The example that is stopped at any moment and started again."""
+"""The examples that are stopped at any moment and started again."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "workflow_resume.py"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PAGES = 12
 
 
-def start(store: Path) -> subprocess.Popen[str]:
+def start(example: str, store: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
             "-W",
             "error",
-            str(EXAMPLE),
+            str(EXAMPLES / example),
             "--store",
             str(store),
-            "--pages",
-            str(PAGES),
-            "--seconds",
-            "0.05",
+            *arguments,
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -40,10 +37,28 @@ def start(store: Path) -> subprocess.Popen[str]:
 def test_the_book_is_complete_however_often_its_printing_is_stopped(
     tmp_path: Path, how: signal.Signals
 ) -> None:
+    arguments = ("--pages", str(PAGES), "--seconds", "0.05")
+    told = stop_and_start(how, "workflow_resume.py", tmp_path / "store", *arguments)
+    assert f"succeeded: {PAGES} pages, {PAGES} in the book" in told
+    # The first process may have been stopped before it was told.
+    assert told.count("a new run\n") <= 1
+    assert all(f"page {page} of {PAGES}" in told for page in range(1, PAGES + 1))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
+def test_every_step_of_the_order_is_in_the_ledger_once(tmp_path: Path, how: signal.Signals) -> None:
+    arguments = ("--parcels", "3", "--seconds", "0.1")
+    told = stop_and_start(how, "workflow_order.py", tmp_path / "store", *arguments)
+    assert told.endswith("3 parcels, 5 lines in the ledger\n")
+    assert told.count("a new order\n") <= 1
+
+
+def stop_and_start(how: signal.Signals, example: str, store: Path, *arguments: str) -> str:
+    """Run an example, stop it three times, and let it come to its end; returns what it said."""
     chance = random.Random()
     told = ""
     for _ in range(3):
-        process = start(tmp_path / "store")
+        process = start(example, store, *arguments)
         assert process.stdout is not None
         # Its first line says that it works.
         told += process.stdout.readline()
@@ -53,12 +68,8 @@ def test_the_book_is_complete_however_often_its_printing_is_stopped(
         told += output
         assert errors == ""
         assert process.returncode in (0, -how)
-    process = start(tmp_path / "store")
+    process = start(example, store, *arguments)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert "going on where it stopped" in output
-    assert f"succeeded: {PAGES} pages, {PAGES} in the book" in output
-    told += output
-    # The first process may have been stopped before it was told.
-    assert told.count("a new run\n") <= 1
-    assert all(f"page {page} of {PAGES}" in told for page in range(1, PAGES + 1))
+    return told + output
