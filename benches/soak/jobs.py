@@ -154,7 +154,10 @@ class JobBook:
         if before is not None and before.life == handed.life and queue != TASKS:
             # Only the same owner knows of leases; the next one takes all jobs back at once.
             self._reclaims.append((job, before, handed))
-        job.first = job.first or handed
+        if job.first is None or handed.begin < job.first.begin:
+            # An owner that is fenced and was suspended meanwhile hands out what it remembers,
+            # after its successor has.
+            job.first = handed
         job.latest = handed
 
     def _follow_up(self, job_id: str) -> Job | None:

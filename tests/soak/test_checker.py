@@ -314,6 +314,18 @@ def test_a_dedup_key_is_free_once_its_job_was_claimed(story: Story) -> None:
     assert order_of(story, ("b", 1000)) == set()
 
 
+def test_an_owner_that_does_not_know_yet_that_it_is_fenced_may_hand_out_what_it_remembers(
+    story: Story,
+) -> None:
+    story.enqueue("a", key="k")
+    former = story.lives[0]
+    story.begin_life()
+    story.ack(story.claim("a"), "a")
+    story.enqueue("b", key="k", actor="other producer")
+    story.claim("a", actor="other", life=former)
+    assert order_of(story, ("b", 1000)) == set()
+
+
 def repeated(story: Story, found: str) -> None:
     jobs = [["again", ORDERS, 1000, SIZE, False, "k"]]
     story.call("producer", "enqueue", [[found, False]], jobs=jobs)
