@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         PRIORITY_LOW,
         PRIORITY_NORMAL,
         EnqueueRequest,
+        InboxConfig,
         QueueConfig,
         SettlementEffects,
     )
@@ -117,6 +118,7 @@ __all__ = [
     "ForkedError",
     "Handler",
     "HandlerResult",
+    "InboxConfig",
     "InboxNotOpen",
     "IncompatibleStore",
     "InvalidArgument",

@@ -4,32 +4,50 @@ from __future__ import annotations
 
 import os
 
+from taquba import Queue
+from taquba._model import keys
 from taquba._model.batch import Batch, decode_batch
-from taquba._store.inbox import Inbox
+from taquba._store.inbox import InboxObjects
 from taquba._store.location import StoreLocation
+from tests.queue.support import rows
+
+MARKS = (keys.MARK, keys.MARK_TIME)
 
 
-async def inbox_at(url: str | os.PathLike[str]) -> Inbox:
-    return await Inbox.open(StoreLocation.parse(url), fsync=False)
+async def inbox_at(url: str | os.PathLike[str]) -> InboxObjects:
+    return await InboxObjects.open(StoreLocation.parse(url), fsync=False)
 
 
-async def opened_inbox(url: str | os.PathLike[str]) -> Inbox:
+async def opened_inbox(url: str | os.PathLike[str]) -> InboxObjects:
     """An inbox as an owner that is gone has left it."""
     inbox = await inbox_at(url)
     await inbox.put_up_sign()
     return inbox
 
 
-async def names(inbox: Inbox) -> list[str]:
+async def names(inbox: InboxObjects) -> list[str]:
     """The batches that wait, in their order."""
     return sorted([info.key async for page in inbox.batches() for info in page])
 
 
-async def waiting(inbox: Inbox) -> list[Batch]:
+async def contents(inbox: InboxObjects) -> dict[str, bytes]:
+    """The bytes of the batches that wait, by their names."""
+    found = {name: await inbox.get(name) for name in await names(inbox)}
+    return {name: data for name, data in found.items() if data is not None}
+
+
+async def waiting(inbox: InboxObjects) -> list[Batch]:
     """The batches that wait, in their order."""
-    found: list[Batch] = []
-    for name in await names(inbox):
-        data = await inbox.get(name)
-        assert data is not None
-        found.append(decode_batch(name, data))
-    return found
+    return [decode_batch(name, data) for name, data in (await contents(inbox)).items()]
+
+
+async def rejected(inbox: InboxObjects) -> dict[str, str]:
+    """Why each batch was put aside."""
+    return {
+        info.key: await inbox.reason(info.key) async for page in inbox.rejected() for info in page
+    }
+
+
+async def marks(queue: Queue) -> int:
+    """Rows that tell what was taken before."""
+    return sum(key.startswith(MARKS) for key in await rows(queue))

@@ -33,7 +33,7 @@ from taquba import (
 )
 from taquba._model.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS
 from taquba._model.validate import KvKey
-from taquba._store.inbox import Inbox
+from taquba._store.inbox import InboxObjects
 from taquba.testing import MockClock
 from tests.inbox.support import names, opened_inbox, waiting
 
@@ -46,12 +46,12 @@ def url() -> str:
 
 
 @pytest.fixture
-async def inbox(url: str) -> Inbox:
+async def inbox(url: str) -> InboxObjects:
     return await opened_inbox(url)
 
 
 @pytest.fixture
-async def producer(url: str, inbox: Inbox) -> AsyncIterator[Producer]:
+async def producer(url: str, inbox: InboxObjects) -> AsyncIterator[Producer]:
     async with Producer.open(url, clock=MockClock(NOW)) as producer:
         yield producer
 
@@ -68,7 +68,7 @@ def test_importing_a_producer_loads_no_storage_engine() -> None:
 
 
 async def test_a_request_is_one_object_with_all_that_was_asked_for(
-    producer: Producer, inbox: Inbox
+    producer: Producer, inbox: InboxObjects
 ) -> None:
     receipt = await producer.enqueue(
         "q",
@@ -96,13 +96,15 @@ async def test_a_request_is_one_object_with_all_that_was_asked_for(
     ]
 
 
-async def test_what_is_not_given_is_left_to_the_owner(producer: Producer, inbox: Inbox) -> None:
+async def test_what_is_not_given_is_left_to_the_owner(
+    producer: Producer, inbox: InboxObjects
+) -> None:
     receipt = await producer.enqueue("q", b"")
     (batch,) = await waiting(inbox)
     assert batch.requests == [EnqueueRequest("q", b"", job_id=receipt.id)]
 
 
-async def test_a_batch_is_one_object_in_its_order(producer: Producer, inbox: Inbox) -> None:
+async def test_a_batch_is_one_object_in_its_order(producer: Producer, inbox: InboxObjects) -> None:
     writes: dict[KvKey, bytes] = {"key": b"value", b"\xff": b""}
     requests = [
         EnqueueRequest("a", b"1", kv_writes=writes),
@@ -119,19 +121,23 @@ async def test_a_batch_is_one_object_in_its_order(producer: Producer, inbox: Inb
     assert receipts[0].id < receipts[1].id
 
 
-async def test_an_empty_batch_writes_nothing(producer: Producer, inbox: Inbox) -> None:
+async def test_an_empty_batch_writes_nothing(producer: Producer, inbox: InboxObjects) -> None:
     assert await producer.enqueue_batch([]) == []
     assert await names(inbox) == []
 
 
-async def test_calls_at_the_same_time_share_an_object(producer: Producer, inbox: Inbox) -> None:
+async def test_calls_at_the_same_time_share_an_object(
+    producer: Producer, inbox: InboxObjects
+) -> None:
     receipts = await asyncio.gather(*(producer.enqueue("q", b"%d" % n) for n in range(100)))
     batches = await waiting(inbox)
     assert len(batches) == 1
     assert [request.job_id for request in batches[0].requests] == [r.id for r in receipts]
 
 
-async def test_a_full_batch_leaves_room_to_the_next(producer: Producer, inbox: Inbox) -> None:
+async def test_a_full_batch_leaves_room_to_the_next(
+    producer: Producer, inbox: InboxObjects
+) -> None:
     await asyncio.gather(*(producer.enqueue("q", b"x" * 2000) for _ in range(1200)))
     sizes = [len(batch.requests) for batch in await waiting(inbox)]
     assert sum(sizes) == 1200
@@ -149,7 +155,9 @@ async def test_an_idempotency_key_is_the_same_job_for_everybody(
         assert await other.enqueue("q", b"1", idempotency_key="order 18") != first
 
 
-async def test_what_a_cancelled_call_asked_for_is_sent(producer: Producer, inbox: Inbox) -> None:
+async def test_what_a_cancelled_call_asked_for_is_sent(
+    producer: Producer, inbox: InboxObjects
+) -> None:
     call = asyncio.ensure_future(producer.enqueue("q", b"x"))
     await asyncio.sleep(0)
     call.cancel()
@@ -209,7 +217,7 @@ REFUSED: dict[str, tuple[Call, type[TaqubaError], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
 async def test_a_bad_request_is_refused_before_anything_is_written(
-    producer: Producer, inbox: Inbox, case: tuple[Call, type[TaqubaError], str]
+    producer: Producer, inbox: InboxObjects, case: tuple[Call, type[TaqubaError], str]
 ) -> None:
     call, kind, message = case
     with pytest.raises(kind, match=message) as error:
@@ -218,7 +226,7 @@ async def test_a_bad_request_is_refused_before_anything_is_written(
     assert await names(inbox) == []
 
 
-async def test_the_largest_batches_are_fine(producer: Producer, inbox: Inbox) -> None:
+async def test_the_largest_batches_are_fine(producer: Producer, inbox: InboxObjects) -> None:
     await producer.enqueue("q", b"x" * (MAX_BATCH_BYTES - 200))
     await producer.enqueue_batch([EnqueueRequest("q", b"")] * MAX_BATCH_JOBS)
     assert [len(batch.requests) for batch in await waiting(inbox)] == [1, MAX_BATCH_JOBS]
@@ -237,7 +245,7 @@ async def test_a_store_in_memory_needs_a_name() -> None:
         await Producer.open("memory://")
 
 
-async def test_an_owner_of_another_version_is_named(url: str, inbox: Inbox) -> None:
+async def test_an_owner_of_another_version_is_named(url: str, inbox: InboxObjects) -> None:
     await inbox._space.put("inbox.json", b'{"format": "taquba inbox", "batches": 99}')
     with pytest.raises(IncompatibleStore, match=r"format 99.*same version"):
         await Producer.open(url)
@@ -257,7 +265,7 @@ async def test_missing_credentials_are_told_at_opening(monkeypatch: pytest.Monke
 # -- where and when it may be used --------------------------------------------------------------
 
 
-async def test_a_closed_producer_refuses(producer: Producer, inbox: Inbox) -> None:
+async def test_a_closed_producer_refuses(producer: Producer, inbox: InboxObjects) -> None:
     await producer.close()
     await producer.close()
     with pytest.raises(ProducerClosed):

@@ -34,6 +34,10 @@ USER: Final = b"\x0b" + _VERSION
 HEARTBEAT: Final = b"\x0d" + _VERSION
 CLOSED: Final = b"\x0e" + _VERSION
 """The time, in ms, of the clean close; like the cursors, gone while an owner serves."""
+MARK: Final = b"\x0f" + _VERSION
+"""What was taken from the inbox and may come again: batches, and ids that callers chose."""
+MARK_TIME: Final = b"\x10" + _VERSION
+"""The marks again, by the time at which each was made."""
 META: Final = b"\x0c"
 """The meta key carries no version: it is what tells the version of everything else."""
 
@@ -116,6 +120,27 @@ def cursor(queue: str) -> bytes:
 
 def cursor_queue(key: bytes) -> str:
     return key[len(CURSOR) :].decode()
+
+
+def batch_mark(name: str) -> bytes:
+    """Key of the mark of a batch."""
+    return MARK + b"b" + name.encode()
+
+
+def job_mark(job_id: str) -> bytes:
+    """Key of the mark of a job whose id a caller chose."""
+    return MARK + b"j" + job_id.encode()
+
+
+def mark_time(at: int, mark: bytes) -> bytes:
+    """Key by which a mark, made at a time in ms, is found when it has become old."""
+    return MARK_TIME + _pack_u64(at) + mark[len(MARK) :]
+
+
+def marked_at(key: bytes) -> tuple[int, bytes]:
+    """The time in a key of `mark_time`, and the key of the mark."""
+    (at,) = _U64.unpack_from(key, len(MARK_TIME))
+    return int(at), MARK + key[len(MARK_TIME) + _U64.size :]
 
 
 def user(key: bytes) -> bytes:

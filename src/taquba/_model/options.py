@@ -19,6 +19,7 @@ PRIORITY_LOW: Final = 10_000
 MAX_ATTEMPTS: Final = 2**31 - 1
 """Who asks for so many wants no bound."""
 _DAY: Final = 24 * 3600
+_LEAST_DEDUP_WINDOW_MS: Final = 10 * 60 * 1000
 
 
 class Policy(NamedTuple):
@@ -84,6 +85,55 @@ class QueueConfig:
             validate.optional_duration_ms(self.keep_done_jobs, "keep_done_jobs"),
             validate.optional_duration_ms(self.dead_retention, "dead_retention"),
         )
+
+
+class InboxPolicy(NamedTuple):
+    """An `InboxConfig` in whole milliseconds."""
+
+    poll_ms: int
+    idle_poll_ms: int
+    dedup_window_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxConfig:
+    """How an owner takes what producers put into the store's inbox. Seconds or `timedelta`.
+
+    Attributes:
+        poll_interval: Wait between two looks at the inbox while there is something to take. Each
+            look in vain doubles it.
+        idle_poll_interval: Where that ends. Each look is one LIST request on a bucket; a producer
+            on the owner's machine also tells it when to look. Default: 5 seconds on a bucket, 1
+            on a folder, 600 in memory.
+        dedup_window: For how long after a request was taken the same one, sent again, or one with
+            the same own id or idempotency key, makes no second job.
+    """
+
+    poll_interval: Duration = 0.2
+    idle_poll_interval: Duration | None = None
+    dedup_window: Duration = _DAY
+
+    def __post_init__(self) -> None:
+        policy = self.policy(validate.MAX_DURATION_MS)
+        if policy.idle_poll_ms < policy.poll_ms:
+            raise InvalidArgument(
+                f"idle_poll_interval ({self.idle_poll_interval!r}) must not be shorter than "
+                f"poll_interval ({self.poll_interval!r})"
+            )
+
+    def policy(self, default_idle_ms: int) -> InboxPolicy:
+        """These settings in milliseconds, validated."""
+        poll_ms = validate.duration_ms(self.poll_interval, "poll_interval", minimum=1)
+        idle_ms = validate.optional_duration_ms(
+            self.idle_poll_interval, "idle_poll_interval", minimum=1
+        )
+        if idle_ms is None:
+            idle_ms = max(poll_ms, default_idle_ms)
+        # What bounds the repetitions of a request that was sent once is its producer's patience.
+        window_ms = validate.duration_ms(
+            self.dedup_window, "dedup_window", minimum=_LEAST_DEDUP_WINDOW_MS
+        )
+        return InboxPolicy(poll_ms, idle_ms, window_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from taquba._model.errors import StoreError
-from taquba._store.inbox import Inbox
+from taquba._store.inbox import InboxObjects
+from taquba._store.location import StoreLocation
+from taquba._store.wake import WakeHint
 
 _PATIENCE_SECONDS: Final = 30.0
 """For how long a batch is sent again when the store fails."""
@@ -31,8 +33,25 @@ class Lane(Protocol):
 class InboxLane:
     """Through the object store: needs no running owner."""
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: InboxObjects, hint: WakeHint) -> None:
         self._inbox = inbox
+        self._hint = hint
+
+    @classmethod
+    async def open(cls, location: StoreLocation, *, fsync: bool) -> Self:
+        """Connect to the inbox of a store.
+
+        Raises:
+            InboxNotOpen: No owner ever looked into it.
+            IncompatibleStore: The owner does not know the batches that this version makes.
+        """
+        inbox = await InboxObjects.open(location, fsync=fsync)
+        try:
+            await inbox.check_sign()
+            return cls(inbox, await WakeHint.open(location))
+        except BaseException:
+            await inbox.close()
+            raise
 
     async def send(self, name: str, batch: bytes) -> None:
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
@@ -40,12 +59,14 @@ class InboxLane:
         while True:
             try:
                 await self._inbox.put(name, batch)
-                return
+                break
             except StoreError as error:
                 if error.permanent or asyncio.get_running_loop().time() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        self._hint.send()
 
     async def close(self) -> None:
+        self._hint.close()
         await self._inbox.close()

@@ -20,7 +20,6 @@ from taquba._producer.lanes import InboxLane, Lane
 from taquba._producer.packing import Packer
 from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.place import Place
-from taquba._store.inbox import Inbox
 from taquba._store.location import StoreLocation
 
 _HEAD_BYTES: Final = 64
@@ -84,7 +83,9 @@ class Producer(ClosedAtExit):
         if clock is None:
             clock = SystemClock()
         validate.instance(clock, Clock, "clock")
-        return Opening(_open(StoreLocation.parse(url), fsync, clock))
+        location = StoreLocation.parse(url)
+        location.check_shared()
+        return Opening(_open(location, fsync, clock))
 
     async def enqueue(
         self,
@@ -195,10 +196,4 @@ class Producer(ClosedAtExit):
 
 
 async def _open(location: StoreLocation, fsync: bool, clock: Clock) -> Producer:
-    inbox = await Inbox.open(location, fsync=fsync)
-    try:
-        await inbox.check_sign()
-    except BaseException:
-        await inbox.close()
-        raise
-    return Producer(InboxLane(inbox), clock)
+    return Producer(await InboxLane.open(location, fsync=fsync), clock)

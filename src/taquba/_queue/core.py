@@ -30,6 +30,7 @@ from taquba._store.reads import bounded
 from taquba._store.transaction import Transaction
 
 if TYPE_CHECKING:
+    from taquba._queue.inbox import Inbox
     from taquba._telemetry.instrumentation import Instrumentation
 
 NOT_DUE: Final = 1 << 62
@@ -108,6 +109,7 @@ class Core:
         self.on_failure: set[Callable[[], None]] = set()
         """Called when the store can be written no more, and when the queue closes."""
         self.telemetry = telemetry
+        self.inbox: Inbox | None = None
         self.committer = Committer(
             engine,
             counters,
@@ -184,6 +186,7 @@ class Core:
             self.committer.busy
             or self.payloads.busy
             or self.engine.under_way > 0
+            or (self.inbox is not None and self.inbox.busy)
             or any(not alarm.sleeping for alarm in alarms)
         )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from itertools import compress
+from typing import Any, NamedTuple, TypeVar, cast
 
-from taquba._core import transitions
+from taquba._core import marks, transitions
 from taquba._model import keys
+from taquba._model.batch import Batch
 from taquba._model.errors import DuplicateJobId
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import EnqueueResult, Job
@@ -67,6 +69,15 @@ async def stage_effects(
     )
 
 
+async def stage_batch(core: Core, transaction: Transaction, batch: Batch) -> list[EnqueueResult]:
+    """Add the jobs of a batch to a transaction; see `_stage`.
+
+    A request whose own id is known, by a job or by a mark, makes no job. The marks of the batch
+    go with it.
+    """
+    return await _stage(core, transaction, batch.requests, {}, (), batch=batch)
+
+
 async def _stage(
     core: Core,
     transaction: Transaction,
@@ -76,24 +87,26 @@ async def _stage(
     *,
     at_once: bool = True,
     leaving: str | None = None,
+    batch: Batch | None = None,
 ) -> list[EnqueueResult]:
     """Add new jobs and caller-owned entries to a transaction that is about to be submitted.
 
     Reads the store only for dedup keys and own ids; their locks are held until the transaction
     is applied or has failed. A caller that awaits anything between this and the submission says
     so by `at_once`. A dedup key that the job `leaving` holds counts as free: that job leaves in
-    the same transaction.
+    the same transaction. Of a `batch`, only the ids that its callers chose may be known already.
     """
+    own_ids = _own_ids(requests) if batch is None else batch.own_ids
     uploads = None
     if large := large_payloads(core, requests):
         uploads = await upload(core, requests, large, leaving)
-    names = _names_to_lock(core, requests, kv_writes, kv_deletes, at_once)
-    held: dict[tuple[str, str], str] = {}
+    names = _names_to_lock(core, requests, own_ids, kv_writes, kv_deletes, at_once)
+    found = _Found(set(), set(), {})
     if names:
         try:
             locks = await core.lock(names)
             try:
-                held = await _read_holders(core, requests, leaving)
+                found = await _find(core, requests, own_ids, leaving, batch)
             except BaseException:
                 locks.release()
                 raise
@@ -106,22 +119,34 @@ async def _stage(
         transaction.put(keys.user(key), value)
     for key in kv_deletes:
         transaction.delete(keys.user(key))
-    return _stage_jobs(core, transaction, requests, held, uploads)
+    if batch is not None:
+        transaction.ops += marks.made_for(batch, found.marked, core.clock.time_ms())
+    return _stage_jobs(core, transaction, requests, found, uploads, batch)
+
+
+def _own_ids(requests: Sequence[EnqueueRequest]) -> Collection[str]:
+    """The ids that callers chose, in their order; refuses one that comes twice."""
+    own_ids: dict[str, None] = {}
+    for request in requests:
+        if request.job_id is not None:
+            if request.job_id in own_ids:
+                raise DuplicateJobId(request.job_id)
+            own_ids[request.job_id] = None
+    return own_ids
 
 
 def _names_to_lock(
     core: Core,
     requests: Sequence[EnqueueRequest],
+    own_ids: Collection[str],
     kv_writes: Mapping[bytes, bytes],
     kv_deletes: Sequence[bytes],
     at_once: bool,
 ) -> set[object]:
-    names: set[object] = set()
+    names: set[object] = {("id", job_id) for job_id in own_ids}
     for request in requests:
         if request.dedup_key is not None:
             names.add(("dedup", request.queue, request.dedup_key))
-        if request.job_id is not None:
-            names.add(("id", request.job_id))
     at_once = at_once and not names
     if at_once and core.locks.idle:
         return names
@@ -141,39 +166,61 @@ def _entries(request: EnqueueRequest) -> Mapping[bytes, bytes]:
     return cast("Mapping[bytes, bytes]", request.kv_writes or {})
 
 
+class _Found(NamedTuple):
+    """What the store says to new jobs.
+
+    Attributes:
+        jobs: Own ids that exist.
+        marked: Own ids that came through the inbox before.
+        held: Who holds dedup keys, by queue and key.
+    """
+
+    jobs: set[str]
+    marked: set[str]
+    held: dict[tuple[str, str], str]
+
+
+async def _find(
+    core: Core,
+    requests: Sequence[EnqueueRequest],
+    own_ids: Collection[str],
+    leaving: str | None,
+    batch: Batch | None,
+) -> _Found:
+    """Look up own ids and dedup keys; refuses own ids that exist, except in a batch."""
+    dedup_names = dict.fromkeys(
+        (request.queue, request.dedup_key) for request in requests if request.dedup_key is not None
+    )
+    unsure = [job_id for job_id in own_ids if not core.ids.take_reserved(job_id)]
+    rows = [keys.index(job_id) for job_id in unsure]
+    if batch is not None:
+        rows += [keys.job_mark(job_id) for job_id in unsure]
+    if rows and dedup_names:
+        found, held = await asyncio.gather(
+            _all(core.engine.get, rows), _read_holders(core, list(dedup_names), leaving)
+        )
+    else:
+        found = await _all(core.engine.get, rows)
+        held = await _read_holders(core, list(dedup_names), leaving)
+    there = [key is not None for key in found]
+    jobs = set(compress(unsure, there))
+    if jobs and batch is None:
+        raise DuplicateJobId(next(job_id for job_id in own_ids if job_id in jobs))
+    return _Found(jobs, set(compress(unsure, there[len(unsure) :])), held)
+
+
 async def _read_holders(
-    core: Core, requests: Sequence[EnqueueRequest], leaving: str | None
+    core: Core, names: Sequence[tuple[str, str]], leaving: str | None
 ) -> dict[tuple[str, str], str]:
-    """Who holds the dedup keys of `requests`; refuses own ids that exist."""
-    own_ids: dict[str, None] = {}
-    dedup_names: dict[tuple[str, str], None] = {}
-    for request in requests:
-        if request.job_id is not None:
-            if request.job_id in own_ids:
-                raise DuplicateJobId(request.job_id)
-            own_ids[request.job_id] = None
-        if request.dedup_key is not None:
-            dedup_names[request.queue, request.dedup_key] = None
-    unknown_ids = [job_id for job_id in own_ids if not core.ids.take_reserved(job_id)]
+    """Who holds dedup keys."""
 
     async def dedup_row(name: tuple[str, str]) -> str | None:
         return await core.dedup_row(*name)
 
-    async def location(job_id: str) -> bytes | None:
-        return await core.engine.get(keys.index(job_id))
-
-    if unknown_ids:
-        found, rows = await asyncio.gather(
-            _all(location, unknown_ids), _all(dedup_row, list(dedup_names))
-        )
-        for job_id, known in zip(unknown_ids, found, strict=True):
-            if known is not None:
-                raise DuplicateJobId(job_id)
-    else:
-        rows = await _all(dedup_row, list(dedup_names))
+    rows = await _all(dedup_row, names)
     return {
         name: holder
-        for name, row in zip(dedup_names, rows, strict=True)
+        for name, row in zip(names, rows, strict=True)
         if (holder := core.dedup_holder(row, leaving)) is not None
     }
 
@@ -189,17 +236,24 @@ def _stage_jobs(
     core: Core,
     transaction: Transaction,
     requests: Sequence[EnqueueRequest],
-    held: dict[tuple[str, str], str],
+    found: _Found,
     uploads: Uploads | None,
+    batch: Batch | None,
 ) -> list[EnqueueResult]:
+    known, held = found.jobs | found.marked, found.held
     if uploads is not None:
         # Nothing was uploaded for these, so they are what the call found when it began.
         held |= uploads.held
     now = core.clock.time_ms()
+    # A producer's clock may be ahead of this one.
+    asked_at = now if batch is None else min(now, batch.sent_at)
     headers_of = None if core.telemetry is None else core.telemetry.carrier()
     results: list[EnqueueResult] = []
     changes: list[transitions.Change] = []
     for position, request in enumerate(requests):
+        if request.job_id in known:
+            results.append(EnqueueResult(request.job_id, False))
+            continue
         if request.dedup_key is not None:
             name = (request.queue, request.dedup_key)
             holder = held.get(name)
@@ -207,7 +261,7 @@ def _stage_jobs(
                 results.append(EnqueueResult(holder, False))
                 continue
         headers = request.headers if headers_of is None else headers_of(request.headers)
-        job = _new_job(core, request, now, headers)
+        job = _new_job(core, request, now, asked_at, headers)
         if uploads is not None:
             job = uploads.attach(position, job, transaction)
         if job.dedup_key is not None:
@@ -218,6 +272,9 @@ def _stage_jobs(
         if request.kv_writes:
             for key, value in _entries(request).items():
                 transaction.put(keys.user(key), value)
+        if batch is not None and job.id in batch.own_ids:
+            # Two calls that had the same idea may have gone into one batch.
+            known.add(job.id)
         results.append(EnqueueResult(job.id, True))
     if changes:
         core.landed_with(transaction, changes)
@@ -227,7 +284,11 @@ def _stage_jobs(
 
 
 def _new_job(
-    core: Core, request: EnqueueRequest, now: int, headers: Mapping[str, str] | None
+    core: Core,
+    request: EnqueueRequest,
+    now: int,
+    asked_at: int,
+    headers: Mapping[str, str] | None,
 ) -> Job:
     policy = core.queue(request.queue).policy
     # By position: with names this would take twice as long, for every job there is.
@@ -237,7 +298,7 @@ def _new_job(
         request.payload,
         dict(headers) if headers else None,
         policy.priority if request.priority is None else request.priority,
-        now,
+        asked_at,
         policy.max_attempts if request.max_attempts is None else request.max_attempts,
         0,
         request.run_at_ms(now),

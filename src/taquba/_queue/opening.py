@@ -18,11 +18,13 @@ from taquba._model.codec import (
 )
 from taquba._model.errors import IncompatibleStore
 from taquba._model.ids import IdGenerator
-from taquba._model.options import QueueConfig
+from taquba._model.options import InboxConfig, QueueConfig
 from taquba._model.records import AttemptOutcome, Counters, JobStatus
 from taquba._queue.core import Core
+from taquba._queue.inbox import Inbox
 from taquba._store.engine import Engine
 from taquba._store.fitness import check_new_store
+from taquba._store.inbox import InboxObjects
 from taquba._store.label import Found, look, write_label
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
@@ -47,6 +49,7 @@ async def open_core(
     telemetry: Instrumentation | None,
     payload_threshold: int | None,
     payload_location: StoreLocation,
+    inbox: InboxConfig | None,
 ) -> Core:
     """Open the store for writing; when this returns the queue may serve."""
     labelled = location.in_memory or await _is_ready(location)
@@ -97,12 +100,22 @@ async def open_core(
         await core.committer.submit(Transaction(), durable=True)
         if not labelled:
             await write_label(location)
+        if inbox is not None:
+            core.inbox = await _open_inbox(core, location, inbox, fsync=fsync)
     except BaseException:
         if core is not None:
             await core.committer.close()
         await engine.close()
         raise
     return core
+
+
+async def _open_inbox(
+    core: Core, location: StoreLocation, config: InboxConfig, *, fsync: bool
+) -> Inbox:
+    objects = await InboxObjects.open(location, fsync=fsync)
+    await objects.put_up_sign()
+    return Inbox(core, objects, config)
 
 
 def payload_location(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from taquba._model import validate
 from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
-from taquba._model.options import EnqueueRequest, QueueConfig, SettlementEffects
+from taquba._model.options import EnqueueRequest, InboxConfig, QueueConfig, SettlementEffects
 from taquba._model.records import (
     CancelOutcome,
     Counters,
@@ -91,6 +91,7 @@ class Queue(ClosedAtExit):
         heartbeat_interval: Duration | None = None,
         payload_offload_threshold: int | None = DEFAULT_OFFLOAD_THRESHOLD,
         payload_url: str | os.PathLike[str] | None = None,
+        inbox: InboxConfig | bool = False,
         metrics: Telemetry | MeterProvider | bool | None = None,
     ) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
@@ -119,6 +120,9 @@ class Queue(ClosedAtExit):
             payload_url: Where these objects, and those of `objects`, are kept; default: next to
                 the store, in ``{url}-payloads``. Do not change it while jobs have their payload
                 there.
+            inbox: Take what producers in other processes put into the store's inbox, in
+                ``{url}-inbox``; see `taquba.Producer`. An `InboxConfig` says how. On a bucket
+                this costs requests: by default one every 5 seconds while nothing comes.
             metrics: OpenTelemetry metrics and traces. None emits them if the application has
                 configured a global provider by now, True to the global providers in any case,
                 False not at all. A `MeterProvider` gets the metrics; a `taquba.Telemetry` names
@@ -149,6 +153,7 @@ class Queue(ClosedAtExit):
                 metrics=as_telemetry(metrics),
                 payload_threshold=_threshold(payload_offload_threshold),
                 payload_location=payload_location(location, payload_url),
+                inbox=_inbox(inbox, location),
             )
         )
 
@@ -168,6 +173,8 @@ class Queue(ClosedAtExit):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await core.committer.close(lambda: closing_state(core))
         await core.payloads.close()
+        if core.inbox is not None:
+            await core.inbox.close()
         await core.engine.close()
 
     @property
@@ -422,6 +429,16 @@ class Queue(ClosedAtExit):
         await offloading.sweep_orphans(self._core)
         return await loops.sweep(self._core)
 
+    async def ingest_now(self) -> int:
+        """Take what is in the store's inbox without waiting for the next look at it.
+
+        Returns:
+            How many jobs are new; 0 where the queue was opened without an inbox.
+        """
+        self._core.check()
+        inbox = self._core.inbox
+        return 0 if inbox is None else await inbox.take()
+
     # -- caller-owned entries ---------------------------------------------------------------
 
     async def kv_get(self, key: KvKey) -> bytes | None:
@@ -542,6 +559,7 @@ async def _open(
     metrics: Telemetry,
     payload_threshold: int | None,
     payload_location: StoreLocation,
+    inbox: InboxConfig | None,
 ) -> Queue:
     core = await open_core(
         location,
@@ -553,6 +571,7 @@ async def _open(
         telemetry=await instrument(metrics, location.url, clock),
         payload_threshold=payload_threshold,
         payload_location=payload_location,
+        inbox=inbox,
     )
     running: dict[str, Coroutine[Any, Any, None]] = {
         "scheduler": loops.run_scheduler(core, recheck_ms),
@@ -561,6 +580,8 @@ async def _open(
         "orphan-sweep": loops.run_orphan_sweep(core),
         "engine-watch": loops.watch_engine(core),
     }
+    if core.inbox is not None:
+        running["inbox"] = core.inbox.run()
     if heartbeat_ms is not None:
         running["heartbeat"] = loops.run_heartbeat(core, heartbeat_ms)
     tasks = [
@@ -586,6 +607,16 @@ def _configs(value: Mapping[str, QueueConfig] | None) -> dict[str, QueueConfig]:
         validate.queue_name(name): _config(config, f"queue_configs[{name!r}]")
         for name, config in value.items()
     }
+
+
+def _inbox(value: InboxConfig | bool, location: StoreLocation) -> InboxConfig | None:
+    if value is False:
+        return None
+    location.check_shared()
+    if value is True:
+        return InboxConfig()
+    validate.instance(value, InboxConfig, "inbox")
+    return value
 
 
 def _threshold(value: int | None) -> int | None:

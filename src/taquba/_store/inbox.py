@@ -1,44 +1,30 @@
 """The objects of a store's inbox: batches that producers put there for the owner to take.
 
-inbox.json          says that an owner takes what is put here, and in which format
-new/{name}          a batch, created once
-rejected/{name}     a batch that the owner could not take
-rejected/{name}.json  the reason
+inbox.json              says that an owner takes what is put here, and in which format
+new/{name}              a batch, created once
+rejected/{name}/batch   a batch that the owner could not take
+rejected/{name}/reason  why
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection
-from datetime import datetime
-from typing import Final, NamedTuple, Self
+from collections.abc import AsyncGenerator, Collection
+from typing import Final, Self
 
 from taquba._model.batch import BATCH_FORMAT
-from taquba._model.errors import InboxNotOpen, IncompatibleStore, InvalidArgument
+from taquba._model.errors import InboxNotOpen, IncompatibleStore
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectInfo, ObjectSpace
 
 _SIGN: Final = "inbox.json"
 _NEW: Final = "new"
 _REJECTED: Final = "rejected"
-_REASON: Final = ".json"
+_BATCH: Final = "/batch"
+_REASON: Final = "/reason"
 
 
-class Rejected(NamedTuple):
-    """A batch that was put aside.
-
-    Attributes:
-        name: Its name.
-        size: Bytes.
-        rejected_at: When it was put aside, by the store's clock; aware, UTC.
-    """
-
-    name: str
-    size: int
-    rejected_at: datetime
-
-
-class Inbox:
+class InboxObjects:
     """The inbox of the store at a location. Every method raises `StoreError` when it fails."""
 
     def __init__(self, location: StoreLocation, space: ObjectSpace) -> None:
@@ -47,15 +33,7 @@ class Inbox:
 
     @classmethod
     async def open(cls, location: StoreLocation, *, fsync: bool) -> Self:
-        """Connect to it; sends no request.
-
-        Raises:
-            InvalidArgument: Nobody else could reach the store.
-        """
-        if location.in_memory and location.url == "memory://":
-            raise InvalidArgument(
-                "a producer cannot reach the store memory://; give it a name, as in memory://name"
-            )
+        """Connect to it; sends no request."""
         return cls(location, await ObjectSpace.open(location.beside("-inbox"), fsync=fsync))
 
     async def put_up_sign(self) -> None:
@@ -88,7 +66,7 @@ class Inbox:
         """Put a batch there, durably, unless it is there already."""
         await self._space.create(f"{_NEW}/{name}", batch)
 
-    async def batches(self) -> AsyncIterator[list[ObjectInfo]]:
+    async def batches(self) -> AsyncGenerator[list[ObjectInfo]]:
         """The batches that wait, in pages; their keys are their names."""
         async for page in self._space.list(_NEW):
             yield [info._replace(key=info.key.removeprefix(f"{_NEW}/")) for info in page]
@@ -102,27 +80,22 @@ class Inbox:
 
     async def reject(self, name: str, reason: str) -> None:
         """Put a batch aside. May be repeated after it was cut off."""
-        await self._space.put(
-            f"{_REJECTED}/{name}{_REASON}", json.dumps({"reason": reason}).encode()
-        )
-        await self._space.move(f"{_NEW}/{name}", f"{_REJECTED}/{name}")
+        await self._space.put(f"{_REJECTED}/{name}{_REASON}", reason.encode(errors="replace"))
+        await self._space.move(f"{_NEW}/{name}", f"{_REJECTED}/{name}{_BATCH}")
 
-    async def rejected(self) -> AsyncIterator[list[Rejected]]:
-        """The batches that were put aside, in pages."""
+    async def rejected(self) -> AsyncGenerator[list[ObjectInfo]]:
+        """The batches that were put aside, in pages; their keys are their names."""
         async for page in self._space.list(_REJECTED):
             yield [
-                Rejected(info.key.removeprefix(f"{_REJECTED}/"), info.size, info.modified_at)
+                info._replace(key=info.key.removeprefix(f"{_REJECTED}/").removesuffix(_BATCH))
                 for info in page
-                if not info.key.endswith(_REASON)
+                if info.key.endswith(_BATCH)
             ]
 
     async def reason(self, name: str) -> str:
         """Why a batch was put aside."""
         found = await self._space.get(f"{_REJECTED}/{name}{_REASON}")
-        try:
-            return str(json.loads(found or b"")["reason"])
-        except (ValueError, TypeError, KeyError):
-            return "unknown"
+        return "unknown" if found is None else found.decode(errors="replace")
 
     async def remove_unfinished(self, seconds: float) -> None:
         """Remove what a producer that died while it wrote has left in a local folder."""

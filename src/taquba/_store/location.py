@@ -87,6 +87,17 @@ class StoreLocation(NamedTuple):
             return StoreLocation(f"{self.url}{suffix}" if name else self.url)
         return self._replace(url=self.url.rstrip("/") + suffix, path=self.path + suffix)
 
+    def check_shared(self) -> None:
+        """Refuse a location that nobody else can name.
+
+        Raises:
+            InvalidArgument: It is ``memory://``, a fresh one each time.
+        """
+        if self.url == "memory://":
+            raise InvalidArgument(
+                "a producer cannot reach the store memory://; give it a name, as in memory://name"
+            )
+
     @property
     def in_memory(self) -> bool:
         """Whether the store is in this process, where nobody else can have it."""

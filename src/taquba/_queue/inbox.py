@@ -1,0 +1,214 @@
+"""The owner's side of the inbox: take what producers put there, put aside what cannot be taken."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Final
+
+from ulid import ULID
+
+from taquba._core import marks
+from taquba._memory.alarm import Alarm
+from taquba._model import keys
+from taquba._model.batch import MAX_BATCH_BYTES, MalformedBatch, decode_batch
+from taquba._model.errors import StoreError, TaqubaError
+from taquba._model.options import InboxConfig
+from taquba._queue.core import Core
+from taquba._queue.ingesting import ingest
+from taquba._store.inbox import InboxObjects
+from taquba._store.location import StoreLocation
+from taquba._store.objects import ObjectInfo
+from taquba._store.transaction import Transaction
+from taquba._store.wake import WakeListener
+
+_log: Final = logging.getLogger(__name__)
+
+_GROUP_BATCHES: Final = 256
+_GROUP_BYTES: Final = 32 * 1024 * 1024
+"""Batches that are read and taken at the same time."""
+
+_IDLE_ON_BUCKET_MS: Final = 5000
+"""Each look costs money there."""
+_IDLE_ON_FOLDER_MS: Final = 1000
+_IDLE_IN_MEMORY_MS: Final = 600_000
+"""Producers are in this process, and say when there is something."""
+
+_SWEEP_ROWS: Final = 512
+_SWEEPS_PER_WINDOW: Final = 24
+_AFTER_FAILURE_MS: Final = 1000
+_UNFINISHED_SECONDS: Final = 3600
+"""A file that nobody has written to for so long has lost its producer."""
+
+
+class Inbox:
+    """Takes batches, one round after the other."""
+
+    def __init__(self, core: Core, objects: InboxObjects, config: InboxConfig) -> None:
+        self._objects = objects
+        self._alarm = Alarm()
+        self._core = core
+        self._policy = config.policy(_default_idle_ms(objects.location))
+        self._round = asyncio.Lock()
+        self._sweep_due = 0
+        self._swept_up_to = keys.MARK_TIME
+
+    @property
+    def busy(self) -> bool:
+        """True except while it sleeps until the next look."""
+        return not self._alarm.sleeping or self._round.locked()
+
+    async def run(self) -> None:
+        """Take what comes, until cancelled."""
+        listener = await WakeListener.open(self._objects.location, self._alarm.ring)
+        try:
+            await self._keep_looking()
+        finally:
+            if listener is not None:
+                await listener.close()
+
+    async def close(self) -> None:
+        await self._objects.close()
+
+    async def _keep_looking(self) -> None:
+        """Look, take, and sleep: the longer, the more often there was nothing."""
+        policy = self._policy
+        pause_ms = policy.poll_ms
+        while True:
+            try:
+                found = await self._look()
+                pause_ms = policy.poll_ms if found else min(2 * pause_ms, policy.idle_poll_ms)
+                delay_ms = pause_ms
+            except StoreError as error:
+                if self._core.failure is not None:
+                    raise
+                _log.warning("the inbox could not be read: %s", error)
+                delay_ms = max(pause_ms, _AFTER_FAILURE_MS)
+            await self._alarm.sleep(partial(self._core.clock.call_later, delay_ms))
+
+    async def take(self) -> int:
+        """Take everything that is there; returns how many jobs are new.
+
+        Raises:
+            StoreError: The inbox cannot be listed.
+        """
+        return (await self._take_all())[1]
+
+    async def _look(self) -> bool:
+        """Take everything that is there; whether there was anything."""
+        found, _, all_gone = await self._take_all()
+        # A mark may go only when what it stands for is seen to be gone, however long nobody looked.
+        if all_gone and self._core.clock.time_ms() >= self._sweep_due:
+            await self._sweep()
+        return found > 0
+
+    async def _take_all(self) -> tuple[int, int, bool]:
+        """How many batches were found, how many jobs are new, and whether all batches are gone."""
+        found = new = 0
+        all_gone = True
+        async with self._round, aclosing(self._objects.batches()) as pages:
+            async for page in pages:
+                found += len(page)
+                for group in _groups(sorted(page)):
+                    jobs, gone = await self._take_group(group)
+                    new += jobs
+                    all_gone = all_gone and gone
+        return found, new, all_gone
+
+    async def _take_group(self, group: Sequence[ObjectInfo]) -> tuple[int, bool]:
+        """How many jobs are new, and whether all batches of the group are gone."""
+        taken = await asyncio.gather(*map(self._take, group))
+        done = [info.key for info, jobs in zip(group, taken, strict=True) if jobs is not None]
+        removed = await self._remove(done)
+        return sum(jobs or 0 for jobs in taken), removed and len(done) == len(group)
+
+    async def _take(self, info: ObjectInfo) -> int | None:
+        """Take a batch: how many of its jobs are new; None where it has to be left there."""
+        name = info.key
+        try:
+            try:
+                return await self._take_one(name, info.size)
+            except MalformedBatch as malformed:
+                await self._reject(name, str(malformed))
+            except TaqubaError:
+                raise
+            except Exception as error:
+                # Whatever is wrong with this one, the others must not wait for it.
+                _log.exception("batch %s in the inbox cannot be taken", name)
+                await self._reject(name, f"the owner failed on it: {error!r}")
+        except StoreError as error:
+            if self._core.failure is not None:
+                raise
+            _log.warning("batch %s is left in the inbox for now: %s", name, error)
+            return None
+        return 0
+
+    async def _take_one(self, name: str, size: int) -> int:
+        if not _is_name(name):
+            raise MalformedBatch("its name is not one that a producer gives")
+        if size > MAX_BATCH_BYTES:
+            raise MalformedBatch(f"{size} bytes; a batch has at most {MAX_BATCH_BYTES}")
+        data = await self._objects.get(name)
+        # A listing may show for a while what is gone.
+        return 0 if data is None else await ingest(self._core, decode_batch(name, data))
+
+    async def _reject(self, name: str, reason: str) -> None:
+        _log.warning("batch %s in the inbox is rejected: %s", name, reason)
+        await self._objects.reject(name, reason)
+
+    async def _remove(self, names: Sequence[str]) -> bool:
+        """Remove batches that were taken; whether that worked."""
+        try:
+            await self._objects.remove(names)
+        except StoreError as error:
+            # The next round finds them again, and by their marks that they were taken.
+            _log.warning("%d batches that were taken stay in the inbox: %s", len(names), error)
+            return False
+        return True
+
+    async def _sweep(self) -> None:
+        """Forget what was taken so long ago that it does not come again."""
+        core, policy = self._core, self._policy
+        now = core.clock.time_ms()
+        end = keys.mark_time(max(0, now - policy.dedup_window_ms), keys.MARK)
+        # The clock may have been set back.
+        self._swept_up_to = min(self._swept_up_to, end)
+        while rows := await core.engine.read_range(self._swept_up_to, end, _SWEEP_ROWS):
+            transaction = Transaction()
+            for key, _ in rows:
+                transaction.ops += marks.swept(key)
+            await core.committer.submit(transaction, durable=False)
+            # What was removed is not walked over again.
+            self._swept_up_to = rows[-1][0]
+        await self._objects.remove_unfinished(_UNFINISHED_SECONDS)
+        self._sweep_due = now + policy.dedup_window_ms // _SWEEPS_PER_WINDOW
+
+
+def _default_idle_ms(location: StoreLocation) -> int:
+    if location.in_memory:
+        return _IDLE_IN_MEMORY_MS
+    return _IDLE_ON_FOLDER_MS if location.bucket is None else _IDLE_ON_BUCKET_MS
+
+
+def _groups(page: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
+    """A page in parts that are taken one after the other."""
+    group: list[ObjectInfo] = []
+    size = 0
+    for info in page:
+        if group and (len(group) >= _GROUP_BATCHES or size + info.size > _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(info)
+        size += info.size
+    if group:
+        yield group
+
+
+def _is_name(name: str) -> bool:
+    try:
+        return str(ULID.from_str(name)) == name
+    except ValueError:
+        return False

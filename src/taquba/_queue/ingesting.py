@@ -1,0 +1,35 @@
+"""Taking batches of producers into the queues, each once, whichever way it came and how often."""
+
+from __future__ import annotations
+
+from taquba._model import keys
+from taquba._model.batch import Batch
+from taquba._queue import enqueueing
+from taquba._queue.core import Core
+from taquba._store.transaction import Transaction
+
+
+async def ingest(core: Core, batch: Batch) -> int:
+    """Enqueue a batch, unless that was done before; durable when this returns.
+
+    Returns:
+        How many jobs are new.
+    """
+    transaction = Transaction()
+    # Held until the commit has landed or failed, also where nobody waits for that any more.
+    transaction.finally_((await core.lock([("batch", batch.name)])).release)
+    new = 0
+    try:
+        mark = keys.batch_mark(batch.name)
+        if await core.engine.get(mark) is None:
+            results = await enqueueing.stage_batch(core, transaction, batch)
+            new = sum(result.new for result in results)
+        else:
+            # Its commit is visible, but perhaps not durable, and perhaps no longer this owner's
+            # to make: a write tells.
+            transaction.put(mark, b"")
+    except BaseException:
+        transaction.abandon()
+        raise
+    await core.committer.submit(transaction, durable=True)
+    return new

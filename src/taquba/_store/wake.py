@@ -1,0 +1,118 @@
+"""Word from producers to an owner on the same machine that something is in its inbox.
+
+It is a datagram to a socket whose place both know. It may get lost, and where one of them has no
+such place there is none: the owner also looks by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Self
+
+from taquba._store.location import StoreLocation
+
+_READ_BYTES: Final = 16
+
+
+def _place(location: StoreLocation) -> Path:
+    """Where the owner of a store listens: a short name in a folder of this user alone."""
+    if location.folder is not None:
+        name = str(location.folder)
+    elif location.bucket is not None:
+        name = f"{location.scheme}://{location.bucket}/{location.path}"
+    else:
+        name = f"{location.url} of {os.getpid()}"
+    user = os.getuid()
+    folder = Path(tempfile.gettempdir(), f"taquba-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != user or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not this user's alone")
+    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.wake"
+
+
+class WakeListener:
+    """The owner's side: calls back when a producer has said something."""
+
+    def __init__(self, path: Path, receiver: socket.socket) -> None:
+        self._path = path
+        self._receiver = receiver
+        self._inode = path.stat().st_ino
+
+    @classmethod
+    async def open(cls, location: StoreLocation, callback: Callable[[], None]) -> Self | None:
+        """Listen; None where this machine has no place for it."""
+        try:
+            listener = await asyncio.to_thread(cls._bind, location)
+        except OSError:
+            return None
+        asyncio.get_running_loop().add_reader(listener._receiver, listener._heard, callback)
+        return listener
+
+    @classmethod
+    def _bind(cls, location: StoreLocation) -> Self:
+        path = _place(location)
+        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            receiver.setblocking(False)
+            # The one that is there is an owner's that is gone, or is fenced by now.
+            path.unlink(missing_ok=True)
+            receiver.bind(str(path))
+            return cls(path, receiver)
+        except BaseException:
+            receiver.close()
+            raise
+
+    def _heard(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._receiver.recv(_READ_BYTES)
+        callback()
+
+    async def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._receiver)
+        self._receiver.close()
+        await asyncio.to_thread(self._remove)
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            # Another owner may have put its own there.
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+
+
+class WakeHint:
+    """The producer's side."""
+
+    def __init__(self, path: Path | None, sender: socket.socket) -> None:
+        self._path = None if path is None else str(path)
+        self._sender = sender
+
+    @classmethod
+    async def open(cls, location: StoreLocation) -> Self:
+        return await asyncio.to_thread(cls._make, location)
+
+    @classmethod
+    def _make(cls, location: StoreLocation) -> Self:
+        path = None
+        with contextlib.suppress(OSError):
+            path = _place(location)
+        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        sender.setblocking(False)
+        return cls(path, sender)
+
+    def send(self) -> None:
+        """Tell the owner, if it listens on this machine; never waits."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._sender.sendto(b"", self._path)
+
+    def close(self) -> None:
+        self._sender.close()
