@@ -23,9 +23,12 @@ from taquba import (
     ClaimLost,
     DuplicateJobId,
     EnqueueRequest,
+    InboxConfig,
+    InboxNotOpen,
     JobRecord,
     JobStatus,
     LeaseHandle,
+    Producer,
     Queue,
     QueueConfig,
     QueueReader,
@@ -41,6 +44,7 @@ from taquba.testing import MockClock
 from tests.crash.audit import audit
 from tests.crash.children import ChildProcess, Ledger, read_reports
 from tests.crash.worker_child import CONFIG
+from tests.inbox.support import contents, inbox_at, names, rejected
 from tests.payloads.support import payload_objects
 from tests.queue.support import claimed_ids, kill_job, leftovers, must_claim
 
@@ -563,3 +567,38 @@ class StoreConformance:
                 return activity is not None and activity > before
 
             await until(was_active)
+
+    # -- producers in other processes -------------------------------------------------------
+
+    async def test_what_a_producer_puts_into_the_inbox_is_taken_once(
+        self, url: str, clock: MockClock
+    ) -> None:
+        asleep = InboxConfig(poll_interval=timedelta(days=1))
+        async with (
+            Queue.open(url, inbox=asleep, clock=clock) as queue,
+            Producer.open(url, clock=clock) as producer,
+        ):
+            batch = await producer.enqueue_batch(
+                [EnqueueRequest("q", b"1"), EnqueueRequest("q", bytes(300_000))]
+            )
+            key = await producer.enqueue("q", b"3", idempotency_key="key")
+            inbox = await inbox_at(url)
+            sent = await contents(inbox)
+            await inbox.put("foreign", b"foreign")
+            await queue.ingest_now()
+            assert await names(inbox) == []
+            assert list(await rejected(inbox)) == ["foreign"]
+            for name, data in sent.items():
+                await inbox.put(name, data)
+            await producer.enqueue("q", b"3", idempotency_key="key")
+            await queue.ingest_now()
+            assert await names(inbox) == []
+            found = {claim.id: claim.payload for claim in await queue.claim_batch("q", 10)}
+        assert found == {batch[0].id: b"1", batch[1].id: bytes(300_000), key.id: b"3"}
+
+    async def test_a_place_without_an_inbox_is_refused(self, url: str, clock: MockClock) -> None:
+        with pytest.raises(InboxNotOpen, match="inbox=True"):
+            await Producer.open(url)
+        async with Queue.open(url, clock=clock):
+            with pytest.raises(InboxNotOpen, match="inbox=True"):
+                await Producer.open(url)

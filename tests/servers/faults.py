@@ -58,6 +58,8 @@ def kind_of(path: str) -> str:
             return folder
         if folder.endswith("-payloads"):
             return "payload"
+        if folder.endswith("-inbox"):
+            return "inbox"
     return "other"
 
 

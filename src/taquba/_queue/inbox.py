@@ -63,12 +63,12 @@ class Inbox:
 
     async def run(self) -> None:
         """Take what comes, until cancelled."""
-        listener = await WakeListener.open(self._objects.location, self._alarm.ring)
+        listener = WakeListener(self._objects.location, self._alarm.ring)
         try:
+            await listener.listen()
             await self._keep_looking()
         finally:
-            if listener is not None:
-                await listener.close()
+            await listener.close()
 
     async def close(self) -> None:
         await self._objects.close()

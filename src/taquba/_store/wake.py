@@ -14,7 +14,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from taquba._store.location import StoreLocation
 
@@ -38,54 +38,61 @@ def _place(location: StoreLocation) -> Path:
     return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.wake"
 
 
+class _Bound(NamedTuple):
+    """A socket at a place."""
+
+    receiver: socket.socket
+    path: Path
+    inode: int
+
+
+def _bind(location: StoreLocation) -> _Bound:
+    path = _place(location)
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        receiver.setblocking(False)
+        # The one that is there is an owner's that is gone, or is fenced by now.
+        path.unlink(missing_ok=True)
+        receiver.bind(str(path))
+        return _Bound(receiver, path, path.stat().st_ino)
+    except BaseException:
+        receiver.close()
+        raise
+
+
+def _remove(bound: _Bound) -> None:
+    with contextlib.suppress(OSError):
+        # Another owner may have put its own there.
+        if bound.path.stat().st_ino == bound.inode:
+            bound.path.unlink()
+
+
 class WakeListener:
     """The owner's side: calls back when a producer has said something."""
 
-    def __init__(self, path: Path, receiver: socket.socket) -> None:
-        self._path = path
-        self._receiver = receiver
-        self._inode = path.stat().st_ino
+    def __init__(self, location: StoreLocation, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        self._binding = asyncio.ensure_future(asyncio.to_thread(_bind, location))
 
-    @classmethod
-    async def open(cls, location: StoreLocation, callback: Callable[[], None]) -> Self | None:
-        """Listen; None where this machine has no place for it."""
-        try:
-            listener = await asyncio.to_thread(cls._bind, location)
-        except OSError:
-            return None
-        asyncio.get_running_loop().add_reader(listener._receiver, listener._heard, callback)
-        return listener
-
-    @classmethod
-    def _bind(cls, location: StoreLocation) -> Self:
-        path = _place(location)
-        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            receiver.setblocking(False)
-            # The one that is there is an owner's that is gone, or is fenced by now.
-            path.unlink(missing_ok=True)
-            receiver.bind(str(path))
-            return cls(path, receiver)
-        except BaseException:
-            receiver.close()
-            raise
-
-    def _heard(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._receiver.recv(_READ_BYTES)
-        callback()
+    async def listen(self) -> None:
+        """Begin, where this machine has a place for it."""
+        with contextlib.suppress(OSError):
+            # Who is cancelled here leaves it to `close` to tidy up.
+            receiver = (await asyncio.shield(self._binding)).receiver
+            asyncio.get_running_loop().add_reader(receiver, self._heard, receiver)
 
     async def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._receiver)
-        self._receiver.close()
-        await asyncio.to_thread(self._remove)
-
-    def _remove(self) -> None:
         with contextlib.suppress(OSError):
-            # Another owner may have put its own there.
-            if self._path.stat().st_ino == self._inode:
-                self._path.unlink()
+            bound = await self._binding
+            asyncio.get_running_loop().remove_reader(bound.receiver)
+            bound.receiver.close()
+            await asyncio.to_thread(_remove, bound)
+
+    def _heard(self, receiver: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                receiver.recv(_READ_BYTES)
+        self._callback()
 
 
 class WakeHint:

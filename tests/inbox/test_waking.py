@@ -1,0 +1,137 @@
+"""How soon an owner looks: at once when told, else more and more rarely."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from taquba import InboxConfig, Producer, Queue
+from taquba._store.location import StoreLocation
+from taquba._store.wake import WakeHint, WakeListener
+from taquba.testing import MockClock
+from tests.inbox.support import opened_inbox
+from tests.servers.proxy import FaultyProxy
+from tests.servers.stores import S3Server
+
+NEVER_BY_ITSELF = InboxConfig(poll_interval=3600)
+WAIT = 20
+"""Seconds, on a machine that has much else to do."""
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+async def test_an_owner_on_the_same_machine_takes_at_once_what_comes(
+    tmp_path: Path, kind: str
+) -> None:
+    url = f"memory://{tmp_path}" if kind == "memory" else str(tmp_path / "store")
+    async with (
+        Queue.open(url, inbox=NEVER_BY_ITSELF) as queue,
+        Producer.open(url) as producer,
+    ):
+        for _ in range(3):
+            receipt = await producer.enqueue("q", b"")
+            claim = await queue.claim("q", wait=WAIT)
+            assert claim is not None
+            assert claim.id == receipt.id
+
+
+async def test_the_next_owner_hears_though_the_last_one_was_fenced(tmp_path: Path) -> None:
+    first = await Queue.open(tmp_path / "store", inbox=NEVER_BY_ITSELF)
+    async with (
+        Queue.open(tmp_path / "store", inbox=NEVER_BY_ITSELF) as second,
+        Producer.open(tmp_path / "store") as producer,
+    ):
+        await producer.enqueue("q", b"")
+        assert await second.claim("q", wait=WAIT) is not None
+        await first.close()
+        await producer.enqueue("q", b"")
+        assert await second.claim("q", wait=WAIT) is not None
+
+
+async def test_an_owner_looks_by_itself_where_nobody_can_tell_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+    config = InboxConfig(poll_interval=0.01)
+    async with (
+        Queue.open(tmp_path / "store", inbox=config) as queue,
+        Producer.open(tmp_path / "store") as producer,
+    ):
+        await producer.enqueue("q", b"")
+        assert await queue.claim("q", wait=WAIT) is not None
+
+
+@pytest.mark.allow_blocking("the test itself looks at the folder")
+async def test_the_place_to_listen_is_this_users_alone_and_is_tidied_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    location = StoreLocation.parse("s3://bucket/prefix")
+    heard = asyncio.Event()
+    listener = WakeListener(location, heard.set)
+    await listener.listen()
+    folder = tmp_path / f"taquba-{os.getuid()}"
+    assert folder.stat().st_mode & 0o077 == 0
+    assert len(os.listdir(folder)) == 1
+    hint = await WakeHint.open(location)
+    hint.send()
+    await asyncio.wait_for(heard.wait(), WAIT)
+    await listener.close()
+    assert os.listdir(folder) == []
+    # Nobody listens any more, and nobody minds.
+    hint.send()
+    hint.close()
+    folder.chmod(0o777)
+    unheard = WakeListener(location, heard.set)
+    await unheard.listen()
+    assert os.listdir(folder) == []
+    await unheard.close()
+
+
+# -- what looking costs -------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def proxy(s3_server: S3Server) -> AsyncIterator[FaultyProxy]:
+    async with FaultyProxy(s3_server.endpoint) as proxy:
+        yield proxy
+
+
+async def test_an_idle_inbox_on_a_bucket_is_looked_at_every_five_seconds(
+    s3_server: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in s3_server.environment(proxy.endpoint).items():
+        monkeypatch.setenv(name, value)
+    url = f"{s3_server.root}/{tmp_path.name}"
+    clock = MockClock()
+    async with Queue.open(url, inbox=True, clock=clock):
+        await clock.advance(60)
+        await proxy.clear_counts()
+        await clock.advance(60)
+        assert 11 <= (await proxy.counts()).of(method="LIST", kind="inbox").requests <= 13
+
+
+async def test_calls_that_share_a_batch_share_its_write_and_its_read(
+    s3_server: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in s3_server.environment(proxy.endpoint).items():
+        monkeypatch.setenv(name, value)
+    url = f"{s3_server.root}/{tmp_path.name}"
+    await opened_inbox(url)
+    async with Producer.open(url) as producer:
+        await proxy.clear_counts()
+        await asyncio.gather(*(producer.enqueue("q", b"") for _ in range(100)))
+        assert (await proxy.counts()).of().requests == 1
+    async with Queue.open(url, inbox=NEVER_BY_ITSELF, clock=MockClock()) as queue:
+        await queue.ingest_now()
+        assert (await queue.stats("q")).pending == 100
+        counts = await proxy.counts()
+        found = {
+            method: counts.of(method=method, kind="inbox").requests for method in ("PUT", "GET")
+        }
+    # The sign is there, and is read once.
+    assert found == {"PUT": 1, "GET": 2}
