@@ -202,6 +202,7 @@ def test_top_prints_looks_where_there_is_no_terminal(taquba: Taquba) -> None:
 LOOKS = [
     ["stats"],
     ["queues"],
+    ["inbox"],
     ["jobs", "list"],
     ["jobs", "show", "done"],
     ["jobs", "history", "dead-new"],

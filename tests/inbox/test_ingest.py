@@ -21,6 +21,7 @@ from taquba import (
     Producer,
     Queue,
     QueueConfig,
+    QueueReader,
     StoreFenced,
 )
 from taquba._model.batch import MAX_BATCH_BYTES, encode_batch, encode_request
@@ -407,6 +408,29 @@ async def test_a_batch_that_was_repaired_can_be_put_back(queue: Queue, inbox: In
     await queue.ingest_now()
     await inbox.put(name, encode_batch(0, [GOOD]))
     assert await pending(queue) == 1
+
+
+async def test_what_is_in_the_inbox_can_be_seen_from_anywhere(
+    url: str, queue: Queue, inbox: InboxObjects, clock: MockClock
+) -> None:
+    await inbox.put("b", b"broken")
+    await inbox.put("a", b"broken, too")
+    await queue.ingest_now()
+    await queue.close()
+    name = await put(inbox, EnqueueRequest("q", b""))
+    data = await inbox.get(name)
+    assert data is not None
+    async with Queue.open(url, clock=clock) as owner, QueueReader.open(url) as reader:
+        for looking in (owner, reader):
+            stats = await looking.inbox_stats()
+            assert (stats.waiting, stats.waiting_bytes, stats.rejected) == (1, len(data), 2)
+            assert stats.oldest_at is not None
+            found = await looking.rejected_batches()
+            assert [(batch.name, batch.size) for batch in found] == [("a", 11), ("b", 6)]
+            assert all("name" in batch.reason for batch in found)
+            assert len(await looking.rejected_batches(limit=1)) == 1
+            with pytest.raises(InvalidArgument, match="limit"):
+                await looking.rejected_batches(limit=0)
 
 
 # -- settings -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The modules:
 app       the commands put together, errors and exit codes
 plugins   the commands that other distributions add, made of what `taquba.cli` exports
 overview  stats, queues          top      the same, live
+inbox     inbox
 jobs      jobs list/show/history
 dead      dead list/requeue/purge
 change    enqueue, cancel, wake

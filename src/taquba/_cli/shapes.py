@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from taquba import JobAttempt, JobRecord, KvEntry, QueueStats
+from taquba import InboxStats, JobAttempt, JobRecord, KvEntry, QueueStats, RejectedBatch
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Document = dict[str, Json]
@@ -32,6 +32,14 @@ def content(name: str, value: bytes | None) -> Document:
 
 def stats(value: QueueStats) -> Document:
     return asdict(value)
+
+
+def inbox(value: InboxStats) -> Document:
+    return asdict(value) | {"oldest_at": json_moment(value.oldest_at)}
+
+
+def rejected(value: RejectedBatch) -> Document:
+    return asdict(value) | {"sent_at": json_moment(value.sent_at)}
 
 
 def job(value: JobRecord) -> Document:

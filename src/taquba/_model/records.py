@@ -266,6 +266,40 @@ class QueueStats:
     dead: int
 
 
+@dataclass(frozen=True, slots=True)
+class InboxStats:
+    """What is in a store's inbox, counted in batches of requests.
+
+    Attributes:
+        waiting: Batches that the owner has not taken yet.
+        waiting_bytes: Their size.
+        oldest_at: When the oldest of them was put there, by the store's clock; aware, UTC.
+        rejected: Batches that the owner could not take and has put aside.
+    """
+
+    waiting: int
+    waiting_bytes: int
+    oldest_at: datetime | None
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedBatch:
+    """A batch that the owner could not take; it lies in ``{url}-inbox/rejected/{name}/batch``.
+
+    Attributes:
+        name: Its name.
+        size: Bytes.
+        sent_at: When it was written there, by the store's clock; aware, UTC.
+        reason: Why, for a person to read.
+    """
+
+    name: str
+    size: int
+    sent_at: datetime
+    reason: str
+
+
 class OwnerPresence(StrEnum):
     """Whether a store has a living owner."""
 

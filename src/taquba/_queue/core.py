@@ -24,6 +24,7 @@ from taquba._queue.objects import Objects
 from taquba._queue.place import Place
 from taquba._store.committer import Committer
 from taquba._store.engine import Engine
+from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
 from taquba._store.payloads import Payloads
 from taquba._store.reads import bounded
@@ -61,6 +62,7 @@ class Core:
 
     def __init__(
         self,
+        location: StoreLocation,
         engine: Engine,
         clock: Clock,
         counters: dict[str, Counters],
@@ -74,6 +76,7 @@ class Core:
         payload_threshold: int | None,
         telemetry: Instrumentation | None = None,
     ) -> None:
+        self.location = location
         self.engine = engine
         self.stamp = stamp
         """The row that says whose store this is."""

@@ -68,6 +68,7 @@ async def open_core(
         async for rows in engine.scan_prefix(keys.CURSOR):
             cursors.update({keys.cursor_queue(key): value for key, value in rows})
         core = Core(
+            location,
             engine,
             clock,
             counters,

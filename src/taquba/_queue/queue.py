@@ -16,6 +16,7 @@ from taquba._model.records import (
     CancelOutcome,
     Counters,
     EnqueueResult,
+    InboxStats,
     JobAttempt,
     JobPage,
     JobRecord,
@@ -24,6 +25,7 @@ from taquba._model.records import (
     KvPage,
     NackOutcome,
     QueueStats,
+    RejectedBatch,
     WaitOutcome,
     WakeOutcome,
 )
@@ -32,6 +34,7 @@ from taquba._queue import (
     claims,
     enqueueing,
     entries,
+    inbox_looking,
     loading,
     looking,
     loops,
@@ -538,6 +541,16 @@ class Queue(ClosedAtExit):
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
         await self._look()
         return await looking.attempt_history(self._core.engine, validate.job_id(job_id))
+
+    async def inbox_stats(self) -> InboxStats:
+        """What is in the store's inbox, whether the owner looks into it or not."""
+        self._core.check()
+        return await inbox_looking.stats(self._core.location)
+
+    async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
+        """The first batches, by name, that the owner could not take, and why."""
+        self._core.check()
+        return await inbox_looking.rejected(self._core.location, limit)
 
     async def _look(self) -> None:
         """What is looked at holds everything that was decided before."""

@@ -13,6 +13,7 @@ from taquba._model.codec import decode_counters, decode_store_id
 from taquba._model.errors import InvalidArgument, QueueClosed, StoreNotInitialized
 from taquba._model.records import (
     Counters,
+    InboxStats,
     JobAttempt,
     JobPage,
     JobRecord,
@@ -21,9 +22,10 @@ from taquba._model.records import (
     KvPage,
     OwnerSigns,
     QueueStats,
+    RejectedBatch,
 )
 from taquba._model.validate import Duration, KvKey
-from taquba._queue import entries, looking, presence
+from taquba._queue import entries, inbox_looking, looking, presence
 from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.objects import ReadOnlyObjects
 from taquba._queue.opening import find_store, payload_location, read_stamp
@@ -182,6 +184,16 @@ class QueueReader(ClosedAtExit):
         """
         patience_ms = validate.duration_ms(patience, "patience")
         return await presence.detect_owner(self._reads(), self._location, patience_ms)
+
+    async def inbox_stats(self) -> InboxStats:
+        """What is in the store's inbox, whether the owner looks into it or not."""
+        self._check()
+        return await inbox_looking.stats(self._location)
+
+    async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
+        """The first batches, by name, that the owner could not take, and why."""
+        self._check()
+        return await inbox_looking.rejected(self._location, limit)
 
     @property
     def objects(self) -> ReadOnlyObjects:
