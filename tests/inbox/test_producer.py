@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -302,12 +303,44 @@ def test_threads_share_a_producer(url: str) -> None:
     assert sorted(ids) == sorted(str(job_id) for job_id in found)
 
 
+def test_closing_leaves_no_thread_behind(url: str) -> None:
+    asyncio.run(opened_inbox(url))
+    for _ in range(20):
+        producer = SyncProducer.open(url)
+        ended: list[str] = []
+        started = threading.Barrier(5)
+
+        def enqueue(
+            producer: SyncProducer = producer,
+            ended: list[str] = ended,
+            started: threading.Barrier = started,
+        ) -> None:
+            started.wait()
+            try:
+                while True:
+                    producer.enqueue("q", b"")
+            except ProducerClosed:
+                ended.append("closed")
+
+        threads = [threading.Thread(target=enqueue, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        started.wait()
+        producer.close()
+        for thread in threads:
+            thread.join(20)
+        assert ended == ["closed"] * 4
+
+
 def test_a_closed_or_forked_producer_for_threads_refuses(url: str) -> None:
     asyncio.run(opened_inbox(url))
     with SyncProducer.open(url) as producer:
         with pytest.raises(InvalidQueueName):
             producer.enqueue("", b"")
-        pid = os.fork()
+        with warnings.catch_warnings():
+            # From Python 3.12 on, about forking a process that has threads: what is tested here.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
         if pid == 0:
             try:
                 producer.enqueue("q", b"")

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from taquba._model.clock import Clock
 from taquba._model.errors import ForkedError, ProducerClosed
@@ -19,24 +19,48 @@ from taquba._producer.producer import Producer, Receipt
 
 T = TypeVar("T")
 
+_CLOSING_SECONDS: Final = 5.0
+"""For how long calls of other threads are waited for."""
+
 
 class _Background:
     """An event loop on a thread of its own."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self._stopping = False
+        self._lock = threading.Lock()
+        """What is given to the loop is given before it begins to stop."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="taquba-producer", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._lock:
+            if self._stopping:
+                work.close()
+                raise ProducerClosed
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result()
 
     def stop(self) -> None:
         # A forked child has the loop's descriptors, but not its thread.
-        if self._thread.is_alive() and self.pid == os.getpid():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        if self.pid != os.getpid() or not self._thread.is_alive():
+            return
+        if threading.current_thread() is self._thread:
+            # The garbage collector may come by here.
+            self._loop.stop()
+            return
+        with self._lock:
+            self._stopping = True
+        asyncio.run_coroutine_threadsafe(self._others_end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    async def _others_end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=_CLOSING_SECONDS)
 
     def _work(self) -> None:
         try:
