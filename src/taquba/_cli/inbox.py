@@ -40,9 +40,7 @@ async def inbox(store: Store, limit: Limit = 50, as_json: AsJson = False) -> Non
         stats = await reader.inbox_stats()
         rejected = await reader.rejected_batches(limit)
     if as_json:
-        print_json(
-            shapes.inbox(stats) | {"rejected_batches": [shapes.rejected(one) for one in rejected]}
-        )
+        print_json(shapes.inbox(stats, rejected))
         return
     print_fields(
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 
@@ -34,12 +34,14 @@ def stats(value: QueueStats) -> Document:
     return asdict(value)
 
 
-def inbox(value: InboxStats) -> Document:
-    return asdict(value) | {"oldest_at": json_moment(value.oldest_at)}
-
-
-def rejected(value: RejectedBatch) -> Document:
-    return asdict(value) | {"sent_at": json_moment(value.sent_at)}
+def inbox(value: InboxStats, rejected: Iterable[RejectedBatch]) -> Document:
+    batches: list[Json] = [
+        asdict(batch) | {"sent_at": json_moment(batch.sent_at)} for batch in rejected
+    ]
+    return asdict(value) | {
+        "oldest_at": json_moment(value.oldest_at),
+        "rejected_batches": batches,
+    }
 
 
 def job(value: JobRecord) -> Document:
