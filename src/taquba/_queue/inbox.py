@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from ulid import ULID
 
 from taquba._core import marks
 from taquba._memory.alarm import Alarm
 from taquba._model import keys
-from taquba._model.batch import MAX_BATCH_BYTES, MalformedBatch, decode_batch
+from taquba._model.batch import MAX_BATCH_BYTES, Batch, MalformedBatch, decode_batch
 from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.options import InboxConfig
 from taquba._queue.core import Core
-from taquba._queue.ingesting import ingest
+from taquba._queue.ingesting import Ingested, submit
 from taquba._store.inbox import InboxObjects
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectInfo
 from taquba._store.transaction import Transaction
 from taquba._store.wake import WakeListener
+
+T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -120,40 +122,56 @@ class Inbox:
 
     async def _take_group(self, group: Sequence[ObjectInfo]) -> tuple[int, bool]:
         """How many jobs are new, and whether all batches of the group are gone."""
-        taken = await asyncio.gather(*map(self._take, group))
-        done = [info.key for info, jobs in zip(group, taken, strict=True) if jobs is not None]
-        removed = await self._remove(done)
-        return sum(jobs or 0 for jobs in taken), removed and len(done) == len(group)
+        left: set[str] = set()
+        names = [info.key for info in group]
+        batches = await asyncio.gather(
+            *(self._guarded(info.key, self._read(info), left) for info in group)
+        )
+        ingested: dict[str, Ingested] = {}
+        # One after the other: of two that want the same dedup key or id the older one gets it.
+        for name, batch in zip(names, batches, strict=True):
+            if batch is not None:
+                submitted = await self._guarded(name, submit(self._core, batch), left)
+                if submitted is not None:
+                    ingested[name] = submitted
+        await asyncio.gather(
+            *(self._guarded(name, one.landed, left) for name, one in ingested.items())
+        )
+        new = sum(one.new for name, one in ingested.items() if name not in left)
+        removed = await self._remove([name for name in names if name not in left])
+        return new, removed and not left
 
-    async def _take(self, info: ObjectInfo) -> int | None:
-        """Take a batch: how many of its jobs are new; None where it has to be left there."""
-        name = info.key
+    async def _guarded(self, name: str, work: Awaitable[T], left: set[str]) -> T | None:
+        """Do some work on a batch, whose trouble is not the others'.
+
+        Returns:
+            What the work did; None where the batch is rejected, or has to be `left` for now.
+        """
         try:
             try:
-                return await self._take_one(name, info.size)
+                return await work
             except MalformedBatch as malformed:
                 await self._reject(name, str(malformed))
             except TaqubaError:
                 raise
             except Exception as error:
-                # Whatever is wrong with this one, the others must not wait for it.
                 _log.exception("batch %s in the inbox cannot be taken", name)
                 await self._reject(name, f"the owner failed on it: {error!r}")
         except StoreError as error:
             if self._core.failure is not None:
                 raise
             _log.warning("batch %s is left in the inbox for now: %s", name, error)
-            return None
-        return 0
+            left.add(name)
+        return None
 
-    async def _take_one(self, name: str, size: int) -> int:
-        if not _is_name(name):
+    async def _read(self, info: ObjectInfo) -> Batch | None:
+        """A batch, or None where it is gone: a listing may show it for a while."""
+        if not _is_name(info.key):
             raise MalformedBatch("its name is not one that a producer gives")
-        if size > MAX_BATCH_BYTES:
-            raise MalformedBatch(f"{size} bytes; a batch has at most {MAX_BATCH_BYTES}")
-        data = await self._objects.get(name)
-        # A listing may show for a while what is gone.
-        return 0 if data is None else await ingest(self._core, decode_batch(name, data))
+        if info.size > MAX_BATCH_BYTES:
+            raise MalformedBatch(f"{info.size} bytes; a batch has at most {MAX_BATCH_BYTES}")
+        data = await self._objects.get(info.key)
+        return None if data is None else decode_batch(info.key, data)
 
     async def _reject(self, name: str, reason: str) -> None:
         _log.warning("batch %s in the inbox is rejected: %s", name, reason)

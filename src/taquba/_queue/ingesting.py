@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import NamedTuple
+
 from taquba._model import keys
 from taquba._model.batch import Batch
 from taquba._queue import enqueueing
 from taquba._queue.core import Core
 from taquba._store.transaction import Transaction
+
+
+class Ingested(NamedTuple):
+    """A batch on its way into the store.
+
+    Attributes:
+        new: How many jobs it makes.
+        landed: Done when that is durable.
+    """
+
+    new: int
+    landed: asyncio.Future[None]
 
 
 async def ingest(core: Core, batch: Batch) -> int:
@@ -15,6 +30,13 @@ async def ingest(core: Core, batch: Batch) -> int:
     Returns:
         How many jobs are new.
     """
+    ingested = await submit(core, batch)
+    await ingested.landed
+    return ingested.new
+
+
+async def submit(core: Core, batch: Batch) -> Ingested:
+    """Have a batch enqueued, unless that was done before; what is submitted first counts."""
     transaction = Transaction()
     # Held until the commit has landed or failed, also where nobody waits for that any more.
     transaction.finally_((await core.lock([("batch", batch.name)])).release)
@@ -31,5 +53,4 @@ async def ingest(core: Core, batch: Batch) -> int:
     except BaseException:
         transaction.abandon()
         raise
-    await core.committer.submit(transaction, durable=True)
-    return new
+    return Ingested(new, core.committer.submit(transaction, durable=True))
