@@ -13,6 +13,7 @@ message and an exit code, and so does every `taquba.TaqubaError`.
 """
 
 from taquba._cli.errors import CommandError, ExitCode
+from taquba._cli.loading import load_object
 from taquba._cli.options import (
     AsJson,
     JobId,
@@ -59,6 +60,7 @@ __all__ = [
     "duration_option",
     "group",
     "json_moment",
+    "load_object",
     "moment_text",
     "note",
     "owning",

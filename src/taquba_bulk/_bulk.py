@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -13,6 +13,7 @@ import anyio
 from taquba import InvalidArgument, InvalidArgumentType, Queue
 from taquba.extending import locks_of
 from taquba_bulk import _values
+from taquba_bulk._display import showing
 from taquba_bulk._inputs import Inputs, check_inputs
 from taquba_bulk._pass import Batch, Pass, Shutdown
 from taquba_bulk._pipeline import Pipeline, TypedPipeline
@@ -59,6 +60,8 @@ class Bulk(Generic[In, Out]):
             over all its runs that had a budget. See `BulkContext.paid_call`.
         rate: Rate limits by key: at most so many in any so long, as in
             ``{"llm": (500, "1m")}``. See `BulkContext.acquire`.
+        progress: Show on standard error how far the batch is: with a bar, where that is a
+            terminal and rich is installed, else with a line every ten seconds.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Bulk(Generic[In, Out]):
         fail_threshold: float | None = None,
         budget: Mapping[str, float] | None = None,
         rate: Mapping[str, Rate] | None = None,
+        progress: bool = False,
     ) -> None:
         _values.instance(queue, Queue, "queue")
         _check_sink(output)
@@ -103,6 +107,7 @@ class Bulk(Generic[In, Out]):
             max_concurrent,
             _values.threshold(fail_threshold),
         )
+        self._shows = progress
         self._pass: Pass[In, Out] | None = None
 
     async def run(self, inputs: Inputs[In], shutdown: Shutdown | None = None) -> BulkReport:
@@ -128,7 +133,7 @@ class Bulk(Generic[In, Out]):
         check_inputs(inputs)
         _check_shutdown(shutdown)
         with self._one_pass(Pass(self._batch)) as this:
-            return await this.run(inputs, shutdown)
+            return await self._run(this, inputs, shutdown)
 
     async def stream(
         self, inputs: Inputs[In], shutdown: Shutdown | None = None
@@ -149,7 +154,7 @@ class Bulk(Generic[In, Out]):
             news.set()
 
         with self._one_pass(Pass(self._batch, emit)) as this:
-            running = asyncio.create_task(this.run(inputs, shutdown), name="taquba-bulk")
+            running = asyncio.create_task(self._run(this, inputs, shutdown), name="taquba-bulk")
             running.add_done_callback(lambda _: news.set())
             try:
                 while ready or not running.done():
@@ -184,6 +189,12 @@ class Bulk(Generic[In, Out]):
         if found and self._pass is not None:
             self._pass.look_at(run_id)
         return found
+
+    async def _run(
+        self, this: Pass[In, Out], inputs: Inputs[In], shutdown: Shutdown | None
+    ) -> BulkReport:
+        async with showing(self.progress) if self._shows else nullcontext():
+            return await this.run(inputs, shutdown)
 
     async def _is_read(self, run_id: str) -> bool:
         return self._pass is not None and await self._pass.is_read(run_id)

@@ -126,6 +126,7 @@ async def running(queue: Queue, shutdown: anyio.Event) -> None:
         fail_threshold=0.1,
         budget={"usd": 50},
         rate={"llm": (500, "1m"), "mail": (5, timedelta(seconds=1))},
+        progress=True,
     )
     Bulk(queue, summarize, budget=50)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Bulk(queue, summarize, rate={"llm": 500})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
-import traceback
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from taquba import Handler, QueueConfig, WorkerSpec, run_workers
 from taquba._cli import shapes
-from taquba._cli.errors import CommandError, ExitCode
+from taquba._cli.loading import load_object
 from taquba._cli.options import (
     AsJson,
     Create,
@@ -86,7 +82,11 @@ async def worker(
     --json the counters are printed at the end.
     """
     spec = WorkerSpec(
-        queue, load_handler(handler), concurrency=concurrency, timeout=timeout, lease=lease
+        queue,
+        cast("Handler", load_object(handler, "handler", "mail:send")),
+        concurrency=concurrency,
+        timeout=timeout,
+        lease=lease,
     )
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -110,31 +110,3 @@ async def worker(
     else:
         waiting = after.pending + after.scheduled
         note(f"stopped: {done:,} done, {waiting:,} waiting, {after.dead:,} dead")
-
-
-def load_handler(where: str) -> Handler:
-    """Import ``module:name``, also from the current folder; ``name`` may have dots."""
-    module_name, _, path = where.partition(":")
-    if not module_name or not path:
-        raise CommandError(
-            f"{where!r} names no handler: write module:handler, for example mail:send",
-            ExitCode.usage,
-        )
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise CommandError(f"importing {module_name} failed: {error}") from error
-        raise CommandError(
-            f"no module {error.name!r} in {here} or among the installed packages", ExitCode.usage
-        ) from error
-    except Exception as error:
-        cause = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        raise CommandError(f"importing {module_name} failed: {cause}") from error
-    for name in path.split("."):
-        if not hasattr(found, name):
-            raise CommandError(f"{module_name} has no {path!r}", ExitCode.usage)
-        found = getattr(found, name)
-    return cast("Handler", found)
