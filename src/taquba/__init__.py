@@ -8,6 +8,7 @@ The layers, top to bottom; each uses only those below it:
     _worker     worker loops that run handlers
     _queue      the facade `Queue`, one module per kind of operation, and the background loops
     _telemetry  metrics and traces through OpenTelemetry, imported only where they are on
+    _socket     calls from other processes of the machine to the owner
     _memory     ready windows, leases, waiters, locks
     _store      transaction, group commit, SlateDB, durable folders, objects
     _core       transitions: what a job becomes, as pure functions
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         InvalidState,
         JobNotFound,
         KvValueTooLarge,
+        OwnerUnreachable,
         PayloadMissing,
         ProducerClosed,
         QueueClosed,
@@ -144,6 +146,7 @@ __all__ = [
     "Objects",
     "OwnerPresence",
     "OwnerSigns",
+    "OwnerUnreachable",
     "PayloadMissing",
     "PermanentFailure",
     "PlainHandler",

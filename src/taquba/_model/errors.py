@@ -205,6 +205,22 @@ class InboxNotOpen(StoreNotInitialized):
         )
 
 
+class OwnerUnreachable(TaqubaError):
+    """No owner of the store answers on this machine, and only it could have done that."""
+
+    permanent = False
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return (
+            f"no owner of {self.url} answers on this machine: open it with "
+            "producer_socket=True or run_service(), or read it with QueueReader"
+        )
+
+
 class ProducerClosed(TaqubaError):
     """The producer was closed; open another one to go on."""
 

@@ -12,14 +12,18 @@ from typing import Final
 from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS, encode_request
 from taquba._model.clock import Clock, SystemClock
-from taquba._model.errors import DuplicateJobId, InvalidArgument
+from taquba._model.errors import DuplicateJobId, InvalidArgument, ProducerClosed
 from taquba._model.ids import IdGenerator, id_of_key
 from taquba._model.options import EnqueueRequest
+from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.validate import Duration
+from taquba._producer.asking import Asking
 from taquba._producer.lanes import InboxLane, Lane
 from taquba._producer.packing import Packer
+from taquba._producer.socket_lane import SocketLane
 from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.place import Place
+from taquba._socket.owner import OwnerSocket
 from taquba._store.location import StoreLocation
 
 _HEAD_BYTES: Final = 64
@@ -54,10 +58,11 @@ class Producer(ClosedAtExit):
     `idempotency_key`.
     """
 
-    def __init__(self, lane: Lane, clock: Clock) -> None:
+    def __init__(self, lane: Lane, asking: Asking, clock: Clock) -> None:
         """Internal: use `Producer.open`."""
         self._place = Place("producer")
         self._lane = lane
+        self._asking = asking
         self._clock = clock
         self._ids = IdGenerator(clock)
         self._packer = Packer(lane, self._ids, clock)
@@ -165,6 +170,38 @@ class Producer(ClosedAtExit):
             raise DuplicateJobId(next(name for name in own_ids if own_ids.count(name) > 1))
         return await self._send(batch) if batch else []
 
+    async def get_job(self, job_id: str) -> JobRecord | None:
+        """A job in any state, or None; asks the owner, through its socket.
+
+        Raises:
+            OwnerUnreachable: There is no owner with a socket on this machine.
+        """
+        self._check()
+        return await self._asking.get_job(validate.job_id(job_id))
+
+    async def stats(self, name: str) -> QueueStats:
+        """Counters of a queue; asks the owner, through its socket.
+
+        Raises:
+            OwnerUnreachable: There is no owner with a socket on this machine.
+        """
+        self._check()
+        return await self._asking.stats(validate.queue_name(name))
+
+    async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
+        """Wait until a job is acknowledged or dead-lettered; asks the owner, through its socket.
+
+        Args:
+            job_id: The job. One that went through the inbox is found once the owner has taken it.
+            timeout: Seconds. When the owner goes meanwhile, the next one is asked.
+
+        Raises:
+            OwnerUnreachable: There is no owner with a socket on this machine.
+        """
+        self._check()
+        timeout_ms = validate.duration_ms(timeout, "timeout")
+        return await self._asking.wait_for_completion(validate.job_id(job_id), timeout_ms)
+
     async def close(self) -> None:
         """Send what is waiting, and stop. Idempotent."""
         if self._closing is None or not self._closing.done():
@@ -176,6 +213,11 @@ class Producer(ClosedAtExit):
     async def _close(self) -> None:
         await self._packer.close()
         await self._lane.close()
+
+    def _check(self) -> None:
+        self._place.check()
+        if self._closing is not None:
+            raise ProducerClosed
 
     async def _send(self, requests: list[EnqueueRequest]) -> list[Receipt]:
         now = self._clock.time_ms()
@@ -196,4 +238,8 @@ class Producer(ClosedAtExit):
 
 
 async def _open(location: StoreLocation, fsync: bool, clock: Clock) -> Producer:
-    return Producer(await InboxLane.open(location, fsync=fsync), clock)
+    inbox = await InboxLane.open(location, fsync=fsync)
+    owner = OwnerSocket(location)
+    # The memory of a process has no other processes on its machine.
+    lane = inbox if location.in_memory else SocketLane(owner, inbox)
+    return Producer(lane, Asking(location.url, owner), clock)

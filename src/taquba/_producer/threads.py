@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from taquba._model.clock import Clock
 from taquba._model.errors import ForkedError, ProducerClosed
 from taquba._model.options import EnqueueRequest
+from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.validate import Duration
 from taquba._producer.producer import Producer, Receipt
 
@@ -139,6 +140,18 @@ class SyncProducer:
     def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
         """Add jobs to any queues, all or none of them; see `Producer.enqueue_batch`."""
         return self._run(self._producer.enqueue_batch(requests))
+
+    def get_job(self, job_id: str) -> JobRecord | None:
+        """A job in any state, or None; see `Producer.get_job`."""
+        return self._run(self._producer.get_job(job_id))
+
+    def stats(self, name: str) -> QueueStats:
+        """Counters of a queue; see `Producer.stats`."""
+        return self._run(self._producer.stats(name))
+
+    def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
+        """Wait until a job is acknowledged or dead-lettered; see `Producer.wait_for_completion`."""
+        return self._run(self._producer.wait_for_completion(job_id, timeout))
 
     def close(self) -> None:
         """Wait for the calls of other threads, and stop. Idempotent."""

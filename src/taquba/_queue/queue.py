@@ -47,6 +47,8 @@ from taquba._queue.core import Core
 from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.objects import Objects
 from taquba._queue.opening import closing_state, open_core, payload_location
+from taquba._queue.socket_calls import serve_socket
+from taquba._socket.server import SocketServer
 from taquba._store.location import StoreLocation
 from taquba._telemetry.settings import Telemetry, as_telemetry, instrument
 
@@ -78,6 +80,7 @@ class Queue(ClosedAtExit):
         """Internal: use `Queue.open`."""
         self._core = core
         self._tasks = tasks
+        self._socket: SocketServer | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -95,6 +98,7 @@ class Queue(ClosedAtExit):
         payload_offload_threshold: int | None = DEFAULT_OFFLOAD_THRESHOLD,
         payload_url: str | os.PathLike[str] | None = None,
         inbox: InboxConfig | bool = False,
+        producer_socket: bool = False,
         metrics: Telemetry | MeterProvider | bool | None = None,
     ) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
@@ -126,6 +130,9 @@ class Queue(ClosedAtExit):
             inbox: Take what producers in other processes put into the store's inbox, in
                 ``{url}-inbox``; see `taquba.Producer`. An `InboxConfig` says how. On a bucket
                 this costs requests: by default one every 5 seconds while nothing comes.
+            producer_socket: Listen on a unix socket, which only this user can connect to, for the
+                producers of this machine: they need not go through the store then. It is in the
+                store's folder, or for a bucket in a folder of this user's.
             metrics: OpenTelemetry metrics and traces. None emits them if the application has
                 configured a global provider by now, True to the global providers in any case,
                 False not at all. A `MeterProvider` gets the metrics; a `taquba.Telemetry` names
@@ -138,6 +145,10 @@ class Queue(ClosedAtExit):
             StoreError: The store cannot be reached or written.
         """
         location = StoreLocation.parse(url)
+        if producer_socket and location.in_memory:
+            raise InvalidArgument(
+                f"{location.url} is in the memory of this process: no other can use producer_socket"
+            )
         return Opening(
             _open(
                 location,
@@ -157,6 +168,7 @@ class Queue(ClosedAtExit):
                 payload_threshold=_threshold(payload_offload_threshold),
                 payload_location=payload_location(location, payload_url),
                 inbox=_inbox(inbox, location),
+                socket_at=location if producer_socket else None,
             )
         )
 
@@ -170,6 +182,8 @@ class Queue(ClosedAtExit):
 
     async def _close(self) -> None:
         core = self._core
+        if self._socket is not None:
+            await self._socket.close()
         core.closing()
         for task in self._tasks:
             task.cancel()
@@ -573,6 +587,7 @@ async def _open(
     payload_threshold: int | None,
     payload_location: StoreLocation,
     inbox: InboxConfig | None,
+    socket_at: StoreLocation | None,
 ) -> Queue:
     core = await open_core(
         location,
@@ -601,7 +616,14 @@ async def _open(
         asyncio.create_task(loops.until_failure(core, loop), name=f"taquba-{name}")
         for name, loop in running.items()
     ]
-    return Queue(core, tasks)
+    queue = Queue(core, tasks)
+    if socket_at is not None:
+        try:
+            queue._socket = await serve_socket(queue, core, socket_at)
+        except BaseException:
+            await queue.close()
+            raise
+    return queue
 
 
 def _config(value: QueueConfig | None, name: str) -> QueueConfig:

@@ -1,0 +1,36 @@
+"""The lane of producers on the machine of the owner."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from taquba._producer.lanes import Lane
+from taquba._socket.client import CallFailed, Disconnected
+from taquba._socket.frames import TooLarge
+from taquba._socket.methods import BATCH
+from taquba._socket.owner import OwnerSocket
+
+_SECONDS: Final = 5.0
+"""After which a batch goes the other way. An owner whose store is that slow answers too late."""
+
+
+class SocketLane:
+    """Through the owner's socket, where there is one, and by another lane where there is none.
+
+    A batch that may have arrived goes by the other lane under the same name, by which the owner
+    knows it.
+    """
+
+    def __init__(self, owner: OwnerSocket, otherwise: Lane) -> None:
+        self._owner = owner
+        self._otherwise = otherwise
+
+    async def send(self, name: str, batch: bytes) -> None:
+        try:
+            await self._owner.call(_SECONDS, BATCH, name, batch)
+        except (Disconnected, CallFailed, TooLarge):
+            await self._otherwise.send(name, batch)
+
+    async def close(self) -> None:
+        await self._owner.close()
+        await self._otherwise.close()

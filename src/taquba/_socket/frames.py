@@ -1,0 +1,92 @@
+"""What goes over the socket: frames, each with the size of its body, a version, and the body.
+
+A body is a MessagePack array: a request is ``[number, method, *arguments]``, its reply
+``[number, True, result]`` or ``[number, False, [kind, text]]``. Requests are answered in any order.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple, cast
+
+import msgpack
+
+VERSION: Final = 1
+"""Changes with the meaning of a body; both ends refuse any other."""
+
+MAX_BODY: Final = 17 * 1024 * 1024
+"""Bytes; no frame is larger, so that none takes much memory or time."""
+
+_HEADER: Final = struct.Struct(">IB")
+_pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
+
+
+class BrokenFrame(Exception):
+    """The other end does not speak this protocol."""
+
+
+class TooLarge(Exception):
+    """A body has more than `MAX_BODY` bytes."""
+
+
+class Body(NamedTuple):
+    """What a frame holds.
+
+    Attributes:
+        fields: The array.
+        size: Its bytes in the frame.
+    """
+
+    fields: list[object]
+    size: int
+
+
+def frame(*fields: object) -> bytes:
+    """The frame of a body.
+
+    Raises:
+        TooLarge: It would be too large.
+    """
+    body = _pack(fields)
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"{len(body)} bytes, of at most {MAX_BODY}")
+    return _HEADER.pack(len(body), VERSION) + body
+
+
+class Frames:
+    """Finds the frames in what comes in."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Body]:
+        """The bodies that are whole now.
+
+        Raises:
+            BrokenFrame: What came in is no frame of this version, or is too large.
+        """
+        self._pending += data
+        start = 0
+        while start + _HEADER.size <= len(self._pending):
+            size, version = _HEADER.unpack_from(self._pending, start)
+            if version != VERSION:
+                raise BrokenFrame(f"version {version}, this end speaks version {VERSION}")
+            if size > MAX_BODY:
+                raise BrokenFrame(f"a frame of {size} bytes, of at most {MAX_BODY}")
+            end = start + _HEADER.size + size
+            if end > len(self._pending):
+                break
+            yield Body(_fields(bytes(self._pending[start + _HEADER.size : end])), size)
+            start = end
+        del self._pending[:start]
+
+
+def _fields(body: bytes) -> list[object]:
+    try:
+        fields: object = msgpack.unpackb(body)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise BrokenFrame(f"a body that is not MessagePack: {error}") from None
+    if not isinstance(fields, list):
+        raise BrokenFrame("a body that is not an array")
+    return cast("list[object]", fields)
