@@ -4,6 +4,7 @@ The layers, top to bottom; each uses only those below it:
 
     _cli        the command line, which needs the extra ``taquba[cli]``; `taquba.cli` is the part
                 of it that packages with commands of their own build on
+    _service    processes that share a store: one owns it, all of them enqueue
     _producer   requests from processes that do not own the store; no part of it needs the engine
     _worker     worker loops that run handlers
     _queue      the facade `Queue`, one module per kind of operation, and the background loops
@@ -14,8 +15,8 @@ The layers, top to bottom; each uses only those below it:
     _core       transitions: what a job becomes, as pure functions
     _model      vocabulary: keys, codec, records, options, clock, errors
 
-Beside them, to be imported by name: `taquba.testing`, and `taquba.doctor`, which examines a place
-for a store. Start with `Queue.open`.
+Beside them, to be imported by name: `taquba.testing`, `taquba.integrations` for frameworks, and
+`taquba.doctor`, which examines a place for a store. Start with `Queue.open`.
 
 What is exported here is imported when it is first used: a process that only produces jobs never
 loads the storage engine.
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from taquba._queue.objects import Objects, ReadOnlyObjects
     from taquba._queue.queue import Queue
     from taquba._queue.reader import QueueReader
+    from taquba._service.service import Service, run_service
     from taquba._store.objects import ObjectInfo
     from taquba._telemetry.settings import Telemetry
     from taquba._worker.handlers import (
@@ -162,6 +164,7 @@ __all__ = [
     "Receipt",
     "RejectedBatch",
     "RetryAfter",
+    "Service",
     "SettlementEffects",
     "Snooze",
     "StoreError",
@@ -177,6 +180,7 @@ __all__ = [
     "WakeOutcome",
     "WorkerSpec",
     "WrongEventLoop",
+    "run_service",
     "run_worker",
     "run_workers",
 ]
@@ -201,6 +205,7 @@ _HOMES: Final = (
     "_worker.handlers",
     "_worker.worker",
     "_worker.workers",
+    "_service.service",
 )
 """Where `__getattr__` looks for a name: what needs no storage engine comes first."""
 

@@ -37,6 +37,10 @@ class Opening(Generic[Opened]):
         self._opening = opening
         self._opened: Opened | None = None
 
+    def discard(self) -> None:
+        """Do not open it: only its arguments were to be checked."""
+        self._opening.close()
+
     def __await__(self) -> Generator[Any, None, Opened]:
         return self._opening.__await__()
 

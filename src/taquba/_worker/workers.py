@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -64,39 +64,28 @@ async def run_workers(
         validate.instance(worker, WorkerSpec, "each worker")
     if shutdown is not None:
         check_shutdown(shutdown)
-    stop = asyncio.Event()
     loops: list[asyncio.Task[None]] = []
 
-    signalled = False
+    def interrupt() -> None:
+        for loop in loops:
+            loop.cancel()
 
-    def on_signal() -> None:
-        nonlocal signalled
-        if signalled:
-            for loop in loops:
-                loop.cancel()
-        signalled = True
-        stop.set()
-
-    with _signals(on_signal if handle_signals else None):
+    async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
         loops += [
             asyncio.create_task(
                 _run(queue, worker, stop, drain_timeout), name=f"worker-{worker.name}"
             )
             for worker in workers
         ]
-        relay = asyncio.create_task(_relay(shutdown, stop))
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
             stop.set()
             await asyncio.gather(*loops, return_exceptions=True)
         except asyncio.CancelledError:
-            for loop in loops:
-                loop.cancel()
+            interrupt()
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*loops, return_exceptions=True)
             raise
-        finally:
-            relay.cancel()
     for loop in loops:
         if not loop.cancelled():
             loop.result()
@@ -121,7 +110,30 @@ async def _run(
     )
 
 
-async def _relay(shutdown: anyio.Event | asyncio.Event | None, stop: asyncio.Event) -> None:
+@asynccontextmanager
+async def stopping(
+    shutdown: Shutdown | None, interrupt: Callable[[], None], *, handle_signals: bool
+) -> AsyncGenerator[asyncio.Event]:
+    """An event that `shutdown`, SIGTERM or SIGINT sets; a second signal calls `interrupt`."""
+    stop = asyncio.Event()
+    signalled = False
+
+    def on_signal() -> None:
+        nonlocal signalled
+        if signalled:
+            interrupt()
+        signalled = True
+        stop.set()
+
+    with _signals(on_signal if handle_signals else None):
+        relay = asyncio.create_task(_relay(shutdown, stop))
+        try:
+            yield stop
+        finally:
+            relay.cancel()
+
+
+async def _relay(shutdown: Shutdown | None, stop: asyncio.Event) -> None:
     if shutdown is not None:
         await shutdown.wait()
         stop.set()

@@ -1,0 +1,1 @@
+"""Several processes that share a store: one owns it and works, all of them enqueue."""

@@ -1,0 +1,135 @@
+"""Standing for election, and what the elected process does: open the store, and work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from taquba._model.errors import TaqubaError
+from taquba._model.validate import Duration
+from taquba._queue.handles import Opening
+from taquba._queue.queue import Queue
+from taquba._store.election import Election
+from taquba._worker.worker import Shutdown
+from taquba._worker.workers import WorkerSpec, run_workers
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Ownership:
+    """Terms as the owner of a store, one after the other.
+
+    Attributes:
+        queue: The open queue, while this process is the owner; else None.
+    """
+
+    def __init__(
+        self,
+        election: Election,
+        open_queue: Callable[[], Opening[Queue]],
+        workers: Sequence[WorkerSpec],
+        *,
+        pause_seconds: float,
+        drain_timeout: Duration | None,
+    ) -> None:
+        self.queue: Queue | None = None
+        self._election = election
+        self._open_queue = open_queue
+        self._workers = workers
+        self._pause_seconds = pause_seconds
+        self._drain_timeout = drain_timeout
+        self._working: asyncio.Task[None] | None = None
+
+    async def stand(self, stop: Shutdown) -> None:
+        """Be the owner whenever elected, until `stop` is set.
+
+        Raises:
+            TaqubaError: The store cannot be opened, by this process or another.
+        """
+        try:
+            while await _unless(stop, self._election.win()) and not await self._serve(stop):
+                # Others get their chance first.
+                await self._election.resign()
+                await _unless(stop, asyncio.sleep(self._pause_seconds))
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._election.resign()))
+
+    def interrupt(self) -> None:
+        """Cancel handlers that run; their jobs go back without spending the attempt."""
+        if self._working is not None:
+            self._working.cancel()
+
+    async def _serve(self, stop: Shutdown) -> bool:
+        """One term; whether it ended because `stop` was set."""
+        try:
+            queue = await self._open_queue()
+        except TaqubaError as error:
+            if error.permanent:
+                raise
+            _log.warning("elected, but the store cannot be opened now: %s", error)
+            return False
+        _log.info("this process is the owner now")
+        try:
+            self.queue = queue
+            await self._work(queue, stop)
+        except TaqubaError as error:
+            _log.warning("this process is the owner no more: %s", error)
+        finally:
+            self.queue = None
+            await _close(queue)
+        return stop.is_set()
+
+    async def _work(self, queue: Queue, stop: Shutdown) -> None:
+        """Run the workers until they are to stop, or fail, or another process is elected."""
+        drain = asyncio.Event()
+        self._working = working = asyncio.create_task(
+            run_workers(
+                queue,
+                *self._workers,
+                shutdown=drain,
+                drain_timeout=self._drain_timeout,
+                handle_signals=False,
+            ),
+            name="taquba-workers",
+        )
+        stopping = asyncio.ensure_future(stop.wait())
+        losing = asyncio.ensure_future(self._election.lost())
+        try:
+            await asyncio.wait({working, stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+            drain.set()
+            if losing.done():
+                _log.warning("another process was elected; handlers that run are cancelled")
+                working.cancel()
+            await asyncio.wait({working})
+            if not working.cancelled():
+                working.result()
+        finally:
+            await _cancel(working, stopping, losing)
+
+
+async def _close(queue: Queue) -> None:
+    try:
+        await queue.close()
+    except TaqubaError as error:
+        # Its successor takes the store over as it is.
+        _log.warning("the store was not closed properly: %s", error)
+
+
+async def _unless(stop: Shutdown, work: Coroutine[Any, Any, None]) -> bool:
+    """Await `work`, but only until `stop` is set; whether to go on."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return not stop.is_set()
+    finally:
+        await _cancel(working, stopping)
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

@@ -1,0 +1,257 @@
+"""`Service`: one of the processes that share a store; all enqueue, one of them owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Literal, Self, Unpack
+
+from taquba._model import validate
+from taquba._model.errors import InboxNotOpen, InvalidArgument, ProducerClosed, TaqubaError
+from taquba._model.options import EnqueueRequest, InboxConfig
+from taquba._model.records import JobRecord, QueueStats, WaitOutcome
+from taquba._model.validate import Duration
+from taquba._producer.producer import Producer, Receipt
+from taquba._queue.handles import Opening
+from taquba._queue.place import Place
+from taquba._queue.queue import Queue
+from taquba._service.ownership import Ownership
+from taquba._service.settings import Handlers, OwnerOptions, worker_specs
+from taquba._store.election import stand_for
+from taquba._store.inbox import InboxObjects
+from taquba._store.location import StoreLocation
+from taquba._worker.worker import Shutdown, check_shutdown
+from taquba._worker.workers import stopping
+from taquba.extending import RunsInBackground
+
+Part = Literal["auto", "producer"]
+Role = Literal["owner", "producer"]
+
+
+class Service(RunsInBackground):
+    """One of several processes that share a store.
+
+    Each of them enqueues. One of them at a time is the owner: it has the store open and runs the
+    handlers. When it ends or dies, another takes its place. Use it in every process of a web
+    server, once it has forked:
+
+        async with Service("s3://bucket/prefix", {"mail": send_mail}) as service:
+            await service.enqueue("mail", b"hello")
+
+    At the end of the block an owner stops to claim, lets handlers that run finish, and makes
+    room. What ends a service early, a store of another layout for example, is raised by `enqueue`
+    and at the end of the block.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        handlers: Handlers,
+        *,
+        role: Part = "auto",
+        takeover_after: Duration = 5,
+        drain_timeout: Duration | None = None,
+        **options: Unpack[OwnerOptions],
+    ) -> None:
+        """Nothing happens before it is entered, or run.
+
+        Args:
+            url: Where the store is: a local folder or a bucket, as for `Queue.open`.
+            handlers: What an owner works on: a mapping of queue names to handlers, or a list of
+                `WorkerSpec`. Give the same ones to all processes: any may become the owner.
+            role: ``"auto"`` stands for election, ``"producer"`` only enqueues.
+            takeover_after: Buckets: how long an owner must give no sign of life before another
+                process takes its place, seconds; it gives three in that time, each of them a
+                write to the store. In a folder the operating system tells at once.
+            drain_timeout: How long running handlers get at the end, seconds; None waits for them.
+            options: How an owner opens the store: options of `Queue.open`.
+        """
+        if role not in ("auto", "producer"):
+            raise InvalidArgument(f"role must be 'auto' or 'producer'; got {role!r}")
+        takeover_ms = validate.duration_ms(takeover_after, "takeover_after", minimum=100)
+        validate.optional_duration_ms(drain_timeout, "drain_timeout")
+        self._location = StoreLocation.parse(url)
+        election = stand_for(self._location, takeover_ms / 1000)
+
+        options.setdefault("inbox", InboxConfig())
+
+        def open_queue() -> Opening[Queue]:
+            return Queue.open(url, producer_socket=True, **options)
+
+        open_queue().discard()
+        workers = worker_specs(handlers)
+        if role == "auto" and not workers:
+            raise InvalidArgument("handlers needs at least one, for this process may be the owner")
+        self._ownership = Ownership(
+            election,
+            open_queue,
+            workers,
+            pause_seconds=takeover_ms / 1000,
+            drain_timeout=drain_timeout,
+        )
+        self._stands = role == "auto"
+        self._fsync = options.get("fsync", True)
+        self._place: Place | None = None
+        self._opening: asyncio.Future[Producer] | None = None
+        self._refusal: TaqubaError | None = InvalidArgument(
+            "this Service does not run yet: use it with `async with`"
+        )
+
+    @property
+    def role(self) -> Role:
+        """What this process is at the moment."""
+        return "producer" if self._ownership.queue is None else "owner"
+
+    async def enqueue(
+        self,
+        name: str,
+        payload: bytes,
+        *,
+        run_at: datetime | None = None,
+        delay: Duration | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        dedup_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        job_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Receipt:
+        """Add a job; durable when this returns. See `Producer.enqueue`."""
+        producer = await self._connected()
+        return await producer.enqueue(
+            name,
+            payload,
+            run_at=run_at,
+            delay=delay,
+            priority=priority,
+            max_attempts=max_attempts,
+            dedup_key=dedup_key,
+            headers=headers,
+            job_id=job_id,
+            idempotency_key=idempotency_key,
+        )
+
+    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
+        """Add jobs to any queues, all or none of them; see `Producer.enqueue_batch`."""
+        producer = await self._connected()
+        return await producer.enqueue_batch(requests)
+
+    async def get_job(self, job_id: str) -> JobRecord | None:
+        """A job in any state, or None; see `Producer.get_job`."""
+        return await (await self._connected()).get_job(job_id)
+
+    async def stats(self, name: str) -> QueueStats:
+        """Counters of a queue; see `Producer.stats`."""
+        return await (await self._connected()).stats(name)
+
+    async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
+        """Wait until a job is acknowledged or dead-lettered; see `Producer.wait_for_completion`."""
+        return await (await self._connected()).wait_for_completion(job_id, timeout)
+
+    async def run(self, shutdown: Shutdown | None = None) -> None:
+        """Take part until `shutdown` is set, and then make room for others.
+
+        Raises:
+            TaqubaError: The store cannot be opened, by this process or any other.
+        """
+        if shutdown is not None:
+            check_shutdown(shutdown)
+        self._begin()
+        stop = asyncio.Event() if shutdown is None else shutdown
+        refusal: TaqubaError = ProducerClosed()
+        try:
+            if self._stands:
+                await self._ownership.stand(stop)
+            else:
+                await stop.wait()
+        except TaqubaError as error:
+            refusal = error
+            raise
+        finally:
+            self._refusal = refusal
+            await self._disconnect()
+
+    async def __aenter__(self) -> Self:
+        self._begin()
+        return await super().__aenter__()
+
+    def _begin(self) -> None:
+        self._place = Place("service")
+        self._refusal = None
+
+    async def _connected(self) -> Producer:
+        """The producer of this process; opened when it is first needed, or failed before."""
+        if self._place is not None:
+            self._place.check()
+        if self._refusal is not None:
+            raise self._refusal.again()
+        opening = self._opening
+        if opening is None or (opening.done() and opening.exception() is not None):
+            opening = self._opening = asyncio.ensure_future(self._connect())
+        return await asyncio.shield(opening)
+
+    async def _connect(self) -> Producer:
+        if self._stands:
+            await self._prepare_inbox()
+        return await Producer.open(self._location.url, fsync=self._fsync)
+
+    async def _prepare_inbox(self) -> None:
+        """What is put there now will be taken by the first owner, this process or another."""
+        inbox = await InboxObjects.open(self._location, fsync=self._fsync)
+        try:
+            await inbox.check_sign()
+        except InboxNotOpen:
+            await inbox.put_up_sign()
+        finally:
+            await inbox.close()
+
+    async def _disconnect(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            with contextlib.suppress(TaqubaError):
+                await (await opening).close()
+
+
+async def run_service(
+    url: str | os.PathLike[str],
+    handlers: Handlers,
+    *,
+    role: Part = "auto",
+    takeover_after: Duration = 5,
+    drain_timeout: Duration | None = None,
+    shutdown: Shutdown | None = None,
+    handle_signals: bool = True,
+    **options: Unpack[OwnerOptions],
+) -> None:
+    """Take part in a service until SIGTERM, SIGINT or `shutdown`; see `Service`.
+
+    A second signal cancels the handlers at once; their jobs go back without spending the attempt.
+
+    Args:
+        url: As for `Service`, like the other arguments that are not named here.
+        handlers: What to work on while this process is the owner.
+        role: ``"auto"`` or ``"producer"``.
+        takeover_after: Seconds after which an owner without a sign of life is replaced.
+        drain_timeout: How long running handlers get at the end, seconds.
+        shutdown: Another way to ask for the end.
+        handle_signals: Install handlers for SIGTERM and SIGINT while this runs. Only the main
+            thread can; elsewhere pass False and use `shutdown`.
+        options: Options of `Queue.open`.
+
+    Raises:
+        TaqubaError: The store cannot be opened, by this process or any other.
+    """
+    service = Service(
+        url,
+        handlers,
+        role=role,
+        takeover_after=takeover_after,
+        drain_timeout=drain_timeout,
+        **options,
+    )
+    interrupt = service._ownership.interrupt  # pyright: ignore[reportPrivateUsage] - its own
+    async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
+        await service.run(stop)
