@@ -23,6 +23,7 @@ HEAVY = {
     "azure",
     "boto3",
     "botocore",
+    "django",
     "httpx",
     "hypothesis",
     "numpy",

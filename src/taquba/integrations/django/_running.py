@@ -1,0 +1,98 @@
+"""The handler that runs tasks."""
+
+# The annotations of django-tasks leave type arguments out.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import Any
+
+from django.db import close_old_connections
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from taquba import JobRecord, LeaseHandle, PermanentFailure
+from taquba.integrations.django._backend import TaqubaBackend
+from taquba.integrations.django._tasks import (
+    Task,
+    TaskContext,
+    TaskError,
+    TaskResult,
+    TaskResultStatus,
+    task_finished,
+    task_started,
+)
+
+
+class TaskRunner:
+    """Runs the task that a job holds, in a worker thread. What it raises is retried."""
+
+    def __init__(self, backend: TaqubaBackend) -> None:
+        self._backend = backend
+
+    def __call__(self, job: JobRecord, lease: LeaseHandle) -> None:
+        result = self._started(job)
+        task_started.send(type(self._backend), task_result=result)
+        close_old_connections()
+        try:
+            if result.task.takes_context:
+                result.task.call(TaskContext(task_result=result), *result.args, **result.kwargs)
+            else:
+                result.task.call(*result.args, **result.kwargs)
+        except Exception as error:
+            if job.attempts >= job.max_attempts:
+                _finish(self._backend, result, TaskResultStatus.FAILED, error)
+            raise
+        finally:
+            close_old_connections()
+        _finish(self._backend, result, TaskResultStatus.SUCCESSFUL)
+
+    def _started(self, job: JobRecord) -> TaskResult[Any]:
+        try:
+            call = json.loads(job.payload)
+            path, args, kwargs = call["task"], call["args"], call["kwargs"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise PermanentFailure(f"not a task of Django: {error!r}") from error
+        # A worker that does not know it yet raises here, and the task is retried.
+        task: object = import_string(path)
+        if not isinstance(task, Task):
+            raise PermanentFailure(f"{path} is not a task")
+        now = timezone.now()
+        return TaskResult(
+            task=task,
+            id=job.id,
+            status=TaskResultStatus.RUNNING,
+            enqueued_at=job.enqueued_at,
+            started_at=now,
+            finished_at=None,
+            last_attempted_at=now,
+            args=args,
+            kwargs=kwargs,
+            backend=self._backend.alias,
+            errors=[],
+            # One entry for each attempt, as Django counts them.
+            worker_ids=["taquba"] * job.attempts,
+        )
+
+
+def _finish(
+    backend: TaqubaBackend,
+    result: TaskResult[Any],
+    status: TaskResultStatus,
+    error: BaseException | None = None,
+) -> None:
+    # Results are frozen for those who use them; a backend fills them in.
+    object.__setattr__(result, "finished_at", timezone.now())
+    object.__setattr__(result, "status", status)
+    if error is not None:
+        kind = type(error)
+        result.errors.append(
+            TaskError(
+                exception_class_path=f"{kind.__module__}.{kind.__qualname__}",
+                traceback="".join(traceback.format_exception(error)),
+            )
+        )
+    task_finished.send(type(backend), task_result=result)

@@ -1,0 +1,73 @@
+"""Starlette and FastAPI: every process of the server takes part in a service."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypedDict, Unpack
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+
+from taquba._model.validate import Duration
+from taquba._service.service import Part, Service
+from taquba._service.settings import Handlers, OwnerOptions
+
+__all__ = ["ServiceState", "service_lifespan", "service_of"]
+
+
+class ServiceState(TypedDict):
+    """What the lifespan adds to the state of each request."""
+
+    taquba: Service
+
+
+def service_lifespan(
+    url: str | os.PathLike[str],
+    handlers: Handlers,
+    *,
+    role: Part = "auto",
+    takeover_after: Duration = 5,
+    drain_timeout: Duration | None = 10,
+    **options: Unpack[OwnerOptions],
+) -> Callable[[Starlette], AbstractAsyncContextManager[ServiceState]]:
+    """A lifespan that runs a `Service`, for an application that is served by several processes.
+
+        app = FastAPI(lifespan=service_lifespan("s3://bucket/prefix", {"mail": send_mail}))
+
+        @app.post("/mails")
+        async def post(mail: Mail, service: Annotated[Service, Depends(service_of)]) -> str:
+            receipt = await service.enqueue("mail", mail.model_dump_json().encode())
+            return receipt.id
+
+    Args:
+        url: As for `Service`, like the other arguments.
+        handlers: What to work on in the process that is the owner.
+        role: ``"auto"`` or ``"producer"``.
+        takeover_after: Seconds after which an owner without a sign of life is replaced.
+        drain_timeout: How long running handlers get when the server stops, seconds.
+        options: Options of `Queue.open`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[ServiceState]:
+        # Made here, and not where the application is: that may be before the server forks.
+        service = Service(
+            url,
+            handlers,
+            role=role,
+            takeover_after=takeover_after,
+            drain_timeout=drain_timeout,
+            **options,
+        )
+        async with service:
+            yield {"taquba": service}
+
+    return lifespan
+
+
+def service_of(connection: HTTPConnection) -> Service:
+    """The service of the process that serves a request; FastAPI takes it as a dependency."""
+    service: Service = connection.state.taquba
+    return service

@@ -1,0 +1,51 @@
+"""Settings and tasks for the tests of the backend. Importing this sets Django up."""
+
+from __future__ import annotations
+
+import django
+from django.conf import settings
+
+from taquba.integrations.django._tasks import TaskContext
+
+if not settings.configured:
+    settings.configure(
+        USE_TZ=True,
+        INSTALLED_APPS=["taquba.integrations.django"],
+        TASKS={
+            "default": {
+                "BACKEND": "taquba.integrations.django.TaqubaBackend",
+                "QUEUES": ["default", "other"],
+                "OPTIONS": {"url": "unused", "max_attempts": 2},
+            }
+        },
+    )
+    django.setup()
+
+try:
+    from django.tasks import task
+except ImportError:  # before Django 6
+    from django_tasks import task
+
+calls: list[object] = []
+
+
+@task
+def add(first: int, second: int = 0) -> int:
+    calls.append(first + second)
+    return first + second
+
+
+@task(queue_name="other", priority=10)
+async def add_slowly(first: int) -> None:
+    calls.append(first)
+
+
+@task(takes_context=True)
+def which(context: TaskContext) -> None:
+    calls.append((context.task_result.id, context.attempt))
+
+
+@task
+def fail(text: str) -> None:
+    calls.append(text)
+    raise ValueError(text)
