@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,18 @@ DOCUMENTED = {
 def test_public_names_are_frozen(name: str) -> None:
     frozen = (SURFACES / f"{name}.txt").read_text("utf-8").splitlines()
     assert sorted(importlib.import_module(name).__all__) == sorted(frozen)
+
+
+def test_names_that_are_imported_when_they_are_used_are_known_before() -> None:
+    program = (
+        "import sys, taquba\n"
+        "assert not [name for name in sys.modules if name.startswith('taquba.')]\n"
+        "assert set(taquba.__all__) <= set(dir(taquba))\n"
+        "assert not hasattr(taquba, 'Qeue')\n"
+        "from taquba import *\n"
+        "assert Queue is taquba.Queue and run_worker.__module__ == 'taquba._worker.worker'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_every_frozen_surface_has_its_package() -> None:
