@@ -13,11 +13,21 @@ from typing import TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slatedb.uniffi import Db, DbBuilder, DbReaderBuilder, Error, KeyRange, ObjectStore, WriteBatch
+from slatedb.uniffi import (
+    CloseReason,
+    Db,
+    DbBuilder,
+    DbReaderBuilder,
+    Error,
+    KeyRange,
+    ObjectStore,
+    Settings,
+    WriteBatch,
+)
 
 from taquba._model.keys import Op
 from taquba._store import binding
-from taquba._store.binding import Fill, Get, Handle, NextRows, Row
+from taquba._store.binding import Fill, Flush, Get, Handle, NextRows, Row, Write
 
 keys = st.binary(min_size=1, max_size=40)
 values = st.binary(max_size=300) | st.sampled_from([b"", bytes(65_536), b"\xff" * 262_144])
@@ -26,8 +36,25 @@ ops = st.lists(st.tuples(keys, st.none() | values), max_size=30)
 EVERYTHING = KeyRange(start=None, start_inclusive=True, end=None, end_inclusive=True)
 
 
-async def open_db() -> Db:
-    return await DbBuilder("", ObjectStore.resolve("memory:///")).build()
+WAYS_TO_COMMIT = [
+    pytest.param(binding.write, binding.flush, id="fast"),
+    pytest.param(binding.write_plainly, binding.flush_plainly, id="plain"),
+]
+
+
+async def open_db(store: ObjectStore | None = None) -> Db:
+    """A database that flushes only when it is told to."""
+    settings = Settings.default()
+    settings.set("flush_interval", "null")
+    builder = DbBuilder("", ObjectStore.resolve("memory:///") if store is None else store)
+    builder.with_settings(settings)
+    return await builder.build()
+
+
+def batch_of(*ops: Op) -> WriteBatch:
+    batch = WriteBatch()
+    binding.fill(batch, ops)
+    return batch
 
 
 T = TypeVar("T")
@@ -147,6 +174,70 @@ async def test_a_read_that_is_given_up_does_no_harm(tmp_path: Path) -> None:
         reading.cancel()
         await asyncio.wait([reading])
     assert await binding.get(db, b"00999", wait) == bytes(5_000)
+    await db.shutdown()
+
+
+@pytest.mark.parametrize(("write", "flush"), WAYS_TO_COMMIT)
+async def test_what_was_flushed_is_there_for_the_next_owner(write: Write, flush: Flush) -> None:
+    store = ObjectStore.resolve("memory:///")
+    db = await open_db(store)
+    await write(db, batch_of((b"flushed", b"1")))
+    await flush(db)
+    await write(db, batch_of((b"not flushed", b"2")))
+    # The next owner opens while this one is still there, as after a crash.
+    other = await open_db(store)
+    assert await other.get(b"flushed") == b"1"
+    assert await other.get(b"not flushed") is None
+    await other.shutdown()
+
+
+@pytest.mark.parametrize(("write", "flush"), WAYS_TO_COMMIT)
+async def test_a_fenced_owner_is_told_both_ways(write: Write, flush: Flush) -> None:
+    store = ObjectStore.resolve("memory:///")
+    db = await open_db(store)
+    other = await open_db(store)
+
+    async def commit() -> None:
+        await write(db, batch_of((b"k", b"v")))
+        await flush(db)
+
+    with pytest.raises(Error.Closed) as told:
+        await commit()
+    assert told.value.reason is CloseReason.FENCED
+    await other.shutdown()
+
+
+async def test_many_calls_at_a_time_get_their_own_results() -> None:
+    db = await open_db()
+
+    async def one(number: int) -> None:
+        prefix = b"%04d" % number
+        rows = [(prefix + b"/%d" % row, bytes(row)) for row in range(5)]
+        await binding.write(db, batch_of(*rows))
+        if number % 10 == 0:
+            await binding.flush(db)
+        span = KeyRange(start=prefix, start_inclusive=True, end=prefix + b"~", end_inclusive=True)
+        assert await binding.next_rows(await db.scan(span), 10, wait) == rows
+
+    await asyncio.gather(*(one(number) for number in range(200)))
+    await db.shutdown()
+
+
+async def test_commits_that_are_given_up_at_any_moment_do_no_harm() -> None:
+    db = await open_db()
+    for turns in range(60):
+        calls = [
+            asyncio.ensure_future(binding.write(db, batch_of((b"%d" % turns, b"v")))),
+            asyncio.ensure_future(binding.flush(db)),
+        ]
+        for _ in range(turns % 6):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+    await binding.write(db, batch_of((b"last", b"v")))
+    await binding.flush(db)
+    assert await db.get(b"last") == b"v"
     await db.shutdown()
 
 

@@ -86,7 +86,6 @@ _CACHE_BYTES: Final = 32 * 1024 * 1024
 
 _REQUESTS: Final = "slatedb.object_store.request_count"
 
-_FLUSH_WAL: Final = FlushOptions(flush_type=FlushType.WAL)
 _FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
 
 
@@ -178,14 +177,14 @@ class Engine(Reads):
         binding.fill(batch, ops[start:])
         self._untrimmed += size
         try:
-            await self._db.write(batch)
+            await binding.write(self._db, batch)
         except Error as error:
             raise translate(error) from error
 
     async def flush(self) -> None:
         """Make everything applied so far durable."""
         try:
-            await self._db.flush_with_options(_FLUSH_WAL)
+            await binding.flush(self._db)
             self._wal_objects += 1
             if self._folder is not None:
                 await self._folder.run(self._folder.folder.sync)
