@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_jobs_of_all_queues_and_states(taquba: Taquba) -> None:
     assert len(shown) == 6
     assert "no such address really \\x1b[31mnot\\x1b[0m" in shown[2]
     assert "10 d ago" in shown[2]
-    assert "in 59 min" in shown[4]
+    assert re.search(r"in 5\d min", shown[4])
 
 
 def test_the_json_of_a_job(taquba: Taquba) -> None:
