@@ -32,6 +32,7 @@ from taquba._store.transaction import Transaction
 
 if TYPE_CHECKING:
     from taquba._queue.inbox import Inbox
+    from taquba._socket.server import SocketServer
     from taquba._telemetry.instrumentation import Instrumentation
 
 NOT_DUE: Final = 1 << 62
@@ -113,6 +114,7 @@ class Core:
         """Called when the store can be written no more, and when the queue closes."""
         self.telemetry = telemetry
         self.inbox: Inbox | None = None
+        self.socket: SocketServer | None = None
         self.committer = Committer(
             engine,
             counters,

@@ -48,7 +48,6 @@ from taquba._queue.handles import ClosedAtExit, Opening
 from taquba._queue.objects import Objects
 from taquba._queue.opening import closing_state, open_core, payload_location
 from taquba._queue.socket_calls import serve_socket
-from taquba._socket.server import SocketServer
 from taquba._store.location import StoreLocation
 from taquba._telemetry.settings import Telemetry, as_telemetry, instrument
 
@@ -80,7 +79,6 @@ class Queue(ClosedAtExit):
         """Internal: use `Queue.open`."""
         self._core = core
         self._tasks = tasks
-        self._socket: SocketServer | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -182,8 +180,8 @@ class Queue(ClosedAtExit):
 
     async def _close(self) -> None:
         core = self._core
-        if self._socket is not None:
-            await self._socket.close()
+        if core.socket is not None:
+            await core.socket.close()
         core.closing()
         for task in self._tasks:
             task.cancel()
@@ -619,7 +617,7 @@ async def _open(
     queue = Queue(core, tasks)
     if socket_at is not None:
         try:
-            queue._socket = await serve_socket(queue, core, socket_at)
+            core.socket = await serve_socket(queue, core, socket_at)
         except BaseException:
             await queue.close()
             raise
