@@ -18,8 +18,8 @@ from taquba_bulk import _values
 from taquba_bulk._costs import Costs
 from taquba_bulk._stopping import Suspended
 
-_MOST_OPEN: Final = 2000
-"""Open reservations, so that they fit into an entry."""
+_MOST_LIVE: Final = 2000
+"""Calls under way at the same time, so that their reservations fit into an entry."""
 
 
 class Budget:
@@ -79,7 +79,7 @@ class Budget:
             return
         while True:
             lacking = self._lacking(call, costs)
-            if lacking is None and len(self._open) < _MOST_OPEN:
+            if lacking is None and len(self._live) < _MOST_LIVE:
                 break
             if lacking is not None and not any(
                 self._open[other].units(lacking) for other in self._live

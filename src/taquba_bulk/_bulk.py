@@ -129,6 +129,7 @@ class Bulk(Generic[In, Out]):
             DuplicateKey: Two inputs have the same key.
             InputMismatch: An item of this key was run before with another input.
             InvalidArgument: An input does not fit the pipeline, or the output is not this batch's.
+            StoreError: The store fails, or the output cannot be written.
         """
         check_inputs(inputs)
         _check_shutdown(shutdown)

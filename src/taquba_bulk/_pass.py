@@ -106,6 +106,8 @@ class Pass(Generic[In, Out]):
 
         What an earlier pass has left is run only then: the inputs may be others by now.
         """
+        if run_id in self._in_flight:
+            return True
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 while run_id not in self._in_flight:

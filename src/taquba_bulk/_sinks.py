@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import anyio.to_thread
 import msgpack
 
-from taquba import InvalidArgument
+from taquba import InvalidArgument, StoreError
 from taquba.extending import seen_through
 from taquba_bulk._codec import json_of
 from taquba_bulk._records import BulkRecord
@@ -97,7 +97,11 @@ class JsonlSink:
         return self._file is not None
 
     async def write(self, records: Sequence[BulkRecord[Any]]) -> bytes:
-        """Append rows, and have them on disk."""
+        """Append rows, and have them on disk.
+
+        Raises:
+            StoreError: They cannot be written, for example because the disk is full.
+        """
         assert self._file is not None
         # Not left half-way by a cancellation: the thread goes on in any case.
         return await seen_through(anyio.to_thread.run_sync(self._file.append, records))
@@ -122,7 +126,8 @@ class _Position(NamedTuple):
 class _RowFile:
     """An open file of rows. All methods block."""
 
-    def __init__(self, file: int, offset: int) -> None:
+    def __init__(self, path: Path, file: int, offset: int) -> None:
+        self._path = path
         self._file = file
         self._offset = offset
 
@@ -139,7 +144,7 @@ class _RowFile:
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
-        rows = cls(file, 0)
+        rows = cls(path, file, 0)
         return rows, rows._position()
 
     @classmethod
@@ -148,7 +153,7 @@ class _RowFile:
         if file is None:
             return None
         expected = _Position(*msgpack.unpackb(position))
-        rows = cls(file, expected.offset)
+        rows = cls(path, file, expected.offset)
         if rows._position() != position:
             os.close(file)
             raise InvalidArgument(
@@ -160,11 +165,14 @@ class _RowFile:
 
     def append(self, records: Sequence[BulkRecord[Any]]) -> bytes:
         rows = memoryview(b"".join(row_of(record) for record in records))
-        while rows:
-            written = os.pwrite(self._file, rows, self._offset)
-            self._offset += written
-            rows = rows[written:]
-        os.fsync(self._file)
+        try:
+            while rows:
+                written = os.pwrite(self._file, rows, self._offset)
+                self._offset += written
+                rows = rows[written:]
+            os.fsync(self._file)
+        except OSError as error:
+            raise StoreError(f"cannot write {self._path}: {error.strerror}") from error
         return self._position()
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taquba import InvalidArgument, Queue
+from taquba import InvalidArgument, Queue, StoreError
 from taquba_bulk import Bulk, BulkContext, JsonlSink
 from tests.bulk.support import rows_of
 
@@ -72,6 +72,16 @@ async def test_an_output_that_is_gone_is_written_anew_without_running_anything(
     report = await Bulk(queue, counting, output=JsonlSink(again)).run(range(5))
     assert rows_of(again) == before
     assert (counting.ran, report.succeeded) == (5, 5)
+
+
+async def test_a_full_disk_ends_the_batch_and_nothing_is_lost(queue: Queue, tmp_path: Path) -> None:
+    counting = Counting()
+    with pytest.raises(StoreError, match="/dev/full: No space left"):
+        await Bulk(queue, counting, output=JsonlSink("/dev/full")).run(range(5))
+    out = tmp_path / "out.jsonl"
+    await Bulk(queue, counting, output=JsonlSink(out)).run(range(5))
+    assert [row["output"] for row in rows_of(out)] == [0, 1, 2, 3, 4]
+    assert counting.ran == 5
 
 
 async def test_an_output_can_be_added_to_a_batch_that_had_none(
