@@ -31,6 +31,7 @@ from taquba_workflow._functions.handles import RunHandle, StartOptions
 from taquba_workflow._functions.history import CallRecord, read_history
 from taquba_workflow._functions.phases import Services
 from taquba_workflow._functions.runner import FunctionRunner
+from taquba_workflow._functions.turn import RunningTurns
 from taquba_workflow._handler import CANCELLED, PARKED, StepHandler
 from taquba_workflow._outcomes import Suspend
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
@@ -122,6 +123,9 @@ class WorkflowRuntime(RunsInBackground):
         if memo_retention is not None:
             keep = _values.duration(memo_retention, "memo_retention")
             self._retention = Retention(queue, queue_name, self._clock, keep)
+        self._running_turns = RunningTurns()
+        # A virtual clock would otherwise move on in the middle of a long replay.
+        self._clock.attach(lambda: self._running_turns.busy)
         services = Services(
             queue=queue,
             clock=self._clock,
@@ -129,6 +133,7 @@ class WorkflowRuntime(RunsInBackground):
             check_known=lambda workflow: self._functions.check_known(workflow),
             start=self._start_child,
             cancel=self.cancel,
+            turns=self._running_turns,
         )
         self._functions = FunctionRunner(
             functions, services, max_attempts=self._default_max_attempts
@@ -148,6 +153,9 @@ class WorkflowRuntime(RunsInBackground):
 
     async def run(self, shutdown: anyio.Event | asyncio.Event | None = None) -> None:
         """Run steps, and the hook, until `shutdown` is set; running steps are waited for.
+
+        Functions go on where they are with the next process, when the steps that they run now
+        have ended.
 
         When it is cancelled, running steps are cancelled too and go back without spending their
         attempt. Raises what ends a worker loop: the store is gone, fenced or closed.
@@ -169,16 +177,23 @@ class WorkflowRuntime(RunsInBackground):
                     poll_interval=self._poll_interval,
                 )
             )
-        sweeping = None
+        self._running_turns.go_on()
+        beside = [asyncio.create_task(self._stop_turns(shutdown), name="taquba-workflow-stopping")]
         if self._retention is not None:
-            sweeping = asyncio.create_task(self._retention.run(), name="taquba-workflow-retention")
+            sweeping = self._retention.run()
+            beside.append(asyncio.create_task(sweeping, name="taquba-workflow-retention"))
         try:
             await run_workers(self._queue, *workers, shutdown=shutdown, handle_signals=False)
         finally:
-            if sweeping is not None:
-                await _stop(sweeping)
+            for task in beside:
+                await _stop(task)
             # Of a store that failed, leases never end; nothing is decided any more.
             self._handler.let_go()
+
+    async def _stop_turns(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
+        if shutdown is not None:
+            await shutdown.wait()
+            self._running_turns.stop()
 
     # -- runs -------------------------------------------------------------------------------
 

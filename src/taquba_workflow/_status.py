@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from taquba import JobNotFound, JobRecord, JobStatus, Queue, QueueReader
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import unpack
@@ -15,6 +17,7 @@ from taquba_workflow._records import (
 )
 from taquba_workflow._signals import is_waiting
 from taquba_workflow._steps import StepJob, read_step
+from taquba_workflow._transitions import NEVER
 
 Store = Queue | QueueReader
 """What runs are read from: by the owner, or in any process."""
@@ -75,10 +78,17 @@ def live_status(job: JobRecord) -> RunStatus:
         step_number=step.step_number,
         submitted_at=moment(step.submitted_at),
         attempts=job.attempts,
-        starts_at=job.run_at if job.status is JobStatus.scheduled else None,
+        starts_at=_starts_at(job, step),
         signal_keys=step.waited_for if state is RunState.waiting else (),
         last_error=job.last_error,
     )
+
+
+def _starts_at(job: JobRecord, step: StepJob) -> datetime | None:
+    if job.status is not JobStatus.scheduled or job.run_at is None:
+        return None
+    # What waits for ever is a job that is due when nobody will be there.
+    return None if job.run_at - moment(step.submitted_at) >= NEVER else job.run_at
 
 
 def _state(job: JobRecord, step: StepJob) -> RunState:

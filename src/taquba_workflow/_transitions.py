@@ -39,7 +39,8 @@ are used up while nobody works on it goes back to pending like any other, and th
 more attempts than the run allows and ends the run.
 """
 
-_NEVER: Final = timedelta(days=99 * 365)
+NEVER: Final = timedelta(days=99 * 365)
+"""How long a wait without a time-out lasts."""
 _LONGEST_REASON: Final = 4096
 """Characters of a reason that are kept: an exception's message may be of any length."""
 
@@ -127,7 +128,7 @@ def next_step(
         else:
             headers[_headers.SIGNAL] = key
             timeout = outcome.when.timeout
-            run_at = now + (_NEVER if timeout is None else _values.duration(timeout, "timeout"))
+            run_at = now + (NEVER if timeout is None else _values.duration(timeout, "timeout"))
             writes[keys.signal(key)] = encode_signal(Waiter(step.run_id, job_id))
     successor = _successor(step, payload, headers, run_at, job_id)
     return _moved_on(step, successor, staged, writes, freed)
@@ -169,7 +170,7 @@ def next_turn(
         payload = msgpack.packb((payload, came, list(taken)))
         freed |= {keys.signal(key) for key in came}
     elif not outcome.at_once:
-        run_at = now + _NEVER if outcome.until is None else outcome.until
+        run_at = now + NEVER if outcome.until is None else outcome.until
         headers[_headers.SIGNALS] = json.dumps(outcome.signals)
         headers[_headers.CHILDREN] = str(len(outcome.children))
         waiter = encode_signal(Waiter(step.run_id, job_id))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import anyio
@@ -24,7 +24,7 @@ from taquba_workflow._functions.history import (
 )
 from taquba_workflow._functions.recording import Recorder
 from taquba_workflow._functions.stepping import Steps
-from taquba_workflow._functions.turn import Raised, Returned, Suspended, Turn
+from taquba_workflow._functions.turn import Raised, Returned, RunningTurns, Suspended, Turn
 from taquba_workflow._memo import Values
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
 from taquba_workflow._records import EndedRun, LiveRun, moment
@@ -68,7 +68,7 @@ class Services:
     check_known: Callable[[Workflow[..., Any]], None]
     start: StartChild
     cancel: Callable[[str], Awaitable[bool]]
-    turns: set[Turn] = field(default_factory=set[Turn])
+    turns: RunningTurns
 
 
 class Phases:
@@ -101,12 +101,14 @@ class Phases:
         steps = Steps(turn, self._recorder, self._services.threads, self._token)
         ctx = WorkflowContext(turn, self._recorder, steps, self, self._step.headers)
         args, kwargs = self._call
-        came_to = await self._run(turn, lambda: self._workflow.function(ctx, *args, **kwargs))
+        came_to = await self._services.turns.run(
+            turn, lambda: self._workflow.function(ctx, *args, **kwargs)
+        )
         self._history.check_complete(BODY)
         if not turn.closed:
             self._check_signals(turn)
             if isinstance(came_to, Suspended):
-                return self._suspend(came_to, cancelling=False)
+                return self._suspend(came_to, turn, cancelling=False)
             if isinstance(came_to, Returned):
                 try:
                     return Succeed(self._workflow.signature.pack_result(came_to.value))
@@ -137,9 +139,9 @@ class Phases:
                 except StepFailed as problem:
                     problems.append(f"compensation {problem}")
 
-        came_to = await self._run(turn, undo)
+        came_to = await self._services.turns.run(turn, undo)
         if isinstance(came_to, Suspended):
-            return self._suspend(came_to, cancelling=error is None)
+            return self._suspend(came_to, turn, cancelling=error is None)
         if isinstance(came_to, Raised):
             raise came_to.error
         self._history.check_complete(COMPENSATIONS)
@@ -160,22 +162,13 @@ class Phases:
             closed=closed,
         )
 
-    async def _run(
-        self, turn: Turn, function: Callable[[], Awaitable[object]]
-    ) -> Returned | Raised | Suspended:
-        self._services.turns.add(turn)
-        try:
-            return await turn.run(function)
-        finally:
-            self._services.turns.discard(turn)
-
     def _check_signals(self, turn: Turn) -> None:
         """The signals that ended waits were for waits of this function."""
         for key in turn.signals:
             expected = describe(CallKind.signal, key, b"")
             raise NonDeterminism(self._step.run_id, "the last", expected, "none")
 
-    def _suspend(self, suspended: Suspended, *, cancelling: bool) -> Suspend:
+    def _suspend(self, suspended: Suspended, turn: Turn, *, cancelling: bool) -> Suspend:
         waits = suspended.waits
         due = [wait.due for wait in waits if wait.due is not None]
         entries: dict[KvKey, bytes] = {
@@ -185,6 +178,7 @@ class Phases:
         }
         return Suspend(
             until=moment(min(due)) if due else None,
+            at_once=turn.pausing,
             signals=tuple(wait.signal for wait in waits if wait.signal is not None),
             children=tuple(wait.child for wait in waits if wait.child is not None),
             entries={**self._recorder.unwritten(), **entries},

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from random import Random
@@ -147,7 +147,9 @@ class Turn:
         self.signals = signals
         self.taken = taken
         self.closed = closed
-        """Whether new calls wait until the turn is over."""
+        """Whether the run is to be cancelled: new calls wait until the turn is over."""
+        self.pausing = False
+        """Whether the program stops: new calls wait for the next turn, in whichever process."""
         self._token = token
         self._root = Branch(self, root, now)
         self._active = 0
@@ -284,12 +286,13 @@ class Turn:
 
     async def gate(self, place: Place) -> None:
         """Go on only while new calls may be made."""
-        if self.closed:
+        if self.closed or self.pausing:
             await self.wait(Wait(place))
 
     async def until(self, call: Call, due: int | None, entry: Entry | None = None) -> None:
         """Wait for a time, unless it is over; `entry` is to be written down if the turn ends."""
-        if self.closed or due is None or due > self.clock.time_ms():
+        stopped = self.closed or self.pausing
+        if stopped or due is None or due > self.clock.time_ms():
             await self.wait(Wait(call.place, due=due, entry=entry))
 
     async def recorded(self, work: Awaitable[T]) -> T:
@@ -313,6 +316,10 @@ class Turn:
         self._rest()
         try:
             await wait.future
+        except asyncio.CancelledError:
+            # A function that is cut off by something of its own, such as a time-out, goes on.
+            self._active += 1
+            raise
         finally:
             self._waits.pop(wait.place, None)
             if wait.timer is not None:
@@ -327,7 +334,7 @@ class Turn:
         wait.timer = self.clock.call_at(wait.due, _RECHECK_MS, lambda: self._come_due(wait))
 
     def _come_due(self, wait: Wait) -> None:
-        if self._over.is_set() or self.closed or wait.future.done():
+        if self._over.is_set() or self.closed or self.pausing or wait.future.done():
             return
         assert wait.due is not None
         if self.clock.time_ms() < wait.due:
@@ -344,8 +351,8 @@ class Turn:
             return await self._gather(awaitables)
         finally:
             for awaitable in awaitables:
-                if inspect.iscoroutine(awaitable):
-                    # One that never began would be reported as forgotten.
+                if inspect.iscoroutine(awaitable) and _is_new(awaitable):
+                    # Else it would be reported as forgotten.
                     awaitable.close()
 
     async def _gather(self, awaitables: tuple[Awaitable[Any], ...]) -> tuple[Any, ...]:
@@ -359,13 +366,19 @@ class Turn:
         if not awaitables:
             return ()
         branches = [Branch(self, (*place, number), parent.now) for number in range(len(awaitables))]
-        left = len(branches)
+        left, rests = len(branches), True
+
+        def resume() -> None:
+            nonlocal rests
+            if rests:
+                rests = False
+                self._active += 1
 
         def end(_: object) -> None:
             nonlocal left
             left -= 1
             if left == 0:
-                self._active += 1
+                resume()
             self._rest()
 
         tasks = [
@@ -375,9 +388,54 @@ class Turn:
         for task in tasks:
             task.add_done_callback(end)
         self._rest()
-        await asyncio.wait(tasks)
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            resume()
+            for task in tasks:
+                task.cancel()
+            raise
         parent.now = max(branch.now for branch in branches)
         self._tasks.difference_update(tasks)
         # All of them are asked, for the loop reports an error that nobody asks for.
         failed = [task for task in tasks if not task.cancelled() and task.exception() is not None]
         return tuple(task.result() for task in failed or tasks)
+
+
+def _is_new(coroutine: Coroutine[Any, Any, Any]) -> bool:
+    """Whether a coroutine never began."""
+    return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+
+
+class RunningTurns:
+    """The turns that run now, in this process."""
+
+    def __init__(self) -> None:
+        self._turns: set[Turn] = set()
+        self._stopping = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether the code of a function runs, for a virtual clock that is about to move on."""
+        return any(turn.busy for turn in self._turns)
+
+    async def run(
+        self, turn: Turn, function: Callable[[], Awaitable[object]]
+    ) -> Returned | Raised | Suspended:
+        """Run a turn's function; see `Turn.run`."""
+        turn.pausing = self._stopping
+        self._turns.add(turn)
+        try:
+            return await turn.run(function)
+        finally:
+            self._turns.discard(turn)
+
+    def stop(self) -> None:
+        """Have turns end as soon as the steps have that run now."""
+        self._stopping = True
+        for turn in self._turns:
+            turn.pausing = True
+
+    def go_on(self) -> None:
+        """Let turns go as far as they get."""
+        self._stopping = False

@@ -217,8 +217,7 @@ class Real:
             if status is None:
                 continue
             starts = None
-            # A wait without a time-out ends in a century.
-            if status.starts_at is not None and status.starts_at < self.start + timedelta(days=1):
+            if status.starts_at is not None:
                 starts = (status.starts_at - self.start) // timedelta(seconds=1)
             said = status.reason
             if status.result is not None:

@@ -408,3 +408,83 @@ async def test_many_steps_are_replayed_once_per_turn_and_stop_nobody(
         assert await result_of(handle) == sum(range(300))
         assert len(await calls(runtime)) == 301
     assert ran == list(range(300))
+
+
+async def test_a_runtime_that_stops_does_not_wait_for_the_whole_function(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    url = fresh_url()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    ran: list[int] = []
+
+    async def slow(number: int) -> int:
+        ran.append(number)
+        begun.set()
+        await go_on.wait()
+        return number
+
+    @workflow(name="w")
+    async def w(ctx: WorkflowContext) -> int:
+        return sum([await ctx.step(slow, number) for number in range(5)])
+
+    async with await open_queue(url) as queue:
+        shutdown = asyncio.Event()
+        runtime = WorkflowRuntime(queue, workflows=[w])
+        working = asyncio.create_task(runtime.run(shutdown))
+        await runtime.start_with(ID, w)
+        await begun.wait()
+        shutdown.set()
+        await asyncio.sleep(0)
+        go_on.set()
+        await working
+        # The step that ran has ended, and was the last one.
+        assert await calls(runtime) == ["0 step slow done"]
+        status = await settled(mock_clock, runtime)
+        assert (status.state, status.step_number, status.attempts) == (RunState.pending, 1, 0)
+    async with await open_queue(url) as queue, running(queue, w) as runtime:
+        assert await result_of(runtime.handle(w, "r")) == 10
+    assert ran == list(range(5))
+
+
+async def test_a_plain_step_knows_about_itself_in_its_thread(queue: Queue) -> None:
+    def plain() -> str:
+        return current_step().idempotency_key
+
+    @workflow(name="w")
+    async def w(ctx: WorkflowContext) -> str:
+        return await ctx.step(plain)
+
+    async with running(queue, w) as runtime:
+        assert await result_of(await runtime.start_with(ID, w)) == "r/0"
+
+
+async def test_a_time_out_of_the_function_itself_breaks_nothing(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    """It is no way to write a workflow, but the turn must not end under the code that goes on."""
+    ended: list[str] = []
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    @workflow(name="w")
+    async def w(ctx: WorkflowContext) -> str:
+        for waits in (ctx.wait_signal("k"), ctx.gather(ctx.sleep(1000), ctx.step(hang))):
+            try:
+                async with asyncio.timeout(0.01):
+                    await waits
+            except TimeoutError:
+                await asyncio.sleep(0.01)
+                ended.append("timed out")
+        return "done"
+
+    @workflow(name="busy")
+    async def busy(ctx: WorkflowContext) -> tuple[str, None]:
+        return await ctx.gather(w(ctx), ctx.step(nap))
+
+    async def nap() -> None:
+        await asyncio.sleep(0.2)
+
+    async with running(queue, busy) as runtime:
+        assert await result_of(await runtime.start(busy)) == ("done", None)
+    assert ended == ["timed out"] * 2
