@@ -63,7 +63,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def service(url: str | Path, handler: Handler, **options: Any) -> Service:
-    return Service(url, {"q": handler}, takeover_after=1, **options)
+    return Service(url, {"q": handler}, takeover_after=2, **options)
 
 
 async def test_one_process_alone_owns_and_works(url: str) -> None:
