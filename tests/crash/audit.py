@@ -55,6 +55,7 @@ async def dump(queue: Queue) -> Dump:
     index: dict[str, tuple[JobStatus, bytes]] = {}
     dedup: dict[bytes, str] = {}
     sequences: dict[str, list[int]] = defaultdict(list)
+    cursors: dict[str, bytes] = {}
     for key, value in rows.items():
         space = key[:2]
         if space in SPACES:
@@ -75,12 +76,17 @@ async def dump(queue: Queue) -> Dump:
             state.counters[keys.stats_queue(key)] = decode_counters(value)
         elif space == keys.USER:
             state.kv[key[2:].decode()] = value
+        elif space == keys.CURSOR:
+            cursors[keys.cursor_queue(key)] = value
         else:
             assert key == keys.META or space == keys.HEARTBEAT, f"a stray row {key!r}"
 
     assert index.keys() == state.jobs.keys(), "index and records differ"
     for job_id, (status, key, job) in state.jobs.items():
         indexed_status, indexed_key = index[job_id]
+        if status is JobStatus.pending:
+            # I6: the first scan of the next owner starts behind the cursor.
+            assert key > cursors.get(job.queue, b""), f"{job_id} would not be found"
         if status is JobStatus.claimed:
             assert indexed_status is JobStatus.pending
         else:

@@ -32,6 +32,7 @@ from taquba import (
     StoreFenced,
     WakeOutcome,
 )
+from taquba._store import cursors
 
 CONFIG = QueueConfig(max_attempts=4, retry_backoff_base=0.01, retry_backoff_max=0.05)
 QUEUES = ("a", "b")
@@ -200,4 +201,6 @@ async def main(store: str, log_path: str, seed: int, fsync: bool) -> None:
 
 
 if __name__ == "__main__":
+    # Often, so that kills come in between.
+    cursors._TAKEN = 5
     asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"))

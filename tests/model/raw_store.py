@@ -76,6 +76,8 @@ def read(rows: Iterable[tuple[bytes, bytes]], objects: Mapping[str, bytes]) -> C
     lengths: dict[str, int] = {}
     stats: dict[str, Counts] = {}
     entries: dict[bytes, bytes] = {}
+    cursors: dict[str, bytes] = {}
+    pending: list[tuple[str, bytes]] = []
     for key, value in rows:
         space, rest = key[:2], key[2:]
         if space in _STATES:
@@ -84,6 +86,8 @@ def read(rows: Iterable[tuple[bytes, bytes]], objects: Mapping[str, bytes]) -> C
             )
             assert record.id not in jobs, f"{record.id} is in two places: {jobs[record.id]}"
             jobs[record.id] = record
+            if record.state == "pending":
+                pending.append((record.queue, key))
             lengths[record.id] = length
             located[record.id] = location
         elif space == keys.INDEX:
@@ -99,8 +103,13 @@ def read(rows: Iterable[tuple[bytes, bytes]], objects: Mapping[str, bytes]) -> C
             stats[rest.decode()] = Counts(*msgpack.unpackb(value))
         elif space == keys.USER:
             entries[rest] = value
+        elif space == keys.CURSOR:
+            cursors[rest.decode()] = value
         else:
             assert key == keys.META, f"a row that should not be there: {key!r}"
+    for queue, key in pending:
+        # I6: the next owner's first scan starts behind the cursor.
+        assert key > cursors.get(queue, b""), f"a pending job of {queue} that nobody would find"
     assert index == located, "the index does not say where the jobs are"
     assert {job_id: len(found) for job_id, found in history.items()} == {
         job_id: length for job_id, length in lengths.items() if length

@@ -76,6 +76,7 @@ TINY = {
     "taquba._queue.loops._ROUND": 2,
     "taquba._queue.opening._TAKEN_BACK_PER_COMMIT": 2,
     "taquba._store.committer._MAX_GROUP_OPS": 8,
+    "taquba._store.cursors._TAKEN": 2,
 }
 STORE_NAMES = count()
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from taquba._memory.window import NOTHING, Window
 from taquba._model.records import Job
 
-KEYS = [bytes([n]) for n in range(1, 13)]
+KEYS = [bytes([n, 1]) for n in range(1, 13)]
 ROW_BYTES = 1024
 """About what an entry without payload counts for the byte cap."""
 
@@ -247,6 +247,12 @@ class WindowMachine(RuleBasedStateMachine):
             assert horizon is None or key <= horizon, "a row above the horizon"
         below = {key for key in self.available() if horizon is None or key <= horizon}
         assert below <= held, "a row below the horizon is hidden"
+
+    @precondition(lambda self: self.reported_upto == self.visible_upto)
+    @invariant()
+    def no_row_of_the_store_is_where_the_next_owner_does_not_look(self) -> None:
+        reached = self.window.reached()
+        assert reached is None or all(key > reached for key in self.visible)
 
     @invariant()
     def keeps_its_caps(self) -> None:

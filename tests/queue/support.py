@@ -38,11 +38,11 @@ async def rows(queue: Queue) -> dict[bytes, bytes]:
 
 
 async def leftovers(queue: Queue) -> dict[bytes, bytes]:
-    """Rows besides the layout's stamp and the counters, which stay for ever."""
+    """Rows besides the layout's stamp and each queue's counters and cursor, which stay."""
     return {
         key: value
         for key, value in (await rows(queue)).items()
-        if not key.startswith((keys.META, keys.STATS))
+        if not key.startswith((keys.META, keys.STATS, keys.CURSOR))
     }
 
 

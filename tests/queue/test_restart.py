@@ -20,6 +20,7 @@ from taquba import (
     TaqubaError,
 )
 from taquba._model import keys
+from taquba._store import cursors
 from taquba.testing import MockClock
 from tests.queue.support import (
     OpenQueue,
@@ -178,22 +179,43 @@ async def test_what_became_due_while_closed_is_claimed_at_once(
     assert await waiter is not None
 
 
-async def test_a_close_stores_where_claims_left_off_and_an_open_forgets_it(
+async def test_where_claims_left_off_is_stored_and_goes_down_with_a_job_below_it(
     open_queue: OpenQueue,
 ) -> None:
     url = fresh_url()
     queue = await open_queue(url)
-    await queue.enqueue_batch([EnqueueRequest("q", b"")] * 10)
+    ids = [result.id for result in await queue.enqueue_batch([EnqueueRequest("q", b"")] * 10)]
     for claim in await queue.claim_batch("q", 6):
         await queue.ack(claim)
     await queue.close()
 
-    # A copy of what the close wrote would be found by opening the engine alone; the next owner
-    # must not leave it there, since its own writes would make it a lie.
     queue = await open_queue(url)
-    cursors = [key for key in await rows(queue) if key.startswith(keys.CURSOR)]
-    assert cursors == []
-    assert len(await claimed_ids(queue)) == 4
+    place = keys.cursor("q")
+    before = (await rows(queue))[place]
+    assert before == keys.pending("q", 1000, ids[6])[:-1]
+    urgent = (await queue.enqueue("q", b"", priority=PRIORITY_HIGH)).id
+    assert (await rows(queue))[place] < keys.pending("q", PRIORITY_HIGH, urgent)
+    assert await claimed_ids(queue) == [urgent, *ids[6:]]
+
+
+async def test_after_a_crash_the_first_scan_starts_near_where_claims_left_off(
+    open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cursors, "_TAKEN", 10)
+    url = fresh_url()
+    queue = await open_queue(url)
+    ids = [result.id for result in await queue.enqueue_batch([EnqueueRequest("q", b"")] * 100)]
+    for _ in range(6):
+        for claim in await queue.claim_batch("q", 10):
+            await queue.ack(claim)
+    # Two that are claimed at the crash, and go back.
+    await queue.claim_batch("q", 2)
+    # Another one, without a close of this one: to the store that is a crash.
+    queue = await open_queue(url)
+    horizon = queue._core.queues["q"].window.horizon
+    assert horizon is not None
+    assert keys.pending("q", 1000, ids[40])[:-1] <= horizon < keys.pending("q", 1000, ids[60])
+    assert await claimed_ids(queue) == ids[60:]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5, 9, 10])

@@ -62,6 +62,18 @@ class Window:
     def first_key(self) -> bytes | None:
         return self._keys[self._head] if self._jobs else None
 
+    def reached(self) -> bytes | None:
+        """A key up to which the store holds no row, neither here nor leaving; None: not known."""
+        rows = set(self._leaving)
+        if self._jobs:
+            rows.add(self._keys[self._head])
+        # A key without its last byte is below it, and above all rows but its neighbours.
+        bounds = [min(rows)[:-1]] if rows else []
+        if self.horizon is not None:
+            # Also of rows beyond it some are leaving.
+            bounds.append(self.horizon)
+        return min(bounds, default=NOTHING) or None
+
     def jobs(self) -> list[Job]:
         """What the window holds, in no order. May be called from any thread."""
         return list(self._jobs.values())

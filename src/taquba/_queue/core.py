@@ -23,6 +23,7 @@ from taquba._model.records import Counters, Job, JobStatus
 from taquba._queue.objects import Objects
 from taquba._queue.place import Place
 from taquba._store.committer import Committer
+from taquba._store.cursors import ClaimCursors
 from taquba._store.engine import Engine
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
@@ -67,6 +68,7 @@ class Core:
         engine: Engine,
         clock: Clock,
         counters: dict[str, Counters],
+        cursors: dict[str, bytes],
         *,
         default_config: QueueConfig,
         queue_configs: dict[str, QueueConfig],
@@ -122,6 +124,7 @@ class Core:
             on_failure=self.fail,
             observer=None if telemetry is None else telemetry.metrics,
             on_freed=self.payloads.discard,
+            cursors=ClaimCursors(cursors, self._reached),
         )
         if telemetry is not None:
             telemetry.watch(counters, self.pending_windows, engine.requests)
@@ -207,6 +210,9 @@ class Core:
     def add_queue(self, name: str, horizon: bytes | None) -> QueueState:
         state = self.queues[name] = QueueState(name, self.config(name).policy(), horizon)
         return state
+
+    def _reached(self, name: str) -> bytes | None:
+        return self.queue(name).window.reached()
 
     def config(self, name: str) -> QueueConfig:
         return self._configs.get(name, self._default_config)

@@ -72,6 +72,7 @@ async def open_core(
             engine,
             clock,
             counters,
+            cursors,
             default_config=default_config,
             queue_configs=dict(queue_configs),
             flush_interval=flush_interval,
@@ -94,8 +95,6 @@ async def open_core(
         start.ops += stamping
         # What a clean close left is true of the store as it was then.
         start.delete(keys.CLOSED)
-        for name in cursors:
-            start.delete(keys.cursor(name))
         await core.committer.submit(start, durable=False)
         await _take_back_claimed(core)
         await core.committer.submit(Transaction(), durable=True)
@@ -210,9 +209,7 @@ def closing_state(core: Core) -> Transaction:
     transaction = Transaction()
     transaction.put(keys.CLOSED, str(core.clock.time_ms()).encode())
     for name, state in core.queues.items():
-        first = state.window.first_key()
-        # The window's first key without its last byte is below it, and above all rows that went.
-        bound = state.window.horizon if first is None else first[:-1]
-        if bound:
-            transaction.put(keys.cursor(name), bound)
+        reached = state.window.reached()
+        if reached is not None:
+            transaction.put(keys.cursor(name), reached)
     return transaction

@@ -21,6 +21,7 @@ from taquba._model.codec import encode_counters
 from taquba._model.errors import QueueClosed, StoreError, TaqubaError
 from taquba._model.keys import Op
 from taquba._model.records import Counters
+from taquba._store.cursors import ClaimCursors
 from taquba._store.engine import Engine
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.reads import translate
@@ -83,6 +84,7 @@ class Committer:
         timeout: float = OPERATION_TIMEOUT,
         on_failure: Callable[[TaqubaError], None],
         on_freed: Callable[[list[str]], None],
+        cursors: ClaimCursors,
         observer: CommitObserver | None = None,
     ) -> None:
         """Start the two tasks.
@@ -94,6 +96,7 @@ class Committer:
             timeout: Seconds after which callers of a store that hangs get an error.
             on_failure: Told once, when the store can no longer be written.
             on_freed: Told which payload objects belonged to jobs that have left, durably.
+            cursors: Say which cursors move with a group.
             observer: Told of every commit, flush and answer.
         """
         self._engine = engine
@@ -103,6 +106,7 @@ class Committer:
         self._on_failure = on_failure
         self._observer = observer
         self._on_freed = on_freed
+        self._cursors = cursors
         self.failure: TaqubaError | None = None
         self.stalled = False
         """True while a write is overdue."""
@@ -220,12 +224,16 @@ class Committer:
         counters = self._counted(group)
         for queue, values in counters.items():
             ops.append((keys.stats(queue), encode_counters(values)))
+        cursors = self._cursors.moved_by(group)
+        for queue, cursor in cursors.items():
+            ops.append((keys.cursor(queue), cursor))
         if ops:
             await self._engine.write(ops)
             self._volatile[-1].add(ops)
             if self._observer is not None:
                 self._observer.committed(group, ops)
         self._counters.update(counters)
+        self._cursors.written(cursors)
         for transaction in group:
             transaction.applied()
             if transaction.durable or transaction.freed:
