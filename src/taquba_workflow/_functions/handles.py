@@ -168,4 +168,5 @@ def _result_of(workflow: Workflow[..., T], status: RunStatus) -> T:
     try:
         return cast("T", workflow.signature.unpack_result(status.result))
     except Undecodable as error:
-        raise RunFailed(status.run_id, status.state.value, str(error)) from error
+        why = f"its result is none of workflow {workflow.name!r}: {error}"
+        raise RunFailed(status.run_id, status.state.value, why) from error
