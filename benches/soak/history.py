@@ -65,6 +65,11 @@ class Call:
         return self.end is not None and self.error is None
 
     @property
+    def acknowledged(self) -> float:
+        """When its caller was told that it had its effect; infinity if never."""
+        return self.end if self.end is not None and self.error is None else math.inf
+
+    @property
     def unknown(self) -> bool:
         return self.end is None or self.error in UNKNOWN
 

@@ -205,13 +205,13 @@ class JobBook:
             self.violate(f"settled once: {call.id} settled {job.id} for a claim that was lost")
         if not job.born and job.call is not None:
             self.violate(f"atomic: {call.id} settled {job.id}, whose enqueue had no effect")
-        self._prove_task(job, call.life, call.end if call.ok and call.end else math.inf)
+        self._prove_task(job, call.life, call.acknowledged)
         return job
 
     def _ack(self, call: Call) -> None:
         job = self._settlement(call, landed=self.outcomes.had_effect(call))
         if job is not None:
-            job.ends.append((call.life, call.end if call.ok and call.end else math.inf, "ack"))
+            job.ends.append((call.life, call.acknowledged, "ack"))
 
     def _dead_letter(self, call: Call) -> None:
         job = self._settlement(call, landed=self.outcomes.had_effect(call))
@@ -230,8 +230,7 @@ class JobBook:
             return
         job.cancel_begin = min(job.cancel_begin, call.begin)
         if self.outcomes.had_effect(call):
-            end = call.end if call.ok and call.end else math.inf
-            job.ends.append((call.life, end, "cancel"))
+            job.ends.append((call.life, call.acknowledged, "cancel"))
 
     def _requeue_dead(self, call: Call) -> None:
         job = self.jobs.get(call.asked["job"])
