@@ -38,8 +38,8 @@ class Times:
         total: The trouble; working off what is left comes on top.
         wave: From one height of the load to the next.
         rest: How long an owner is left in peace, least and most.
-        long_rest: The same, now and then.
-        storm: How long a storm lasts, and the calm after it, least and most.
+        storm: How long a storm lasts, and the calm before it, least and most.
+        long_rest: How long either peace lasts now and then.
         sample: Between two samples.
     """
 
@@ -255,8 +255,7 @@ class Conductor:
         actions, weights = zip(*troubles, strict=True)
         await self._in_charge()
         while True:
-            rest = self.times.long_rest if self.random.random() < 0.08 else self.times.rest
-            seconds = self.random.uniform(*rest)
+            seconds = self._some_time(self.times.rest)
             if time.monotonic() + seconds > until:
                 break
             await asyncio.sleep(seconds)
@@ -266,6 +265,12 @@ class Conductor:
                 await action(owner)
                 await self._in_charge()
         await asyncio.sleep(max(0, until - time.monotonic()))
+
+    def _some_time(self, usual: tuple[float, float]) -> float:
+        """How long all is left in peace: now and then for long, so that trends show."""
+        return self.random.uniform(
+            *(self.times.long_rest if self.random.random() < 0.08 else usual)
+        )
 
     @asynccontextmanager
     async def _noted(self, what: str) -> AsyncIterator[None]:
@@ -329,7 +334,7 @@ class Conductor:
     async def _storms(self, until: float) -> None:
         least, most = self.times.storm
         while True:
-            await asyncio.sleep(self.random.uniform(least, most))
+            await asyncio.sleep(self._some_time(self.times.storm))
             name = self.random.choice(list(STORMS))
             seconds = self.random.uniform(least, min(most, max(0.0, until - time.monotonic())))
             async with self._noted(f"storm: {name}"):

@@ -27,6 +27,8 @@ MEMORY_GROWTH = 1.3, 30.0
 LATENCY_GROWTH = 3.0, 0.03
 """Generous: machines are shared. A queue that gets slower with what it has seen does so without
 a bound."""
+LEAST_CALLS = 200
+"""On either side: fewer were made within seconds, and say more about those than about the soak."""
 
 
 @dataclass
@@ -42,10 +44,16 @@ class Trends:
     figures: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def compare(
-        self, name: str, early: Sequence[float], late: Sequence[float], factor: float, slack: float
+        self,
+        name: str,
+        sides: tuple[Sequence[float], Sequence[float]],
+        factor: float,
+        slack: float,
+        least: int = 5,
     ) -> None:
-        """Compare medians; too few values on either side say nothing."""
-        if len(early) < 5 or len(late) < 5:
+        """Compare medians; fewer than `least` values on either side say nothing."""
+        early, late = sides
+        if len(early) < least or len(late) < least:
             return
         first, last = statistics.median(early), statistics.median(late)
         self.figures[name] = first, last
@@ -76,10 +84,10 @@ def judge_trends(lives: Iterable[Life], events: Iterable[dict[str, Any]], plan: 
     factor, objects, size = STORAGE_GROWTH
     for name, slack in (("objects", objects), ("bytes", size)):
         found = thirds((sample["t"], sample[name]) for sample in samples)
-        trends.compare(name, *found, factor, slack)
+        trends.compare(name, found, factor, slack)
     settled = [s for s in samples if s["rss_mb"] is not None and s["age"] > SETTLED_AGE]
     found = thirds((sample["t"], sample["rss_mb"]) for sample in settled)
-    trends.compare("memory, MB", *found, *MEMORY_GROWTH)
+    trends.compare("memory, MB", found, *MEMORY_GROWTH)
 
     troubles = _Troubles(events)
     took: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
@@ -92,7 +100,7 @@ def judge_trends(lives: Iterable[Life], events: Iterable[dict[str, Any]], plan: 
             took[call.name, level].append((call.begin, call.end - call.begin))
     for (name, level), values in sorted(took.items()):
         title = f"{name}, s, at load {level + 1}/{LOAD_LEVELS}"
-        trends.compare(title, *thirds(values), *LATENCY_GROWTH)
+        trends.compare(title, thirds(values), *LATENCY_GROWTH, LEAST_CALLS)
     return trends
 
 

@@ -26,6 +26,16 @@ def growing(moment: float) -> float:
     return flat(moment) * (1 + 20 * (moment / SECONDS) ** 2)
 
 
+def calls(name: str, seconds: Curve, length: int = SECONDS) -> Life:
+    """Ten calls a second, each of which takes `seconds`."""
+    life = Life(1)
+    for number in range(length * 10):
+        begin = number / 10
+        end = begin + seconds(begin)
+        life.calls.append(Call(f"1.p.{number}", 1, "p", name, {}, begin, end))
+    return life
+
+
 def soak(
     *, objects: Curve = flat, rss: Curve = flat, seconds: Curve = flat, length: int = SECONDS
 ) -> set[str]:
@@ -41,11 +51,7 @@ def soak(
         }
         for moment in range(0, length, 5)
     ]
-    life = Life(1)
-    for moment in range(length):
-        call = Call(f"1.p.{moment}", 1, "p", "enqueue", {}, float(moment))
-        call.end = moment + seconds(moment) / 1000
-        life.calls.append(call)
+    life = calls("enqueue", lambda moment: seconds(moment) / 1000, length)
     violations = judge_trends([life], events, PLAN).violations
     assert all(violation.startswith("bounded: ") for violation in violations)
     return {violation.removeprefix("bounded: ").split()[0].strip(",") for violation in violations}
@@ -77,11 +83,7 @@ def test_latency_during_trouble_and_right_after_is_left_out() -> None:
         for t in range(0, SECONDS, 5)
     ]
     trouble = {"event": "trouble", "begin": 600.0, "t": float(SECONDS)}
-    life = Life(1)
-    for moment in range(SECONDS):
-        call = Call(f"1.p.{moment}", 1, "p", "ack", {}, float(moment))
-        call.end = moment + (0.01 if moment < 600 else 5)
-        life.calls.append(call)
+    life = calls("ack", lambda moment: 0.01 if moment < 600 else 5)
     assert judge_trends([life], [*plan_events, trouble], PLAN).violations == []
     assert judge_trends([life], plan_events, PLAN).violations != []
 
