@@ -392,8 +392,10 @@ class Turn:
             await asyncio.wait(tasks)
         except asyncio.CancelledError:
             resume()
-            for task in tasks:
-                task.cancel()
+            if not self._over.is_set():
+                # Where the turn is over, all are cancelled: again would break into their clean-up.
+                for task in tasks:
+                    task.cancel()
             raise
         parent.now = max(branch.now for branch in branches)
         self._tasks.difference_update(tasks)

@@ -109,6 +109,30 @@ async def test_all_branches_come_to_their_end_before_an_error_is_raised(
         ]
 
 
+async def test_when_a_turn_is_over_every_branch_is_cancelled_and_can_clean_up(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    ended: list[type[BaseException]] = []
+
+    async def branch(ctx: WorkflowContext, number: int) -> None:
+        try:
+            await ctx.wait_signal(f"never {number}")
+        except BaseException as error:
+            # What a connection does when it is closed.
+            await asyncio.sleep(0)
+            ended.append(type(error))
+            raise
+
+    @workflow(name="w")
+    async def w(ctx: WorkflowContext) -> None:
+        await ctx.gather(*(branch(ctx, number) for number in range(20)))
+
+    async with running(queue, w) as runtime:
+        await runtime.start_with(ID, w)
+        await settled(mock_clock, runtime)
+        assert ended == [asyncio.CancelledError] * 20
+
+
 async def test_branches_can_branch(queue: Queue, mock_clock: MockClock) -> None:
     @workflow(name="w")
     async def w(ctx: WorkflowContext, depth: int) -> int:

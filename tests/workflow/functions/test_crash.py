@@ -128,6 +128,7 @@ async def test_from_every_prefix_of_its_commits_a_function_goes_on_to_the_same_e
     open_queue: OpenQueue, mock_clock: MockClock
 ) -> None:
     prefixes = 0
+    lives: list[Counter[str]] = []
     while True:
         url = fresh_url()
         ran.clear()
@@ -148,15 +149,18 @@ async def test_from_every_prefix_of_its_commits_a_function_goes_on_to_the_same_e
             [RunState.succeeded, RunState.failed, RunState.cancelled] * 2
         )
         assert await entries(queue, "workflow/signal/") == {}
-        # Once, or again if the process died before the result was recorded.
-        assert ran["clean-up"] == ran["not undone"] == 0
-        assert ran["undo one"] in (1, 2)
-        assert ran["undo child"] in (1, 2)
-        assert ran["flaky undo begun"] in (2, 3, 4)
-        assert sum(ran.values()) - 20 in (0, 1, 2)
+        lives.append(ran.copy())
         await queue.close()
         await old.close()
         if not dying.died.is_set():
             break
         prefixes += 1
     assert prefixes > 40
+    undisturbed = lives.pop()
+    assert undisturbed["undo one"] == undisturbed["undo child"] == 1
+    assert undisturbed["clean-up"] == undisturbed["not undone"] == 0
+    for life in lives:
+        # Once, or again where the process died before the result was recorded.
+        again = life - undisturbed
+        assert life.keys() == undisturbed.keys()
+        assert set(again.values()) <= {1}, again
