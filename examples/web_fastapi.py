@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Header, Response
 from pydantic import BaseModel
 
 from taquba import JobRecord, LeaseHandle, QueueConfig, Service
@@ -56,9 +56,14 @@ TheService = Annotated[Service, Depends(service_of)]
 
 
 @app.post("/mails", status_code=202)
-async def post_mail(mail: Mail, service: TheService) -> dict[str, str]:
-    receipt = await service.enqueue("mail", mail.model_dump_json().encode())
-    return {"id": receipt.id}
+async def post_mail(
+    mail: Mail, service: TheService, idempotency_key: Annotated[str | None, Header()] = None
+) -> dict[str, str | int]:
+    """Who got no answer may post again with the same ``Idempotency-Key``: it will be one mail."""
+    receipt = await service.enqueue(
+        "mail", mail.model_dump_json().encode(), idempotency_key=idempotency_key
+    )
+    return {"id": receipt.id, "pid": os.getpid()}
 
 
 @app.get("/mails/{mail_id}")

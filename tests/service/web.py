@@ -18,6 +18,9 @@ import httpx
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60
 
+# A connection for each request, so that all processes get some.
+_client = httpx.Client(timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0))
+
 
 @contextmanager
 def running(arguments: list[str], folder: Path, listener: socket.socket) -> Iterator[None]:
@@ -62,14 +65,11 @@ def outbox(folder: Path) -> set[str]:
 
 
 def ask(method: str, url: str, **options: Any) -> Any:
-    """A request over a connection of its own, so that all processes get some.
-
-    It is made again when the process that got it is killed.
-    """
+    """The reply to a request, which is made again when the process that got it is killed."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            reply = httpx.request(method, url, timeout=PATIENCE, **options)
+            reply = _client.request(method, url, **options)
         except httpx.TransportError:
             assert time.monotonic() < deadline
             continue
