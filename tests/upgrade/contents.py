@@ -34,6 +34,7 @@ from taquba_workflow import (
     Succeed,
     WorkflowRuntime,
 )
+from tests.upgrade import bulk_contents, inbox_contents
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -53,9 +54,13 @@ OFFLOAD_BYTES = 1000
 Left = Queue | QueueReader
 
 
-async def open_store(folder: Path, clock: MockClock) -> Queue:
+async def open_store(folder: Path, clock: MockClock, *, inbox: bool = True) -> Queue:
     return await Queue.open(
-        folder, default_config=CONFIG, clock=clock, payload_offload_threshold=OFFLOAD_BYTES
+        folder,
+        default_config=CONFIG,
+        clock=clock,
+        payload_offload_threshold=OFFLOAD_BYTES,
+        inbox=inbox_contents.INBOX if inbox else False,
     )
 
 
@@ -91,13 +96,16 @@ def hourly(queue: Queue) -> CronScheduler:
 async def write(folder: Path) -> Queue:
     """Fill a new store; its owner is still open."""
     clock = MockClock(START)
-    queue = await open_store(folder, clock)
+    await inbox_contents.write(folder, clock)
+    # What waits in the inbox is left to the next owner.
+    queue = await open_store(folder, clock, inbox=False)
     async with hourly(queue):
         await clock.advance(HOUR + MINUTE)
     await _write_runs(queue, clock)
     await _write_typed_jobs(queue)
     await _write_jobs(queue)
     await _write_entries(queue)
+    await bulk_contents.write(queue, folder.parent)
     return queue
 
 
@@ -154,6 +162,7 @@ async def check_left(left: Left) -> None:
     assert claimed.cancel_requested
     await check_jobs(left)
     await check_entries(left)
+    await inbox_contents.check_left(left)
 
 
 async def check_jobs(left: Left) -> None:
@@ -204,7 +213,7 @@ async def record(left: Left, job_id: str) -> JobRecord:
 # -- work to the end ----------------------------------------------------------------------------
 
 
-async def work_to_the_end(queue: Queue, clock: MockClock) -> None:
+async def work_to_the_end(folder: Path, queue: Queue, clock: MockClock) -> None:
     """The next owner takes up everything where it was left."""
     (interrupted,) = await queue.attempt_history("claimed")
     assert interrupted.outcome is AttemptOutcome.interrupted
@@ -213,10 +222,14 @@ async def work_to_the_end(queue: Queue, clock: MockClock) -> None:
     assert (again.id, again.new) == ("pending", False)
     await check_jobs(queue)
     await check_entries(queue)
+    await inbox_contents.check_taken(queue, START)
+    await bulk_contents.work_to_the_end(queue, folder.parent)
     await _end_runs(queue)
     await _end_typed_jobs(queue)
     await _end_jobs(queue, clock)
     await _end_schedule(queue, clock)
+    await inbox_contents.work_to_the_end(queue, clock)
+    await bulk_contents.check_forgotten(queue)
     for name in await queue.list_queues():
         stats = await queue.stats(name)
         assert (stats.pending, stats.scheduled, stats.claimed) == (0, 0, 0), name

@@ -52,7 +52,7 @@ async def test_the_store_of_a_release_is_read_and_worked_to_the_end(
     clock = MockClock(LEFT_AT)
     async with await open_store(store, clock) as queue:
         await clock.advance(0)
-        await work_to_the_end(queue, clock)
+        await work_to_the_end(store, queue, clock)
     # What both versions have written together is a store as well.
     async with await open_store(store, clock) as queue:
         assert (await queue.stats("mail")).done == 8

@@ -22,7 +22,8 @@ from tests.upgrade.contents import write
 
 ROOT = Path(__file__).parent.parent.parent
 STORES = Path(__file__).parent / "stores"
-ENDS = ("closed", "killed")
+ENDS = {"closed": 0, "killed": -signal.SIGKILL}
+"""How the writer's process ends."""
 
 
 def present_version() -> str:
@@ -48,9 +49,10 @@ def main() -> int:
             print(f"{file} is there already; remove it if that version is not released yet")
             return 1
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(
+            writer = subprocess.run(
                 [sys.executable, "-m", __spec__.name, folder, end], cwd=ROOT, check=False
             )
+            assert writer.returncode == ENDS[end], f"the writer has ended with {writer.returncode}"
             with tarfile.open(file, "w:xz") as archive:
                 for path in sorted(Path(folder).iterdir()):
                     archive.add(path, path.name)
