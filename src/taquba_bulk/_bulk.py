@@ -12,6 +12,7 @@ import anyio
 
 from taquba import InvalidArgument, InvalidArgumentType, Queue
 from taquba.extending import locks_of
+from taquba.extending.checks import at_least_one, instance
 from taquba_bulk import _values
 from taquba_bulk._display import showing
 from taquba_bulk._inputs import Inputs, check_inputs
@@ -79,7 +80,7 @@ class Bulk(Generic[In, Out]):
         rate: Mapping[str, Rate] | None = None,
         progress: bool = False,
     ) -> None:
-        _values.instance(queue, Queue, "queue")
+        instance(queue, Queue, "queue")
         _check_sink(output)
         if key is not None and not callable(key):
             raise InvalidArgumentType(f"key must be a function of an input, not {key!r}")
@@ -93,7 +94,7 @@ class Bulk(Generic[In, Out]):
             queue,
             ItemRunner(typed, queue_name, attempts, shared, self._is_read, self._settled),
             queue_name=queue_name,
-            max_concurrent_steps=_values.at_least_one(max_concurrent, "max_concurrent"),
+            max_concurrent_steps=at_least_one(max_concurrent, "max_concurrent"),
         )
         self._batch: Batch[In, Out] = Batch(
             queue,

@@ -12,6 +12,7 @@ import msgpack
 
 from taquba import Duration, KvEntry, Queue
 from taquba.extending import locks_of
+from taquba.extending.checks import duration_ms
 from taquba_bulk import _values
 from taquba_bulk._phases import Kept, in_phase
 
@@ -65,7 +66,7 @@ def cache_key(name: str, content: str, ttl: Duration | None) -> CacheKey:
     """The entry for a text that says all that its value depends on."""
     _values.name(name, "the name of a cache")
     digest = sha256(content.encode(errors="surrogatepass")).hexdigest()
-    return CacheKey(name, digest, None if ttl is None else _values.duration_ms(ttl, "ttl"))
+    return CacheKey(name, digest, None if ttl is None else duration_ms(ttl, "ttl", minimum=1))
 
 
 class Cache:

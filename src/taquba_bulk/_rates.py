@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from taquba import Clock, Duration, InvalidArgument, InvalidArgumentType
+from taquba.extending.checks import at_least_one, duration_ms
 from taquba_bulk import _values
 from taquba_bulk._stopping import Suspended
 
@@ -114,13 +115,13 @@ def _limit(clock: Clock, key: str, rate: Any) -> RateLimit:
         raise InvalidArgumentType(f'rate[{key!r}] must be a pair like (500, "1m"), not {rate!r}')
     count, per = rate  # pyright: ignore[reportUnknownVariableType]
     what = f"rate[{key!r}]"
-    return RateLimit(clock, _values.at_least_one(count, what), _length_ms(per, what))  # pyright: ignore[reportUnknownArgumentType]
+    return RateLimit(clock, at_least_one(count, what), _length_ms(per, what))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _length_ms(per: Any, what: str) -> int:
     if not isinstance(per, str):
-        return _values.duration_ms(per, what)
+        return duration_ms(per, what, minimum=1)
     part = _LENGTH.fullmatch(per)
     if part is None:
         raise InvalidArgument(f"{what}: {per!r} is no length of time: write 30s, 1m or 2h")
-    return _values.duration_ms(int(part[1]) * _UNITS[part[2]], what)
+    return duration_ms(int(part[1]) * _UNITS[part[2]], what, minimum=1)

@@ -11,7 +11,7 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _decisions    what an end or a submission means for the rows, as pure functions
     _job, _context   a function as a job, and what it gets
     _rows   rows as MessagePack
-    _values, _errors   checks, errors
+    _errors            errors
 """
 
 from taquba_jobs._attempt import Verdict

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic
 from typing_extensions import TypeVar
 
 from taquba import CancelOutcome, Duration, JobNotFound
+from taquba.extending.checks import at_least_one, duration_ms
 from taquba_jobs._decisions import Failure
 from taquba_jobs._errors import FailureKind
 from taquba_jobs._job import Job
@@ -24,7 +25,6 @@ from taquba_jobs._outcomes import (
 )
 from taquba_jobs._retention import Retention
 from taquba_jobs._rows import Outcome
-from taquba_jobs._values import at_least_one, duration_ms
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -69,7 +69,7 @@ class JobHandle(Generic[T_co]):
             TimeoutError: It has not ended in time; it goes on.
             JobNotFound: There is no such job, or its result is forgotten.
         """
-        return await self._join(duration_ms(timeout, "timeout"))
+        return await self._join(duration_ms(timeout, "timeout", minimum=1))
 
     async def _join(self, timeout_ms: int | None) -> T_co:
         outcome = await self.ended(timeout_ms)

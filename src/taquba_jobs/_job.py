@@ -10,10 +10,10 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 from pydantic import TypeAdapter
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, InvalidArgumentType
+from taquba.extending.checks import duration_ms
 from taquba.extending.typed import Signature, Undecodable, fingerprint, unpack
 from taquba_jobs._context import JobContext
 from taquba_jobs._rows import submission_key
-from taquba_jobs._values import duration_ms
 
 P = ParamSpec("P")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -62,7 +62,9 @@ class Job(Generic[S_contra, P, T_co]):
         self.version = _version(name, version)
         self.queue = queue
         self.timeout_ms = (
-            None if timeout is None else duration_ms(timeout, f"the timeout of job {name!r}")
+            None
+            if timeout is None
+            else duration_ms(timeout, f"the timeout of job {name!r}", minimum=1)
         )
         self.is_async = _is_async(function)
         # Its checks are those of a submission.

@@ -22,6 +22,7 @@ from taquba import (
     run_workers,
 )
 from taquba.extending import RunsInBackground
+from taquba.extending.checks import at_least_one, duration_ms, instance
 from taquba_jobs._attempt import Attempts, Verdict, always_transient
 from taquba_jobs._context import Middleware
 from taquba_jobs._decisions import PARKED
@@ -29,7 +30,6 @@ from taquba_jobs._handle import JobHandle
 from taquba_jobs._job import Job
 from taquba_jobs._retention import Retention
 from taquba_jobs._submission import DEFAULTS, Submissions, SubmitOptions
-from taquba_jobs._values import at_least_one, duration_ms, instance
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -121,7 +121,9 @@ class JobRunner(RunsInBackground, Generic[S]):
         self._jobs = _by_name(jobs)
         self._retention = Retention(
             queue,
-            None if result_retention is None else duration_ms(result_retention, "result_retention"),
+            None
+            if result_retention is None
+            else duration_ms(result_retention, "result_retention", minimum=1),
         )
         self._submissions = Submissions(self._retention, queue_name)
         self._attempts = Attempts(

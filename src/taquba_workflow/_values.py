@@ -39,13 +39,6 @@ def method(value: object, method: str, name: str) -> None:
         )
 
 
-def at_least_one(value: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgumentType(f"{name} must be an int, not {value!r}")
-    if value < 1:
-        raise InvalidArgument(f"{name} must be at least 1; got {value}")
-
-
 def content(value: bytes, name: str) -> None:
     if not isinstance(value, bytes):
         raise InvalidArgumentType(
@@ -87,11 +80,6 @@ def duration(value: Duration, what: str) -> timedelta:
             f"{what} must be between 0 and a hundred years, in seconds; got {value!r}"
         )
     return timedelta(seconds=seconds)
-
-
-def duration_ms(value: Duration, what: str) -> int:
-    """A duration in whole milliseconds, rounded up."""
-    return -(-duration(value, what) // timedelta(milliseconds=1))
 
 
 def not_reserved(request: EnqueueRequest) -> None:

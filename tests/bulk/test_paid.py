@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -341,6 +342,26 @@ async def test_no_more_than_the_rate_limit_in_any_stretch_of_time(
     assert times[-1] - times[0] < 5 * 60
 
 
+async def test_a_rate_over_a_fraction_of_seconds_is_exact(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    asked = 0
+    granted_ms: list[int] = []
+
+    async def work(ctx: BulkContext[int]) -> None:
+        nonlocal asked
+        asked += 1
+        await ctx.acquire("llm")
+        granted_ms.append(mock_clock.monotonic_ms())
+
+    running = asyncio.create_task(Bulk(queue, work, rate={"llm": (1, 4.03)}).run([1, 2]))
+    await until(lambda: asked == 2 and len(granted_ms) == 1)
+    await mock_clock.advance(5)
+    await running
+    # 4.03 * 1000 is a little more than 4030, and must not be rounded up.
+    assert granted_ms[1] - granted_ms[0] == 4030
+
+
 async def test_retry_after_pauses_the_rate_limit_without_spending_attempts(
     open_queue: OpenQueue, mock_clock: MockClock
 ) -> None:
@@ -426,6 +447,23 @@ async def test_what_another_batch_has_found_is_used_while_it_is_fresh(
     assert calls == 3
 
 
+async def test_what_another_batch_has_found_is_old_at_the_millisecond_it_expires(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    service = Service()
+
+    async def find(ctx: BulkContext[int]) -> str:
+        return await ctx.paid_call("c", service, cache="c", ttl=4.03)
+
+    await Bulk(queue, find, queue_name="a").run([1])
+    await mock_clock.advance(timedelta(milliseconds=4029))
+    await Bulk(queue, find, queue_name="b").run([1])
+    assert len(service.calls) == 1
+    await mock_clock.advance(timedelta(milliseconds=1))
+    await Bulk(queue, find, queue_name="c").run([1])
+    assert len(service.calls) == 2
+
+
 async def test_what_has_expired_is_swept(queue: Queue, mock_clock: MockClock) -> None:
     async def find(ctx: BulkContext[int]) -> bytes:
         async def call() -> bytes:
@@ -496,7 +534,7 @@ async def test_what_cannot_be_a_budget_or_rate_is_refused(
         ({"reserve": {"usd": -1}}, "-1"),
         ({"on_unknown": "ignore"}, "'ignore'"),
         ({"cache": ""}, "name of a cache"),
-        ({"cache": "c", "ttl": 0}, "ttl must be more than 0"),
+        ({"cache": "c", "ttl": 0}, "ttl must be at least 0.001 s; got 0"),
         ({"key": ""}, "key of a phase"),
         ({"key": "x" * 1001}, "key of a phase"),
     ],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any, assert_type
 
 from taquba import Queue
 from taquba.extending import KeyLocks, RunsInBackground, locks_of, seen_through, until_durable
+from taquba.extending.checks import at_least_one, duration_ms, instance
 from taquba.extending.typed import Arguments, Signature, fingerprint, pack, unpack
 
 
@@ -33,3 +35,9 @@ def typed() -> None:
     assert_type(signature.pack_result(None), bytes)
     assert_type(fingerprint([]), bytes)
     assert_type(unpack(pack(None)), object)
+
+
+def checked(queue: object) -> None:
+    assert_type(at_least_one(2, "attempts"), int)
+    assert_type(duration_ms(timedelta(minutes=1), "timeout", minimum=1), int)
+    instance(queue, Queue, "queue")

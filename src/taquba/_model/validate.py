@@ -57,7 +57,7 @@ def duration_ms(value: Duration, name: str, *, minimum: int = 0) -> int:
         raise InvalidArgument(
             f"{name} must be between 0 and a hundred years, in seconds; got {value!r}"
         )
-    # Rounded first, so that 1.1 s is not 1101 ms.
+    # Rounded first, so that 4.03 s is not 4031 ms.
     ms = math.ceil(round(seconds * 1000, 6)) or int(seconds > 0)
     if ms < minimum:
         raise InvalidArgument(f"{name} must be at least {minimum / 1000:g} s; got {value!r}")
@@ -208,6 +208,7 @@ def kv_writes(value: Mapping[KvKey, bytes]) -> dict[bytes, bytes]:
 
 
 def instance(value: object, expected: type, name: str) -> None:
+    """Refuse an object of another class."""
     if not isinstance(value, expected):
         raise InvalidArgumentType(
             f"{name} must be a {expected.__name__}, not {type(value).__name__}"

@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from taquba import Duration, InvalidArgument, KvKey
+from taquba.extending.checks import duration_ms
 from taquba.extending.typed import explain
 from taquba_workflow import _values
 from taquba_workflow._errors import ChildFailed, SignalTaken
@@ -165,7 +166,7 @@ class WorkflowContext:
         A run all of whose branches wait holds no worker. A time that has begun to run is not
         changed by another version of the function.
         """
-        wait_ms = _values.duration_ms(duration, "duration")
+        wait_ms = duration_ms(duration, "duration")
         call = await self._turn.call(CallKind.sleep, "sleep")
         entry = call.entry
         if entry is None or entry.state is CallState.waiting:
@@ -204,7 +205,7 @@ class WorkflowContext:
             InvalidArgument: The payload is not what `type` says; the signal is spent.
         """
         _values.name(key, "a signal key")
-        wait_ms = None if timeout is None else _values.duration_ms(timeout, "timeout")
+        wait_ms = None if timeout is None else duration_ms(timeout, "timeout")
         call = await self._turn.call(CallKind.signal, key)
         entry = call.entry
         if entry is None or entry.state is CallState.waiting:

@@ -21,6 +21,7 @@ from typing import (
 )
 
 from taquba import Duration, InvalidArgument, InvalidArgumentType
+from taquba.extending.checks import at_least_one, duration_ms
 from taquba.extending.typed import Signature, Undecodable, pack, unpack
 from taquba_workflow import _values
 
@@ -55,7 +56,7 @@ class Workflow(Generic[P, T_co]):
             )
         if not inspect.iscoroutinefunction(function):
             raise InvalidArgumentType(f"a workflow is made of an `async def`, not of {function!r}")
-        _values.at_least_one(version, f"the version of workflow {name!r}")
+        at_least_one(version, f"the version of workflow {name!r}")
         self.name = name
         self.version = version
         self.function: Callable[..., Coroutine[Any, Any, T_co]] = function
@@ -149,14 +150,14 @@ class StepOptions:
     def __post_init__(self) -> None:
         if self.name is not None:
             _values.name(self.name, "a step's name")
-        _values.at_least_one(self.max_attempts, "max_attempts")
-        _values.duration(self.backoff, "backoff")
-        _values.duration(self.backoff_max, "backoff_max")
+        at_least_one(self.max_attempts, "max_attempts")
+        duration_ms(self.backoff, "backoff")
+        duration_ms(self.backoff_max, "backoff_max")
 
     def wait_ms(self, failed: int) -> int:
         """How long to wait after so many failed attempts."""
-        first = _values.duration_ms(self.backoff, "backoff")
-        longest = _values.duration_ms(self.backoff_max, "backoff_max")
+        first = duration_ms(self.backoff, "backoff")
+        longest = duration_ms(self.backoff_max, "backoff_max")
         return min(first << min(failed - 1, 40), longest)
 
 
