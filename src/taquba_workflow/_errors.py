@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import overload
+from typing import ClassVar, overload
 
 from taquba import TaqubaError
 
@@ -120,14 +120,10 @@ class StepFailed(TaqubaError):
         return f"step {self.step!r} failed: {self.kind}: {self.message}"
 
 
-class ChildFailed(TaqubaError):
-    """A child of a function has failed, or was cancelled: it raises this in the function.
+class _EndedOtherwise(TaqubaError):
+    """A run has no result: it has failed, or was cancelled."""
 
-    Attributes:
-        run_id: The child's id.
-        state: ``failed`` or ``cancelled``.
-        reason: Why.
-    """
+    _what: ClassVar[str]
 
     def __init__(self, run_id: str, state: str, reason: str) -> None:
         super().__init__(run_id, state, reason)
@@ -136,7 +132,19 @@ class ChildFailed(TaqubaError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"child {self.run_id!r} {self.state}: {self.reason}"
+        return f"{self._what} {self.run_id!r} {self.state}: {self.reason}"
+
+
+class ChildFailed(_EndedOtherwise):
+    """A child of a function has failed, or was cancelled: it raises this in the function.
+
+    Attributes:
+        run_id: The child's id.
+        state: ``failed`` or ``cancelled``.
+        reason: Why.
+    """
+
+    _what = "child"
 
 
 class SignalTaken(TaqubaError):
@@ -157,7 +165,7 @@ class SignalTaken(TaqubaError):
         )
 
 
-class RunFailed(TaqubaError):
+class RunFailed(_EndedOtherwise):
     """A run has failed, or was cancelled: raised where its result is asked for.
 
     Attributes:
@@ -166,14 +174,7 @@ class RunFailed(TaqubaError):
         reason: Why.
     """
 
-    def __init__(self, run_id: str, state: str, reason: str) -> None:
-        super().__init__(run_id, state, reason)
-        self.run_id = run_id
-        self.state = state
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"run {self.run_id!r} {self.state}: {self.reason}"
+    _what = "run"
 
 
 class RunNotFound(TaqubaError):
