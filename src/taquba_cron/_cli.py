@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 
 import typer
@@ -61,11 +62,7 @@ async def pause(
     name: Name, store: Store, take_over: TakeOver = False, as_json: AsJson = False
 ) -> None:
     """Drop the firings of a schedule until it is resumed."""
-    async with owning(store, take_over=take_over) as owner:
-        await _known(owner, name)
-        await CronScheduler(owner).pause(name)
-        schedule = await _known(owner, name)
-    _report(schedule, as_json)
+    await _change(name, store, take_over, as_json, CronScheduler.pause)
 
 
 @command(app, "resume", "taquba cron resume -s ./data daily-report")
@@ -73,9 +70,19 @@ async def resume(
     name: Name, store: Store, take_over: TakeOver = False, as_json: AsJson = False
 ) -> None:
     """Let a paused schedule go on with its next firing; those that it missed stay dropped."""
+    await _change(name, store, take_over, as_json, CronScheduler.resume)
+
+
+async def _change(
+    name: str,
+    store: str,
+    take_over: bool,
+    as_json: bool,
+    change: Callable[[CronScheduler, str], Awaitable[None]],
+) -> None:
     async with owning(store, take_over=take_over) as owner:
         await _known(owner, name)
-        await CronScheduler(owner).resume(name)
+        await change(CronScheduler(owner), name)
         schedule = await _known(owner, name)
     _report(schedule, as_json)
 
