@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from datetime import timedelta
 from typing import NamedTuple
@@ -11,8 +10,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taquba import Queue, TaqubaError
-from taquba.testing import MockClock
+from taquba import Queue
 from taquba_workflow import (
     After,
     Cancel,
@@ -27,11 +25,10 @@ from taquba_workflow import (
     Succeed,
     WorkflowRuntime,
 )
-from taquba_workflow._records import Buffered, decode_signal
-from tests.workflow.audit import SIGNALS, Told, audit, mark
-from tests.workflow.crashing import after_writes, die_at
+from tests.workflow.audit import Told, audit, mark
 from tests.workflow.plain_runs import End, Go, PlainRuns, PlainStep, Program, Wait
-from tests.workflow.support import EAGER, Runs, entries, fresh_url
+from tests.workflow.real_runs import RealRuns
+from tests.workflow.support import EAGER, Runs
 
 RUN_IDS = ["r0", "r1", "r2"]
 ATTEMPTS = 10_000
@@ -57,6 +54,9 @@ class Advance(NamedTuple):
 
 Event = Submit | Signal | CancelRun | Advance
 
+Picture = tuple[dict[str, tuple[object, ...]], dict[str, str]]
+"""What is known of each run, and the signals that nobody has taken."""
+
 names = st.sampled_from("ab")
 run_ids = st.sampled_from(RUN_IDS)
 seconds = st.integers(0, 4)
@@ -77,33 +77,16 @@ events = st.one_of(
 crashes = st.none() | st.integers(0, 12)
 
 
-class Real:
-    """Runs on a real store, which crashes on demand."""
-
+class Real(RealRuns[Event, Picture]):
     def __init__(self, programs: dict[str, Program], *, replay: bool) -> None:
+        super().__init__(EAGER)
         self._programs = programs
         self._replay = replay
-        self._url = fresh_url()
-        self._queues: list[Queue] = []
-        self.clock = MockClock()
-        self.start = self.clock.now()
 
-    async def open(self) -> None:
-        # Opened before the one that crashed is closed, so that nothing of that lands any more.
-        self.queue = await Queue.open(self._url, clock=self.clock, default_config=EAGER)
-        self._queues.append(self.queue)
-        self.runtime = WorkflowRuntime(
-            self.queue, Runs(self._step), hook=Told(), step_output_replay=self._replay
+    def runtime_on(self, queue: Queue) -> WorkflowRuntime:
+        return WorkflowRuntime(
+            queue, Runs(self._step), hook=Told(), step_output_replay=self._replay
         )
-        self._stop = asyncio.Event()
-        self._running = asyncio.create_task(self.runtime.run(self._stop))
-        await self.clock.advance(0)
-
-    async def close(self) -> None:
-        self._stop.set()
-        await asyncio.gather(self._running, return_exceptions=True)
-        for queue in reversed(self._queues):
-            await queue.close()
 
     async def _step(self, step: Step) -> StepOutcome:
         program = self._programs[step.run_id]
@@ -132,7 +115,7 @@ class Real:
         mark(step)
         return outcome
 
-    async def perform(self, event: Event, payload: str) -> None:
+    async def begin(self, event: Event, payload: str) -> None:
         match event:
             case Submit(run):
                 await self.runtime.submit(RunSpec(b"", run_id=run, max_attempts=ATTEMPTS))
@@ -142,17 +125,8 @@ class Real:
                 await self.runtime.cancel(run)
             case Advance(seconds):
                 await self.clock.advance(seconds)
-        await self.clock.advance(0)
 
-    async def crash(self) -> None:
-        old = self._running
-        await self.open()
-        # One that has not noticed yet would take its time.
-        old.cancel()
-        await asyncio.gather(old, return_exceptions=True)
-
-    async def picture(self) -> tuple[dict[str, tuple[object, ...]], dict[str, str]]:
-        """What there is to see, in the words of the plain interpreter."""
+    async def picture(self) -> Picture:
         runs: dict[str, tuple[object, ...]] = {}
         for run_id in RUN_IDS:
             status = await self.runtime.status(run_id)
@@ -165,16 +139,10 @@ class Real:
             said = status.reason if status.result is None else status.result.decode()
             ended = said if status.state.ended and said != "cancelled on request" else None
             runs[run_id] = (status.state.value, status.step_number, due, status.signal_key, ended)
-        rows = await entries(self.queue, SIGNALS)
-        buffered = {
-            key.removeprefix(SIGNALS): signal.payload.decode()
-            for key, row in rows.items()
-            if isinstance(signal := decode_signal(row), Buffered)
-        }
-        return runs, buffered
+        return runs, await self.buffered_signals()
 
 
-def plain_picture(plain: PlainRuns) -> tuple[dict[str, tuple[object, ...]], dict[str, str]]:
+def plain_picture(plain: PlainRuns) -> Picture:
     runs: dict[str, tuple[object, ...]] = {}
     for run_id, run in plain.runs.items():
         said = run.seen
@@ -226,19 +194,11 @@ async def compare(
             if crash is None or isinstance(event, Advance):
                 await real.perform(event, payload)
             else:
-                await perform_and_crash(real, event, payload, crash)
-                if await real.picture() == plain_picture(plain) != plain_picture(after):
-                    # Nothing of it had happened: whoever got no answer asks again.
-                    await real.perform(event, payload)
+                await real.perform_through_a_crash(
+                    event, payload, crash, plain_picture(plain), plain_picture(after)
+                )
             plain = after
             assert await real.picture() == plain_picture(plain)
             await audit(real.queue)
     finally:
         await real.close()
-
-
-async def perform_and_crash(real: Real, event: Event, payload: str, writes: int) -> None:
-    die_at(real.queue, after_writes(writes))
-    with contextlib.suppress(TaqubaError):
-        await real.perform(event, payload)
-    await real.crash()

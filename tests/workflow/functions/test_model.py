@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -11,8 +10,7 @@ from typing import Any, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taquba import Queue, QueueConfig, TaqubaError
-from taquba.testing import MockClock
+from taquba import Queue, QueueConfig
 from taquba_workflow import (
     ChildFailed,
     StartOptions,
@@ -22,12 +20,9 @@ from taquba_workflow import (
     step,
     workflow,
 )
-from taquba_workflow._records import Buffered, decode_signal
-from tests.workflow.audit import SIGNALS
-from tests.workflow.crashing import after_writes, die_at
 from tests.workflow.functions.audit import Histories, audit, check_grown, read_histories
 from tests.workflow.functions.plain import BACKOFF, Moment, Picture, Program, World, look
-from tests.workflow.support import entries, fresh_url
+from tests.workflow.real_runs import RealRuns
 
 RUN_IDS = ["r0", "r1"]
 CONFIG = QueueConfig(max_attempts=10_000, retry_backoff_base=0, retry_jitter=0)
@@ -106,6 +101,9 @@ class Advance(NamedTuple):
 
 Event = Start | Signal | CancelRun | Advance
 
+Pictures = tuple[dict[str, Picture], dict[str, str]]
+"""What is known of each run, and the signals that nobody has taken."""
+
 run_ids = st.sampled_from(RUN_IDS)
 seconds = st.integers(0, 4)
 simple = st.one_of(
@@ -161,32 +159,15 @@ def name_all(run_id: str, shape: Any) -> Program:
 # -- a real store -------------------------------------------------------------------------------
 
 
-class Real:
-    """Runs on a real store, which crashes on demand."""
-
+class Real(RealRuns[Event, Pictures]):
     def __init__(self, programs: dict[str, Program]) -> None:
+        super().__init__(CONFIG)
         self._programs = programs
-        self._url = fresh_url()
-        self._queues: list[Queue] = []
-        self.clock = MockClock()
-        self.start = self.clock.now()
 
-    async def open(self) -> None:
-        # Opened before the one that crashed is closed, so that nothing of that lands any more.
-        self.queue = await Queue.open(self._url, clock=self.clock, default_config=CONFIG)
-        self._queues.append(self.queue)
-        self.runtime = WorkflowRuntime(self.queue, workflows=[follow])
-        self._stop = asyncio.Event()
-        self._running = asyncio.create_task(self.runtime.run(self._stop))
-        await self.clock.advance(0)
+    def runtime_on(self, queue: Queue) -> WorkflowRuntime:
+        return WorkflowRuntime(queue, workflows=[follow])
 
-    async def close(self) -> None:
-        self._stop.set()
-        await asyncio.gather(self._running, return_exceptions=True)
-        for queue in reversed(self._queues):
-            await queue.close()
-
-    async def perform(self, event: Event, payload: str) -> None:
+    async def begin(self, event: Event, payload: str) -> None:
         match event:
             case Start(run_id):
                 options = StartOptions(run_id=run_id)
@@ -197,20 +178,11 @@ class Real:
                 await self.runtime.cancel(run_id)
             case Advance(length):
                 await self.clock.advance(length)
-        await self.clock.advance(0)
 
     def _arguments(self, run_id: str) -> list[list[Any]]:
         return [list(op) for op in self._programs[run_id]]
 
-    async def crash(self) -> None:
-        old = self._running
-        await self.open()
-        # One that has not noticed yet would take its time.
-        old.cancel()
-        await asyncio.gather(old, return_exceptions=True)
-
-    async def picture(self) -> tuple[dict[str, Picture], dict[str, str]]:
-        """What there is to see, in the words of the plain interpreter."""
+    async def picture(self) -> Pictures:
         runs: dict[str, Picture] = {}
         for run_id in RUN_IDS:
             status = await self.runtime.status(run_id)
@@ -224,13 +196,7 @@ class Real:
                 said = await self.runtime.handle(follow, run_id).fetch_result()
             keys = frozenset(status.signal_keys)
             runs[run_id] = Picture(status.state.value, said, starts, keys)
-        rows = await entries(self.queue, SIGNALS)
-        buffered = {
-            key.removeprefix(SIGNALS): row.payload.decode()
-            for key, value in rows.items()
-            if isinstance(row := decode_signal(value), Buffered)
-        }
-        return runs, buffered
+        return runs, await self.buffered_signals()
 
 
 # -- what is expected ---------------------------------------------------------------------------
@@ -261,7 +227,7 @@ class Plain:
                 world.now = Moment(world.now.second + length, world.now.event)
                 world.ticks.append(world.now)
 
-    def picture(self) -> tuple[dict[str, Picture], dict[str, str]]:
+    def picture(self) -> Pictures:
         world = self._world
         runs = {
             run_id: look(self._programs[run_id], start, world, self._cancels.get(run_id))
@@ -306,10 +272,7 @@ async def compare(programs: dict[str, Program], happenings: list[tuple[Event, in
             if crash is None or isinstance(event, Advance):
                 await real.perform(event, payload)
             else:
-                await perform_and_crash(real, event, payload, crash)
-                if await real.picture() == before != after:
-                    # Nothing of it had happened: whoever got no answer asks again.
-                    await real.perform(event, payload)
+                await real.perform_through_a_crash(event, payload, crash, before, after)
             assert await real.picture() == after
             assert undone == plain.undone()
             await audit(real.queue)
@@ -318,10 +281,3 @@ async def compare(programs: dict[str, Program], happenings: list[tuple[Event, in
             recorded = grown
     finally:
         await real.close()
-
-
-async def perform_and_crash(real: Real, event: Event, payload: str, writes: int) -> None:
-    die_at(real.queue, after_writes(writes))
-    with contextlib.suppress(TaqubaError):
-        await real.perform(event, payload)
-    await real.crash()
