@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
 from taquba._store.location import StoreLocation
+from taquba._store.user_folder import user_folder
 
 NAME: Final = "producer.sock"
 _LONGEST: Final = 92
@@ -30,22 +29,4 @@ def socket_path(location: StoreLocation) -> Path:
             return path
         key = os.path.realpath(location.folder)
     name = hashlib.sha256(os.fsencode(key)).hexdigest()[:32]
-    return _own_folder() / f"{name}.sock"
-
-
-def _own_folder() -> Path:
-    """A folder of this user alone: whoever could put a socket there could read the jobs.
-
-    Raises:
-        OSError: Somebody else's folder is in its place.
-    """
-    folder = Path(tempfile.gettempdir(), f"taquba-{os.geteuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if (
-        not stat.S_ISDIR(found.st_mode)
-        or found.st_uid != os.geteuid()
-        or stat.S_IMODE(found.st_mode) & 0o077
-    ):
-        raise PermissionError(f"{folder} must be a folder that only this user can use; remove it")
-    return folder
+    return user_folder() / f"{name}.sock"

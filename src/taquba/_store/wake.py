@@ -11,31 +11,25 @@ import contextlib
 import hashlib
 import os
 import socket
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from taquba._store.location import StoreLocation
+from taquba._store.user_folder import user_folder
 
 _READ_BYTES: Final = 16
 
 
 def _place(location: StoreLocation) -> Path:
-    """Where the owner of a store listens: a short name in a folder of this user alone."""
+    """Where the owner of a store listens."""
     if location.folder is not None:
         name = str(location.folder)
     elif location.bucket is not None:
         name = f"{location.scheme}://{location.bucket}/{location.path}"
     else:
         name = f"{location.url} of {os.getpid()}"
-    user = os.getuid()
-    folder = Path(tempfile.gettempdir(), f"taquba-{user}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != user or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not this user's alone")
-    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.wake"
+    return user_folder() / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.wake"
 
 
 class _Bound(NamedTuple):
