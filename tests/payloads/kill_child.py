@@ -1,49 +1,21 @@
 """Runs one life of large payloads again and again, killing it one step later each time.
 
-Called with a folder: life N works in its subfolder N and is killed by SIGKILL at its N-th step,
-until one lives to its end. A step lies before and after each write to the store, each flush, and
-each writing and removal of objects.
+Called with a folder for the lives. A step lies before and after each write to the store, each
+flush, and each writing and removal of objects.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from taquba import EnqueueRequest, Queue, QueueConfig, SettlementEffects
 from taquba._store.engine import Engine
 from taquba._store.objects import ObjectSpace
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from tests.crash.stepwise import kill_at_every_step
 
 PAYLOAD = b"p" * 1000
-
-
-class Steps:
-    def __init__(self, fatal: int) -> None:
-        self.left = fatal
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(self, call: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        @functools.wraps(call)
-        async def stepping(*args: P.args, **kwargs: P.kwargs) -> R:
-            self.step()
-            result = await call(*args, **kwargs)
-            self.step()
-            return result
-
-        return stepping
 
 
 async def live(folder: Path, report: Callable[[str], None]) -> None:
@@ -65,29 +37,9 @@ async def live(folder: Path, report: Callable[[str], None]) -> None:
         await queue.cancel(effect)
 
 
-def main(root: Path) -> None:
-    for fatal in range(1, 1000):
-        folder = root / str(fatal)
-        folder.mkdir()
-        pid = os.fork()
-        if pid == 0:
-            log = (folder / "acknowledged").open("w")
-            steps = Steps(fatal)
-            for owner, name in (
-                (Engine, "write"),
-                (Engine, "flush"),
-                (ObjectSpace, "put"),
-                (ObjectSpace, "delete"),
-            ):
-                setattr(owner, name, steps.around(getattr(owner, name)))
-            asyncio.run(live(folder, functools.partial(print, file=log, flush=True)))
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        if status == 0:
-            return
-        assert os.WTERMSIG(status) == signal.SIGKILL, f"life {fatal} ended by itself: {status}"
-    raise AssertionError("no life came to its end")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    kill_at_every_step(
+        Path(sys.argv[1]),
+        live,
+        [(Engine, ("write", "flush")), (ObjectSpace, ("put", "delete"))],
+    )

@@ -21,7 +21,7 @@ from tests.queue.support import OpenQueue, fresh_url, must_claim
 
 LIMIT = 100
 BIG = b"b" * (LIMIT + 1)
-CHILD = Path(__file__).with_name("kill_child.py")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Stores that were left by a process killed one step later each; the last one lived."""
     root = tmp_path_factory.mktemp("killed")
     # Forking children must happen where no storage engine runs yet.
-    subprocess.run([sys.executable, str(CHILD), str(root)], check=True, timeout=240)
+    command = [sys.executable, "-m", "tests.payloads.kill_child", str(root)]
+    subprocess.run(command, check=True, timeout=240, cwd=ROOT)
     return sorted(root.iterdir(), key=lambda folder: int(folder.name))
 
 
