@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from taquba import Queue
-from taquba._store import owner_lock
 from taquba._store.election import Election, stand_for
 from taquba._store.election_in_bucket import Seen, Watch
 from taquba._store.location import StoreLocation
@@ -217,19 +216,3 @@ def test_only_a_lease_that_did_not_change_for_long_is_taken_over() -> None:
     assert not watch.may_take(first, 200)
     assert watch.may_take(first, 205)
     assert Watch(5).may_take(Seen({"e_tag": "1"}, None), 0)
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-async def test_a_forked_child_does_not_keep_the_lock_of_an_owner(tmp_path: Path) -> None:
-    lock = await asyncio.to_thread(owner_lock.OwnerLock, tmp_path)
-    read_end, write_end = os.pipe()
-    if (pid := os.fork()) == 0:
-        os.close(write_end)
-        os.read(read_end, 1)
-        os._exit(0)
-    assert await asyncio.to_thread(owner_lock.is_held, tmp_path)
-    await asyncio.to_thread(lock.release)
-    assert await asyncio.to_thread(owner_lock.is_held, tmp_path) is False
-    os.close(write_end)
-    os.close(read_end)
-    await asyncio.to_thread(os.waitpid, pid, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -45,5 +46,8 @@ class FileLock:
         """Let go. Idempotent."""
         if self in not_for_children:
             not_for_children.discard(self)
+            # A child that was forked this moment has not closed its copy of the descriptor yet.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = -1
