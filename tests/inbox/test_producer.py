@@ -36,7 +36,8 @@ from taquba._model.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS
 from taquba._model.validate import KvKey
 from taquba._store.inbox import InboxObjects
 from taquba.testing import MockClock
-from tests.inbox.support import names, opened_inbox, waiting
+from tests.inbox.support import inbox_at, names, opened_inbox, waiting
+from tests.servers.stores import S3Server
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -63,6 +64,24 @@ def test_importing_a_producer_loads_no_storage_engine() -> None:
         "assert not [name for name in sys.modules if 'slatedb' in name], 'the engine is loaded'"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+async def test_using_a_producer_loads_no_storage_engine(tmp_path: Path) -> None:
+    await opened_inbox(tmp_path / "store")
+    program = (
+        "import asyncio, sys\n"
+        "from taquba import Producer, SyncProducer\n"
+        "async def main():\n"
+        "    async with Producer.open(sys.argv[1]) as producer:\n"
+        "        await producer.enqueue('q', b'')\n"
+        "asyncio.run(main())\n"
+        "with SyncProducer.open(sys.argv[1]) as producer:\n"
+        "    producer.enqueue('q', b'')\n"
+        "assert not [name for name in sys.modules if 'slatedb' in name], 'the engine is loaded'\n"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "store"]
+    await asyncio.to_thread(subprocess.run, command, check=True)
+    assert len(await names(await inbox_at(tmp_path / "store"))) == 2
 
 
 # -- what is written ----------------------------------------------------------------------------
@@ -261,6 +280,15 @@ async def test_missing_credentials_are_told_at_opening(monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     with pytest.raises(StoreError, match=r"credentials.*AWS_ACCESS_KEY_ID"):
         await Producer.open("s3://bucket/prefix")
+
+
+async def test_a_bucket_that_is_not_there_is_told_at_opening(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.environment(s3_server.endpoint).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match="no bucket"):
+        await Producer.open("s3://nowhere/prefix")
 
 
 # -- where and when it may be used --------------------------------------------------------------

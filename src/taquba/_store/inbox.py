@@ -51,6 +51,9 @@ class InboxObjects:
         """
         sign = await self._space.get(_SIGN)
         if sign is None:
+            if self.location.bucket is not None:
+                # A bucket that does not exist has no sign either, and needs another remedy.
+                await self._space.check_place()
             raise InboxNotOpen(self.location.url)
         try:
             known = json.loads(sign)["batches"]
