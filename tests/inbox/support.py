@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-from taquba import Queue
+from ulid import ULID
+
+from taquba import EnqueueRequest, Queue
 from taquba._model import keys
-from taquba._model.batch import Batch, decode_batch
+from taquba._model.batch import Batch, decode_batch, encode_batch, encode_request
 from taquba._store.inbox import InboxObjects
 from taquba._store.location import StoreLocation
 from tests.queue.support import rows
@@ -23,6 +25,14 @@ async def opened_inbox(url: str | os.PathLike[str]) -> InboxObjects:
     inbox = await inbox_at(url)
     await inbox.put_up_sign()
     return inbox
+
+
+async def put(inbox: InboxObjects, *requests: EnqueueRequest) -> str:
+    """Put a batch there, as another producer would; its name."""
+    name = str(ULID())
+    encoded = [encode_request(request, request.job_id or str(ULID()), 0) for request in requests]
+    await inbox.put(name, encode_batch(0, encoded))
+    return name
 
 
 async def names(inbox: InboxObjects) -> list[str]:

@@ -27,7 +27,7 @@ from taquba import (
 from taquba._model.batch import MAX_BATCH_BYTES, encode_batch, encode_request
 from taquba._store.inbox import InboxObjects
 from taquba.testing import MockClock
-from tests.inbox.support import contents, inbox_at, marks, names, rejected
+from tests.inbox.support import contents, inbox_at, marks, names, put, rejected
 from tests.payloads.support import payload_objects
 from tests.queue.support import claimed_ids, leftovers, must_claim
 
@@ -61,14 +61,6 @@ async def inbox(url: str) -> InboxObjects:
 async def producer(url: str, queue: Queue, clock: MockClock) -> AsyncIterator[Producer]:
     async with Producer.open(url, clock=clock) as producer:
         yield producer
-
-
-async def put(inbox: InboxObjects, *requests: EnqueueRequest) -> str:
-    """Put a batch there, as another producer would; its name."""
-    name = str(ULID())
-    encoded = [encode_request(request, request.job_id or str(ULID()), 0) for request in requests]
-    await inbox.put(name, encode_batch(0, encoded))
-    return name
 
 
 async def pending(queue: Queue) -> int:

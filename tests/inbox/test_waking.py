@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from taquba import InboxConfig, Producer, Queue
+from taquba import EnqueueRequest, InboxConfig, Producer, Queue
 from taquba._store.location import StoreLocation
 from taquba._store.wake import WakeHint, WakeListener
 from taquba.testing import MockClock
-from tests.inbox.support import opened_inbox
+from tests.inbox.support import inbox_at, opened_inbox, put
 from tests.servers.proxy import FaultyProxy
 from tests.servers.stores import S3Server
 
@@ -113,6 +113,35 @@ async def test_an_idle_inbox_on_a_bucket_is_looked_at_every_five_seconds(
         await proxy.clear_counts()
         await clock.advance(60)
         assert 11 <= (await proxy.counts()).of(method="LIST", kind="inbox").requests <= 13
+
+
+async def test_looks_become_rarer_and_rarer_until_something_comes(
+    s3_server: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in s3_server.environment(proxy.endpoint).items():
+        monkeypatch.setenv(name, value)
+    url = f"{s3_server.root}/{tmp_path.name}"
+    clock = MockClock()
+
+    async def looks(seconds: float) -> int:
+        await proxy.clear_counts()
+        await clock.advance(seconds)
+        return (await proxy.counts()).of(method="LIST", kind="inbox").requests
+
+    async with Queue.open(url, inbox=True, clock=clock) as queue:
+        inbox = await inbox_at(url)
+        await clock.advance(0)
+        for pause in (0.4, 0.8, 1.6, 3.2, 5, 5):
+            assert await looks(pause - 0.01) == 0
+            assert await looks(0.01) == 1
+        # As from other machines, whose hints do not arrive here.
+        await put(inbox, EnqueueRequest("q", b""))
+        await clock.advance(5)
+        for taken in range(1, 6):
+            assert (await queue.stats("q")).pending == taken
+            await put(inbox, EnqueueRequest("q", b""))
+            await clock.advance(0.2)
+        assert await looks(5) == 4
 
 
 async def test_calls_that_share_a_batch_share_its_write_and_its_read(
