@@ -30,6 +30,9 @@ from taquba import (
     run_service,
 )
 from taquba._service.settings import OwnerOptions
+from tests.servers.faults import Faults
+from tests.servers.proxy import FaultyProxy
+from tests.servers.stores import S3Server
 from tests.service.support import PATIENCE, store_url
 
 
@@ -165,6 +168,35 @@ async def test_in_a_bucket_the_service_takes_the_store_back(
             await until(lambda: one.role == "owner")
         await one.enqueue("q", b"")
         await until(lambda: len(handler.started) == 1)
+
+
+async def test_who_is_fenced_while_it_opens_the_store_comes_again(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = Handler()
+    url = f"{s3_server.root}{tmp_path}"
+    async with FaultyProxy(s3_server.endpoint) as proxy:
+
+        async def manifests() -> int:
+            return (await proxy.counts()).of(method="PUT", kind="manifest").requests
+
+        for name, value in s3_server.environment(proxy.endpoint).items():
+            monkeypatch.setenv(name, value)
+        async with Queue.open(url):
+            pass
+        await proxy.clear_counts()
+        # So that opening takes long enough for another to come in between.
+        await proxy.inject(Faults(latency_ms=100))
+        async with service(url, handler) as one:
+            async with asyncio.timeout(PATIENCE):
+                while not await manifests():  # noqa: ASYNC110 - the server is another process
+                    await asyncio.sleep(0.01)
+            async with Queue.open(url):
+                assert one.role == "producer"
+            await proxy.calm()
+            receipt = await one.enqueue("q", b"")
+            await until(lambda: handler.started == [receipt.id])
+            assert one.role == "owner"
 
 
 async def test_a_producer_never_owns(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from taquba._model.errors import TaqubaError
+from taquba._model.errors import StoreFenced, TaqubaError
 from taquba._model.validate import Duration
 from taquba._queue.handles import Opening
 from taquba._queue.queue import Queue
@@ -66,7 +66,8 @@ class Ownership:
         try:
             queue = await self._open_queue()
         except TaqubaError as error:
-            if error.permanent:
+            # Who is fenced while it opens the store may well be the owner another time.
+            if error.permanent and not isinstance(error, StoreFenced):
                 raise
             _log.warning("elected, but the store cannot be opened now: %s", error)
             return False
