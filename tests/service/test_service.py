@@ -272,8 +272,8 @@ async def test_signals_end_it(tmp_path: Path) -> None:
                     break
                 except InboxNotOpen:
                     await asyncio.sleep(0.01)
-        handler.open.clear()
         await until(lambda: len(handler.started) >= 1)
+        handler.open.clear()
         last = await producer.enqueue("q", b"")
         await until(lambda: last.id in handler.started)
     os.kill(os.getpid(), signal.SIGTERM)
