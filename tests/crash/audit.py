@@ -130,7 +130,7 @@ async def audit(queue: Queue, *, idle: bool = True) -> Dump:
     }
     assert {lease.job.id for lease in core.leases} == state.with_status(JobStatus.claimed)
     for lease in core.leases:
-        assert lease.state.name == "held"
+        assert lease.state == "held"
         assert lease.job == state.jobs[lease.job.id][2]
     waiting: dict[str | None, dict[bytes, Job]] = defaultdict(dict)
     for status, key, job in state.jobs.values():

@@ -7,8 +7,7 @@ what a job becomes.
 
 from __future__ import annotations
 
-from enum import Enum, auto
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from taquba._model import keys
 from taquba._model.codec import (
@@ -21,26 +20,24 @@ from taquba._model.keys import Op
 from taquba._model.options import Policy
 from taquba._model.records import AttemptOutcome, Counters, Job, JobStatus
 
-
-class Event(Enum):
-    """What a transition did to its job."""
-
-    enqueued = auto()
-    claimed = auto()
-    completed = auto()
-    retried = auto()
-    snoozed = auto()
-    dead_lettered = auto()
-    lease_expired = auto()
-    """Taken back, or dead-lettered where that was the last attempt."""
-    interrupted = auto()
-    """Given back, or dead-lettered where the owner died in the last attempt."""
-    promoted = auto()
-    woken = auto()
-    cancelled = auto()
-    asked_to_cancel = auto()
-    requeued = auto()
-    expired = auto()
+Event = Literal[
+    "enqueued",
+    "claimed",
+    "completed",
+    "retried",
+    "snoozed",
+    "dead_lettered",
+    "lease_expired",
+    "interrupted",
+    "promoted",
+    "woken",
+    "cancelled",
+    "asked_to_cancel",
+    "requeued",
+    "expired",
+]
+"""What a transition did to its job. A job whose lease expired, or whose owner died, was given back,
+or dead-lettered where that was the last attempt."""
 
 
 class Change(NamedTuple):
@@ -64,17 +61,17 @@ _CLAIM: Final = Counters(pending=-1, claimed=1)
 _ACK: Final = Counters(claimed=-1, done=1)
 _NO_COUNT: Final = Counters()
 
-_ENDS_AS: Final = {
-    AttemptOutcome.retried: Event.retried,
-    AttemptOutcome.dead_lettered: Event.dead_lettered,
-    AttemptOutcome.lease_expired: Event.lease_expired,
-    AttemptOutcome.interrupted: Event.interrupted,
+_ENDS_AS: Final[dict[AttemptOutcome, Event]] = {
+    AttemptOutcome.retried: "retried",
+    AttemptOutcome.dead_lettered: "dead_lettered",
+    AttemptOutcome.lease_expired: "lease_expired",
+    AttemptOutcome.interrupted: "interrupted",
 }
 
 
 def enqueue(job: Job) -> Change:
     """A new job: pending, or scheduled when it has a `run_at`."""
-    placed = _place(job, job.run_at, Event.enqueued)
+    placed = _place(job, job.run_at, "enqueued")
     if job.holds_dedup_key and job.dedup_key is not None:
         placed.ops.append((keys.dedup(job.queue, job.dedup_key), job.id.encode()))
     return placed
@@ -86,7 +83,7 @@ def claim(job: Job, key: bytes, now: int) -> Change:
     claimed_key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, None), (claimed_key, encode_job(claimed))]
     _free_dedup_key(job, ops)
-    return Change(claimed, JobStatus.claimed, claimed_key, ops, _CLAIM, Event.claimed)
+    return Change(claimed, JobStatus.claimed, claimed_key, ops, _CLAIM, "claimed")
 
 
 def ack(job: Job, now: int, policy: Policy) -> Change:
@@ -95,11 +92,11 @@ def ack(job: Job, now: int, policy: Policy) -> Change:
     ops: list[Op] = [(key, None)]
     if policy.keep_done_ms is None:
         _forget(job, ops)
-        return Change(job, None, key, ops, _ACK, Event.completed)
+        return Change(job, None, key, ops, _ACK, "completed")
     done = _record_attempt(job, now, AttemptOutcome.completed, None, ops)
     done = done._replace(finished_at=now)
     key = _put_finished(done, JobStatus.done, ops)
-    return Change(done, JobStatus.done, key, ops, _ACK, Event.completed)
+    return Change(done, JobStatus.done, key, ops, _ACK, "completed")
 
 
 def is_last_attempt(job: Job) -> bool:
@@ -143,7 +140,7 @@ def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
     """
     run_at = now + delay_ms
     unspent = job._replace(attempts=job.attempts - 1, last_error=reason, run_at=run_at)
-    return _leave_claimed(unspent, run_at, [], Event.snoozed)
+    return _leave_claimed(unspent, run_at, [], "snoozed")
 
 
 def dead_letter(
@@ -167,13 +164,13 @@ def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change
 
 def promote(job: Job, key: bytes) -> Change:
     """Scheduled to pending, its time having come; `key` is its row's."""
-    return _leave_scheduled(job, key, Event.promoted)
+    return _leave_scheduled(job, key, "promoted")
 
 
 def wake(job: Job, key: bytes, now: int, payload: bytes | None) -> Change:
     """Scheduled to pending before its time, with a note of when and why."""
     woken = job._replace(woken_at=now, wake_payload=payload)
-    return _leave_scheduled(woken, key, Event.woken)
+    return _leave_scheduled(woken, key, "woken")
 
 
 def cancel(job: Job, status: JobStatus, key: bytes) -> Change:
@@ -181,7 +178,7 @@ def cancel(job: Job, status: JobStatus, key: bytes) -> Change:
     ops: list[Op] = [(key, None)]
     _free_dedup_key(job, ops)
     _forget(job, ops)
-    return Change(job, None, key, ops, _negated(_ENTERS[status]), Event.cancelled)
+    return Change(job, None, key, ops, _negated(_ENTERS[status]), "cancelled")
 
 
 def request_cancel(job: Job) -> Change:
@@ -189,7 +186,7 @@ def request_cancel(job: Job) -> Change:
     asked = job._replace(cancel_requested=True)
     key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, encode_job(asked))]
-    return Change(asked, JobStatus.claimed, key, ops, _NO_COUNT, Event.asked_to_cancel)
+    return Change(asked, JobStatus.claimed, key, ops, _NO_COUNT, "asked_to_cancel")
 
 
 def requeue_dead(job: Job, key: bytes, now: int) -> Change:
@@ -197,7 +194,7 @@ def requeue_dead(job: Job, key: bytes, now: int) -> Change:
     ops: list[Op] = [(key, None)]
     fresh = _record_attempt(job, now, AttemptOutcome.requeued, None, ops)
     fresh = fresh._replace(attempts=0, run_at=None, finished_at=None, cancel_requested=False)
-    placed = _place(fresh, None, Event.requeued)
+    placed = _place(fresh, None, "requeued")
     ops += placed.ops
     counts = Counters(pending=1, dead=-1)
     return Change(fresh, placed.status, placed.key, ops, counts, placed.event)
@@ -208,7 +205,7 @@ def expire(job: Job, status: JobStatus, key: bytes) -> Change:
     ops: list[Op] = [(key, None)]
     _forget(job, ops)
     counts = Counters(dead=-1) if status is JobStatus.dead else _NO_COUNT
-    return Change(job, None, key, ops, counts, Event.expired)
+    return Change(job, None, key, ops, counts, "expired")
 
 
 def _place(job: Job, run_at: int | None, event: Event) -> Change:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from enum import Enum, auto
+from typing import Literal
 
 from taquba._model.records import Job
 
@@ -36,17 +36,15 @@ class CancelToken:
             self._event.set()
 
 
-class LeaseState(Enum):
-    """Where a lease is between claim and settlement."""
+LeaseState = Literal["claiming", "held", "settling", "over"]
+"""Where a lease is between claim and settlement.
 
-    claiming = auto()
-    """The claim is decided, and its caller waits until it is written."""
-    held = auto()
-    """Somebody works on the job. A worker loop does not wait for the write, only for its place."""
-    settling = auto()
-    """A settlement or a take-back is decided, its write not yet applied."""
-    over = auto()
-    """Settled, taken back, or never written."""
+- ``claiming``: the claim is decided, and its caller waits until it is written.
+- ``held``: somebody works on the job. A worker loop does not wait for the write, only for its
+  place.
+- ``settling``: a settlement or a take-back is decided, its write not yet applied.
+- ``over``: settled, taken back, or never written.
+"""
 
 
 class Lease:
@@ -58,7 +56,7 @@ class Lease:
         self.job = job
         self.expires_at = expires_at
         """Monotonic ms."""
-        self.state = LeaseState.claiming
+        self.state: LeaseState = "claiming"
         self._token: CancelToken | None = None
         self._landed: asyncio.Future[None] | None = None
         self.on_over: list[Callable[[], None]] = []
@@ -83,11 +81,11 @@ class Lease:
 
     def enter(self, state: LeaseState) -> None:
         self.state = state
-        if self._landed is not None and state is not LeaseState.settling:
+        if self._landed is not None and state != "settling":
             if not self._landed.done():
                 self._landed.set_result(None)
             self._landed = None
-        if state is LeaseState.over:
+        if state == "over":
             callbacks, self.on_over = self.on_over, []
             for callback in callbacks:
                 callback()
@@ -114,13 +112,13 @@ class LeaseRegistry:
     def drop(self, lease: Lease) -> None:
         if self.holds(lease):
             del self._leases[lease.job.id]
-        lease.enter(LeaseState.over)
+        lease.enter("over")
 
     def expired(self, now: int) -> list[Lease]:
         return [
             lease
             for lease in self._leases.values()
-            if lease.expires_at <= now and lease.state is LeaseState.held
+            if lease.expires_at <= now and lease.state == "held"
         ]
 
     def next_expiry(self) -> int | None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from taquba._core import transitions
-from taquba._memory.leases import CancelToken, Lease, LeaseState
+from taquba._memory.leases import CancelToken, Lease
 from taquba._memory.window import Window
 from taquba._model import keys
 from taquba._model.clock import wait_until_done
@@ -127,7 +127,7 @@ async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) 
             # The store is gone: this raises why.
             await submitted
         for lease in leases:
-            lease.enter(LeaseState.held)
+            lease.enter("held")
     return [Claim(core, lease) for lease in leases]
 
 
@@ -167,8 +167,8 @@ def _take(
     def applied() -> None:
         for key, _, lease in taken:
             window.forget(key)
-            if lease.state is LeaseState.claiming:
-                lease.enter(LeaseState.held)
+            if lease.state == "claiming":
+                lease.enter("held")
 
     def failed() -> None:
         for key, job, lease in taken:
@@ -189,9 +189,9 @@ def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Leas
     def give_back() -> None:
         release(core, leases, ABANDONED)
 
-    if leases[0].state is LeaseState.held:
+    if leases[0].state == "held":
         give_back()
-    elif leases[0].state is LeaseState.claiming:
+    elif leases[0].state == "claiming":
         transaction.on_applied.append(give_back)
 
 
@@ -200,7 +200,7 @@ def release(core: Core, leases: list[Lease], why: str) -> asyncio.Future[None] |
     now = core.clock.time_ms()
     transaction = Transaction()
     for lease in leases:
-        if lease.state is LeaseState.held:
+        if lease.state == "held":
             end_lease(core, transaction, lease, transitions.interrupt(lease.job, now, why))
     if not transaction.ops:
         return None
@@ -212,7 +212,7 @@ def end_lease(
 ) -> None:
     """Decide the end of a held lease: `change` lands with `transaction`, or the lease goes on."""
     transaction.add(change)
-    lease.state = LeaseState.settling
+    lease.state = "settling"
     if core.moves.watched:
         core.moves.touch(lease.job.id)
 
@@ -221,7 +221,7 @@ def end_lease(
         core.landed((change,))
 
     transaction.on_applied.append(applied)
-    transaction.on_failed.append(lambda: lease.enter(LeaseState.held))
+    transaction.on_failed.append(lambda: lease.enter("held"))
 
 
 async def refill(core: Core, window: Window, prefix: bytes) -> None:
@@ -285,9 +285,9 @@ def lease_in_force(core: Core, claim: Claim) -> Lease | None:
 def held_lease(core: Core, claim: Claim) -> Lease:
     """The lease of a claim that may be settled or renewed, or the error that says why not."""
     lease = _lease_here(core, claim)
-    if lease.state is LeaseState.settling:
+    if lease.state == "settling":
         raise ClaimLost(claim.id, "a settlement of it is under way")
-    if lease.state is not LeaseState.held:
+    if lease.state != "held":
         raise ClaimLost(claim.id, "it was settled, or its lease expired and was taken back")
     return lease
 
@@ -312,14 +312,14 @@ def give_payload(claim: Claim, payload: bytes) -> None:
 
 
 def is_held(claim: Claim) -> bool:
-    return lease_of(claim).state is LeaseState.held
+    return lease_of(claim).state == "held"
 
 
 def keep_alive(core: Core, claim: Claim, extension_ms: int) -> None:
     """Renew on behalf of a worker loop, also for a job that was asked to cancel."""
     lease = lease_of(claim)
     expires_at = core.clock.monotonic_ms() + extension_ms
-    if lease.state is LeaseState.held and lease.expires_at < expires_at:
+    if lease.state == "held" and lease.expires_at < expires_at:
         renew(core, lease, extension_ms)
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Final
 
 from taquba._core import transitions
-from taquba._memory.leases import LeaseState
 from taquba._model import keys
 from taquba._model.codec import decode_row
 from taquba._model.errors import StoreError, TaqubaError
@@ -93,7 +92,7 @@ async def reap(core: Core) -> Counter[str]:
         monotonic = core.clock.monotonic_ms()
         for lease in expired[start : start + _ROUND]:
             # It may have been settled or renewed while earlier ones were written.
-            if lease.state is not LeaseState.held or lease.expires_at > monotonic:
+            if lease.state != "held" or lease.expires_at > monotonic:
                 continue
             reaped[lease.job.queue] += 1
             change = transitions.take_back(

@@ -6,7 +6,7 @@ import asyncio
 from typing import NamedTuple, TypeGuard
 
 from taquba._core import transitions
-from taquba._memory.leases import Lease, LeaseState
+from taquba._memory.leases import Lease
 from taquba._memory.locks import HeldLocks
 from taquba._model import keys, validate
 from taquba._model.clock import wait_until_done
@@ -52,7 +52,7 @@ async def _look(core: Core, job_id: str) -> Lease | _Resting | asyncio.Future[No
     while True:
         lease = core.leases.get(job_id)
         if lease is not None:
-            return lease if lease.state is LeaseState.held else lease.landed()
+            return lease if lease.state == "held" else lease.landed()
         move = core.moves.in_flight(job_id)
         if move is not None:
             return move

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from taquba._core import transitions
 from taquba._core.transitions import Change
-from taquba._memory.leases import Lease, LeaseState
+from taquba._memory.leases import Lease
 from taquba._model import validate
 from taquba._model.errors import ClaimLost
 from taquba._model.options import SettlementEffects
@@ -78,12 +78,12 @@ async def _settle(
     if effects is not None:
         validate.instance(effects, SettlementEffects, "effects")
         # Nobody else may settle, or take the job back, while dedup keys are being read.
-        lease.state = LeaseState.settling
+        lease.state = "settling"
         try:
             results = await stage_effects(core, transaction, effects)
         except BaseException:
             if core.leases.holds(lease):
-                lease.enter(LeaseState.held)
+                lease.enter("held")
             raise
         if not core.leases.holds(lease):
             # The store hung, and the claim itself was withdrawn meanwhile.

@@ -45,22 +45,22 @@ _ROW_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 _BYTE_BUCKETS: Final = tuple(256 * 4**power for power in range(10))
 
 _OPERATIONS: Final = {
-    Event.enqueued: ENQUEUE,
-    Event.claimed: CLAIM,
-    Event.completed: ACK,
-    Event.retried: NACK,
-    Event.snoozed: SNOOZE,
-    Event.dead_lettered: DEAD_LETTER,
+    "enqueued": ENQUEUE,
+    "claimed": CLAIM,
+    "completed": ACK,
+    "retried": NACK,
+    "snoozed": SNOOZE,
+    "dead_lettered": DEAD_LETTER,
 }
 _COUNTED: Final = {
-    Event.completed: ("taquba.jobs.completed", "Jobs that were acknowledged."),
-    Event.retried: ("taquba.jobs.retried", "Failed attempts after which the job is tried again."),
-    Event.snoozed: ("taquba.jobs.snoozed", "Attempts that put their job off, unspent."),
-    Event.dead_lettered: ("taquba.jobs.dead_lettered", "Jobs that became dead letters."),
-    Event.lease_expired: ("taquba.jobs.reaped", "Claims that ended because their lease ran out."),
-    Event.interrupted: ("taquba.jobs.interrupted", "Claims that ended because their worker did."),
-    Event.cancelled: ("taquba.jobs.cancelled", "Jobs that were removed before they were claimed."),
-    Event.requeued: ("taquba.jobs.requeued", "Dead letters that were requeued."),
+    "completed": ("taquba.jobs.completed", "Jobs that were acknowledged."),
+    "retried": ("taquba.jobs.retried", "Failed attempts after which the job is tried again."),
+    "snoozed": ("taquba.jobs.snoozed", "Attempts that put their job off, unspent."),
+    "dead_lettered": ("taquba.jobs.dead_lettered", "Jobs that became dead letters."),
+    "lease_expired": ("taquba.jobs.reaped", "Claims that ended because their lease ran out."),
+    "interrupted": ("taquba.jobs.interrupted", "Claims that ended because their worker did."),
+    "cancelled": ("taquba.jobs.cancelled", "Jobs that were removed before they were claimed."),
+    "requeued": ("taquba.jobs.requeued", "Dead letters that were requeued."),
 }
 
 
@@ -94,10 +94,10 @@ class Metrics:
             event: meter.create_counter(name, unit="{job}", description=description)
             for event, (name, description) in _COUNTED.items()
         }
-        self._counters[Event.enqueued] = meter.create_counter(
+        self._counters["enqueued"] = meter.create_counter(
             "messaging.client.sent.messages", unit="{message}", description="Jobs enqueued."
         )
-        self._counters[Event.claimed] = meter.create_counter(
+        self._counters["claimed"] = meter.create_counter(
             "messaging.client.consumed.messages", unit="{message}", description="Jobs claimed."
         )
         self._lease_renewals = meter.create_counter(
@@ -162,16 +162,16 @@ class Metrics:
             for change in transaction.changes:
                 queue = change.job.queue
                 counts[queue, change.event] += 1
-                if change.event is Event.completed:
+                if change.event == "completed":
                     self._job_ended(change, now, "completed")
                 elif change.counts.dead > 0:
-                    if change.event is not Event.dead_lettered:
-                        counts[queue, Event.dead_lettered] += 1
+                    if change.event != "dead_lettered":
+                        counts[queue, "dead_lettered"] += 1
                     self._job_ended(change, now, "dead_lettered")
         for (queue, event), count in counts.items():
             counter = self._counters.get(event)
             if counter is not None:
-                conventional = event is Event.enqueued or event is Event.claimed
+                conventional = event == "enqueued" or event == "claimed"
                 operation = _OPERATIONS[event] if conventional else None
                 counter.add(count, self._attributes(queue, operation))
 

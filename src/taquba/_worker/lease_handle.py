@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from taquba._memory.leases import CancelToken, Lease, LeaseState
+from taquba._memory.leases import CancelToken, Lease
 from taquba._model import validate
 from taquba._model.errors import CancelRequested, ClaimLost
 from taquba._model.validate import Duration
@@ -87,7 +87,7 @@ class LeaseHandle:
         if self._core is None:
             return
         lease = claims.lease_of(self._held_claim())
-        if lease.state is LeaseState.over:
+        if lease.state == "over":
             callback()
         else:
             lease.on_over.append(callback)
