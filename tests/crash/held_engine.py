@@ -28,14 +28,20 @@ class HeldEngine(Engine):
 
     def hold(self, *names: str) -> None:
         # Short only while something hangs: a slow machine is no hung store.
-        self._committer._timeout = self._timeout
+        self._give_up_after(self._timeout)
         for name in names:
             self.gates[name].clear()
 
     def release(self, *names: str) -> None:
-        self._committer._timeout = self._patience
+        self._give_up_after(self._patience)
         for name in names or self.gates:
             self.gates[name].set()
+
+    def _give_up_after(self, seconds: float) -> None:
+        self._committer._timeout = seconds
+        for watch in (self._committer._write_watch, self._committer._flush_watch):
+            watch.close()
+            watch._timeout = seconds
 
     async def _pass(self, name: str) -> None:
         self.calls[name] += 1

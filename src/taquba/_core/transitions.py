@@ -18,7 +18,17 @@ from taquba._model.codec import (
 )
 from taquba._model.keys import Op
 from taquba._model.options import Policy
-from taquba._model.records import AttemptOutcome, Counters, Job, JobStatus
+from taquba._model.records import (
+    CLAIMED,
+    DEAD,
+    DONE,
+    PENDING,
+    SCHEDULED,
+    AttemptOutcome,
+    Counters,
+    Job,
+    JobStatus,
+)
 
 Event = Literal[
     "enqueued",
@@ -53,10 +63,7 @@ class Change(NamedTuple):
     event: Event
 
 
-_ENTERS: Final = {
-    JobStatus.pending: Counters(pending=1),
-    JobStatus.scheduled: Counters(scheduled=1),
-}
+_ENTERS: Final = {PENDING: Counters(pending=1), SCHEDULED: Counters(scheduled=1)}
 _CLAIM: Final = Counters(pending=-1, claimed=1)
 _ACK: Final = Counters(claimed=-1, done=1)
 _NO_COUNT: Final = Counters()
@@ -79,11 +86,12 @@ def enqueue(job: Job) -> Change:
 
 def claim(job: Job, key: bytes, now: int) -> Change:
     """Pending to claimed; starts an attempt and frees the dedup key. `key` is the pending row's."""
-    claimed = job._replace(attempts=job.attempts + 1, claimed_at=now, holds_dedup_key=False)
+    # By position: `_replace` takes three times as long, and every delivery passes here.
+    claimed = Job(*job[:7], job.attempts + 1, job.run_at, job.dedup_key, False, now, *job[12:])
     claimed_key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, None), (claimed_key, encode_job(claimed))]
     _free_dedup_key(job, ops)
-    return Change(claimed, JobStatus.claimed, claimed_key, ops, _CLAIM, "claimed")
+    return Change(claimed, CLAIMED, claimed_key, ops, _CLAIM, "claimed")
 
 
 def ack(job: Job, now: int, policy: Policy) -> Change:
@@ -95,8 +103,8 @@ def ack(job: Job, now: int, policy: Policy) -> Change:
         return Change(job, None, key, ops, _ACK, "completed")
     done = _record_attempt(job, now, AttemptOutcome.completed, None, ops)
     done = done._replace(finished_at=now)
-    key = _put_finished(done, JobStatus.done, ops)
-    return Change(done, JobStatus.done, key, ops, _ACK, "completed")
+    key = _put_finished(done, DONE, ops)
+    return Change(done, DONE, key, ops, _ACK, "completed")
 
 
 def is_last_attempt(job: Job) -> bool:
@@ -150,9 +158,9 @@ def dead_letter(
     ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
     dead = _record_attempt(job, now, outcome, reason, ops)
     dead = dead._replace(finished_at=now, last_error=reason)
-    key = _put_finished(dead, JobStatus.dead, ops)
+    key = _put_finished(dead, DEAD, ops)
     counts = Counters(claimed=-1, dead=1)
-    return Change(dead, JobStatus.dead, key, ops, counts, _ENDS_AS[outcome])
+    return Change(dead, DEAD, key, ops, counts, _ENDS_AS[outcome])
 
 
 def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change:
@@ -186,7 +194,7 @@ def request_cancel(job: Job) -> Change:
     asked = job._replace(cancel_requested=True)
     key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, encode_job(asked))]
-    return Change(asked, JobStatus.claimed, key, ops, _NO_COUNT, "asked_to_cancel")
+    return Change(asked, CLAIMED, key, ops, _NO_COUNT, "asked_to_cancel")
 
 
 def requeue_dead(job: Job, key: bytes, now: int) -> Change:
@@ -204,18 +212,18 @@ def expire(job: Job, status: JobStatus, key: bytes) -> Change:
     """A done or dead job leaves, by retention or by request; `key` is its row's."""
     ops: list[Op] = [(key, None)]
     _forget(job, ops)
-    counts = Counters(dead=-1) if status is JobStatus.dead else _NO_COUNT
+    counts = Counters(dead=-1) if status is DEAD else _NO_COUNT
     return Change(job, None, key, ops, counts, "expired")
 
 
 def _place(job: Job, run_at: int | None, event: Event) -> Change:
     """Put a job where it waits to be claimed, and point the index at it."""
     if run_at is None:
-        status = JobStatus.pending
+        status = PENDING
         key = keys.pending(job.queue, job.priority, job.id)
         location = encode_live_location(job.queue, job.priority)
     else:
-        status = JobStatus.scheduled
+        status = SCHEDULED
         key = keys.scheduled(run_at, job.queue, job.id)
         location = encode_location(status, job.queue, run_at)
     ops: list[Op] = [(key, encode_job(job)), (keys.index(job.id), location)]
@@ -252,7 +260,7 @@ def _leave_scheduled(job: Job, key: bytes, event: Event) -> Change:
 
 
 def _put_finished(job: Job, status: JobStatus, ops: list[Op]) -> bytes:
-    space = keys.DONE if status is JobStatus.done else keys.DEAD
+    space = keys.DONE if status is DONE else keys.DEAD
     at = job.finished_at or 0
     key = keys.finished(space, job.queue, at, job.id)
     ops.append((key, encode_job(job)))

@@ -12,8 +12,10 @@ from taquba._model.clock import Clock
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-_COUNTER_CHARS: Final = 4
-_COUNTER_LIMIT: Final = 1 << (5 * _COUNTER_CHARS)
+_COUNTER_LIMIT: Final = 1 << 20
+"""The last four characters, of 5 bits each, are the counter."""
+_STEM_BITS: Final = range(120, 10, -10)
+"""Where the pairs of characters before them lie in the 128 bits of a ULID."""
 _MOST_RESERVED: Final = 10_000
 
 
@@ -66,10 +68,7 @@ class IdGenerator:
         self._ms = ms
         # Not ULID.from_timestamp: within a millisecond it counts up over all generators of the
         # process, so two owners of a store, one after the other, could draw the same stem.
-        drawn = str(ULID(ms.to_bytes(6, "big") + os.urandom(10)))
-        self._stem = drawn[:-_COUNTER_CHARS]
+        drawn = ms << 80 | int.from_bytes(os.urandom(10), "big")
+        self._stem = "".join([_PAIRS[drawn >> bits & 1023] for bits in _STEM_BITS])
         # The lower half of the counter's range keeps at least 2**19 ids for this millisecond.
-        counter = 0
-        for char in drawn[-_COUNTER_CHARS:]:
-            counter = counter * 32 + _ALPHABET.index(char)
-        return counter >> 1
+        return drawn % _COUNTER_LIMIT >> 1

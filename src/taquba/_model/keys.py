@@ -66,8 +66,13 @@ def prefix_end(prefix: bytes) -> bytes | None:
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
 
 
+@lru_cache(maxsize=4096)
+def _pending_prefix(queue: str, priority: int) -> bytes:
+    return queue_prefix(PENDING, queue) + _pack_u32(priority)
+
+
 def pending(queue: str, priority: int, job_id: str) -> bytes:
-    return queue_prefix(PENDING, queue) + _pack_u32(priority) + job_id.encode()
+    return _pending_prefix(queue, priority) + job_id.encode()
 
 
 def scheduled(run_at: int, queue: str, job_id: str) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba._model.clock import from_ms
 from taquba._model.errors import PayloadMissing
@@ -21,6 +21,14 @@ class JobStatus(StrEnum):
     claimed = "claimed"
     done = "done"
     dead = "dead"
+
+
+# For code that runs for every job: Python 3.11 takes 0.1 us to find the member of an enum.
+PENDING: Final = JobStatus.pending
+SCHEDULED: Final = JobStatus.scheduled
+CLAIMED: Final = JobStatus.claimed
+DONE: Final = JobStatus.done
+DEAD: Final = JobStatus.dead
 
 
 class Job(NamedTuple):

@@ -19,7 +19,7 @@ from taquba._model.codec import decode_store_id
 from taquba._model.errors import QueueClosed, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._model.options import Policy, QueueConfig
-from taquba._model.records import Counters, Job, JobStatus
+from taquba._model.records import DEAD, DONE, PENDING, SCHEDULED, Counters, Job, JobStatus
 from taquba._queue.objects import Objects
 from taquba._queue.place import Place
 from taquba._store.committer import Committer
@@ -48,12 +48,12 @@ class QueueState:
         self.policy = policy
         self.window = Window(horizon)
         self.waiters = Waiters()
-        self.sweep_due = {JobStatus.done: NOT_DUE, JobStatus.dead: NOT_DUE}
+        self.sweep_due = {DONE: NOT_DUE, DEAD: NOT_DUE}
         """Wall ms at which the oldest finished job of a kind may have to go."""
 
     def retention_ms(self, status: JobStatus) -> int | None:
         """How long finished jobs of a kind stay; None is for ever."""
-        if status is JobStatus.dead:
+        if status is DEAD:
             return self.policy.dead_retention_ms
         # What an earlier configuration kept goes when this one keeps nothing.
         return self.policy.keep_done_ms or 0
@@ -225,12 +225,12 @@ class Core:
         """Changes are applied: let memory follow, and wake whoever waits for them."""
         for change in changes:
             job, status = change.job, change.status
-            if status is JobStatus.pending:
+            if status is PENDING:
                 self.add_pending(change.key, job)
-            elif status is JobStatus.scheduled:
+            elif status is SCHEDULED:
                 self.add_scheduled(change.key, job)
             else:
-                if status is JobStatus.done or status is JobStatus.dead:
+                if status is DONE or status is DEAD:
                     self._note_finished(job.queue, status)
                 for future in self.completions.get(job.id, ()):
                     if not future.done():

@@ -194,9 +194,16 @@ class _FastBinding:
         }
         self._put = getattr(library, f"{_PREFIX}fn_method_writebatch_put")
         self._delete = getattr(library, f"{_PREFIX}fn_method_writebatch_delete")
+        self._free_written = getattr(library, f"{_PREFIX}fn_free_writehandle")
         self._lower = library.ffi_slatedb_uniffi_rustbuffer_from_bytes
         self._release = library.ffi_slatedb_uniffi_rustbuffer_free
-        for call in (*self._clone.values(), self._put, self._delete, self._release):
+        for call in (
+            *self._clone.values(),
+            self._put,
+            self._delete,
+            self._free_written,
+            self._release,
+        ):
             call.restype = None
         self._lower.restype = buffer
         # These may wait for a thread of the engine that waits for the GIL: they give it away.
@@ -217,7 +224,6 @@ class _FastBinding:
             )
             for result in ("rust_buffer", "u64", "void")
         )
-        self._lift_written = binding._UniffiFfiConverterTypeWriteHandle.lift
         self._ready = binding._UNIFFI_RUST_FUTURE_POLL_READY
         self._numbers = count(1)
         self._answers: dict[int, _Answer] = {}
@@ -297,8 +303,9 @@ class _FastBinding:
         status = self._status()
         at = ctypes.byref(status)
         future = self._write(self._cloned(db, at), self._cloned(batch, at))
-        # What it returns is freed with the object that is made of it.
-        self._lift_written(await self._finish(future, self._of_handle, _patiently))
+        written = await self._finish(future, self._of_handle, _patiently)
+        # A handle that would tell the commit's number.
+        self._free_written(ctypes.c_uint64(written), at)
 
     async def flush(self, db: Db) -> None:
         """Flush the write-ahead log."""

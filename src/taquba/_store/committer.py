@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -26,6 +26,7 @@ from taquba._store.engine import Engine
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.reads import translate
 from taquba._store.transaction import Transaction
+from taquba._store.watchdog import Watchdog
 
 _log: Final = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ class Committer:
         """Rows that are applied and not durable: of each flush under way or failed, then the rest.
         """
         self._lazy_flush: asyncio.TimerHandle | None = None
+        self._write_watch = Watchdog(timeout, self._write_stalled)
+        self._flush_watch = Watchdog(timeout, self._flush_stalled)
         self._write_wanted = asyncio.Event()
         self._flush_wanted = asyncio.Event()
         self._idle = asyncio.Event()
@@ -186,6 +189,8 @@ class Committer:
         self.fail(QueueClosed())
         if self._lazy_flush is not None:
             self._lazy_flush.cancel()
+        for watch in (self._write_watch, self._flush_watch):
+            watch.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -197,7 +202,8 @@ class Committer:
             while self._waiting:
                 self._in_flight = self._take_group()
                 try:
-                    await self._watched(self._write(self._in_flight), self._write_stalled)
+                    with self._write_watch:
+                        await self._write(self._in_flight)
                 except Exception as cause:
                     error = translate(cause)
                     if not error.permanent:
@@ -292,7 +298,8 @@ class Committer:
 
     async def _flush(self) -> TaqubaError | None:
         try:
-            await self._watched(self._engine.flush(), self._flush_stalled)
+            with self._flush_watch:
+                await self._engine.flush()
         except Exception as cause:
             error = self._engine.failure() or translate(cause)
             if error.permanent:
@@ -324,29 +331,16 @@ class Committer:
         self._idle.set()
         self._on_failure(error)
 
-    async def _watched(self, step: Awaitable[None], stalled: Callable[[TaqubaError], None]) -> None:
-        """Await one step of the engine, and call `stalled` each time it is overdue.
+    def _unanswered(self) -> TaqubaError:
+        return StoreError(
+            f"the store did not answer within {self._timeout:g} s; "
+            "whether the commit will land is unknown"
+        )
 
-        The step goes on meanwhile: what it carries may still land, so memory follows it then.
-        """
-        loop = asyncio.get_running_loop()
+    # A step that is overdue goes on: what it carries may still land, so memory follows it then.
 
-        def overdue() -> None:
-            stalled(
-                StoreError(
-                    f"the store did not answer within {self._timeout:g} s; "
-                    "whether the commit will land is unknown"
-                )
-            )
-            timers.append(loop.call_later(self._timeout, overdue))
-
-        timers = [loop.call_later(self._timeout, overdue)]
-        try:
-            await step
-        finally:
-            timers[-1].cancel()
-
-    def _write_stalled(self, error: TaqubaError) -> None:
+    def _write_stalled(self) -> None:
+        error = self._unanswered()
         self.stalled = True
         for transaction in self._in_flight:
             transaction.resolve(error)
@@ -356,6 +350,7 @@ class Committer:
         for transaction in reversed(withdrawn):
             transaction.failed(error)
 
-    def _flush_stalled(self, error: TaqubaError) -> None:
+    def _flush_stalled(self) -> None:
+        error = self._unanswered()
         for transaction in (*self._flushing, *self._unflushed):
             transaction.resolve(error)
