@@ -9,6 +9,7 @@ from typing import Any, Final, Generic
 from typing_extensions import TypeVar
 
 from taquba import CancelOutcome, Duration, JobNotFound
+from taquba.extending import until_durable
 from taquba.extending.checks import at_least_one, duration_ms
 from taquba_jobs._decisions import Failure
 from taquba_jobs._errors import FailureKind
@@ -24,7 +25,7 @@ from taquba_jobs._outcomes import (
     result_of,
 )
 from taquba_jobs._retention import Retention
-from taquba_jobs._rows import Outcome
+from taquba_jobs._rows import Outcome, outcome_key
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -77,12 +78,18 @@ class JobHandle(Generic[T_co]):
 
     async def ended(self, timeout_ms: int | None = None) -> Outcome:
         """Internal: wait for the job's end."""
+        if not self.new:
+            # Most often it has ended. After a failure it may have been requeued.
+            outcome = await read_outcome(self._queue, self.id)
+            if outcome is not None and outcome.failure is None:
+                await until_durable(self._queue, outcome_key(self.id))
+                return outcome
         deadline = None if timeout_ms is None else self._now() + timeout_ms
         while True:
             wait_ms = _LONG_MS if deadline is None else deadline - self._now()
             if wait_ms <= 0:
                 raise TimeoutError(f"job {self.id!r} has not ended within {timeout_ms} ms")
-            # Also for a job that has ended: an outcome is given out when it is durable.
+            # Also of a job that has ended, the outcome is durable afterwards.
             waited = await self._queue.wait_for_completion(self.id, wait_ms / 1000)
             if not waited.timed_out:
                 break

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, KvKey
-from taquba.extending import locks_of, seen_through, until_durable
+from taquba.extending import HeldLocks, locks_of, seen_through, until_durable
 from taquba.extending.typed import fingerprint, pack
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
 from taquba_jobs._errors import InputMismatch
@@ -92,23 +92,33 @@ class Submissions:
             request = self._request(job, options, payload, job_headers(options.headers, job))
             added = await self._queue.enqueue_batch([request])
             return self._handle(job, added[0].id, True)
-        # What most resubmissions meet takes no turn.
         mark = fingerprint(plain)
-        submission = await self._read(key)
-        if look_up(submission, self._now()) is Answer.finished and submission is not None:
-            # A job may have ended before its submission is durable.
-            await until_durable(self._queue, key)
-            return self._met(job, key, submission, mark)
-        return await seen_through(self._submit_once(job, options, payload, key, mark))
-
-    async def _submit_once(
-        self, job: Job[Any, ..., T], options: SubmitOptions, payload: bytes, key: str, mark: bytes
-    ) -> JobHandle[T]:
         # One turn per idempotency key, whichever runner of the queue it is.
-        with await locks_of(self._queue).acquire([("taquba_jobs", key)]):
+        turn = await locks_of(self._queue).acquire([("taquba_jobs", key)])
+        try:
             submission = await self._standing(key)
             if submission is not None:
-                return self._met(job, key, submission, mark)
+                # A job may have ended before its submission is durable.
+                await until_durable(self._queue, key)
+        except BaseException:
+            turn.release()
+            raise
+        if submission is not None:
+            turn.release()
+            return self._met(job, key, submission, mark)
+        return await seen_through(self._submit_new(turn, job, options, payload, key, mark))
+
+    async def _submit_new(
+        self,
+        turn: HeldLocks,
+        job: Job[Any, ..., T],
+        options: SubmitOptions,
+        payload: bytes,
+        key: str,
+        mark: bytes,
+    ) -> JobHandle[T]:
+        """Submit what has a key that nothing stands for, and give the turn back."""
+        with turn:
             job_id = self._queue.next_job_id()
             request = self._request(
                 job,

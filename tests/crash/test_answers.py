@@ -156,6 +156,47 @@ async def test_an_answer_that_is_durable_already_waits_for_no_flush(
     await other
 
 
+async def test_an_answer_waits_for_the_flush_under_way_and_for_no_other(
+    queue: Queue, held: HeldEngine
+) -> None:
+    await prepared(queue)
+    held.hold("flush")
+    putting = asyncio.ensure_future(queue.kv_put("entry", b"2"))
+    flushes = held.calls["flush"] + 1
+    await held.reached("flush", flushes)
+    asking = asyncio.ensure_future(queue.kv_compare_put("entry", b"1", b"3"))
+    done, _ = await asyncio.wait([asking], timeout=0.05)
+    assert not done
+    held.release()
+    async with asyncio.timeout(10):
+        assert not await asking
+        await putting
+    assert held.calls["flush"] == flushes
+
+
+async def test_what_was_applied_during_a_flush_is_answered_after_the_next(
+    queue: Queue, held: HeldEngine
+) -> None:
+    await prepared(queue)
+    held.hold("flush")
+    flushes = held.calls["flush"]
+    first = asyncio.ensure_future(queue.kv_put("other", b"1"))
+    await held.reached("flush", flushes + 1)
+    second = asyncio.ensure_future(queue.kv_put("entry", b"2"))
+    await held.reached("written", held.calls["written"] + 1)
+    async with asyncio.timeout(10):
+        asking = asyncio.ensure_future(queue.kv_compare_put("entry", b"1", b"3"))
+        held.release("flush")
+        held.hold("flush")
+        await first
+        await held.reached("flush", flushes + 2)
+        done, _ = await asyncio.wait([second, asking], timeout=0.05)
+        assert not done
+        held.release()
+        await second
+        assert not await asking
+
+
 async def test_an_answer_is_not_durable_where_the_flush_has_failed(
     queue: Queue, held: HeldEngine
 ) -> None:

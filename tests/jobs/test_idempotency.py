@@ -195,6 +195,7 @@ async def test_a_dead_letter_that_is_requeued_runs_again_and_its_outcome_counts(
         with pytest.raises(JobFailed):
             await handle
         await queue.requeue_dead(handle.id)
+        assert await runner.handle(flaky, handle.id) == 1
         assert await handle == 1
         assert deps.calls == [1, 2, 3, 1]
 

@@ -238,14 +238,16 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     finished: asyncio.Future[transitions.Change | None] = core.loop.create_future()
     core.completions.setdefault(job_id, []).append(finished)
     try:
-        location = await locate(core.engine, job_id)
-        if location is None and not finished.done():
-            await _until_durable(core, job_id)
-            return WaitOutcome(WaitStatus.not_found)
-        if location is not None and location.status in (JobStatus.done, JobStatus.dead):
-            await _until_durable(core, job_id)
-            job = await get_job(core.engine, core.payloads, job_id)
-            return WaitOutcome(WaitStatus.completed, job)
+        # One that is claimed is there, and will be heard of.
+        if core.leases.get(job_id) is None:
+            location = await locate(core.engine, job_id)
+            if location is None and not finished.done():
+                await _until_durable(core, job_id)
+                return WaitOutcome(WaitStatus.not_found)
+            if location is not None and location.status in (JobStatus.done, JobStatus.dead):
+                await _until_durable(core, job_id)
+                job = await get_job(core.engine, core.payloads, job_id)
+                return WaitOutcome(WaitStatus.completed, job)
         if not await wait_until_done(finished, core.clock, timeout_ms):
             return WaitOutcome(WaitStatus.timed_out)
     finally:
@@ -255,7 +257,7 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
             del core.completions[job_id]
     core.check()
     # The settlement is applied; report it only when it is durable.
-    await core.committer.submit(Transaction(), durable=True)
+    await _until_durable(core, job_id)
     change = finished.result()
     if change is None or change.counts.claimed >= 0:
         # Removed, not settled.

@@ -117,6 +117,7 @@ class Committer:
         self._in_flight: list[Transaction] = []
         self._unflushed: list[Transaction] = []
         self._flushing: list[Transaction] = []
+        self._flush_under_way = False
         self._volatile = [_Rows()]
         """Rows that are applied and not durable: of each flush under way or failed, then the rest.
         """
@@ -161,13 +162,27 @@ class Committer:
 
     async def until_durable(self, key: bytes) -> None:
         """Wait until what a reader sees under `key` is durable; most often it is already."""
+        *covered, rest = self._volatile
         # Of the group in flight a reader may see the rows already.
-        if any(key in rows for rows in self._volatile) or any(
-            key == changed for transaction in self._in_flight for changed, _ in transaction.ops
-        ):
+        if any(key == changed for transaction in self._in_flight for changed, _ in transaction.ops):
             await self.submit(Transaction(), durable=True)
         elif self.failure is not None:
             raise self.failure.again()
+        elif key in rest or any(key in rows for rows in covered):
+            # The flush under way also carries what a failed one should have.
+            await self._flushed(with_next=key in rest or not self._flush_under_way)
+
+    def _flushed(self, *, with_next: bool) -> asyncio.Future[None]:
+        """Done when the flush under way is, or the next one, as if a transaction of it waited."""
+        transaction = Transaction()
+        waiter = transaction.waiter = asyncio.get_running_loop().create_future()
+        if with_next:
+            self._unflushed.append(transaction)
+            self._idle.clear()
+            self._flush_wanted.set()
+        else:
+            self._flushing.append(transaction)
+        return waiter
 
     async def drain(self) -> None:
         """Wait, with a bound, until nothing is waiting or under way."""
@@ -284,7 +299,9 @@ class Committer:
             self._flushing, self._unflushed = self._unflushed, []
             covered = len(self._volatile)
             self._volatile.append(_Rows())
+            self._flush_under_way = True
             error = await self._flush()
+            self._flush_under_way = False
             if error is None:
                 del self._volatile[:covered]
             if self._observer is not None:
