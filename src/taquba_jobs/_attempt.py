@@ -231,15 +231,16 @@ async def _bounded(
     """Await `call`, cancel it when the job is asked to cancel or takes longer than its timeout."""
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
+    running = True
 
-    def stop(_: object = None) -> None:
-        limit.reschedule(loop.time())
+    def stop() -> None:
+        if running and not limit.expired():
+            limit.reschedule(loop.time())
 
     timer = None
-    asked = asyncio.ensure_future(token.wait())
     try:
         async with limit:
-            asked.add_done_callback(stop)
+            token.on_cancel(stop)
             if timeout_ms is not None:
                 timer = clock.call_later(timeout_ms, stop)
             return await call
@@ -251,10 +252,9 @@ async def _bounded(
         assert timeout_ms is not None
         raise _TimedOut(timeout_ms) from None
     finally:
+        running = False
         if timer is not None:
             timer.cancel()
-        asked.remove_done_callback(stop)
-        asked.cancel()
 
 
 def _is_stopped(error: BaseException) -> bool:

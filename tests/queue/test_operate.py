@@ -68,12 +68,19 @@ async def test_a_claimed_job_is_asked(queue: Queue) -> None:
     await queue.enqueue("q", b"", job_id="a")
     claim = await must_claim(queue)
     waiting = asyncio.create_task(claim.cancel_token.wait())
+    called: list[str] = []
+    claim.cancel_token.on_cancel(lambda: called.append("first"))
+    claim.cancel_token.on_cancel(lambda: called.append("second"))
     await asyncio.sleep(0)
     assert not waiting.done()
+    assert not called
     assert await queue.cancel("a") is CancelOutcome.requested
     assert claim.cancel_token.cancelled
     await waiting
     await claim.cancel_token.wait()
+    claim.cancel_token.on_cancel(lambda: called.append("late"))
+    await asyncio.sleep(0)
+    assert called == ["first", "second", "late"]
     job = await queue.get_job("a")
     assert job is not None
     assert job.cancel_requested

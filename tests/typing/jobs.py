@@ -88,6 +88,7 @@ async def claiming(queue: Queue) -> None:
     assert_type(maybe.job, JobRecord)
     assert_type(maybe.cancel_token, CancelToken)
     assert_type(maybe.cancel_token.cancelled, bool)
+    assert_type(maybe.cancel_token.on_cancel(lambda: None), None)
     maybe.headers["a"] = "b"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
     maybe.id = "b"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -151,11 +151,11 @@ async def test_plain_handlers_fail_like_async_ones(queue: Queue) -> None:
             case b"0":
                 raise ValueError("broken")
             case b"1":
-                raise PermanentFailure("hopeless")
-            case _:
                 raise RetryAfter(60, "later")
+            case _:
+                raise PermanentFailure("hopeless")
 
-    failing, hopeless, later = await add_jobs(queue, 3)
+    failing, later, hopeless = await add_jobs(queue, 3)
     async with working(queue, fail):
         (dead,) = await finish(queue, hopeless)
     assert dead is not None

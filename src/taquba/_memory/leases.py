@@ -12,11 +12,12 @@ from taquba._model.records import Job
 class CancelToken:
     """Tells a handler that its job was asked to cancel. Fires once and stays fired."""
 
-    __slots__ = ("_cancelled", "_event")
+    __slots__ = ("_callbacks", "_cancelled", "_event")
 
     def __init__(self, cancelled: bool = False) -> None:
         self._cancelled = cancelled
         self._event: asyncio.Event | None = None
+        self._callbacks: list[Callable[[], None]] | None = None
 
     @property
     def cancelled(self) -> bool:
@@ -30,10 +31,25 @@ class CancelToken:
                 self._event = asyncio.Event()
             await self._event.wait()
 
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Have the event loop call `callback` once cancellation is requested, or was already.
+
+        Call it from the event loop. The callback may come when the handler has ended.
+        """
+        if self._cancelled:
+            asyncio.get_running_loop().call_soon(callback)
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
     def _fire(self) -> None:
         self._cancelled = True
         if self._event is not None:
             self._event.set()
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            asyncio.get_running_loop().call_soon(callback)
 
 
 LeaseState = Literal["claiming", "held", "settling", "over"]
