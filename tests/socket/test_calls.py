@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
+import socket
 import stat
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -180,6 +182,28 @@ async def test_when_the_server_ends_its_clients_are_told(
     with pytest.raises(OSError, match="No such file"):
         await SocketClient.connect(path)
     assert not await asyncio.to_thread(path.exists)
+
+
+async def test_who_dies_while_calls_are_sent_leaves_no_error_unheard(path: Path) -> None:
+    unheard: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: unheard.append(context))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        listening.setblocking(False)
+        client = await SocketClient.connect(path)
+        other_end, _ = await loop.sock_accept(listening)
+        sent = bytes(MAX_BODY // 2)
+        calls = [asyncio.create_task(client.call(SECONDS, "m", sent)) for _ in range(3)]
+        await loop.sock_recv(other_end, 1)
+        other_end.close()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(end) for end in ends} == {Disconnected}
+    await client.close()
+    del calls, ends
+    gc.collect()
+    assert unheard == []
 
 
 async def test_a_successor_takes_the_path_and_keeps_it(

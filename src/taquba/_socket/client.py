@@ -88,6 +88,9 @@ class SocketClient:
             raise Disconnected(str(error)) from error
         finally:
             del self._waiting[number]
+            if reply.done() and not reply.cancelled():
+                # It may have failed while the request was still being sent: that is heard of now.
+                reply.exception()
 
     async def close(self) -> None:
         """Disconnect."""
