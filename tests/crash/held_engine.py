@@ -11,6 +11,14 @@ from taquba._store.committer import Committer
 from taquba._store.engine import Engine
 
 
+def give_up_after(committer: Committer, seconds: float) -> None:
+    """Change how long callers wait for a store that hangs, from the next write or flush on."""
+    committer._timeout = seconds
+    for watch in (committer._write_watch, committer._flush_watch):
+        watch.close()
+        watch._timeout = seconds
+
+
 class HeldEngine(Engine):
     """Passes every call on to the real engine, once the gate for its kind is open."""
 
@@ -28,20 +36,14 @@ class HeldEngine(Engine):
 
     def hold(self, *names: str) -> None:
         # Short only while something hangs: a slow machine is no hung store.
-        self._give_up_after(self._timeout)
+        give_up_after(self._committer, self._timeout)
         for name in names:
             self.gates[name].clear()
 
     def release(self, *names: str) -> None:
-        self._give_up_after(self._patience)
+        give_up_after(self._committer, self._patience)
         for name in names or self.gates:
             self.gates[name].set()
-
-    def _give_up_after(self, seconds: float) -> None:
-        self._committer._timeout = seconds
-        for watch in (self._committer._write_watch, self._committer._flush_watch):
-            watch.close()
-            watch._timeout = seconds
 
     async def _pass(self, name: str) -> None:
         self.calls[name] += 1

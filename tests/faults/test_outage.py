@@ -23,6 +23,7 @@ from taquba import (
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
 from tests.crash.audit import audit
+from tests.crash.held_engine import give_up_after
 from tests.faults.support import FaultyStore, working
 from tests.servers.faults import Faults
 
@@ -55,7 +56,7 @@ async def enqueue_until_known(queue: Queue, job_id: str) -> int:
 async def test_an_owner_goes_on_when_its_store_comes_back(store: FaultyStore, how: str) -> None:
     queue = await store.open()
     first = await queue.enqueue("q", b"x")
-    queue._core.committer._timeout = 0.3
+    give_up_after(queue._core.committer, 0.3)
     await store.proxy.inject(AWAY[how])
     calls = [asyncio.create_task(enqueue_until_known(queue, f"own-{n}")) for n in range(5)]
     await asyncio.sleep(1.5)
@@ -65,7 +66,7 @@ async def test_an_owner_goes_on_when_its_store_comes_back(store: FaultyStore, ho
         unknown = await asyncio.gather(*calls)
     # They were told in between.
     assert min(unknown) >= 1
-    queue._core.committer._timeout = OPERATION_TIMEOUT
+    give_up_after(queue._core.committer, OPERATION_TIMEOUT)
     await queue.enqueue("q", b"x", job_id="later")
     await queue.close()
     async with store.next_owner() as new:
