@@ -290,7 +290,8 @@ def _free_dedup_key(job: Job, ops: list[Op]) -> None:
 def _forget(job: Job, ops: list[Op]) -> None:
     """Remove all that is kept about a job besides its own row."""
     ops.append((keys.index(job.id), None))
-    ops.extend((keys.history(job.id, number), None) for number in range(job.history_length))
+    if job.history_length:
+        ops += [(keys.history(job.id, number), None) for number in range(job.history_length)]
 
 
 def _negated(counts: Counters) -> Counters:
