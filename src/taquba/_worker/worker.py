@@ -35,6 +35,10 @@ _log: Final = logging.getLogger(__name__)
 
 _MAX_CONCURRENCY: Final = 10_000
 _RENEWALS_PER_LEASE: Final = 3
+_TASKS_PER_HANDLER: Final = 4
+"""Settlements overlap with the next handlers, but do not pile up without a bound: after a crash,
+what was handled and not settled is handled again. With short handlers a flush carries more of them
+than run at a time."""
 _VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter, Snooze)
 
 _CANCELLED: Final = "cancelled on request"
@@ -185,8 +189,7 @@ class Worker:
             self._core.check()
             self._wake.clear()
             free = self._concurrency - len(self._running)
-            # Settlements overlap with the next handlers, but do not pile up without a bound.
-            if free <= 0 or len(self._tasks) >= 2 * self._concurrency:
+            if free <= 0 or len(self._tasks) >= _TASKS_PER_HANDLER * self._concurrency:
                 await self._wake.wait()
                 continue
             found = await claims.claim_ahead(self._core, self.state, free, self.lease_ms)
