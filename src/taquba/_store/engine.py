@@ -30,6 +30,7 @@ from taquba._store.location import StoreLocation
 from taquba._store.memory import return_free_memory
 from taquba._store.owner_lock import OwnerLock
 from taquba._store.reads import Reads, bounded, message_of, translate
+from taquba._store.recent import RecentEntries
 from taquba._store.syncing import FolderSync
 
 _FILL_COST: Final = 1024 * 1024
@@ -125,6 +126,7 @@ class Engine(Reads):
         super().__init__(db)
         self._db = db
         self._shortens_wal = shortens_wal
+        self._recent = RecentEntries()
         self._wal_objects = 0
         self._shortening: asyncio.Task[None] | None = None
         self._untrimmed = 0
@@ -176,10 +178,16 @@ class Engine(Reads):
                 await asyncio.sleep(0)
         binding.fill(batch, ops[start:])
         self._untrimmed += size
+        entries = self._recent.begin(ops)
         try:
             await binding.write(self._db, batch)
         except Error as error:
             raise translate(error) from error
+        self._recent.add(entries)
+
+    async def _read(self, key: bytes) -> bytes | None:
+        recent = self._recent.get(key)
+        return await super()._read(key) if recent is None else recent
 
     async def flush(self) -> None:
         """Make everything applied so far durable."""

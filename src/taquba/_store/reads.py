@@ -81,11 +81,14 @@ class Reads:
             self.under_way -= 1
 
     async def get(self, key: bytes) -> bytes | None:
-        value = await self._ask(binding.get(self._handle, key, _patiently))
+        value = await self._read(key)
         self._gets += 1
         if self._gets % _GETS_PER_TURN == 0:
             await asyncio.sleep(0)
         return value
+
+    async def _read(self, key: bytes) -> bytes | None:
+        return await self._ask(binding.get(self._handle, key, _patiently))
 
     async def newest_write(self, prefix: bytes) -> int | None:
         """When the newest row under `prefix` was written, in ms since the epoch."""
