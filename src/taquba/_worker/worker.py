@@ -74,7 +74,9 @@ async def run_worker(
         name: Name of the queue to work on.
         handler: ``async def handler(job, lease)``, a plain function (run in a worker thread, or in
             `executor`), or an object with ``process(job, lease)``.
-        concurrency: Handlers that run at the same time.
+        concurrency: Handlers that run at the same time. Besides, at most three times as many may
+            have returned while their settlement is on its way to the store; after a crash those
+            run again.
         lease: Lease of each claim, seconds; default: the queue's.
         poll_interval: Longest time, in real seconds, until the queue is looked at again even
             though nothing woke the worker.
