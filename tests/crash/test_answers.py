@@ -174,6 +174,28 @@ async def test_an_answer_waits_for_the_flush_under_way_and_for_no_other(
     assert held.calls["flush"] == flushes
 
 
+async def test_the_queue_is_busy_while_an_answer_waits_for_a_flush_that_nobody_wanted(
+    queue: Queue, held: HeldEngine
+) -> None:
+    job_id = (await queue.enqueue("q", b"x")).id
+    held.hold("flush")
+    # Nobody waits for the claim, nor for the dead letter that it becomes when its lease expires.
+    await queue.claim("q", lease=0.001)
+    flushes = held.calls["flush"]
+    await asyncio.sleep(0.002)
+    await queue.reap_now()
+    await held.reached("flush", flushes + 1)
+    assert not queue._core.committer.busy
+    asking = asyncio.ensure_future(queue.cancel(job_id))
+    done, _ = await asyncio.wait([asking], timeout=0.05)
+    assert not done
+    assert queue._core.committer.busy
+    held.release()
+    async with asyncio.timeout(10):
+        assert await asking is CancelOutcome.not_found
+        await queue._core.committer._idle.wait()
+
+
 async def test_what_was_applied_during_a_flush_is_answered_after_the_next(
     queue: Queue, held: HeldEngine
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import OrderedDict
 from typing import Final
 
 from ulid import ULID
@@ -38,7 +39,8 @@ class IdGenerator:
         self._ms = -1
         self._stem = ""
         self._counter = _COUNTER_LIMIT
-        self._reserved: dict[str, None] = {}
+        # Not a dict, whose oldest entry takes the longer to find, the more were removed before it.
+        self._reserved: OrderedDict[str, None] = OrderedDict()
 
     def next(self) -> str:
         now = self._clock.time_ms()

@@ -176,9 +176,10 @@ class Committer:
         """Done when the flush under way is, or the next one, as if a transaction of it waited."""
         transaction = Transaction()
         waiter = transaction.waiter = asyncio.get_running_loop().create_future()
+        # A flush that nobody waited for was none to be busy with.
+        self._idle.clear()
         if with_next:
             self._unflushed.append(transaction)
-            self._idle.clear()
             self._flush_wanted.set()
         else:
             self._flushing.append(transaction)

@@ -8,6 +8,7 @@ a later write has changed.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,7 +26,8 @@ class RecentEntries:
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._values: dict[bytes, bytes] = {}
+        # To find the oldest entry of a dict takes the longer, the more were removed before it.
+        self._values: OrderedDict[bytes, bytes] = OrderedDict()
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a row; None where only the engine knows."""

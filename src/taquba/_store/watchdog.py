@@ -39,7 +39,8 @@ class Watchdog:
         self._timer = None
         if self._due is None:
             return
-        if self._loop.time() >= self._due:
-            self._due += self._timeout
+        now = self._loop.time()
+        if now >= self._due:
+            self._due = now + self._timeout
             self._overdue()
         self._timer = self._loop.call_at(self._due, self._look)
