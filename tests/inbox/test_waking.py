@@ -96,17 +96,22 @@ async def test_the_place_to_listen_is_this_users_alone_and_is_tidied_up(
 
 
 @pytest.fixture
-async def proxy(s3_server: S3Server) -> AsyncIterator[FaultyProxy]:
+async def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyProxy]:
+    """It counts the requests to the store of `url`."""
     async with FaultyProxy(s3_server.endpoint) as proxy:
+        for name, value in s3_server.environment(proxy.endpoint).items():
+            monkeypatch.setenv(name, value)
         yield proxy
 
 
+@pytest.fixture
+def url(s3_server: S3Server, proxy: FaultyProxy, tmp_path: Path) -> str:
+    return f"{s3_server.root}/{tmp_path.name}"
+
+
 async def test_an_idle_inbox_on_a_bucket_is_looked_at_every_five_seconds(
-    s3_server: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    proxy: FaultyProxy, url: str
 ) -> None:
-    for name, value in s3_server.environment(proxy.endpoint).items():
-        monkeypatch.setenv(name, value)
-    url = f"{s3_server.root}/{tmp_path.name}"
     clock = MockClock()
     async with Queue.open(url, inbox=True, clock=clock):
         await clock.advance(60)
@@ -116,11 +121,8 @@ async def test_an_idle_inbox_on_a_bucket_is_looked_at_every_five_seconds(
 
 
 async def test_looks_become_rarer_and_rarer_until_something_comes(
-    s3_server: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    proxy: FaultyProxy, url: str
 ) -> None:
-    for name, value in s3_server.environment(proxy.endpoint).items():
-        monkeypatch.setenv(name, value)
-    url = f"{s3_server.root}/{tmp_path.name}"
     clock = MockClock()
 
     async def looks(seconds: float) -> int:
@@ -145,11 +147,8 @@ async def test_looks_become_rarer_and_rarer_until_something_comes(
 
 
 async def test_calls_that_share_a_batch_share_its_write_and_its_read(
-    s3_server: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    proxy: FaultyProxy, url: str
 ) -> None:
-    for name, value in s3_server.environment(proxy.endpoint).items():
-        monkeypatch.setenv(name, value)
-    url = f"{s3_server.root}/{tmp_path.name}"
     await opened_inbox(url)
     async with Producer.open(url) as producer:
         await proxy.clear_counts()
