@@ -136,7 +136,7 @@ class InboxConfig:
         return InboxPolicy(poll_ms, idle_ms, window_ms)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class EnqueueRequest:
     """One job to enqueue, for `Queue.enqueue_batch` and `SettlementEffects`.
 
@@ -165,28 +165,45 @@ class EnqueueRequest:
     job_id: str | None = field(default=None, kw_only=True)
     kv_writes: Mapping[KvKey, bytes] | None = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
-        validate.queue_name(self.queue)
-        if type(self.payload) is not bytes:
-            object.__setattr__(self, "payload", validate.content(self.payload))
-        if self.run_at is not None:
-            validate.moment_ms(self.run_at, "run_at")
-            if self.delay is not None:
+    def __init__(
+        self,
+        queue: str,
+        payload: bytes,
+        *,
+        run_at: datetime | None = None,
+        delay: Duration | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        dedup_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        job_id: str | None = None,
+        kv_writes: Mapping[KvKey, bytes] | None = None,
+    ) -> None:
+        # By hand: every job passes here, and a frozen dataclass sets its fields slowly.
+        _set_queue(self, validate.queue_name(queue))
+        _set_payload(self, payload if type(payload) is bytes else validate.content(payload))
+        if run_at is not None:
+            validate.moment_ms(run_at, "run_at")
+            if delay is not None:
                 raise InvalidArgument("give run_at or delay, not both")
-        if self.delay is not None:
-            validate.duration_ms(self.delay, "delay")
-        if self.priority is not None:
-            validate.integer(self.priority, "priority", 0, validate.MAX_PRIORITY)
-        if self.max_attempts is not None:
-            validate.integer(self.max_attempts, "max_attempts", 1, MAX_ATTEMPTS)
-        if self.dedup_key is not None:
-            validate.dedup_key(self.dedup_key)
-        if self.headers is not None:
-            object.__setattr__(self, "headers", validate.headers(self.headers))
-        if self.job_id is not None:
-            validate.job_id(self.job_id)
-        if self.kv_writes is not None:
-            object.__setattr__(self, "kv_writes", validate.kv_writes(self.kv_writes))
+        _set_run_at(self, run_at)
+        if delay is not None:
+            validate.duration_ms(delay, "delay")
+        _set_delay(self, delay)
+        if priority is not None:
+            validate.integer(priority, "priority", 0, validate.MAX_PRIORITY)
+        _set_priority(self, priority)
+        if max_attempts is not None:
+            validate.integer(max_attempts, "max_attempts", 1, MAX_ATTEMPTS)
+        _set_max_attempts(self, max_attempts)
+        if dedup_key is not None:
+            validate.dedup_key(dedup_key)
+        _set_dedup_key(self, dedup_key)
+        _set_headers(self, None if headers is None else validate.headers(headers))
+        if job_id is not None:
+            validate.job_id(job_id)
+        _set_job_id(self, job_id)
+        _set_kv_writes(self, None if kv_writes is None else validate.kv_writes(kv_writes))
 
     def run_at_ms(self, now_ms: int) -> int | None:
         """The start time in ms since the epoch, or None when the job may start at once."""
@@ -197,6 +214,20 @@ class EnqueueRequest:
         else:
             return None
         return run_at if run_at > now_ms else None
+
+
+(
+    _set_queue,
+    _set_payload,
+    _set_run_at,
+    _set_delay,
+    _set_priority,
+    _set_max_attempts,
+    _set_dedup_key,
+    _set_headers,
+    _set_job_id,
+    _set_kv_writes,
+) = (getattr(EnqueueRequest, name).__set__ for name in EnqueueRequest.__slots__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
