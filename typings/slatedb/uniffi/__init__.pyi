@@ -141,6 +141,8 @@ class MokaCacheOptions:
 class DbCache:
     @classmethod
     def new_moka_cache(cls, options: MokaCacheOptions) -> DbCache: ...
+    @classmethod
+    def new_split_cache(cls, block_cache: DbCache, meta_cache: DbCache) -> DbCache: ...
 
 class MetricLabel:
     key: str
