@@ -8,6 +8,8 @@ AZURITE_STAMP := $(AZURITE)/node_modules/.installed
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
+# Processes that share the tests; with 0 they run in make's own.
+PYTEST_JOBS ?= 2
 
 # taquba at the root and the distributions inside src/, each installed from the file named.
 PYPROJECTS := pyproject.toml $(sort $(wildcard src/*/pyproject.toml))
@@ -67,7 +69,8 @@ types: $(STAMP)  ## mypy and pyright, both strict; the stubs in typings against 
 		--mypy-config-file pyproject.toml --allowlist typings/stubtest-allowlist.txt
 
 unit: $(STAMP) $(if $(TAQUBA_SKIP_AZURE),,$(AZURITE_STAMP))  ## the tests; PYTEST_ARGS="..." to choose, TAQUBA_LONG=1 for the long runs
-	$(PY) -m pytest $(PYTEST_ARGS)
+	@# worksteal: some files take minutes, and many tests wait for servers and processes.
+	$(PY) -m pytest --numprocesses $(PYTEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
 docs: $(STAMP)  ## the documentation as a site in site/, which works without a network
 	@# Not --quiet: it would swallow the warnings that strictness counts.

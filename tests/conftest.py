@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import blockbuster.blockbuster as blockbuster_module
 import pytest
@@ -45,6 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(skip)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for that of a socket, which has about 100 bytes."""
+    with tempfile.TemporaryDirectory(prefix="taquba-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -67,14 +67,14 @@ async def test_an_owner_looks_by_itself_where_nobody_can_tell_it(
 
 @pytest.mark.allow_blocking("the test itself looks at the folder")
 async def test_the_place_to_listen_is_this_users_alone_and_is_tidied_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
     location = StoreLocation.parse("s3://bucket/prefix")
     heard = asyncio.Event()
     listener = WakeListener(location, heard.set)
     await listener.listen()
-    folder = tmp_path / f"taquba-{os.getuid()}"
+    folder = short_path / f"taquba-{os.getuid()}"
     assert folder.stat().st_mode & 0o077 == 0
     assert len(os.listdir(folder)) == 1
     hint = await WakeHint.open(location)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import random
 from datetime import datetime, timedelta
@@ -335,7 +336,12 @@ async def test_effects_that_the_queue_refuses_count_as_a_failed_attempt(
 
 
 @pytest.mark.parametrize("message", ["x" * 10**6, "lone \ud800 surrogate"], ids=len)
-async def test_any_message_can_be_a_reason(queue: Queue, message: str) -> None:
+async def test_any_message_can_be_a_reason(
+    queue: Queue, caplog: pytest.LogCaptureFixture, message: str
+) -> None:
+    # Test processes report what was logged to each other as UTF-8.
+    caplog.set_level(logging.CRITICAL)
+
     async def run(step: Step) -> StepOutcome:
         raise StepError.permanent(message)
 
