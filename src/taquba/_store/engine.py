@@ -54,6 +54,9 @@ _SETTINGS: Final[dict[str, object]] = {
     # Compactions read ahead from every table they merge, in every part they are split into. What
     # they hold meanwhile would grow with the store: 4 parts of 4 reads of 2 MiB, by default.
     "compactor_options.worker.max_subcompactions": 1,
+    # While a table is written, a note of each of its rows is kept for the filter; a look-up whose
+    # filter is not in memory reads it whole.
+    "compactor_options.worker.max_sst_size": 32 * 1024 * 1024,
     "compactor_options.worker.max_fetch_tasks": 2,
     "compactor_options.worker.bytes_to_fetch": 512 * 1024,
 }
