@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import uuid
 from collections.abc import AsyncIterator
@@ -26,6 +28,7 @@ from taquba import (
 )
 from taquba._model.batch import MAX_BATCH_BYTES, encode_batch, encode_request
 from taquba._store.inbox import InboxObjects
+from taquba._store.objects import ObjectInfo
 from taquba.testing import MockClock
 from tests.inbox.support import contents, inbox_at, marks, names, put, rejected
 from tests.payloads.support import payload_objects
@@ -459,3 +462,19 @@ async def test_without_an_inbox_nothing_is_taken(
     async with Queue.open(url) as other:
         assert await other.ingest_now() == 0
         assert await other.list_queues() == []
+
+
+async def test_an_owner_that_stops_as_it_begins_to_read_leaves_nothing_behind(
+    queue: Queue,
+) -> None:
+    inbox = queue._core.inbox
+    assert inbox is not None
+    batches = [ObjectInfo(str(ULID()), 100, NOW) for _ in range(3)]
+    taking = asyncio.create_task(inbox._take_group(batches))
+    # The reads are wanted now, and none of them has begun.
+    await asyncio.sleep(0)
+    taking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await taking
+    # Where a read was made and never awaited, Python says so here, and pytest fails.
+    gc.collect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
@@ -125,23 +125,25 @@ class Inbox:
         left: set[str] = set()
         names = [info.key for info in group]
         batches = await asyncio.gather(
-            *(self._guarded(info.key, self._read(info), left) for info in group)
+            *(self._guarded(info.key, partial(self._read, info), left) for info in group)
         )
         ingested: dict[str, Ingested] = {}
         # One after the other: of two that want the same dedup key or id the older one gets it.
         for name, batch in zip(names, batches, strict=True):
             if batch is not None:
-                submitted = await self._guarded(name, submit(self._core, batch), left)
+                submitted = await self._guarded(name, partial(submit, self._core, batch), left)
                 if submitted is not None:
                     ingested[name] = submitted
         await asyncio.gather(
-            *(self._guarded(name, one.landed, left) for name, one in ingested.items())
+            *(self._guarded(name, one.until_landed, left) for name, one in ingested.items())
         )
         new = sum(one.new for name, one in ingested.items() if name not in left)
         removed = await self._remove([name for name in names if name not in left])
         return new, removed and not left
 
-    async def _guarded(self, name: str, work: Awaitable[T], left: set[str]) -> T | None:
+    async def _guarded(
+        self, name: str, work: Callable[[], Awaitable[T]], left: set[str]
+    ) -> T | None:
         """Do some work on a batch, whose trouble is not the others'.
 
         Returns:
@@ -149,7 +151,7 @@ class Inbox:
         """
         try:
             try:
-                return await work
+                return await work()
             except MalformedBatch as malformed:
                 await self._reject(name, str(malformed))
             except TaqubaError:

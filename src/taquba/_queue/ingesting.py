@@ -23,6 +23,10 @@ class Ingested(NamedTuple):
     new: int
     landed: asyncio.Future[None]
 
+    async def until_landed(self) -> None:
+        """Wait for that; raises why it failed."""
+        await self.landed
+
 
 async def ingest(core: Core, batch: Batch) -> int:
     """Enqueue a batch, unless that was done before; durable when this returns.
