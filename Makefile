@@ -8,7 +8,7 @@ AZURITE_STAMP := $(AZURITE)/node_modules/.installed
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
-# Processes that share the tests; with 0 they run in make's own.
+# Processes that share the tests; with 0 there is one.
 PYTEST_JOBS ?= 2
 
 # taquba at the root and the distributions inside src/, each installed from the file named.
