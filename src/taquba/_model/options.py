@@ -179,7 +179,8 @@ class EnqueueRequest:
         job_id: str | None = None,
         kv_writes: Mapping[KvKey, bytes] | None = None,
     ) -> None:
-        # By hand: every job passes here, and a frozen dataclass sets its fields slowly.
+        # By hand: every job passes here, and a frozen dataclass sets its fields slowly. The setters
+        # stand below the class, in the order of its fields.
         _set_queue(self, validate.queue_name(queue))
         _set_payload(self, payload if type(payload) is bytes else validate.content(payload))
         if run_at is not None:
