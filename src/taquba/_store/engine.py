@@ -18,6 +18,7 @@ from slatedb.uniffi import (
     MetricValue,
     MokaCacheOptions,
     Settings,
+    SstBlockSize,
     WriteBatch,
 )
 
@@ -42,9 +43,13 @@ _ROW_COST: Final = 2048
 _SETTINGS: Final[dict[str, object]] = {
     # Commits flush the WAL themselves, when somebody waits for it.
     "flush_interval": None,
-    # These bound what a restart replays and what the owner holds in memory.
-    "l0_sst_size_bytes": 16 * 1024 * 1024,
+    # These bound what a restart replays and what the owner holds in memory, where a small row takes
+    # three times its size until it is written as a table.
+    "l0_sst_size_bytes": 8 * 1024 * 1024,
     "max_unflushed_bytes": 64 * 1024 * 1024,
+    # Writing pauses at this many of these tables: not while one large compaction runs.
+    "l0_max_ssts": 64,
+    "l0_max_ssts_per_key": 64,
     # A flush on demand makes one WAL object each: collect them early and often.
     "garbage_collector_options.wal_options.interval": "10s",
     "garbage_collector_options.wal_options.min_age": "20s",
@@ -73,9 +78,8 @@ _BUCKET_SETTINGS: Final[dict[str, object]] = {
     "garbage_collector_options.compactions_options.interval": "300s",
     # A read costs the same, however much it brings.
     "compactor_options.worker.bytes_to_fetch": 2 * 1024 * 1024,
-    # Writing pauses at this many tables until the compactor has looked: let it come in time.
-    "l0_max_ssts": 64,
-    "l0_max_ssts_per_key": 64,
+    # The compactor, which looks seldom, must not find more of them than writing may make.
+    "l0_sst_size_bytes": 16 * 1024 * 1024,
 }
 
 _MOST_WAL_OBJECTS: Final = 512
@@ -91,6 +95,10 @@ answers at all is known by then."""
 
 _TRIM_COST: Final = 128 * 1024 * 1024
 """Writing, in the measure of `_ROW_COST`, after which freed memory is returned."""
+
+_BLOCK_SIZE: Final = SstBlockSize.BLOCK16_KIB
+"""Of rows, in a table: the index has an entry for each block, so a fourth of those it had with the
+engine's 4 KiB. Claims read no rows, and listings read many that follow each other."""
 
 _BLOCK_CACHE_BYTES: Final = 8 * 1024 * 1024
 """Rows of tables. Claims read nothing, so they serve look-ups and listings only."""
@@ -170,6 +178,7 @@ class Engine(Reads):
             builder = DbBuilder(location.path, store)
             builder.with_settings(_settings(location))
             builder.with_db_cache(_cache(), 0)
+            builder.with_sst_block_size(_BLOCK_SIZE)
             # The engine registers its metrics through Python, here; counting is all its own.
             recorder = DefaultMetricsRecorder() if count_requests else None
             if recorder is not None:
