@@ -59,9 +59,8 @@ _SETTINGS: Final[dict[str, object]] = {
     # Compactions read ahead from every table they merge, in every part they are split into. What
     # they hold meanwhile would grow with the store: 4 parts of 4 reads of 2 MiB, by default.
     "compactor_options.worker.max_subcompactions": 1,
-    # While a table is written, a note of each of its rows is kept for the filter; a look-up whose
-    # filter is not in memory reads it whole.
-    "compactor_options.worker.max_sst_size": 32 * 1024 * 1024,
+    # A table waits in memory until the disk has taken it, and the next one is filled meanwhile.
+    "compactor_options.worker.max_sst_size": 16 * 1024 * 1024,
     "compactor_options.worker.max_fetch_tasks": 2,
     "compactor_options.worker.bytes_to_fetch": 512 * 1024,
 }
@@ -76,7 +75,8 @@ _BUCKET_SETTINGS: Final[dict[str, object]] = {
     "garbage_collector_options.manifest_options.interval": "300s",
     "garbage_collector_options.compacted_options.interval": "300s",
     "garbage_collector_options.compactions_options.interval": "300s",
-    # A read costs the same, however much it brings.
+    # A request costs the same, however much it carries.
+    "compactor_options.worker.max_sst_size": 32 * 1024 * 1024,
     "compactor_options.worker.bytes_to_fetch": 2 * 1024 * 1024,
     # The compactor, which looks seldom, must not find more of them than writing may make.
     "l0_sst_size_bytes": 16 * 1024 * 1024,
@@ -103,7 +103,7 @@ engine's 4 KiB. Claims read no rows, and listings read many that follow each oth
 _BLOCK_CACHE_BYTES: Final = 8 * 1024 * 1024
 """Rows of tables. Claims read nothing, so they serve look-ups and listings only."""
 _FILTER_CACHE_BYTES: Final = 64 * 1024 * 1024
-"""Filters and indexes of tables, some 4 bytes a row, which every look-up of a new key asks.
+"""Filters and indexes of tables, which every look-up of a new key asks.
 
 They have a cache of their own: in one shared with rows, the filters of large tables were seen to be
 read again for look-up after look-up, 10 to 40 ms each, once a store had some hundred MB.
