@@ -78,7 +78,7 @@ _BUCKET_SETTINGS: Final[dict[str, object]] = {
     # A request costs the same, however much it carries.
     "compactor_options.worker.max_sst_size": 32 * 1024 * 1024,
     "compactor_options.worker.bytes_to_fetch": 2 * 1024 * 1024,
-    # The compactor, which looks seldom, must not find more of them than writing may make.
+    # The compactor looks seldom: what is written meanwhile must stay under the limit of tables.
     "l0_sst_size_bytes": 16 * 1024 * 1024,
 }
 
