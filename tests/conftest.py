@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -38,6 +39,11 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("long" if LONG else "ci")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a run that a shell started in the background; the processes that tests interrupt would
+    # inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
