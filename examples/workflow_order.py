@@ -15,7 +15,7 @@ import contextlib
 
 from pydantic import BaseModel
 
-from taquba import Queue
+from taquba import Queue, QueueConfig
 from taquba_workflow import (
     StartOptions,
     WorkflowContext,
@@ -24,6 +24,9 @@ from taquba_workflow import (
     step,
     workflow,
 )
+
+# By default the third process in a row that dies in one step fails the run: the step may be why.
+PATIENT = QueueConfig(max_attempts=100)
 
 
 class Receipt(BaseModel):
@@ -83,7 +86,7 @@ async def order(ctx: WorkflowContext, order_id: str, parcels: int, pause: float)
 async def main(store: str, parcels: int, seconds: float) -> None:
     global ledger
     async with (
-        Queue.open(store) as queue,
+        Queue.open(store, queue_configs={"workflow": PATIENT}) as queue,
         WorkflowRuntime(queue, workflows=[order, invoice]) as runtime,
     ):
         ledger = Ledger(queue, seconds)

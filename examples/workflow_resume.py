@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import contextlib
 
-from taquba import Queue
+from taquba import Queue, QueueConfig
 from taquba_workflow import (
     After,
     Continue,
@@ -26,6 +26,9 @@ from taquba_workflow import (
 )
 
 RUN_ID = "book"
+
+# By default the third process in a row that dies in one step fails the run: the step may be why.
+PATIENT = QueueConfig(max_attempts=100)
 
 
 class Press:
@@ -46,7 +49,7 @@ class Press:
 
 async def main(store: str, pages: int, seconds: float) -> None:
     async with (
-        Queue.open(store) as queue,
+        Queue.open(store, queue_configs={"workflow": PATIENT}) as queue,
         WorkflowRuntime(queue, Press(pages, seconds)) as runtime,
     ):
         run = await runtime.submit(RunSpec(b"%d" % pages, run_id=RUN_ID))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from taquba import QueueConfig
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PAGES = 12
 
@@ -51,6 +53,26 @@ def test_every_step_of_the_order_is_in_the_ledger_once(tmp_path: Path, how: sign
     told = stop_and_start(how, "workflow_order.py", tmp_path / "store", *arguments)
     assert told.endswith("3 parcels, 5 lines in the ledger\n")
     assert told.count("a new order\n") <= 1
+
+
+@pytest.mark.parametrize(
+    ("example", "first"), [("workflow_order.py", "charge"), ("workflow_resume.py", "page 1")]
+)
+def test_a_step_may_be_killed_more_often_than_a_job_has_attempts(
+    tmp_path: Path, example: str, first: str
+) -> None:
+    arguments = ("--seconds", "0.2")
+    for _ in range(QueueConfig().max_attempts + 1):
+        process = start(example, tmp_path / "store", *arguments)
+        assert process.stdout is not None
+        assert any(line.startswith(first) for line in process.stdout)
+        # Until the claim is durable: only then does the attempt count.
+        time.sleep(0.1)
+        process.kill()
+        process.communicate(timeout=60)
+    process = start(example, tmp_path / "store", *arguments)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, ""), output
 
 
 def stop_and_start(how: signal.Signals, example: str, store: Path, *arguments: str) -> str:
