@@ -112,8 +112,8 @@ read again for look-up after look-up, 10 to 40 ms each, once a store had some hu
 _FOLDER_CACHE_IDLE_MS: Final = 60_000
 """After which a folder's caches forget what nobody asked for.
 
-The engine leaves there what it had of tables that were merged away: seven eighths of 45 MB were
-theirs after a bulk of 1,200,000 inputs. What is needed again is soon read from a folder; a bucket
+The engine leaves there what it had of tables that were merged away: most of 45 MB was theirs
+after a bulk of 1,200,000 inputs. What is needed again is soon read from a folder; a bucket
 would take requests for it.
 """
 
