@@ -382,10 +382,16 @@ def test_a_closed_or_forked_producer_for_threads_refuses(url: str) -> None:
         producer.enqueue("q", b"")
 
 
-def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forgotten", ["", "del producer"], ids=["kept", "dropped"])
+def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path, forgotten: str) -> None:
     asyncio.run(opened_inbox(tmp_path / "store"))
     program = (
         "import sys; from taquba import SyncProducer;"
-        "producer = SyncProducer.open(sys.argv[1]); producer.enqueue('q', b'')"
+        f"producer = SyncProducer.open(sys.argv[1]); producer.enqueue('q', b''); {forgotten}"
     )
-    subprocess.run([sys.executable, "-c", program, tmp_path / "store"], check=True, timeout=20)
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, tmp_path / "store"],
+        stderr=subprocess.PIPE,
+        timeout=20,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -202,6 +203,22 @@ async def test_plain_threads_use_it_too(queue: Queue, tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
     await queue.ack(claim)
     assert await using == claim.id
+
+
+async def test_a_program_that_forgets_to_close_leaves_nothing_open(
+    queue: Queue, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from taquba import SyncProducer;"
+        "producer = SyncProducer.open(sys.argv[1]); print(producer.stats('q').pending)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", program, str(tmp_path)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert await process.communicate() == (b"0\n", b"")
+    assert process.returncode == 0
 
 
 async def test_bad_input_is_refused_before_it_is_sent(queue: Queue, tmp_path: Path) -> None:

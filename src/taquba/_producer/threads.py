@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from taquba._model.clock import Clock
-from taquba._model.errors import ForkedError, ProducerClosed
+from taquba._model.errors import ForkedError, ProducerClosed, TaqubaError
 from taquba._model.options import EnqueueRequest
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.validate import Duration
@@ -33,6 +34,7 @@ class _Background:
         self._lock = threading.Lock()
         """What is given to the loop is given before it begins to stop."""
         self._loop = asyncio.new_event_loop()
+        self._ending: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._work, name="taquba-producer", daemon=True)
         self._thread.start()
 
@@ -44,21 +46,27 @@ class _Background:
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         return future.result()
 
-    def stop(self) -> None:
+    def stop(self, producer: Producer | None = None) -> None:
+        """Close `producer`, wait for the calls of other threads, and end the thread."""
         # A forked child has the loop's descriptors, but not its thread.
         if self.pid != os.getpid() or not self._thread.is_alive():
             return
         if threading.current_thread() is self._thread:
             # The garbage collector may come by here.
-            self._loop.stop()
+            self._ending = self._loop.create_task(self._end(producer))
+            self._ending.add_done_callback(lambda _: self._loop.stop())
             return
         with self._lock:
             self._stopping = True
-        asyncio.run_coroutine_threadsafe(self._others_end(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end(producer), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    async def _others_end(self) -> None:
+    async def _end(self, producer: Producer | None) -> None:
+        if producer is not None:
+            # What could not be sent is the error of the calls that wait for it.
+            with contextlib.suppress(TaqubaError, TimeoutError):
+                await asyncio.wait_for(producer.close(), _CLOSING_SECONDS)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=_CLOSING_SECONDS)
@@ -88,7 +96,7 @@ class SyncProducer:
         self._background = background
         self._producer = producer
         self._closed = False
-        self._stop = weakref.finalize(self, background.stop)
+        self._stop = weakref.finalize(self, background.stop, producer)
 
     @classmethod
     def open(
