@@ -54,6 +54,13 @@ class Codec(Generic[T]):
         except (TypeError, ValueError, OverflowError) as error:
             raise Undecodable(f"{self._what} cannot be stored: {error}") from None
 
+    def check_json(self, plain: object) -> None:
+        """Raise `Undecodable` for plain data that a row of output cannot hold."""
+        try:
+            json_of({"output": plain})
+        except ValueError as error:
+            raise Undecodable(f"{self._what} cannot be written as JSON: {error}") from None
+
     def load(self, data: bytes) -> T:
         """What `dump` was given; raises `Undecodable`."""
         return self.typed(unpack(data))

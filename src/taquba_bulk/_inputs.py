@@ -6,6 +6,7 @@ import asyncio
 import operator
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class _Pump(Generic[In]):
 
 
 class Keying(Generic[In]):
-    """Makes items of inputs. All methods block; a thread at a time may call them.
+    """Makes items of inputs. All methods block, and may be called from any thread.
 
     Keys that were seen are kept in a file of SQLite's that goes with the process, so that there
     may be more than memory holds.
@@ -132,6 +133,8 @@ class Keying(Generic[In]):
         self._codec = codec
         self._key = key
         self._next = 0
+        self._turn = threading.Lock()
+        """A thread goes on when whoever waits for it is cancelled, and closes."""
         self._seen: sqlite3.Connection | None = None
 
     def items(self, inputs: Sequence[In]) -> list[Item]:
@@ -141,14 +144,16 @@ class Keying(Generic[In]):
             DuplicateKey: The caller's function gives two inputs the same key.
             InvalidArgument: An input is not of the type that the pipeline takes.
         """
-        if self._seen is None:
-            self._seen = _open()
-        with self._seen:
-            return [self._item(self._seen, value) for value in inputs]
+        with self._turn:
+            if self._seen is None:
+                self._seen = _open()
+            with self._seen:
+                return [self._item(self._seen, value) for value in inputs]
 
     def close(self) -> None:
-        if self._seen is not None:
-            self._seen.close()
+        with self._turn:
+            if self._seen is not None:
+                self._seen.close()
 
     def _item(self, seen: sqlite3.Connection, value: In) -> Item:
         index = self._next

@@ -18,6 +18,7 @@ from taquba_bulk import _values
 from taquba_bulk._codec import ANYTHING, Codec
 from taquba_bulk._costs import Costs
 from taquba_bulk._rates import RateLimit
+from taquba_bulk._stopping import Suspended
 from taquba_workflow import Memo
 
 T = TypeVar("T")
@@ -57,6 +58,8 @@ class Phases:
         """What the item has cost, remembered phases included."""
         self.limited_by: RateLimit | None = None
         """The rate limit that the item has asked last."""
+        self.suspended = False
+        """Whether the attempt was suspended, whatever its pipeline has made of that."""
 
     def spending(self) -> Costs:
         """Where a cost that is recorded here and now goes: to the phase, or to the item."""
@@ -75,7 +78,15 @@ class Phases:
     async def acquire(self, limit: RateLimit) -> None:
         """Wait until a rate limit allows one more."""
         self.limited_by = limit
-        await limit.acquire()
+        await self.suspendable(limit.acquire())
+
+    async def suspendable(self, work: Awaitable[T]) -> T:
+        """Await what may suspend the attempt."""
+        try:
+            return await work
+        except Suspended:
+            self.suspended = True
+            raise
 
     def charge(self, kept: Kept, codec: Codec[T]) -> T:
         """The value of what is kept; its costs are the item's."""

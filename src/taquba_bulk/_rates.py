@@ -24,6 +24,7 @@ _UNITS: Final = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
 }
+_MOST: Final = 1_000_000_000
 _LENGTH: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
 
 
@@ -115,7 +116,9 @@ def _limit(clock: Clock, key: str, rate: Any) -> RateLimit:
         raise InvalidArgumentType(f'rate[{key!r}] must be a pair like (500, "1m"), not {rate!r}')
     count, per = rate  # pyright: ignore[reportUnknownVariableType]
     what = f"rate[{key!r}]"
-    return RateLimit(clock, at_least_one(count, what), _length_ms(per, what))  # pyright: ignore[reportUnknownArgumentType]
+    if at_least_one(count, what) > _MOST:  # pyright: ignore[reportUnknownArgumentType]
+        raise InvalidArgument(f"{what} may allow {_MOST:,} at most; got {count}: leave it out")
+    return RateLimit(clock, count, _length_ms(per, what))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _length_ms(per: Any, what: str) -> int:

@@ -51,7 +51,8 @@ class BulkReport:
     """How a batch has ended, or how far it came.
 
     Attributes:
-        total: Inputs that were read.
+        total: Inputs that were read. A run that was stopped may have read fewer than an earlier
+            one; of items whose inputs it did not come to, the report says nothing.
         succeeded: Items that succeeded, in this run of the batch or before.
         failed: Items that failed.
         cancelled: Items that were cancelled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -25,6 +26,8 @@ UNBOUNDED: Final = 2**31 - 1
 outcomes, not errors, bring the item's row."""
 
 _FINAL: Final = (PermanentFailure, InvalidArgument, InvalidArgumentType)
+_LEAVING: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends more than the attempt."""
 _LONGEST_REASON: Final = 4000
 """Characters of a reason that are kept: an exception's message may be of any length."""
 
@@ -98,11 +101,16 @@ class ItemRunner(Generic[In, Out]):
         try:
             value = self._pipeline.inputs.load(step.payload)
             output = await self._pipeline.call(BulkContext(value, step, phases, self._shared))
+            if phases.suspended:
+                raise Suspended
             plain = self._pipeline.outputs.plain(output)
             result = self._pipeline.outputs.pack(plain)
+            self._pipeline.outputs.check_json(plain)
         except Undecodable as error:
             return _failed(step, phases, str(error))
-        except (Exception, Suspended, BaseExceptionGroup) as error:
+        except _LEAVING:
+            raise
+        except BaseException as error:
             return self._after(error, step, phases)
         row = ItemRow(ItemStatus.succeeded, phases.costs.packed(), 0, hash_of(step.payload))
         return Succeed(result), Ended(row, plain, None)
@@ -111,21 +119,26 @@ class ItemRunner(Generic[In, Out]):
         """How an item goes on whose pipeline has raised: it has failed, or an error says."""
         if step.cancel_token.cancelled:
             raise error
-        if (suspended := found_in(error, Suspended)) is not None:
-            raise suspended
+        if phases.suspended or found_in(error, Suspended) is not None:
+            raise Suspended from error
         put_off = found_in(error, RetryAfter)
         if put_off is not None:
             if phases.limited_by is not None:
                 phases.limited_by.pause(put_off.delay_ms)
             raise Snooze(max(1, put_off.delay_ms) / 1000, put_off.reason) from error
-        if not isinstance(error, Exception) or not self._is_final(error, step):
+        if any(found_in(error, kind) is not None for kind in _LEAVING):
             raise error
+        if not self._is_final(error, step):
+            if isinstance(error, Exception):
+                raise error
+            # A worker takes nothing else for the handler's.
+            raise RuntimeError(_describe(error)) from error
         _log.warning(
             "item %s failed in attempt %d: %s", step.run_id, step.attempts, error, exc_info=error
         )
         return _failed(step, phases, _describe(error))
 
-    def _is_final(self, error: Exception, step: Step) -> bool:
+    def _is_final(self, error: BaseException, step: Step) -> bool:
         if isinstance(error, Snooze):
             return False
         permanent = isinstance(error, _FINAL) or (isinstance(error, StepError) and error.permanent)
@@ -140,7 +153,7 @@ def _failed(step: Step, phases: Phases, reason: str) -> tuple[StepOutcome, Ended
     return Fail(reason), Ended(row, None, reason)
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """An error as one line of text: what the pipeline said, or type and message."""
     if isinstance(error, PermanentFailure):
         return error.reason

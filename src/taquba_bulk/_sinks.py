@@ -114,10 +114,15 @@ class JsonlSink:
 
 
 _CHECKED_BYTES: Final = 4096
+_ROW_START: Final = b'{"index":'
 
 
 class _Position(NamedTuple):
-    """Where rows end, and a hash of the last bytes before it, to know the file by."""
+    """Where rows end, and a hash to know the file by: of the last bytes before it.
+
+    Where there are none, it is of the file's number: rows that were written before their position
+    was kept are to be dropped, and nobody else's text.
+    """
 
     offset: int
     digest: bytes
@@ -137,10 +142,7 @@ class _RowFile:
         assert file is not None
         if os.fstat(file).st_size:
             os.close(file)
-            raise InvalidArgument(
-                f"{path} holds something that this batch did not write: "
-                "remove it, or name another file"
-            )
+            raise _foreign(path)
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
         os.close(folder)
@@ -154,13 +156,16 @@ class _RowFile:
             return None
         expected = _Position(*msgpack.unpackb(position))
         rows = cls(path, file, expected.offset)
-        if rows._position() != position:
+        if not rows._is_at(position):
             os.close(file)
+            if not expected.offset:
+                raise _foreign(path)
             raise InvalidArgument(
                 f"{path} is not as this batch left it ({expected.offset} bytes): put it back, "
                 "remove it to have it written anew, or name another file"
             )
-        os.ftruncate(file, expected.offset)
+        if os.fstat(file).st_size > expected.offset:
+            os.ftruncate(file, expected.offset)
         return rows
 
     def append(self, records: Sequence[BulkRecord[Any]]) -> bytes:
@@ -178,22 +183,37 @@ class _RowFile:
     def close(self) -> None:
         os.close(self._file)
 
+    def _is_at(self, position: bytes) -> bool:
+        """Whether this is the file that was left at a position."""
+        if not self._offset:
+            begin = os.pread(self._file, len(_ROW_START), 0)
+            if not begin or not _ROW_START.startswith(begin):
+                return not begin
+        return self._position() == position
+
     def _position(self) -> bytes:
-        start = max(0, self._offset - _CHECKED_BYTES)
-        last = os.pread(self._file, self._offset - start, start)
-        packed: bytes = msgpack.packb(_Position(self._offset, sha256(last).digest()[:16]))
+        if self._offset:
+            start = max(0, self._offset - _CHECKED_BYTES)
+            known_by = os.pread(self._file, self._offset - start, start)
+        else:
+            known_by = str(os.fstat(self._file).st_ino).encode()
+        packed: bytes = msgpack.packb(_Position(self._offset, sha256(known_by).digest()[:16]))
         return packed
 
 
 def _open(path: Path, flags: int) -> int | None:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
-    except FileNotFoundError as error:
-        if not flags:
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not flags:
             return None
         raise InvalidArgument(f"cannot write {path}: {error.strerror}") from error
-    except OSError as error:
-        raise InvalidArgument(f"cannot write {path}: {error.strerror}") from error
+
+
+def _foreign(path: Path) -> InvalidArgument:
+    return InvalidArgument(
+        f"{path} holds something that this batch did not write: remove it, or name another file"
+    )
 
 
 def row_of(record: BulkRecord[Any]) -> bytes:

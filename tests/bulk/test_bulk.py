@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -199,6 +200,18 @@ async def test_the_same_key_for_another_input_is_refused(queue: Queue) -> None:
         await Bulk(queue, double, key=lambda _: "k").run([2])
 
 
+async def test_a_batch_can_be_stopped_while_keys_are_made(queue: Queue) -> None:
+    def slow(value: int) -> str:
+        time.sleep(0.001)
+        return str(value)
+
+    for number in range(6):
+        shutdown = anyio.Event()
+        asyncio.get_running_loop().call_later(0.05 + 0.037 * number, shutdown.set)
+        bulk = Bulk(queue, double, key=slow, queue_name=f"bulk-{number}")
+        assert not (await bulk.run(range(100_000), shutdown)).complete
+
+
 @pytest.mark.parametrize(
     ("key", "error"),
     [(3, InvalidArgumentType), ("", InvalidArgument), ("\ud800", InvalidArgument)],
@@ -265,6 +278,46 @@ async def test_what_no_retry_helps_fails_at_once(
     async with aclosing(Bulk(queue, fails).stream([1])) as records:
         [record] = [record async for record in records]
     assert (record.status, record.error, tries) == (ItemStatus.failed, reason, 1)
+
+
+class Panic(BaseException):
+    """Such as extensions that are written in Rust raise."""
+
+
+async def test_what_is_raised_beside_exceptions_is_an_error_of_the_item_too(
+    open_queue: OpenQueue,
+) -> None:
+    queue = await open_queue(default_config=EAGER)
+    tries: Counter[int] = Counter()
+
+    async def panics(ctx: BulkContext[int]) -> None:
+        tries[ctx.input] += 1
+        if ctx.input == 1 or ctx.attempt < 2:
+            raise Panic("index out of bounds")
+
+    async with aclosing(Bulk(queue, panics).stream([0, 1])) as records:
+        errors = sorted([str(record.error) async for record in records])
+    assert errors == ["None", "Panic: index out of bounds"]
+    assert tries == {0: 2, 1: 3}
+
+
+def nested(depth: int) -> object:
+    found: object = 1
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+async def test_an_output_that_no_row_can_hold_fails_its_item(queue: Queue, tmp_path: Path) -> None:
+    async def deep(ctx: BulkContext[int]) -> object:
+        return nested(ctx.input)
+
+    out = tmp_path / "out.jsonl"
+    report = await Bulk(queue, deep, output=JsonlSink(out)).run([0, 250, 253, 254, 255, 300])
+    rows = rows_of(out)
+    assert (report.succeeded, report.failed, len(rows)) == (3, 3, 6)
+    assert rows[2]["output"] == nested(253)
+    assert all("cannot be written as JSON" in row["error"] for row in rows[3:])
 
 
 async def test_an_output_that_is_not_what_is_annotated_fails_its_item(queue: Queue) -> None:

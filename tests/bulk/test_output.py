@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,52 @@ async def test_what_was_written_behind_the_last_position_is_cut_off(
         file.write(b'{"index": 7')
     await bulk.run(range(4))
     assert [row["output"] for row in rows_of(out)] == [0, 1, 2, 3]
+
+
+async def begun(queue: Queue, out: Path) -> Bulk[int, int]:
+    """A batch that has not written a row yet: its first input could not be read."""
+
+    def inputs() -> Iterator[int]:
+        raise RuntimeError("no input")
+        yield 0
+
+    bulk = Bulk(queue, Counting(), output=JsonlSink(out))
+    with pytest.raises(RuntimeError, match="no input"):
+        await bulk.run(inputs())
+    return bulk
+
+
+@pytest.mark.parametrize("content", ["mine\n", '{"index": 0, "of": "another batch"}\n'])
+async def test_a_file_of_somebody_else_is_refused_by_a_batch_that_wrote_no_row_yet(
+    queue: Queue, tmp_path: Path, content: str
+) -> None:
+    await begun(queue, tmp_path / "first.jsonl")
+    out = tmp_path / "out.jsonl"
+    out.write_text(content)
+    with pytest.raises(InvalidArgument, match="did not write"):
+        await Bulk(queue, Counting(), output=JsonlSink(out)).run(range(3))
+    assert out.read_text() == content
+
+
+@pytest.mark.parametrize("content", ['{"in', '{"index": 0, "key": "x"}\n'])
+async def test_rows_that_were_written_before_any_position_are_cut_off(
+    queue: Queue, tmp_path: Path, content: str
+) -> None:
+    out = tmp_path / "out.jsonl"
+    bulk = await begun(queue, out)
+    out.write_text(content)
+    await bulk.run(range(3))
+    assert [row["output"] for row in rows_of(out)] == [0, 1, 2]
+
+
+async def test_an_output_may_be_another_empty_file_while_no_row_is_written(
+    queue: Queue, tmp_path: Path
+) -> None:
+    await begun(queue, tmp_path / "first.jsonl")
+    out = tmp_path / "out.jsonl"
+    out.touch()
+    await Bulk(queue, Counting(), output=JsonlSink(out)).run(range(3))
+    assert [row["output"] for row in rows_of(out)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "other.jsonl"])

@@ -277,6 +277,27 @@ async def test_a_pipeline_that_catches_everything_does_not_hide_that_the_budget_
     assert caught.value.report.succeeded == 0
 
 
+@pytest.mark.parametrize("then", ["returns", "raises"])
+async def test_a_pipeline_that_even_catches_what_suspends_it_is_run_again(
+    queue: Queue, then: str
+) -> None:
+    service = Service()
+
+    async def careless(ctx: BulkContext[int]) -> list[str]:
+        calls = (ctx.paid_call(key, service, reserve={"usd": 1}) for key in "abc")
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        if then == "raises" and not all(isinstance(call, str) for call in found):
+            raise PermanentFailure("not all calls could be made")
+        return [str(call) for call in found]
+
+    with pytest.raises(BudgetExceeded) as caught:
+        await Bulk(queue, careless, budget={"usd": 2}).run([1])
+    assert (caught.value.report.succeeded, caught.value.report.failed) == (0, 0)
+    [record] = await records_of(Bulk(queue, careless, budget={"usd": 3}), [1])
+    assert (len(record.output), len(service.calls)) == (3, 3)
+    assert "Suspended()" not in record.output
+
+
 async def _awaited(work: Awaitable[object]) -> None:
     await work
 
@@ -514,6 +535,7 @@ async def test_without_ttl_a_cache_keeps_for_ever(queue: Queue, mock_clock: Mock
         ({"rate": {"llm": 500}}, InvalidArgumentType, "500"),
         ({"rate": {"llm": (0, "1m")}}, InvalidArgument, "at least 1"),
         ({"rate": {"llm": (1.5, "1m")}}, InvalidArgumentType, "1.5"),
+        ({"rate": {"llm": (10**20, "1m")}}, InvalidArgument, "1,000,000,000 at most"),
         ({"rate": {"llm": (5, "1 minute")}}, InvalidArgument, "1 minute"),
         ({"rate": {"llm": (5, 0)}}, InvalidArgument, "0"),
         ({"rate": {"llm": (5, None)}}, InvalidArgumentType, "None"),
