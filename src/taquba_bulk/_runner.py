@@ -129,10 +129,7 @@ class ItemRunner(Generic[In, Out]):
         if any(found_in(error, kind) is not None for kind in _LEAVING):
             raise error
         if not self._is_final(error, step):
-            if isinstance(error, Exception):
-                raise error
-            # A worker takes nothing else for the handler's.
-            raise RuntimeError(_describe(error)) from error
+            raise error
         _log.warning(
             "item %s failed in attempt %d: %s", step.run_id, step.attempts, error, exc_info=error
         )

@@ -103,6 +103,26 @@ async def test_an_exception_nacks_with_its_type_and_message(queue: Queue) -> Non
     assert (job.status, job.last_error) == (JobStatus.dead, "KeyError: 'missing'")
 
 
+class Panic(BaseException):
+    """Such as extensions written in Rust raise."""
+
+
+@pytest.mark.parametrize("in_thread", [False, True], ids=["async", "thread"])
+async def test_what_is_raised_beside_exceptions_fails_the_attempt_too(
+    queue: Queue, in_thread: bool
+) -> None:
+    def panic(job: JobRecord, lease: object) -> None:
+        raise Panic("index out of bounds")
+
+    async def panic_here(job: JobRecord, lease: LeaseHandle) -> None:
+        panic(job, lease)
+
+    first, second = await add_jobs(queue, 2, max_attempts=1)
+    async with working(queue, panic if in_thread else panic_here):
+        jobs = await finish(queue, first, second)
+    assert [job and job.last_error for job in jobs] == ["Panic: index out of bounds"] * 2
+
+
 async def test_an_exception_without_a_message(queue: Queue) -> None:
     async def fail(job: JobRecord, lease: LeaseHandle) -> None:
         raise RuntimeError

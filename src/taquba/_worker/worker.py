@@ -258,7 +258,10 @@ class Worker:
             call = self._call(claim)
             telemetry = self._core.telemetry
             effects = await (call if telemetry is None else telemetry.processing(claim, call))
-        except (Exception, asyncio.CancelledError) as error:
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Also what is no `Exception`, such as the panics of extensions written in Rust.
             if self._was_stopped(task, error):
                 raise asyncio.CancelledError from error
             failure = error
