@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
+from taquba.extending import PROGRAM_ENDS
 from taquba.extending.typed import Undecodable
 from taquba_bulk._context import BulkContext
 from taquba_bulk._phases import Phases
@@ -26,7 +27,7 @@ UNBOUNDED: Final = 2**31 - 1
 outcomes, not errors, bring the item's row."""
 
 _FINAL: Final = (PermanentFailure, InvalidArgument, InvalidArgumentType)
-_LEAVING: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+_LEAVING: Final = (asyncio.CancelledError, *PROGRAM_ENDS)
 """What ends more than the attempt."""
 _LONGEST_REASON: Final = 4000
 """Characters of a reason that are kept: an exception's message may be of any length."""

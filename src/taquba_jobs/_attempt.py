@@ -24,6 +24,7 @@ from taquba import (
     Snooze,
     TaqubaError,
 )
+from taquba.extending import PROGRAM_ENDS
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
 from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
@@ -100,7 +101,9 @@ class Attempts(Generic[S]):
             return self._end(record, lease, stored, reports)
         except Snooze:
             raise
-        except (Exception, asyncio.CancelledError) as error:
+        except PROGRAM_ENDS:
+            raise
+        except BaseException as error:
             if _is_stopped(error):
                 raise
             await reports.close()

@@ -373,6 +373,20 @@ async def test_middleware_wraps_every_function_and_may_change_its_state(queue: Q
     assert log == ["tell begins", "tell ends with state for tell"]
 
 
+class Panic(BaseException):
+    """Such as extensions written in Rust raise."""
+
+
+async def test_what_is_raised_beside_exceptions_fails_the_job_too(queue: Queue) -> None:
+    @job(name="panic", max_attempts=1)
+    async def panic(ctx: JobContext[Deps]) -> None:
+        raise Panic("index out of bounds")
+
+    async with JobRunner(queue, jobs=[panic], state=Deps()) as runner:
+        with pytest.raises(JobFailed, match="Panic: index out of bounds"):
+            await (await runner.submit(panic))
+
+
 async def test_an_error_of_middleware_fails_the_attempt(queue: Queue) -> None:
     async def refuse(ctx: JobContext[Deps], call_next: Any) -> object:
         raise PermissionError("not today")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from taquba._model import validate
 from taquba._model.errors import TaqubaError
 from taquba._model.options import SettlementEffects
@@ -75,6 +77,11 @@ class Snooze(TaqubaError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+PROGRAM_ENDS: Final = (GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What a handler may raise that is not its failure. All else is, also what is no `Exception`, such
+as the panics of extensions written in Rust."""
 
 
 def describe(error: str | BaseException) -> str:

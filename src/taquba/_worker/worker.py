@@ -24,6 +24,7 @@ from taquba._queue.queue import Queue
 from taquba._worker.handlers import AsyncHandler, Handler, as_async
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import (
+    PROGRAM_ENDS,
     FailWith,
     PermanentFailure,
     RetryAfter,
@@ -258,10 +259,9 @@ class Worker:
             call = self._call(claim)
             telemetry = self._core.telemetry
             effects = await (call if telemetry is None else telemetry.processing(claim, call))
-        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        except PROGRAM_ENDS:
             raise
         except BaseException as error:
-            # Also what is no `Exception`, such as the panics of extensions written in Rust.
             if self._was_stopped(task, error):
                 raise asyncio.CancelledError from error
             failure = error

@@ -22,8 +22,10 @@ from taquba._model.errors import InvalidArgument
 from taquba._model.validate import KvKey
 from taquba._queue import entries
 from taquba._queue.queue import Queue
+from taquba._worker.outcomes import PROGRAM_ENDS
 
 __all__ = [
+    "PROGRAM_ENDS",
     "HeldLocks",
     "KeyLocks",
     "RunsInBackground",
