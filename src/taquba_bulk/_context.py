@@ -120,7 +120,7 @@ class BulkContext(Generic[In]):
         make = partial(compute, fn, codec)
         if cache is not None:
             make = partial(self._shared.cache.through, cache_key(cache, content, ttl), make)
-        return await self._phases.suspendable(self._phases.remembered(f"c/{content}", make, codec))
+        return await self._phases.remembered(f"c/{content}", make, codec)
 
     async def memoized_with_cost(
         self, key: str, fn: Priced[T], *, type: type[T] | None = None
@@ -228,8 +228,7 @@ class BulkContext(Generic[In]):
             None if cache is None else cache_key(cache, key, ttl),
             codec_of(type),
         )
-        payment = Payment(self.run_id, self._phases, self._shared, request)
-        return await self._phases.suspendable(payment.result())
+        return await Payment(self.run_id, self._phases, self._shared, request).result()
 
     async def acquire(self, rate: str) -> None:
         """Wait until a rate limit of the batch allows one more, in the order of the calls.

@@ -176,7 +176,7 @@ class Payment(Generic[T]):
     async def _begin(self, row: _Row) -> _Row:
         """Have it in the store that the call is being made."""
         # Before the intent: a call that cannot be paid is not unknown, it is not made.
-        await self._budget.reserve(self._id, self._request.reserve)
+        await self._phases.suspendable(self._budget.reserve(self._id, self._request.reserve))
         begun = row._replace(
             begun=row.begun + 1, state=_State.begun, costs=self._request.reserve.packed()
         )

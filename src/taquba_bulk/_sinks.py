@@ -187,8 +187,10 @@ class _RowFile:
         """Whether this is the file that was left at a position."""
         if not self._offset:
             begin = os.pread(self._file, len(_ROW_START), 0)
-            if not begin or not _ROW_START.startswith(begin):
-                return not begin
+            if not begin:
+                return True
+            if not _ROW_START.startswith(begin):
+                return False
         return self._position() == position
 
     def _position(self) -> bytes:

@@ -30,6 +30,7 @@ from taquba_bulk import (
 )
 from taquba_workflow import InputMismatch, StepError
 from tests.bulk.support import EAGER, async_inputs, rows_of, until
+from tests.worker.support import Panic
 
 
 async def double(ctx: BulkContext[int]) -> int:
@@ -278,10 +279,6 @@ async def test_what_no_retry_helps_fails_at_once(
     async with aclosing(Bulk(queue, fails).stream([1])) as records:
         [record] = [record async for record in records]
     assert (record.status, record.error, tries) == (ItemStatus.failed, reason, 1)
-
-
-class Panic(BaseException):
-    """Such as extensions that are written in Rust raise."""
 
 
 async def test_what_is_raised_beside_exceptions_is_an_error_of_the_item_too(

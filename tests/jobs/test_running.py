@@ -38,6 +38,7 @@ from taquba_jobs import (
 )
 from tests.jobs.support import Deps, dead, double, entries, until, wait
 from tests.queue.support import fresh_url
+from tests.worker.support import Panic
 
 OpenQueue = Callable[..., Awaitable[Queue]]
 
@@ -371,10 +372,6 @@ async def test_middleware_wraps_every_function_and_may_change_its_state(queue: Q
     async with JobRunner(queue, jobs=[tell], state="state", middleware=[outer, inner]) as runner:
         assert await (await runner.submit(tell)) == "state for tell"
     assert log == ["tell begins", "tell ends with state for tell"]
-
-
-class Panic(BaseException):
-    """Such as extensions written in Rust raise."""
 
 
 async def test_what_is_raised_beside_exceptions_fails_the_job_too(queue: Queue) -> None:

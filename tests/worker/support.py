@@ -14,6 +14,10 @@ REAL_SECONDS = 30
 """Bound on what a test waits for in real time; nothing here takes nearly as long."""
 
 
+class Panic(BaseException):
+    """Such as extensions written in Rust raise."""
+
+
 @asynccontextmanager
 async def working(
     queue: Queue, handler: Handler, name: str = "q", **options: Any

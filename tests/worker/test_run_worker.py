@@ -37,7 +37,7 @@ from taquba._queue import claims
 from taquba.testing import MockClock
 from tests.crash.held_engine import hold_engine
 from tests.queue.support import NO_RETRY_WAIT, OpenQueue, fresh_url, leftovers, must_claim
-from tests.worker.support import REAL_SECONDS, Gate, add_jobs, finish, working
+from tests.worker.support import REAL_SECONDS, Gate, Panic, add_jobs, finish, working
 
 
 async def succeed(job: JobRecord, lease: LeaseHandle) -> None:
@@ -101,10 +101,6 @@ async def test_an_exception_nacks_with_its_type_and_message(queue: Queue) -> Non
         (job,) = await finish(queue, job_id)
     assert job is not None
     assert (job.status, job.last_error) == (JobStatus.dead, "KeyError: 'missing'")
-
-
-class Panic(BaseException):
-    """Such as extensions written in Rust raise."""
 
 
 @pytest.mark.parametrize("in_thread", [False, True], ids=["async", "thread"])
