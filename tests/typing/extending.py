@@ -7,7 +7,14 @@ from datetime import timedelta
 from typing import Any, assert_type
 
 from taquba import Queue
-from taquba.extending import KeyLocks, RunsInBackground, locks_of, seen_through, until_durable
+from taquba.extending import (
+    KeyLocks,
+    RunsInBackground,
+    describe,
+    locks_of,
+    seen_through,
+    until_durable,
+)
 from taquba.extending.checks import at_least_one, duration_ms, instance
 from taquba.extending.typed import Arguments, Signature, fingerprint, pack, unpack
 
@@ -26,6 +33,7 @@ async def used(queue: Queue) -> None:
     assert_type(locks_of(queue), KeyLocks)
     assert_type(await seen_through(queue.kv_get(b"key")), bytes | None)
     await until_durable(queue, "key")
+    assert_type(describe(ValueError(), bare=(ValueError, TypeError)), str)
 
 
 def typed() -> None:

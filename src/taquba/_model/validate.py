@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from taquba._model.clock import to_ms
+from taquba._model.describing import bounded
 from taquba._model.errors import (
     InvalidArgument,
     InvalidArgumentType,
@@ -105,9 +106,8 @@ def utf8(value: str, name: str) -> bytes:
 
 
 def error_text(value: str, name: str) -> str:
-    """A text that explains a failure; what UTF-8 cannot hold is escaped, not refused."""
-    # For example the message of an OSError that names a file in another encoding.
-    return text(value, name).encode(errors="backslashreplace").decode()
+    """A text that explains a failure; what UTF-8 cannot hold is escaped, and what is long cut."""
+    return bounded(text(value, name))
 
 
 _known_queue_names: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from taquba._model import validate
+from taquba._model.describing import describe
 from taquba._model.errors import TaqubaError
 from taquba._model.options import SettlementEffects
 from taquba._model.validate import Duration
@@ -34,7 +35,7 @@ class FailWith(TaqubaError):
         self.effects = effects
 
     def __str__(self) -> str:
-        return describe(self.error)
+        return reason_of(self.error)
 
 
 class RetryAfter(TaqubaError):
@@ -84,12 +85,9 @@ PROGRAM_ENDS: Final = (GeneratorExit, KeyboardInterrupt, SystemExit)
 as the panics of extensions written in Rust."""
 
 
-def describe(error: str | BaseException) -> str:
-    """An error as one line of text: type and message."""
-    if isinstance(error, str):
-        return error
-    if isinstance(error, (PermanentFailure, RetryAfter, Snooze)):
-        return error.reason
-    message = str(error)
-    name = type(error).__name__
-    return f"{name}: {message}" if message else name
+_SAY_ALL: Final = (PermanentFailure, RetryAfter, Snooze)
+
+
+def reason_of(error: str | BaseException) -> str:
+    """Why an attempt failed, as text: what its handler said, or type and message."""
+    return describe(error, bare=_SAY_ALL)

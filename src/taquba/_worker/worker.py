@@ -29,7 +29,7 @@ from taquba._worker.outcomes import (
     PermanentFailure,
     RetryAfter,
     Snooze,
-    describe,
+    reason_of,
 )
 
 _log: Final = logging.getLogger(__name__)
@@ -355,11 +355,11 @@ class Worker:
         if isinstance(cause, Snooze):
             await settling.snooze(core, claim, cause.reason, cause.delay_ms)
         elif isinstance(cause, PermanentFailure):
-            await settling.dead_letter(core, claim, describe(cause), effects)
+            await settling.dead_letter(core, claim, reason_of(cause), effects)
             _log_failure(claim, cause, retried=False)
         else:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
-            outcome = await settling.nack(core, claim, describe(cause), effects, delay_ms)
+            outcome = await settling.nack(core, claim, reason_of(cause), effects, delay_ms)
             _log_failure(claim, cause, retried=outcome.retried)
 
     async def _drain(self, timeout_ms: int | None) -> None:
@@ -409,7 +409,7 @@ def _log_failure(claim: Claim, cause: str | BaseException, *, retried: bool) -> 
         claim.attempts,
         "" if claim.max_attempts == MAX_ATTEMPTS else f" of {claim.max_attempts}",
         "is tried again" if retried else "is a dead letter now",
-        describe(cause),
+        reason_of(cause),
         exc_info=unforeseen,
         extra=about_job(claim),
     )

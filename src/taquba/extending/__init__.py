@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model import validate
+from taquba._model.describing import describe
 from taquba._model.errors import InvalidArgument
 from taquba._model.validate import KvKey
 from taquba._queue import entries
@@ -29,6 +30,7 @@ __all__ = [
     "HeldLocks",
     "KeyLocks",
     "RunsInBackground",
+    "describe",
     "locks_of",
     "seen_through",
     "until_durable",
