@@ -93,12 +93,51 @@ async def test_a_store_refused_as_incompatible_is_closed_again(tmp_path: Path) -
         "s3:///prefix",
         "gs://bucket/",
         "az://container",
+        "s3:/bucket/prefix",
+        "s3//bucket/prefix",
+        "gs:/x",
+        "memory:",
+        "memory:name",
+        "memory:/name",
+        "file:relative",
+        "file:/absolute",
+        "S3://bucket/prefix",
+        "Memory://name",
+        "FILE:///absolute",
+        "http://",
+        "http:/example.org",
+        "postgres:store",
+        " s3://bucket/prefix",
+        "s3://bucket/prefix ",
+        " memory:x",
+        "s3://bucket/prefix?region=eu-west-1",
+        "s3://bucket/prefix#part",
+        "file:///absolute?x=1",
+        "s3://bucket:9000/prefix",
+        "s3://bucket/a//b",
+        "s3://bucket/../b",
+        "s3://bucket/a/./b",
+        "memory://a\nb",
+        "a\0b",
+        "~nobody-of-this-name/store",
     ],
 )
 async def test_an_unusable_url_is_refused_by_name(url: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         await Queue.open(url)
     assert repr(url) in str(caught.value) or not url
+
+
+async def test_a_url_that_became_a_path_is_refused() -> None:
+    # That is what a path makes of s3://bucket/prefix.
+    with pytest.raises(InvalidArgument, match="s3:/bucket/prefix"):
+        await Queue.open(Path("s3://bucket/prefix"))
+
+
+async def test_credentials_in_a_url_are_refused_and_not_shown() -> None:
+    with pytest.raises(InvalidArgument, match="no credentials") as caught:
+        await Queue.open("s3://key:secret@bucket/prefix")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [None, 7, b"bytes", ["list"]])
@@ -175,16 +214,19 @@ async def test_every_form_of_a_local_path_names_the_same_store(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "a store"
-    forms = [
+    forms: list[str | Path] = [
         folder,
         str(folder),
         "a store",
         "./a store",
         f"file://{tmp_path}/a%20store",
         f"file://localhost{tmp_path}/a%20store",
+        "elsewhere/link/a store",
     ]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to("..")
     for number, form in enumerate(forms):
         async with Queue.open(form, fsync=False) as queue:
             await queue.enqueue("q", b"x")
             assert (await queue.stats("q")).pending == number + 1
-    assert os.listdir() == ["a store"]
+    assert sorted(os.listdir()) == ["a store", "elsewhere"]

@@ -26,7 +26,7 @@ from taquba._store.engine import Engine
 from taquba._store.fitness import check_new_store
 from taquba._store.inbox import InboxObjects
 from taquba._store.label import Found, look, write_label
-from taquba._store.location import StoreLocation
+from taquba._store.location import PAYLOADS, StoreLocation
 from taquba._store.objects import ObjectSpace
 from taquba._store.read_only import looking_once
 from taquba._store.reads import Reads
@@ -123,7 +123,7 @@ def payload_location(
 ) -> StoreLocation:
     """Where the objects of a store are kept."""
     if payload_url is None:
-        return location.beside("-payloads")
+        return location.beside(PAYLOADS)
     return StoreLocation.parse(payload_url)
 
 

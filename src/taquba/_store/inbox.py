@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from taquba._model.batch import BATCH_FORMAT
 from taquba._model.errors import InboxNotOpen, IncompatibleStore
-from taquba._store.location import StoreLocation
+from taquba._store.location import INBOX, StoreLocation
 from taquba._store.objects import ObjectInfo, ObjectSpace
 
 _SIGN: Final = "inbox.json"
@@ -34,7 +34,7 @@ class InboxObjects:
     @classmethod
     async def open(cls, location: StoreLocation, *, fsync: bool) -> Self:
         """Connect to it; sends no request."""
-        return cls(location, await ObjectSpace.open(location.beside("-inbox"), fsync=fsync))
+        return cls(location, await ObjectSpace.open(location.beside(INBOX), fsync=fsync))
 
     async def put_up_sign(self) -> None:
         """Say that an owner takes what is put here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -15,16 +16,43 @@ _FORMS: Final = (
     "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 )
 
+_ALMOST_A_URL: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:|(?:s3|gs|az|memory|file)//)", re.I)
+"""What a path begins with when a URL was meant: a folder of that name helps nobody."""
+
+_BUCKET: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
+_ENDPOINTS: Final = {
+    "s3": ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": (
+        "AZURE_STORAGE_ENDPOINT",
+        "AZURE_ENDPOINT",
+        # A container belongs to its account.
+        "AZURE_STORAGE_ACCOUNT_NAME",
+        "AZURE_STORAGE_USE_EMULATOR",
+        "AZURITE_BLOB_STORAGE_URL",
+    ),
+}
+_PARTITIONS: Final = ("cn-", "us-gov-", "us-iso")
+
+PAYLOADS: Final = "-payloads"
+INBOX: Final = "-inbox"
+"""What is appended to a store's location for the places beside it."""
+
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
+
 
 class StoreLocation(NamedTuple):
     """A parsed store URL.
 
     Attributes:
         url: As the caller wrote it.
-        folder: The folder of a local store, else None.
+        folder: The folder of a local store by its real path, else None. What lies beside it is
+            found from there, whichever link led to it.
         scheme: ``s3``, ``gs`` or ``az`` of a cloud store, else empty.
         bucket: Bucket or container of a cloud store, else None.
         path: Where the database lives below the bucket.
+        endpoint: Whose buckets these are, as the environment says; a bucket of the same name at
+            another endpoint is another one.
     """
 
     url: str
@@ -32,6 +60,7 @@ class StoreLocation(NamedTuple):
     scheme: str = ""
     bucket: str | None = None
     path: str = ""
+    endpoint: str = ""
 
     @property
     def retries(self) -> int:
@@ -45,19 +74,38 @@ class StoreLocation(NamedTuple):
     @classmethod
     def parse(cls, url: str | os.PathLike[str]) -> StoreLocation:
         if isinstance(url, os.PathLike):
-            return cls._local(os.fspath(url), Path(url))
+            url = os.fspath(url)
         if not isinstance(url, str):
             raise InvalidArgumentType(f"a store URL is a str or a path, not {url!r}")
         if not url:
             raise InvalidArgument(f"a store URL must not be empty; use {_FORMS}")
+        if _UNPRINTABLE.search(url):
+            raise InvalidArgument(f"a store URL has no control characters; got {url!r}")
         if "://" not in url:
+            if _ALMOST_A_URL.match(url):
+                raise InvalidArgument(
+                    f"{url!r} is neither a store URL nor a plain path; use {_FORMS}; a folder of "
+                    "that name is given by its absolute path"
+                )
             return cls._local(url, Path(url))
         try:
             parts = urlsplit(url)
         except ValueError as error:
             raise InvalidArgument(f"{url!r} is not a store URL: {error}; use {_FORMS}") from None
+        if parts.scheme not in ("memory", "file", *_CLOUD_SCHEMES):
+            raise InvalidArgument(f"{url!r} has an unknown scheme; use {_FORMS}")
+        if not url.startswith(f"{parts.scheme}://") or url != url.strip():
+            raise InvalidArgument(
+                f"a store URL begins with {parts.scheme}://, in lower case, and has no blanks "
+                f"around it; got {url!r}"
+            )
         if parts.scheme == "memory":
             return cls(url)
+        if "?" in url or "#" in url:
+            raise InvalidArgument(
+                f"a store URL has neither ? nor #; got {url!r}: settings come from the "
+                "environment, and a path with these characters is given without file://"
+            )
         if parts.scheme == "file":
             absolute = parts.path.startswith("/") and parts.path.strip("/")
             if parts.netloc not in ("", "localhost") or not absolute:
@@ -65,17 +113,33 @@ class StoreLocation(NamedTuple):
                     f"a file URL holds an absolute path, as in file:///var/lib/app; got {url!r}"
                 )
             return cls._local(url, Path(unquote(parts.path)))
-        if parts.scheme not in _CLOUD_SCHEMES:
-            raise InvalidArgument(f"{url!r} has an unknown scheme; use {_FORMS}")
-        if not parts.netloc or not parts.path.strip("/"):
+        path = parts.path.strip("/")
+        if not parts.netloc or not path:
             raise InvalidArgument(
                 f"{url!r} needs a bucket and a prefix, as in {parts.scheme}://bucket/prefix"
             )
-        return cls(url, None, parts.scheme, parts.netloc, parts.path.strip("/"))
+        if "@" in parts.netloc:
+            # Not shown: it may be a password.
+            raise InvalidArgument(
+                f"a store URL holds no credentials: set them in the environment, and use {_FORMS}"
+            )
+        if not _BUCKET.fullmatch(parts.netloc):
+            raise InvalidArgument(f"{parts.netloc!r} in {url!r} is not the name of a bucket")
+        if not {"", ".", ".."}.isdisjoint(path.split("/")):
+            raise InvalidArgument(f"the prefix in {url!r} has an empty part, or '.' or '..'")
+        return cls(url, None, parts.scheme, parts.netloc, path, _endpoint(parts.scheme))
 
     @classmethod
     def _local(cls, url: str, folder: Path) -> StoreLocation:
-        return cls(url, folder.expanduser().absolute())
+        try:
+            real = folder.expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            # Links that lead to each other, or a home folder that nobody has.
+            raise InvalidArgument(f"{url!r} leads to no folder: {error}") from None
+        given = Path(os.path.abspath(folder.expanduser()))
+        if given != real:
+            _refuse_places_beside(given, real)
+        return cls(url, real)
 
     def beside(self, suffix: str) -> StoreLocation:
         """The location whose last part has `suffix` appended: a neighbour, not a part of it."""
@@ -102,6 +166,28 @@ class StoreLocation(NamedTuple):
     def in_memory(self) -> bool:
         """Whether the store is in this process, where nobody else can have it."""
         return self.folder is None and self.bucket is None
+
+
+def _refuse_places_beside(link: Path, real: Path) -> None:
+    """Refuse a link that has places of a store beside it, where nobody would look for them."""
+    for suffix in (PAYLOADS, INBOX):
+        astray, place = (path.with_name(path.name + suffix) for path in (link, real))
+        if astray.is_dir() and astray.resolve() != place.resolve():
+            raise InvalidArgument(
+                f"{link} leads to {real}, and what belongs to the store lies beside the link: "
+                f"move the content of {astray} to {place}, or remove it"
+            )
+
+
+def _endpoint(scheme: str) -> str:
+    """What the environment says of where buckets are: the variables that the clients read."""
+    # Several name the same thing, and one process may set one of them and the next another.
+    values = {os.environ.get(name, "").strip().rstrip("/") for name in _ENDPOINTS[scheme]}
+    if scheme == "s3":
+        # A name belongs to one bucket in all regions of a partition.
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+        values.add(next((name for name in _PARTITIONS if region.startswith(name)), ""))
+    return " ".join(sorted(values - {""}))
 
 
 def make_folder(folder: Path) -> None:

@@ -8,28 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from taquba._store.location import StoreLocation
-from taquba._store.user_folder import user_folder
+from taquba._store.owner_address import owner_address
 
 _READ_BYTES: Final = 16
-
-
-def _place(location: StoreLocation) -> Path:
-    """Where the owner of a store listens."""
-    if location.folder is not None:
-        name = str(location.folder)
-    elif location.bucket is not None:
-        name = f"{location.scheme}://{location.bucket}/{location.path}"
-    else:
-        name = f"{location.url} of {os.getpid()}"
-    return user_folder() / f"{hashlib.sha256(name.encode()).hexdigest()[:20]}.wake"
+_KIND: Final = "wake"
 
 
 class _Bound(NamedTuple):
@@ -41,7 +29,7 @@ class _Bound(NamedTuple):
 
 
 def _bind(location: StoreLocation) -> _Bound:
-    path = _place(location)
+    path = owner_address(location, _KIND)
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         receiver.setblocking(False)
@@ -104,7 +92,7 @@ class WakeHint:
     def _make(cls, location: StoreLocation) -> Self:
         path = None
         with contextlib.suppress(OSError):
-            path = _place(location)
+            path = owner_address(location, _KIND)
         sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         sender.setblocking(False)
         return cls(path, sender)
