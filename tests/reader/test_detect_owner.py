@@ -11,7 +11,10 @@ import pytest
 from taquba import InvalidArgument, OwnerPresence, OwnerSigns, Queue, QueueReader
 from taquba._model import keys
 from taquba._store import owner_lock
+from taquba._store.engine import Engine
+from taquba._store.location import StoreLocation
 from taquba._store.owner_lock import OwnerLock
+from taquba._store.read_only import Mode
 from tests.queue.support import OpenQueue, fresh_url, rows
 
 IDLE_OWNER = """
@@ -76,6 +79,50 @@ async def test_a_closed_store_that_is_opened_again_has_one(tmp_path: Path) -> No
     async with Queue.open(tmp_path) as queue:
         assert (await signs(tmp_path)).presence is OwnerPresence.present
         assert keys.CLOSED not in await rows(queue)
+
+
+async def test_a_reader_that_has_not_looked_again_sees_the_owner_that_came(tmp_path: Path) -> None:
+    url = tmp_path / "store"
+    async with Queue.open(url):
+        pass
+    async with QueueReader.open(url, poll_interval=3600) as reader, Queue.open(url) as queue:
+        await queue.enqueue("q", b"")
+        assert (await reader.detect_owner(0)).presence is OwnerPresence.present
+
+
+@pytest.mark.parametrize("mode", ["checkpoint", "follow_latest"])
+async def test_where_there_is_no_lock_an_old_look_does_not_make_an_owner_absent(
+    mode: Mode,
+) -> None:
+    url = fresh_url()
+    async with Queue.open(url):
+        pass
+    async with QueueReader.open(url, mode=mode, poll_interval=3600) as reader:
+        assert (await reader.detect_owner(0)).presence is OwnerPresence.absent
+        async with Queue.open(url) as queue:
+            await queue.enqueue("q", b"")
+            assert (await reader.detect_owner(0)).presence is not OwnerPresence.absent
+        assert (await reader.detect_owner(0)).presence is OwnerPresence.absent
+
+
+async def test_an_owner_that_is_still_opening_the_store_is_seen(tmp_path: Path) -> None:
+    async with Queue.open(tmp_path):
+        pass
+    # As far as an owner gets before its first commit; the store still says that it was closed.
+    engine = await Engine.open(StoreLocation.parse(tmp_path), fsync=False)
+    try:
+        assert await engine.get(keys.CLOSED) is not None
+        assert (await signs(tmp_path)).presence is OwnerPresence.present
+    finally:
+        await engine.close()
+    assert (await signs(tmp_path)).presence is OwnerPresence.absent
+
+
+async def test_an_opening_that_failed_is_not_under_way(tmp_path: Path) -> None:
+    lock = await asyncio.to_thread(OwnerLock, tmp_path)
+    assert await asyncio.to_thread(owner_lock.is_opening, tmp_path) is True
+    await asyncio.to_thread(lock.release)
+    assert await asyncio.to_thread(owner_lock.is_opening, tmp_path) is False
 
 
 async def test_a_fenced_owner_is_none(tmp_path: Path) -> None:

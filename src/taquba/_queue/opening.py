@@ -98,6 +98,7 @@ async def open_core(
         await core.committer.submit(start, durable=False)
         await _take_back_claimed(core)
         await core.committer.submit(Transaction(), durable=True)
+        await engine.opened()
         if not labelled:
             await write_label(location)
         if inbox is not None:

@@ -10,27 +10,44 @@ from taquba._model.clock import from_ms
 from taquba._model.records import OwnerPresence, OwnerSigns
 from taquba._store import owner_lock
 from taquba._store.location import StoreLocation
+from taquba._store.read_only import looking_once
 from taquba._store.reads import Reads
 
 _LOOK_SECONDS: Final = 0.2
 
 
 async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) -> OwnerSigns:
-    """Take the surest sign there is; watch the store only where nothing else tells."""
-    closed = await reads.get(keys.CLOSED)
-    if closed is not None:
-        return OwnerSigns(
-            OwnerPresence.absent, f"the last owner closed the store at {_text(int(closed))}"
-        )
-    if location.folder is not None:
-        held = await asyncio.to_thread(owner_lock.is_held, location.folder)
-        if held is not None:
-            return _SIGNS_OF_LOCK[held]
-    before = await _pulse(reads)
+    """Take the surest sign there is; watch the store only where nothing else tells.
+
+    The lock of a folder comes first, and the mark of a clean close after it: an owner takes the
+    one before it removes the other. The mark counts as it is now: `reads` may show the store as
+    it was before its owner opened it.
+    """
+    held = await _lock_held(location)
+    closed = await _closed_at(location)
+    if held is False and closed is None:
+        # Somebody may have opened it between the two looks.
+        held = await _lock_held(location)
+    if held is None:
+        return await _watch(reads, location, patience_ms) if closed is None else _closed(closed)
+    if held is False:
+        return _DIED if closed is None else _closed(closed)
+    if closed is not None and not await _being_opened(location):
+        # Either an owner has just opened it, or the one that has the lock was fenced and does not
+        # know it yet, and the one that fenced it has closed the store.
+        closed = await _closed_at(location)
+        if closed is not None:
+            return _closed(closed)
+    return _PRESENT
+
+
+async def _watch(reads: Reads, location: StoreLocation, patience_ms: int) -> OwnerSigns:
+    """See whether the store moves."""
     deadline = asyncio.get_running_loop().time() + patience_ms / 1000
+    before = await _pulse(reads)
     while asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(_LOOK_SECONDS)
-        if await reads.get(keys.CLOSED) is not None:
+        if await reads.get(keys.CLOSED) is not None and await _closed_at(location) is not None:
             return OwnerSigns(OwnerPresence.absent, "the last owner has just closed the store")
         if await _pulse(reads) != before:
             return OwnerSigns(OwnerPresence.present, "the store is being written")
@@ -40,12 +57,34 @@ async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) 
     )
 
 
-_SIGNS_OF_LOCK: Final = {
-    True: OwnerSigns(OwnerPresence.present, "a process on this machine has the store open"),
-    False: OwnerSigns(
-        OwnerPresence.absent, "the last owner died: no process on this machine has the store open"
-    ),
-}
+async def _lock_held(location: StoreLocation) -> bool | None:
+    """Whether a process of this machine has the store open; None where that cannot be told."""
+    if location.folder is None:
+        return None
+    return await asyncio.to_thread(owner_lock.is_held, location.folder)
+
+
+async def _being_opened(location: StoreLocation) -> bool:
+    if location.folder is None:
+        return False
+    return await asyncio.to_thread(owner_lock.is_opening, location.folder) is True
+
+
+async def _closed_at(location: StoreLocation) -> int | None:
+    """When the last owner closed the store; None where it did not, or another one came since."""
+    async with looking_once(location) as newest:
+        closed = await newest.get(keys.CLOSED)
+    return None if closed is None else int(closed)
+
+
+_PRESENT: Final = OwnerSigns(OwnerPresence.present, "a process on this machine has the store open")
+_DIED: Final = OwnerSigns(
+    OwnerPresence.absent, "the last owner died: no process on this machine has the store open"
+)
+
+
+def _closed(at_ms: int) -> OwnerSigns:
+    return OwnerSigns(OwnerPresence.absent, f"the last owner closed the store at {_text(at_ms)}")
 
 
 async def _pulse(reads: Reads) -> tuple[bytes | None, int | None]:

@@ -205,6 +205,11 @@ class Engine(Reads):
             raise
         return cls(db, folder, lock, recorder, shortens_wal=location.bucket is not None)
 
+    async def opened(self) -> None:
+        """Tell those who look for an owner that the store has been written to by this one."""
+        if self._lock is not None:
+            await asyncio.to_thread(self._lock.opened)
+
     async def write(self, ops: Sequence[Op]) -> None:
         """Apply `ops` atomically; they are visible afterwards, and durable after `flush`."""
         batch = WriteBatch()

@@ -1,6 +1,8 @@
-"""A lock file in a store folder that tells other processes of this machine: an owner lives.
+"""Lock files in a store folder that tell other processes of this machine: an owner lives.
 
-It keeps nobody out (fencing does that). What it says is true even after ``kill -9``.
+They keep nobody out (fencing does that). What they say is true even after ``kill -9``. One is held
+as long as an owner has the store, another one only until it has written to it: until then the
+store still says that its last owner closed it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Final
 from taquba._store.file_lock import FileLock
 
 _NAME: Final = "owner.lock"
+_OPENING: Final = "opening.lock"
 _ATTEMPTS: Final = 100
 _PAUSE_SECONDS: Final = 0.005
 
@@ -25,19 +28,14 @@ class OwnerLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file: FileLock | None = None
-        with contextlib.suppress(OSError):
-            self._file = FileLock(folder / _NAME, create=True)
-            self._take(self._file)
+        self._opening = _held(folder / _OPENING)
+        self._file = _held(folder / _NAME)
 
-    @staticmethod
-    def _take(file: FileLock) -> None:
-        # Shared, because the owner that this one fences may still hold it.
-        for _ in range(_ATTEMPTS):
-            if file.take(shared=True):
-                return
-            # Somebody is looking whether the lock is held, which takes a moment.
-            time.sleep(_PAUSE_SECONDS)
+    def opened(self) -> None:
+        """The store no longer says that its last owner closed it."""
+        if self._opening is not None:
+            self._opening.close()
+            self._opening = None
 
     def is_removed(self) -> bool:
         """Whether the file is gone, and with it the folder that the owner opened."""
@@ -45,15 +43,39 @@ class OwnerLock:
 
     def release(self) -> None:
         """Let go. Idempotent."""
+        self.opened()
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
+def _held(path: Path) -> FileLock | None:
+    """A lock that is held, where that can be."""
+    file: FileLock | None = None
+    with contextlib.suppress(OSError):
+        file = FileLock(path, create=True)
+        # Shared, because the owner that this one fences may still hold it.
+        for _ in range(_ATTEMPTS):
+            if file.take(shared=True):
+                break
+            # Somebody is looking whether the lock is held, which takes a moment.
+            time.sleep(_PAUSE_SECONDS)
+    return file
+
+
 def is_held(folder: Path) -> bool | None:
     """Whether a process of this machine owns the store; None where that cannot be told."""
+    return _is_held(folder / _NAME)
+
+
+def is_opening(folder: Path) -> bool | None:
+    """Whether a process of this machine is opening the store; None where that cannot be told."""
+    return _is_held(folder / _OPENING)
+
+
+def _is_held(path: Path) -> bool | None:
     try:
-        file = FileLock(folder / _NAME)
+        file = FileLock(path)
     except OSError:
         return None
     try:
