@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 
+from taquba._model.redaction import redact
+
 
 class TaqubaError(Exception):
     """Root of all taquba errors.
@@ -13,6 +15,10 @@ class TaqubaError(Exception):
     """
 
     permanent: bool = True
+
+    def __init__(self, *args: object) -> None:
+        # A message may hold what a client said, or a value that was refused.
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
     def again(self) -> TaqubaError:
         """A copy, to be raised: one that is raised many times would keep all their tracebacks."""
@@ -189,7 +195,7 @@ class StoreNotInitialized(TaqubaError):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.url = url
+        self.url = redact(url)
 
     def __str__(self) -> str:
         return f"{self.url} holds no taquba store; open it once with Queue.open()"
@@ -212,7 +218,7 @@ class OwnerUnreachable(TaqubaError):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.url = url
+        self.url = redact(url)
 
     def __str__(self) -> str:
         return (
