@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
 
 import httpx
 
@@ -45,6 +45,9 @@ _CONNECTION_HEADERS: Final = frozenset(
 """What says where a message ends and how it travels (RFC 9110, 7.6.1): receivers and proxies that
 are told two things would see requests that were never sent."""
 
+_PARTS: Final = re.compile(r"((?:[^/?#]*:)?//[^/?#]*)?(.*)", re.DOTALL)
+_PLAIN_WORD: Final = re.compile(r"/?[a-z.]{1,15}")
+
 _DELIVERY_HEADERS: Final = frozenset({"webhook-id", "webhook-signature", "webhook-timestamp"})
 """What the worker says of each attempt; receivers trust it."""
 
@@ -68,7 +71,7 @@ class WebhookRequest:
 
     url: str
     method: str = "POST"
-    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     timeout: Duration | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +80,10 @@ class WebhookRequest:
         object.__setattr__(self, "headers", _headers(self.headers))
         if self.timeout is not None:
             timeout_ms(self.timeout, "timeout")
+
+    def __repr__(self) -> str:
+        shown = shown_url(self.url)
+        return f"WebhookRequest(url={shown!r}, method={self.method!r}, timeout={self.timeout!r})"
 
 
 def job_headers(request: WebhookRequest) -> dict[str, str]:
@@ -115,13 +122,12 @@ def parse_url(url: str) -> httpx.URL:
     """An absolute http or https URL with a host that a resolver can be asked for."""
     if not isinstance(url, str):
         raise InvalidArgumentType(f"url must be a str, not {type(url).__name__}")
-    # Nothing that a message shows may hold a password, though it is written where none belongs.
-    before, _, rest = url.rpartition("@")
-    shown = f"***@{rest}" if before else url
+    # Nothing that a message shows may hold a secret, though it is written where none belongs.
+    shown = shown_url(url)
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        why = "it cannot be parsed" if shown != url else str(error)
+        why = str(error) if shown == url else "it cannot be parsed"
         raise InvalidArgument(f"url {shown!r} is no URL: {why}") from None
     if parsed.scheme not in ("http", "https"):
         raise InvalidArgument(f"url {shown!r} must start with http:// or https://")
@@ -135,6 +141,19 @@ def parse_url(url: str) -> httpx.URL:
     if parsed.port is not None and not 1 <= parsed.port <= 65535:
         raise InvalidArgument(f"url {shown!r} must have a port between 1 and 65535")
     return parsed
+
+
+def shown_url(url: str) -> str:
+    """What may be shown of a URL: paths and queries often hold tokens, so not more than its host.
+
+    A relative one that is a plain word is shown, so that a slip can be seen.
+    """
+    before, _, rest = url.rpartition("@")
+    if before:
+        return "***@" + re.split(r"[/?#]", rest, maxsplit=1)[0]
+    host, path = cast("re.Match[str]", _PARTS.match(url)).groups(default="")
+    plain = path in ("", "/") or (not host and _PLAIN_WORD.fullmatch(path))
+    return host + (path if plain else "/***")
 
 
 def _is_host(host: str) -> bool:

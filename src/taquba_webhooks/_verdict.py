@@ -9,13 +9,14 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from taquba import PermanentFailure, RetryAfter, TaqubaError
+from taquba.extending import redact
+from taquba_webhooks._request import shown_url
 
 _LONGEST_RETRY_AFTER: Final = 24 * 3600
 """Seconds. Attempts are few: one is not given up early because a receiver asks for a long rest."""
 
 _RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 _PREVIEW_CHARACTERS: Final = 500
-_LOCATION_CHARACTERS: Final = 200
 
 
 class DeliveryFailed(TaqubaError):
@@ -43,7 +44,7 @@ def failure(receiver: str, answer: Answer, now: datetime) -> TaqubaError | None:
         delay = _retry_after_seconds(answer.retry_after, now)
         return DeliveryFailed(reason) if delay is None else RetryAfter(delay, reason)
     if 300 <= status < 400:
-        to = "" if answer.location is None else f" to {answer.location[:_LOCATION_CHARACTERS]!r}"
+        to = "" if answer.location is None else f" to {shown_url(answer.location)!r}"
         reason += f"; redirects{to} are not followed: deliver to the final URL"
     return PermanentFailure(reason)
 
@@ -58,7 +59,8 @@ def _named(status: int) -> str:
 def _preview(body: bytes) -> str:
     if not body:
         return ""
-    text = body.decode(errors="replace")
+    # Before it is cut: half of a secret does not look like one.
+    text = redact(body.decode(errors="replace"))
     more = " (shortened)" if len(text) > _PREVIEW_CHARACTERS else ""
     # As a literal: a receiver must not write lines of its own into logs.
     return f": {text[:_PREVIEW_CHARACTERS]!r}{more}"

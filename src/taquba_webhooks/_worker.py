@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ from taquba import (
     LeaseHandle,
     PermanentFailure,
 )
+from taquba.extending import without_secrets
 from taquba_webhooks._hosts import HostLimits
-from taquba_webhooks._request import check_header_name, parse_url, request_of, timeout_ms
+from taquba_webhooks._request import check_header_name, parse_url, request_of, shown_url, timeout_ms
 from taquba_webhooks._sending import (
     TRANSPORT_ERRORS,
     ClientSender,
@@ -38,6 +40,8 @@ _SETTLEMENT_SECONDS: Final = 5
 _BODY_BYTES: Final = 16 * 1024
 """How much of an answer's body is read: enough to look at, and to reach the end of a small one,
 whose connection can then be used again."""
+
+_URL: Final = re.compile(r"https?://[^\s'\"<>]+")
 
 _BODY_SECONDS: Final = 2.0
 """How long a body is waited for: what counts was in the status."""
@@ -174,7 +178,7 @@ class WebhookWorker:
         except TRANSPORT_ERRORS as error:
             if answer is None:
                 why = _why(error, outgoing.timeout if limit.expired() else None)
-                raise DeliveryFailed(f"{_origin(outgoing.url)} {why}") from error
+                raise DeliveryFailed(f"{_origin(outgoing.url)} {why}") from without_secrets(error)
         return answer._replace(body=bytes(body))
 
 
@@ -203,4 +207,5 @@ def _why(error: BaseException, timed_out_after: float | None) -> str:
     # Libraries say "all connection attempts failed"; what they caught says why.
     while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause
-    return f"gave no answer: {type(error).__name__}: {error}".removesuffix(": ")
+    text = _URL.sub(lambda url: shown_url(url[0]), str(error))
+    return f"gave no answer: {type(error).__name__}: {text}".removesuffix(": ")

@@ -15,6 +15,7 @@ from taquba import (
     PermanentFailure,
     SettlementEffects,
 )
+from taquba.extending import without_secrets
 from taquba_workflow import _headers
 from taquba_workflow._effects import TerminalEffects
 from taquba_workflow._records import RunState, moment
@@ -127,9 +128,13 @@ class Notifier:
             return True
         try:
             return bool(observes(outcome))
-        except Exception:
+        except Exception as error:
             # A run has to end whatever its hook thinks of it; being told too often is harmless.
-            _log.exception("observes() of the terminal hook failed for run %r", outcome.run_id)
+            _log.error(
+                "observes() of the terminal hook failed for run %r",
+                outcome.run_id,
+                exc_info=without_secrets(error),
+            )
             return True
 
     async def tell(self, job: JobRecord, lease: LeaseHandle) -> SettlementEffects:

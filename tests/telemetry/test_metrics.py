@@ -438,13 +438,6 @@ async def test_a_fenced_owner_no_longer_reports_the_depth(
     assert meters.points("taquba.queue.depth") == []
 
 
-async def test_credentials_in_a_url_are_not_reported() -> None:
-    from taquba._telemetry.settings import _USER
-
-    assert _USER.sub("", "s3://key:secret@bucket/prefix") == "s3://bucket/prefix"
-    assert _USER.sub("", "file:///home/a@b") == "file:///home/a@b"
-
-
 class Broken:
     """An instrument whose every use fails."""
 

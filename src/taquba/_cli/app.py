@@ -18,6 +18,7 @@ from taquba._cli.errors import CommandError, ExitCode, OutputClosed, code_of
 from taquba._cli.options import help_if_bare
 from taquba._cli.output import complain, note
 from taquba._cli.plugins import CommandsWithPlugins
+from taquba._model.redaction import without_secrets
 
 app = typer.Typer(
     name="taquba",
@@ -107,6 +108,6 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _explain(error: Exception) -> None:
     if _Settings.debug:
-        traceback.print_exception(error)
+        traceback.print_exception(without_secrets(error))
     else:
         complain(str(error))

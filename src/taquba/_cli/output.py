@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from taquba._cli.shapes import Document
+from taquba._model.redaction import redact
 
 _UNLIMITED: Final = 1_000_000
 """Columns of an output that is no terminal: nothing is folded or cut."""
@@ -128,7 +129,7 @@ def note(message: str) -> None:
 
 def complain(message: str) -> None:
     """An error, on standard error."""
-    text = Text("taquba: ", style="bold red") + Text(printable(message))
+    text = Text("taquba: ", style="bold red") + Text(printable(redact(message)))
     console(stderr=True).print(text, soft_wrap=True)
 
 

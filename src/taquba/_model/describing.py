@@ -9,8 +9,13 @@ from __future__ import annotations
 
 from typing import Final, cast
 
+from taquba._model.redaction import redact
+
 MAX_ERROR_TEXT: Final = 4096
 """The most characters of a text that explains a failure."""
+
+_MAX_READ: Final = 4 * MAX_ERROR_TEXT
+"""How much of a text is looked at: secrets are longer than what replaces them."""
 
 _MAX_NAME: Final = 200
 _MAX_SHOWN: Final = 200
@@ -19,7 +24,8 @@ _MAX_SHOWN: Final = 200
 def describe(error: str | BaseException, *, bare: tuple[type[BaseException], ...] = ()) -> str:
     """An error as text that can be stored: its type and its message. Never raises.
 
-    What UTF-8 cannot hold is escaped, and a text of more than 4,096 characters is cut, with a note.
+    It shows no secrets, see `redact`. What UTF-8 cannot hold is escaped, and a text of more than
+    4,096 characters is cut, with a note.
 
     Args:
         error: An exception, or the text itself.
@@ -39,10 +45,11 @@ def describe(error: str | BaseException, *, bare: tuple[type[BaseException], ...
 
 
 def bounded(text: str, before: str = "") -> str:
-    """`before` and a text as UTF-8 can hold them, cut where they are longer than may be kept."""
+    """`before` and a text as they may be kept: without secrets, as UTF-8 can hold them, and cut."""
     # Methods of str itself: those of a subclass may do anything.
     length = len(before) + str.__len__(text)
-    kept = before + str.__getitem__(text, slice(MAX_ERROR_TEXT))
+    # Before anything is cut: half of a secret does not look like one.
+    kept = redact(before + str.__getitem__(text, slice(_MAX_READ)))[:MAX_ERROR_TEXT]
     # For example the message of an OSError that names a file in another encoding.
     kept = kept.encode(errors="backslashreplace").decode()
     if max(length, len(kept)) <= MAX_ERROR_TEXT:
@@ -57,8 +64,8 @@ def shown(value: object) -> str:
         text = repr(value)
     except BaseException as why:
         return f"<{_name_of(value)} whose __repr__ raised {_name_of(why)}>"
-    kept = str.__getitem__(text, slice(_MAX_SHOWN))
-    return kept if str.__len__(text) <= _MAX_SHOWN else f"{kept}..."
+    kept = redact(str.__getitem__(text, slice(_MAX_READ)))
+    return kept if len(kept) <= _MAX_SHOWN else f"{kept[:_MAX_SHOWN]}..."
 
 
 def _name_of(value: object) -> str:

@@ -18,7 +18,7 @@ class TaqubaError(Exception):
 
     def __init__(self, *args: object) -> None:
         # A message may hold what a client said, or a value that was refused.
-        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(redact(arg) if type(arg) is str else arg for arg in args))
 
     def again(self) -> TaqubaError:
         """A copy, to be raised: one that is raised many times would keep all their tracebacks."""

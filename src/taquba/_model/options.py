@@ -161,7 +161,7 @@ class EnqueueRequest:
     priority: int | None = field(default=None, kw_only=True)
     max_attempts: int | None = field(default=None, kw_only=True)
     dedup_key: str | None = field(default=None, kw_only=True)
-    headers: Mapping[str, str] | None = field(default=None, kw_only=True)
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
     job_id: str | None = field(default=None, kw_only=True)
     kv_writes: Mapping[KvKey, bytes] | None = field(default=None, kw_only=True)
 

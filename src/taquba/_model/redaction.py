@@ -8,9 +8,12 @@ The names around it stay, so that a person still sees what was sent where.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, cast
 
 MASK: Final = "***"
+
+_LONGEST: Final = 64 * 1024
+"""Characters of a text that are looked at; what comes behind them is cut off."""
 
 _HINTS: Final = (
     *(":/", ":\\/", "=", "@", "</", "-----begin"),
@@ -26,18 +29,19 @@ _USER: Final = re.compile(
     r"(?:[^\s/?#@]{0,999}:(?!\d{0,5}(?:[/?#\s]|$))\S{0,999}@|(?<=/)[^\s/?#]{0,999}@)"
 )
 _BARE_USER: Final = re.compile(
-    r"(?<![^\s\"'`(\[{<=,])(?!(?:\d+|mailto|sips?|xmpp|acct|serviceAccount|group|to|from|cc|bcc):)"
-    r"[\w.~%+-]{1,99}:(?!/)[^\s/@\"']{1,999}@(?!sha\d)(?=[\w\[])"
+    r"(?<![^\s\"'`(\[{<=,])(?!(?:\d+|mailto|sips?|xmpp|acct|serviceAccount|group|arn|to|cc|bcc):)"
+    r"[\w.~%+-]{1,99}:(?!/)[^\s@\"']{1,999}@(?!sha\d)(?=[\w\[])"
 )
 """An endpoint without its scheme."""
 
 _URL_WITH_PARAMETERS: Final = re.compile(r"(:\\?/[^\s?#\"<>]{0,2000})([?#][^\s\"<>]*)")
 _PARAMETER: Final = re.compile(r"([?&#])(?:([^=&#?]*)=)?([^&#]*)")
 _HARMLESS: Final = frozenset(
-    "acl api-version attributes comp cors delimiter delete encoding-type fields include lifecycle "
-    "limit list list-type marker max-keys maxResults maxresults metadata offset page partNumber "
-    "per_page policy prefix projection restype retention start-after tagging timeout uploads "
-    "versioning versions".split()
+    (
+        *("acl", "comp", "delete", "delimiter", "fields", "include", "limit", "list", "list-type"),
+        *("marker", "max-keys", "maxResults", "maxresults", "offset", "page", "partNumber"),
+        *("prefix", "projection", "restype", "start-after", "timeout", "uploads", "versions"),
+    )
 )
 """Parameters of object stores and of listings: they say what was asked for."""
 
@@ -83,8 +87,10 @@ def redact(text: str) -> str:
     those of a few harmless names; what is assigned to the name of a secret (``password=``,
     ``X-Amz-Signature=``, ``AccountKey=``, ``"session_token": "``, ...); the values of
     ``Authorization`` and cookie headers; private keys, JSON Web Tokens, and tokens that are known
-    by their beginning.
+    by their beginning. A text of more than 65,536 characters is cut, with a note.
     """
+    if len(text) > _LONGEST:
+        return f"{redact(text[:_LONGEST])}... ({len(text)} characters)"
     lowered = text.lower()
     if not any(hint in lowered for hint in _HINTS):
         return text
@@ -109,7 +115,8 @@ def _parameter(found: re.Match[str]) -> str:
     before, name, value = found.groups()
     if name is None:
         # A fragment is a place in a page.
-        return before + (value if before == "#" or value in _HARMLESS else _masked(value))
+        plain = before == "#" or value[: _end_of(value)] in _HARMLESS
+        return before + (value if plain else _masked(value))
     return f"{before}{name}={value if name in _HARMLESS else _masked(value)}"
 
 
@@ -163,7 +170,7 @@ def _secret_in(found: re.Match[str]) -> tuple[int, int]:
     word = found["bare"]
     rest = found.string[found.end() :].lstrip(" \t")[:1]
     # Else it goes on as a sentence does.
-    alone = rest in "\r\n;\"<>)]}" or word.endswith(",")
+    alone = rest in '\r\n;"<>)]}' or word.endswith(",")
     return (start, end) if alone or len(word) >= _LONG_WORD or re.search(r"\d", word) else none
 
 
@@ -180,15 +187,20 @@ def _stand_in(error: BaseException, known: dict[int, BaseException]) -> BaseExce
     if id(error) in known:
         return known[id(error)]
     known[id(error)] = error
-    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     hidden = None if error.__suppress_context__ else error.__context__
-    related = [error.__cause__, hidden, *parts]
+    related = [error.__cause__, hidden, *_members(error)]
     safe = [None if one is None else _stand_in(one, known) for one in related]
     texts = [_text_of(error), *map(str, getattr(error, "__notes__", ()))]
     message, *notes = map(redact, texts)
     if [message, *notes] != texts or any(a is not b for a, b in zip(safe, related, strict=True)):
         known[id(error)] = _like(error, message, notes, safe)
     return known[id(error)]
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return ()
 
 
 def _text_of(error: BaseException) -> str:
@@ -202,11 +214,14 @@ def _text_of(error: BaseException) -> str:
 def _like(
     error: BaseException, message: str, notes: list[str], related: list[BaseException | None]
 ) -> BaseException:
-    cause, context, *parts = related
+    cause, context, *members = related
     kind = type(error)
-    base = BaseExceptionGroup if parts else Exception
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    like: BaseException = type(kind.__name__, (base,), names)(message, *([parts] if parts else []))
+    base = BaseExceptionGroup if members else Exception
+    named = type(
+        kind.__name__, (base,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    )
+    arguments = (message, members) if members else (message,)
+    like = cast("BaseException", named(*arguments))
     for note in notes:
         like.add_note(note)
     like.__cause__, like.__context__ = cause, context

@@ -17,6 +17,7 @@ from taquba._model import keys
 from taquba._model.batch import MAX_BATCH_BYTES, Batch, MalformedBatch, decode_batch
 from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.options import InboxConfig
+from taquba._model.redaction import without_secrets
 from taquba._queue.core import Core
 from taquba._queue.ingesting import Ingested, submit
 from taquba._store.inbox import InboxObjects
@@ -157,8 +158,9 @@ class Inbox:
             except TaqubaError:
                 raise
             except Exception as error:
-                _log.exception("batch %s in the inbox cannot be taken", name)
-                await self._reject(name, f"the owner failed on it: {error!r}")
+                shown = without_secrets(error)
+                _log.error("batch %s in the inbox cannot be taken", name, exc_info=shown)
+                await self._reject(name, f"the owner failed on it: {shown!r}")
         except StoreError as error:
             if self._core.failure is not None:
                 raise

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from taquba._model.redaction import redact, without_secrets
 from taquba._socket.frames import Body, BrokenFrame, Frames, TooLarge, frame
 from taquba._store.forks import not_for_children
 
@@ -99,7 +100,7 @@ class _Connection:
                 await self._writer.drain()
                 await self._wait_for_room()
         except BrokenFrame as error:
-            _log.warning("a producer's connection was ended: %s", error)
+            _log.warning("a producer's connection was ended: %s", redact(str(error)))
         except OSError:
             # The other end has died; its requests go on, as if only the replies were lost.
             pass
@@ -130,7 +131,7 @@ class _Connection:
         except TooLarge as error:
             reply = frame(number, False, ["TooLarge", str(error)])
         except Exception as error:
-            _log.exception("a call of a producer failed")
+            _log.error("a call of a producer failed", exc_info=without_secrets(error))
             reply = frame(number, False, [type(error).__name__, "see the owner's log"])
         if not self._writer.is_closing():
             self._writer.write(reply)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from obstore.store import ObjectStore
 
+from taquba._model.redaction import without_secrets
 from taquba._store.location import StoreLocation
 from taquba._store.objects import connect_objects
 from taquba._store.problems import explain
@@ -47,7 +48,7 @@ class Client:
         try:
             return cls(location, await asyncio.to_thread(connect_objects, location, _RETRIES))
         except Exception as error:
-            raise explain(location, error, "connect") from error
+            raise explain(location, error, "connect") from without_secrets(error)
 
     async def names(self, prefix: str | None = None) -> list[str]:
         """What is directly below a prefix: objects, and prefixes of more of them."""
@@ -69,4 +70,4 @@ class Client:
             async with asyncio.timeout(_TIMEOUT):
                 return await request
         except Exception as error:
-            raise explain(self.location, error, action) from error
+            raise explain(self.location, error, action) from without_secrets(error)

@@ -24,6 +24,7 @@ from slatedb.uniffi import (
 
 from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import Op
+from taquba._model.redaction import without_secrets
 from taquba._store import binding
 from taquba._store.engine_objects import connect_engine
 from taquba._store.folder import DurableFolder
@@ -227,7 +228,7 @@ class Engine(Reads):
         try:
             await binding.write(self._db, batch)
         except Error as error:
-            raise translate(error) from error
+            raise translate(error) from without_secrets(error)
         self._recent.add(entries)
 
     async def _read(self, key: bytes) -> bytes | None:
@@ -243,9 +244,9 @@ class Engine(Reads):
                 await self._folder.run(self._folder.folder.sync)
         except Error as error:
             self._trouble = error
-            raise translate(error) from error
+            raise translate(error) from without_secrets(error)
         except OSError as error:
-            raise translate(error) from error
+            raise translate(error) from without_secrets(error)
 
     async def tidy(self) -> None:
         """Once in a while: put new tables on disk, return freed memory, shorten a bucket's log.
@@ -262,7 +263,7 @@ class Engine(Reads):
             try:
                 await self._folder.run(self._folder.folder.sync_tables)
             except OSError as error:
-                raise translate(error) from error
+                raise translate(error) from without_secrets(error)
         if self._untrimmed >= _TRIM_COST:
             self._untrimmed = 0
             await asyncio.to_thread(return_free_memory)
@@ -328,4 +329,4 @@ class Engine(Reads):
             if self._folder is not None:
                 await self._folder.run(self._folder.folder.sync)
         except OSError as error:
-            raise translate(error) from error
+            raise translate(error) from without_secrets(error)

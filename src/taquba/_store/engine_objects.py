@@ -7,6 +7,7 @@ from typing import Final
 from slatedb.uniffi import Error, ObjectStore, ObjectStoreBuilder, ObjectStoreType
 
 from taquba._model.errors import StoreError
+from taquba._model.redaction import without_secrets
 from taquba._store.location import StoreLocation, make_folder
 
 _shared_memory: Final[dict[str, ObjectStore]] = {}
@@ -24,7 +25,7 @@ def connect_engine(location: StoreLocation, *, read_only: bool = False) -> Objec
         try:
             return ObjectStore.resolve(f"{location.scheme}://{location.bucket}")
         except Error as error:
-            raise StoreError(f"{location.url}: {error}", permanent=True) from error
+            raise StoreError(f"{location.url}: {error}", permanent=True) from without_secrets(error)
     name = location.url.removeprefix("memory://")
     if not name:
         return ObjectStore.resolve("memory:///")

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from taquba._model.errors import InvalidArgument, InvalidArgumentType, StoreError
+from taquba._model.redaction import redact
 
 _CLOUD_SCHEMES: Final = ("s3", "gs", "az")
 _FORMS: Final = (
@@ -61,6 +62,10 @@ class StoreLocation(NamedTuple):
     bucket: str | None = None
     path: str = ""
     endpoint: str = ""
+
+    def __repr__(self) -> str:
+        # An endpoint may hold credentials.
+        return f"StoreLocation({redact(self.url)!r})"
 
     @property
     def retries(self) -> int:

@@ -13,6 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
 from taquba._model.errors import StoreError
+from taquba._model.redaction import without_secrets
 from taquba._store.folder import put_on_disk, remove_unfinished
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
@@ -238,7 +239,7 @@ class ObjectSpace:
                 f"{self._location.url} did not answer within {seconds:g} s ({what})"
             ) from None
         except (BaseError, OSError, ValueError) as error:
-            raise self._failed(what, error) from error
+            raise self._failed(what, error) from without_secrets(error)
         finally:
             self.under_way -= 1
 

@@ -6,6 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 from taquba._model.errors import StoreError
+from taquba._model.redaction import redact
 from taquba._store.location import StoreLocation
 
 
@@ -139,7 +140,7 @@ def explain(location: StoreLocation, error: Exception, action: str) -> Problem:
             "choose a local folder with room that this user may read and write",
         )
     provider = _PROVIDERS[location.scheme]
-    text = _SILENCE if isinstance(error, TimeoutError) else str(error)
+    text = _SILENCE if isinstance(error, TimeoutError) else redact(str(error))
     endpoint = re.search(r"https?://[^/\s?]+", text)
     code = re.search(r"<Code>(\w+)</Code>", text)
     words = {
@@ -169,4 +170,4 @@ def _reason(error: Exception) -> str:
     """What the system or the client says, without the dump of its internals that follows."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).partition("\n")[0] or type(error).__name__
+    return redact(str(error).partition("\n")[0]) or type(error).__name__

@@ -10,6 +10,7 @@ from slatedb.uniffi import CloseReason, Error, KeyRange
 
 from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import prefix_end
+from taquba._model.redaction import without_secrets
 from taquba._store import binding
 from taquba._store.binding import Handle
 from taquba._store.limits import OPERATION_TIMEOUT
@@ -55,7 +56,7 @@ async def bounded(operation: Awaitable[T], what: str, seconds: float = OPERATION
     except TimeoutError:
         raise StoreError(f"the store did not answer within {seconds:g} s ({what})") from None
     except Error as error:
-        raise translate(error) from error
+        raise translate(error) from without_secrets(error)
 
 
 async def _patiently(answer: Awaitable[T]) -> T:
@@ -76,7 +77,7 @@ class Reads:
         try:
             return await operation
         except Error as error:
-            raise translate(error) from error
+            raise translate(error) from without_secrets(error)
         finally:
             self.under_way -= 1
 

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
+from taquba._model.redaction import without_secrets
+
 _log: Final = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -25,11 +27,11 @@ def guarded(function: Callable[P, T]) -> Callable[P, T | None]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return function(*args, **kwargs)
-        except Exception:
+        except Exception as error:
             name = function.__qualname__
             level = logging.DEBUG if name in _reported else logging.WARNING
             _reported.add(name)
-            _log.log(level, "telemetry failed in %s", name, exc_info=True)
+            _log.log(level, "telemetry failed in %s", name, exc_info=without_secrets(error))
             return None
 
     return call

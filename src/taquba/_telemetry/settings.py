@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from taquba._model.clock import Clock
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
+from taquba._model.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from taquba._telemetry.instrumentation import Instrumentation
 
 _log: Final = logging.getLogger(__name__)
-
-_USER: Final = re.compile(r"(?<=://)[^/]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +88,7 @@ async def instrument(settings: Telemetry, url: str, clock: Clock) -> Instrumenta
     if settings.off:
         return None
     # Importing OpenTelemetry reads dozens of files.
-    return await asyncio.to_thread(_instrument, settings, _USER.sub("", url), clock)
+    return await asyncio.to_thread(_instrument, settings, redact(url), clock)
 
 
 def _instrument(settings: Telemetry, store: str, clock: Clock) -> Instrumentation | None:
@@ -112,5 +110,5 @@ def _instrument(settings: Telemetry, store: str, clock: Clock) -> Instrumentatio
                 "repair its configuration, or pass metrics=False"
             ) from error
         problem = error
-    _log.warning("telemetry stays off: %s", problem)
+    _log.warning("telemetry stays off: %s", redact(str(problem)))
     return None

@@ -11,6 +11,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from taquba._model.options import EnqueueRequest
 from taquba._model.records import JobView
+from taquba._model.redaction import without_secrets
 from taquba._telemetry import names
 from taquba._telemetry.guard import guarded
 from taquba._telemetry.names import ENQUEUE, PROCESS, Operation
@@ -85,9 +86,10 @@ class Tracing:
         if job_id is not None:
             span.set_attribute(names.JOB_ID, job_id)
         if error is not None and span.is_recording():
-            span.record_exception(error)
+            shown = without_secrets(error)
+            span.record_exception(shown)
             span.set_attribute(names.ERROR_TYPE, names.error_type(error))
-            span.set_status(Status(StatusCode.ERROR, str(error)))
+            span.set_status(Status(StatusCode.ERROR, str(shown)))
         span.end()
 
     @guarded

@@ -15,6 +15,7 @@ from taquba._model.clock import Timer, wait_until_done
 from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
 from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
+from taquba._model.redaction import without_secrets
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
@@ -232,7 +233,7 @@ class Worker:
             _log.error(
                 "a worker task of queue %r failed",
                 self.state.name,
-                exc_info=error,
+                exc_info=without_secrets(error),
                 extra=about_queue(self.state.name),
             )
 
@@ -410,7 +411,7 @@ def _log_failure(claim: Claim, cause: str | BaseException, *, retried: bool) -> 
         "" if claim.max_attempts == MAX_ATTEMPTS else f" of {claim.max_attempts}",
         "is tried again" if retried else "is a dead letter now",
         reason_of(cause),
-        exc_info=unforeseen,
+        exc_info=None if unforeseen is None else without_secrets(unforeseen),
         extra=about_job(claim),
     )
 

@@ -20,6 +20,7 @@ from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model import validate
 from taquba._model.describing import describe
 from taquba._model.errors import InvalidArgument
+from taquba._model.redaction import redact, without_secrets
 from taquba._model.validate import KvKey
 from taquba._queue import entries
 from taquba._queue.queue import Queue
@@ -32,8 +33,10 @@ __all__ = [
     "RunsInBackground",
     "describe",
     "locks_of",
+    "redact",
     "seen_through",
     "until_durable",
+    "without_secrets",
 ]
 
 T = TypeVar("T")
@@ -117,6 +120,7 @@ class RunsInBackground(ABC):
         await asyncio.wait([running])
         failure = None if running.cancelled() else running.exception()
         if failure is not None and error is not None:
-            _log.error("%s had ended with an error", type(self).__name__, exc_info=failure)
+            shown = without_secrets(failure)
+            _log.error("%s had ended with an error", type(self).__name__, exc_info=shown)
         elif failure is not None:
             raise failure
