@@ -20,7 +20,7 @@ from taquba._store.location import StoreLocation
 from taquba._store.probe import Probe
 from taquba.doctor import Check, Diagnosis, examine
 from taquba.doctor._folder import file_system
-from tests.servers.faulty_s3 import FaultyS3
+from tests.servers.faulty_s3 import FaultyS3, StoredObject
 
 BUCKET_CHECKS = [
     "reach",
@@ -329,3 +329,31 @@ def test_public_names_are_frozen_and_documented() -> None:
     assert taquba.doctor.__all__ == ["Check", "Contents", "Diagnosis", "examine"]
     for value in (Check, Diagnosis, examine):
         assert not (value.__doc__ or "Check(").startswith(f"{value.__name__}(")
+
+
+async def test_a_hole_in_the_log_is_named(s3: FaultyS3) -> None:
+    queue = await Queue.open("s3://bucket/prefix")
+    await queue.enqueue("q", b"")
+    newest = max(key for key in s3.objects if "/wal/" in key)
+    hole = f"{int(newest[-24:-4]) + 1:020d}.sst"
+    s3.objects[f"{newest[:-24]}{int(newest[-24:-4]) + 2:020d}.sst"] = StoredObject(b"", s3.now())
+    found = check(await examine("s3://bucket/prefix"), "write-ahead log")
+    assert not found.ok
+    assert f"wal/{hole} was never written" in found.detail
+    assert "mends it" in (found.remedy or "")
+    async with Queue.open("s3://bucket/prefix") as successor:
+        assert (await successor.stats("q")).pending == 1
+        assert check(await examine("s3://bucket/prefix"), "write-ahead log").ok
+    await queue.close()
+
+
+async def test_a_write_ahead_file_that_was_deleted_is_named(s3: FaultyS3) -> None:
+    async with Queue.open("s3://bucket/prefix") as queue:
+        for _ in range(5):
+            await queue.enqueue("q", b"")
+        deleted = sorted(key for key in s3.objects if "/wal/" in key)[3]
+        del s3.objects[deleted]
+        found = check(await examine("s3://bucket/prefix"), "write-ahead log")
+    assert not found.ok
+    assert f"{deleted.removeprefix('prefix/')} is missing" in found.detail
+    assert "backup" in (found.remedy or "")

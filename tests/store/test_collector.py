@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taquba._store import engine
+from taquba._store import building, engine
 from taquba._store.location import StoreLocation
 
 
@@ -20,7 +20,7 @@ async def test_old_manifests_of_a_folder_go_again_and_again(
         for kind in ("manifest", "compactions")
         for name in ("interval", "min_age")
     }
-    monkeypatch.setattr(engine, "_SETTINGS", {**engine._SETTINGS, **soon})
+    monkeypatch.setattr(building, "_SETTINGS", {**building._SETTINGS, **soon})
     opened = await engine.Engine.open(StoreLocation.parse(tmp_path), fsync=False)
     try:
         for _ in range(3):

@@ -22,6 +22,7 @@ from taquba._model.options import InboxConfig, QueueConfig
 from taquba._model.records import AttemptOutcome, Counters, JobStatus
 from taquba._queue.core import Core
 from taquba._queue.inbox import Inbox
+from taquba._store.again import again
 from taquba._store.engine import Engine
 from taquba._store.fitness import check_new_store
 from taquba._store.inbox import InboxObjects
@@ -52,7 +53,9 @@ async def open_core(
     inbox: InboxConfig | None,
 ) -> Core:
     """Open the store for writing; when this returns the queue may serve."""
-    labelled = location.in_memory or await _is_ready(location)
+    labelled = location.in_memory or await again(
+        lambda: _is_ready(location), f"looking at {location.url}"
+    )
     objects = await ObjectSpace.open(payload_location, fsync=fsync)
     counts = telemetry is not None and telemetry.metrics is not None
     engine = await Engine.open(location, fsync=fsync, count_requests=counts)
@@ -100,7 +103,7 @@ async def open_core(
         await core.committer.submit(Transaction(), durable=True)
         await engine.opened()
         if not labelled:
-            await write_label(location)
+            await again(lambda: write_label(location), f"writing to {location.url}")
         if inbox is not None:
             core.inbox = await _open_inbox(core, location, inbox, fsync=fsync)
     except BaseException:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Final
 
 from slatedb.uniffi import (
     Db,
-    DbBuilder,
-    DbCache,
     DefaultMetricsRecorder,
     Error,
     FlushOptions,
     FlushType,
     MetricValue,
-    MokaCacheOptions,
-    Settings,
-    SstBlockSize,
     WriteBatch,
 )
 
@@ -26,6 +20,7 @@ from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaErr
 from taquba._model.keys import Op
 from taquba._model.redaction import without_secrets
 from taquba._store import binding
+from taquba._store.building import build
 from taquba._store.engine_objects import connect_engine
 from taquba._store.folder import DurableFolder
 from taquba._store.location import StoreLocation
@@ -41,48 +36,6 @@ _FILL_COST: Final = 1024 * 1024
 _ROW_COST: Final = 2048
 """What lowering a row costs besides its value, in bytes that could be copied meanwhile."""
 
-_SETTINGS: Final[dict[str, object]] = {
-    # Commits flush the WAL themselves, when somebody waits for it.
-    "flush_interval": None,
-    # These bound what a restart replays and what the owner holds in memory, where a small row takes
-    # three times its size until it is written as a table.
-    "l0_sst_size_bytes": 8 * 1024 * 1024,
-    "max_unflushed_bytes": 64 * 1024 * 1024,
-    # Writing pauses at this many of these tables: not while one large compaction runs.
-    "l0_max_ssts": 64,
-    "l0_max_ssts_per_key": 64,
-    # A flush on demand makes one WAL object each: collect them early and often.
-    "garbage_collector_options.wal_options.interval": "10s",
-    "garbage_collector_options.wal_options.min_age": "20s",
-    "garbage_collector_options.manifest_options.interval": "60s",
-    "garbage_collector_options.compacted_options.interval": "60s",
-    "garbage_collector_options.compactions_options.interval": "60s",
-    # Compactions read ahead from every table they merge, in every part they are split into. What
-    # they hold meanwhile would grow with the store: 4 parts of 4 reads of 2 MiB, by default.
-    "compactor_options.worker.max_subcompactions": 1,
-    # A table waits in memory until the disk has taken it, and the next one is filled meanwhile.
-    "compactor_options.worker.max_sst_size": 16 * 1024 * 1024,
-    "compactor_options.worker.max_fetch_tasks": 2,
-    "compactor_options.worker.bytes_to_fetch": 512 * 1024,
-}
-
-_BUCKET_SETTINGS: Final[dict[str, object]] = {
-    # Every look costs requests, also those of an owner that has nothing to do. Commits are fenced
-    # by the write-ahead objects; the manifest only tells an owner without commits.
-    "manifest_poll_interval": "5s",
-    "compactor_options.poll_interval": "30s",
-    "compactor_options.worker.compactions_poll_interval": "30s",
-    "garbage_collector_options.wal_options.interval": "60s",
-    "garbage_collector_options.manifest_options.interval": "300s",
-    "garbage_collector_options.compacted_options.interval": "300s",
-    "garbage_collector_options.compactions_options.interval": "300s",
-    # A request costs the same, however much it carries.
-    "compactor_options.worker.max_sst_size": 32 * 1024 * 1024,
-    "compactor_options.worker.bytes_to_fetch": 2 * 1024 * 1024,
-    # The compactor looks seldom: what is written meanwhile must stay under the limit of tables.
-    "l0_sst_size_bytes": 16 * 1024 * 1024,
-}
-
 _MOST_WAL_OBJECTS: Final = 512
 """Write-ahead objects in a bucket after which what they hold is written as tables.
 
@@ -90,65 +43,12 @@ Each of them costs the next owner two requests before it serves; the engine itse
 grow to 4096 and more. Those of a folder are read at once.
 """
 
-OPEN_TIMEOUT: Final = 120.0
-"""Seconds for opening, which reads what the former owner did not write as tables. That somebody
-answers at all is known by then."""
-
 _TRIM_COST: Final = 128 * 1024 * 1024
 """Writing, in the measure of `_ROW_COST`, after which freed memory is returned."""
-
-_BLOCK_SIZE: Final = SstBlockSize.BLOCK16_KIB
-"""Of rows, in a table: the index has an entry for each block, so a fourth of those it had with the
-engine's 4 KiB. Claims read no rows, and listings read many that follow each other."""
-
-_BLOCK_CACHE_BYTES: Final = 8 * 1024 * 1024
-"""Rows of tables. Claims read nothing, so they serve look-ups and listings only."""
-_FILTER_CACHE_BYTES: Final = 64 * 1024 * 1024
-"""Filters and indexes of tables, which every look-up of a new key asks.
-
-They have a cache of their own: in one shared with rows, the filters of large tables were seen to be
-read again for look-up after look-up, 10 to 40 ms each, once a store had some hundred MB.
-"""
-
-_FOLDER_CACHE_IDLE_MS: Final = 60_000
-"""After which a folder's caches forget what nobody asked for.
-
-The engine leaves there what it had of tables that were merged away: most of 45 MB was theirs
-after a bulk of 1,200,000 inputs. What is needed again is soon read from a folder; a bucket
-would take requests for it.
-"""
 
 _REQUESTS: Final = "slatedb.object_store.request_count"
 
 _FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
-
-
-def _settings(location: StoreLocation) -> Settings:
-    settings = Settings.default()
-    chosen = _SETTINGS if location.bucket is None else _SETTINGS | _BUCKET_SETTINGS
-    for name, value in chosen.items():
-        settings.set(name, json.dumps(value))
-    settings.set("object_store_max_retries", json.dumps(location.retries))
-    if location.folder is not None:
-        # Boundary files need conditional updates, which the engine's local store does not have:
-        # with them the collector of manifests would stop for ever after its first round. They keep
-        # an owner that was suspended for longer than the collector's `min_age` from writing a
-        # manifest whose number was used and removed meanwhile. Nothing acknowledged is lost with
-        # one: the write-ahead files are fenced by files that the collector keeps.
-        settings.set("garbage_collector_options.boundary_files_enabled", "false")
-    return settings
-
-
-def _cache(location: StoreLocation) -> DbCache:
-    idle = None if location.folder is None else _FOLDER_CACHE_IDLE_MS
-    return DbCache.new_split_cache(
-        _cache_of(_BLOCK_CACHE_BYTES, idle), _cache_of(_FILTER_CACHE_BYTES, idle)
-    )
-
-
-def _cache_of(size: int, time_to_idle: int | None) -> DbCache:
-    options = MokaCacheOptions(max_capacity=size, time_to_live=None, time_to_idle=time_to_idle)
-    return DbCache.new_moka_cache(options)
 
 
 class Engine(Reads):
@@ -187,15 +87,9 @@ class Engine(Reads):
         try:
             if folder is not None:
                 await folder.run(folder.folder.prepare)
-            builder = DbBuilder(location.path, store)
-            builder.with_settings(_settings(location))
-            builder.with_db_cache(_cache(location), 0)
-            builder.with_sst_block_size(_BLOCK_SIZE)
             # The engine registers its metrics through Python, here; counting is all its own.
             recorder = DefaultMetricsRecorder() if count_requests else None
-            if recorder is not None:
-                builder.with_metrics_recorder(recorder)
-            db = await bounded(builder.build(), f"opening {location.url}", OPEN_TIMEOUT)
+            db, _ = await build(location, store, recorder)
             if folder is not None:
                 await folder.run(folder.folder.sync_all)
         except BaseException:

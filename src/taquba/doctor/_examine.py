@@ -10,6 +10,7 @@ from taquba._store.location import StoreLocation
 from taquba.doctor._contents import find_contents
 from taquba.doctor._diagnosis import Check, Diagnosis
 from taquba.doctor._folder import check_folder, existing_part
+from taquba.doctor._log import check_log
 from taquba.doctor._requests import check_requests, is_usable
 
 
@@ -47,6 +48,9 @@ async def examine(
         if owner is not None:
             detail = f"{owner.presence.value}: {owner.reason}"
             checks.append(Check(name="owner", ok=True, detail=detail))
+        # A damaged log may be why nobody can tell what is there.
+        if contents in ("store", None) and not location.in_memory:
+            checks.append(await check_log(location))
     checks += [replace(check, name=f"payloads: {check.name}") for check in payload_checks]
     return Diagnosis(url=location.url, checks=tuple(checks), contents=contents, owner=owner)
 

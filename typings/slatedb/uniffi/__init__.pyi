@@ -198,8 +198,40 @@ class DbReaderBuilder:
     def with_options(self, options: ReaderOptions) -> None: ...
     async def build(self) -> DbReader: ...
 
+class VersionedManifest:
+    id: int
+    writer_epoch: int
+    replay_after_wal_id: int
+    last_l0_seq: int
+
+class RowEntry:
+    seq: int
+
+class WalRows:
+    rows: list[RowEntry]
+    last_consumed_wal_file_id: int
+
+class SlateDbWalReaderOptions:
+    def __init__(
+        self,
+        *,
+        max_buffered_bytes: int = ...,
+        max_fetch_tasks: int = ...,
+        read_ahead_bytes: int = ...,
+    ) -> None: ...
+
+class SlateDbWalIterator:
+    async def next(self) -> WalRows | None: ...
+
+class SlateDbWalReader:
+    @classmethod
+    def with_options(
+        cls, path: str, object_store: ObjectStore, options: SlateDbWalReaderOptions
+    ) -> SlateDbWalReader: ...
+    async def iterator(self, start_wal_file_id: int) -> SlateDbWalIterator: ...
+
 class Admin:
-    async def read_manifest(self, id: int | None) -> object | None: ...
+    async def read_manifest(self, id: int | None) -> VersionedManifest | None: ...
 
 class AdminBuilder:
     def __init__(self, path: str, object_store: ObjectStore) -> None: ...
