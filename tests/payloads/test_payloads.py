@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taquba import (
+    AttemptOutcome,
     CancelOutcome,
     DuplicateJobId,
     EnqueueRequest,
@@ -282,15 +283,86 @@ async def test_a_cancelled_enqueue_leaves_nothing_or_a_whole_job(queue: Queue) -
 # -- objects that are not there -----------------------------------------------------------------
 
 
-async def test_a_missing_object_fails_its_job_and_not_the_batch(any_queue: Queue) -> None:
+PAUSES = (2, 15, 120, 600)
+"""Seconds after which a payload that was not found is looked for again."""
+
+
+async def look_until_dead(queue: Queue, clock: MockClock) -> None:
+    """Claim whenever a look for a payload is due, as a worker would."""
+    assert await queue.claim("q") is None
+    for pause in PAUSES:
+        await clock.advance(pause - 1)
+        assert (await queue.stats("q")).pending == 0
+        assert (await queue.stats("q")).dead == 0
+        await clock.advance(1)
+        assert await queue.claim("q") is None
+
+
+async def test_a_missing_object_puts_its_job_off_and_not_the_batch(any_queue: Queue) -> None:
     queue = any_queue
     ids = [(await queue.enqueue("q", BIG)).id for _ in range(3)]
     await remove_payload(queue, ids[1])
     assert [claim.id for claim in await queue.claim_batch("q", 3)] == [ids[0], ids[2]]
+    (waiting,) = (await queue.list_jobs("q", "scheduled", payloads=False)).jobs
+    assert (waiting.id, waiting.attempts) == (ids[1], 0)
+    assert waiting.last_error is not None
+    assert "payload_url" in waiting.last_error
+
+
+async def test_a_payload_that_is_found_later_costs_its_job_nothing(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    lost, _ = await queue.enqueue("q", BIG)
+    (ref,) = await payload_objects(queue)
+    await remove_payload(queue, lost)
+    assert await queue.claim("q") is None
+    await mock_clock.advance(PAUSES[0])
+    assert await queue.claim("q") is None
+    payloads = queue._core.payloads
+    await payloads._objects.put(f"{payloads._prefix}/{ref}", BIG)
+    await mock_clock.advance(PAUSES[1])
+    claim = await must_claim(queue)
+    assert (claim.payload, claim.attempts) == (BIG, 1)
+    outcomes = [attempt.outcome for attempt in await queue.attempt_history(lost)]
+    assert outcomes == [AttemptOutcome.payload_missing] * 2
+
+
+async def test_a_payload_that_is_not_found_for_long_makes_a_dead_letter(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    lost, _ = await queue.enqueue("q", BIG, max_attempts=1)
+    await remove_payload(queue, lost)
+    await look_until_dead(queue, mock_clock)
     (dead,) = (await queue.dead_jobs("q")).jobs
-    assert dead.id == ids[1]
+    assert dead.id == lost
     assert dead.last_error is not None
-    assert "payload_url" in dead.last_error
+    assert dead.last_error.endswith("looked for it 5 times in 12 min")
+
+
+async def test_looks_for_a_payload_add_up_over_owners(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    url = fresh_url()
+    lost = None
+    for pause in (0, *PAUSES):
+        async with Queue.open(url, payload_offload_threshold=LIMIT, clock=mock_clock) as queue:
+            if lost is None:
+                lost, _ = await queue.enqueue("q", BIG)
+                await remove_payload(queue, lost)
+            assert (await queue.stats("q")).dead == 0
+            await mock_clock.advance(pause)
+            assert await queue.claim("q") is None
+    queue = await open_queue(url)
+    assert [job.id for job in (await queue.dead_jobs("q")).jobs] == [lost]
+
+
+async def test_looks_long_apart_do_not_add_up(queue: Queue, mock_clock: MockClock) -> None:
+    lost, _ = await queue.enqueue("q", BIG)
+    await remove_payload(queue, lost)
+    for _ in range(10):
+        assert await queue.claim("q") is None
+        await mock_clock.advance(timedelta(hours=2))
+    assert (await queue.stats("q")).dead == 0
 
 
 async def test_a_claim_passes_over_jobs_without_their_object(queue: Queue) -> None:
@@ -301,7 +373,9 @@ async def test_a_claim_passes_over_jobs_without_their_object(queue: Queue) -> No
     assert await queue.claim("q") is None
 
 
-async def test_a_worker_dead_letters_a_job_without_its_object(queue: Queue) -> None:
+async def test_a_worker_dead_letters_a_job_whose_object_stays_away(
+    queue: Queue, mock_clock: MockClock
+) -> None:
     lost, _ = await queue.enqueue("q", BIG)
     await queue.enqueue("q", BIG)
     await remove_payload(queue, lost)
@@ -310,7 +384,9 @@ async def test_a_worker_dead_letters_a_job_without_its_object(queue: Queue) -> N
     async def handler(job: JobRecord, lease: LeaseHandle) -> None:
         seen.append(job.id)
 
-    await drain(queue, "q", handler)
+    for pause in (*PAUSES, 0):
+        await drain(queue, "q", handler)
+        await mock_clock.advance(pause)
     assert lost not in seen
     assert len(seen) == 1
     assert [job.id for job in (await queue.dead_jobs("q")).jobs] == [lost]
@@ -340,12 +416,14 @@ async def test_a_listing_can_leave_large_payloads_alone(queue: Queue) -> None:
         large.payload  # noqa: B018 - reading it is what raises
 
 
-async def test_a_dead_job_whose_object_came_back_can_be_requeued(queue: Queue) -> None:
+async def test_a_dead_job_whose_object_came_back_can_be_requeued(
+    queue: Queue, mock_clock: MockClock
+) -> None:
     lost, _ = await queue.enqueue("q", BIG)
     payloads = queue._core.payloads
     (ref,) = await payload_objects(queue)
     await remove_payload(queue, lost)
-    assert await queue.claim("q") is None
+    await look_until_dead(queue, mock_clock)
     await payloads._objects.put(f"{payloads._prefix}/{ref}", BIG)
     await queue.requeue_dead(lost)
     assert (await must_claim(queue)).payload == BIG

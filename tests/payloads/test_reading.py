@@ -103,7 +103,8 @@ async def test_a_bucket_that_is_gone_is_an_error_for_writing_and_removing(s3: Fa
         for call in (queue.objects.put("key", b""), queue.objects.delete(["key"])):
             with pytest.raises(StoreError, match="there is no bucket") as caught:
                 await call
-            assert caught.value.permanent
+            # It was there a moment ago, so it may be there again a moment later.
+            assert not caught.value.permanent
         s3.faults.clear()
 
 

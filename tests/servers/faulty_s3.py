@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -29,6 +30,38 @@ REFUSALS: Mapping[str, tuple[int, str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Odd:
+    """An answer that is not what happened.
+
+    Attributes:
+        status: Of the answer; 0 resets the connection instead.
+        code: Of the error in it.
+        carried_out: The request was carried out all the same.
+    """
+
+    status: int
+    code: str = ""
+    carried_out: bool = False
+
+
+OddRule = Callable[[str, str, bool], "Odd | None"]
+"""What to answer oddly: told the method, the key, and whether the request is conditional. The key
+of a listing is ``LIST`` and its prefix; a removal of many has none."""
+
+
+def once(method: str, part: str, odd: Odd, *, conditional: bool = False) -> OddRule:
+    """Answer the first request oddly whose key has `part` in it; listings do not count."""
+    left = [odd]
+
+    def rule(command: str, key: str, is_conditional: bool) -> Odd | None:
+        if command != method or part not in key or key.startswith("LIST ") or not left:
+            return None
+        return left.pop() if is_conditional or not conditional else None
+
+    return rule
+
+
 @dataclass
 class StoredObject:
     data: bytes
@@ -47,6 +80,7 @@ class FaultyS3:
         requests: Method, key or query, and status of each request so far.
         clock_skew: How far its clock is ahead.
         read_seconds: How long it takes to read an object.
+        odd: Says which requests are answered oddly.
     """
 
     root = "s3://bucket"
@@ -58,6 +92,7 @@ class FaultyS3:
         self.requests: list[tuple[str, str, int]] = []
         self.clock_skew = timedelta()
         self.read_seconds = 0.0
+        self.odd: OddRule | None = None
         self.lock = threading.Lock()
         self.ended = threading.Event()
         outer = self
@@ -110,6 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Header and body go out as two packets; the second must not wait for an acknowledgement.
     disable_nagle_algorithm = True
+    _muted = False
 
     def do_GET(self) -> None:
         self._serve(self._list if "list-type" in self._query else self._get)
@@ -149,7 +185,28 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(status, code)
                 return
         assert callable(operation)
-        operation(body)
+        odd = self._odd()
+        if odd is None:
+            operation(body)
+            return
+        if odd.carried_out:
+            self._muted = True
+            operation(body)
+            self._muted = False
+        if odd.status:
+            self._refuse(odd.status, odd.code)
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+
+    def _odd(self) -> Odd | None:
+        if self.server_state.odd is None:
+            return None
+        key = self._key
+        if "list-type" in self._query:
+            key = f"LIST {self._query.get('prefix', [''])[0]}"
+        conditions = {"If-None-Match", "If-Match"}
+        return self.server_state.odd(self.command, key, not conditions.isdisjoint(self.headers))
 
     def _list(self, _body: bytes) -> None:
         state = self.server_state
@@ -195,6 +252,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "read only" in state.faults or (neighbour and "read only neighbours" in state.faults):
             self._refuse(403, "AccessDenied")
             return
+        if (source := self.headers.get("x-amz-copy-source")) is not None:
+            self._copy(unquote(source).lstrip("/").partition("/")[2])
+            return
         if "torn creates" in state.faults and self.headers.get("If-None-Match"):
             # Looks before it locks, as a gateway in front of a file system may do.
             exists = self._key in state.objects
@@ -204,6 +264,18 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with state.lock:
             self._answer_put(body, refused=self._precondition_fails())
+
+    def _copy(self, source: str) -> None:
+        state = self.server_state
+        with state.lock:
+            found = state.objects.get(source)
+            if found is None:
+                self._refuse(404, "NoSuchKey")
+                return
+            state.objects[self._key] = StoredObject(found.data, state.now())
+        self._answer(
+            200, f"<CopyObjectResult><ETag>{escape(found.etag)}</ETag></CopyObjectResult>".encode()
+        )
 
     def _precondition_fails(self) -> bool:
         state = self.server_state
@@ -265,6 +337,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        if self._muted:
+            return
         what = self._key or self._query.get("prefix", [""])[0]
         self.server_state.requests.append((self.command, what, status))
         self.send_response(status)

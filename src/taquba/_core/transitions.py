@@ -7,6 +7,7 @@ what a job becomes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 from taquba._model import keys
@@ -73,7 +74,15 @@ _ENDS_AS: Final[dict[AttemptOutcome, Event]] = {
     AttemptOutcome.dead_lettered: "dead_lettered",
     AttemptOutcome.lease_expired: "lease_expired",
     AttemptOutcome.interrupted: "interrupted",
+    AttemptOutcome.payload_missing: "snoozed",
 }
+
+_LOOK_PAUSES_MS: Final = (2_000, 15_000, 120_000, 600_000)
+"""Before the next look for a payload that was not found. After as many looks and one it is missing:
+five of them, over 12 minutes at least."""
+
+_LOOKS_APART_MS: Final = 3600 * 1000
+"""Looks further apart than this do not add up: it may have been found in between."""
 
 
 def enqueue(job: Job) -> Change:
@@ -149,6 +158,36 @@ def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
     run_at = now + delay_ms
     unspent = job._replace(attempts=job.attempts - 1, last_error=reason, run_at=run_at)
     return _leave_claimed(unspent, run_at, [], "snoozed")
+
+
+def payload_missing(job: Job, now: int, reason: str, looks: Sequence[int]) -> Change:
+    """Claimed, but the object of its payload was not found: looked for again, or dead.
+
+    One answer does not dead-letter a job. It goes back with its attempt unspent, each time for
+    longer; several looks over some time in a row have to agree.
+
+    Args:
+        job: As it was claimed.
+        now: Wall ms.
+        reason: What was not found.
+        looks: Wall ms of the looks before, newest last, with nothing else in between.
+    """
+    counted = 0
+    newer = now
+    for look in reversed(looks):
+        if newer - look > _LOOKS_APART_MS:
+            break
+        counted, newer = counted + 1, look
+    if counted >= len(_LOOK_PAUSES_MS):
+        minutes = (now - newer) // 60_000
+        return dead_letter(
+            job, now, f"{reason}; looked for it {counted + 1} times in {minutes} min"
+        )
+    unspent = job._replace(attempts=job.attempts - 1)
+    run_at = now + _LOOK_PAUSES_MS[counted]
+    return _give_back(
+        unspent, now, AttemptOutcome.payload_missing, reason, run_at, attempt=job.attempts
+    )
 
 
 def dead_letter(

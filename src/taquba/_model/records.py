@@ -222,6 +222,8 @@ class AttemptOutcome(StrEnum):
     lease_expired = "lease_expired"
     interrupted = "interrupted"
     """The worker drained or its process ended; the job went back."""
+    payload_missing = "payload_missing"
+    """The object of its payload was not found, so it was not tried; it is looked for again."""
     requeued = "requeued"
     """Not an attempt's end: somebody requeued the dead job."""
 

@@ -43,6 +43,7 @@ _IDLE_IN_MEMORY_MS: Final = 600_000
 _SWEEP_ROWS: Final = 512
 _SWEEPS_PER_WINDOW: Final = 24
 _AFTER_FAILURE_MS: Final = 1000
+_LONGEST_AFTER_FAILURE_MS: Final = 30_000
 _UNFINISHED_SECONDS: Final = 3600
 """A file that nobody has written to for so long has lost its producer."""
 
@@ -58,6 +59,9 @@ class Inbox:
         self._round = asyncio.Lock()
         self._sweep_due = 0
         self._swept_up_to = keys.MARK_TIME
+        self._unseen: set[str] = set()
+        """Batches that this round, or the last one, listed and did not find."""
+        self._complained: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -80,16 +84,19 @@ class Inbox:
         """Look, take, and sleep: the longer, the more often there was nothing."""
         policy = self._policy
         pause_ms = policy.poll_ms
+        failures = 0
         while True:
             try:
                 found = await self._look()
                 pause_ms = policy.poll_ms if found else min(2 * pause_ms, policy.idle_poll_ms)
                 delay_ms = pause_ms
+                failures = 0
             except StoreError as error:
                 if self._core.failure is not None:
                     raise
                 _log.warning("the inbox could not be read: %s", error)
-                delay_ms = max(pause_ms, _AFTER_FAILURE_MS)
+                delay_ms = max(pause_ms, _after_failures_ms(failures))
+                failures += 1
             await self._alarm.sleep(partial(self._core.clock.call_later, delay_ms))
 
     async def take(self) -> int:
@@ -109,17 +116,31 @@ class Inbox:
         return found > 0
 
     async def _take_all(self) -> tuple[int, int, bool]:
-        """How many batches were found, how many jobs are new, and whether all batches are gone."""
+        """How many batches were read, how many jobs are new, and whether all batches are gone."""
         found = new = 0
         all_gone = True
         async with self._round, aclosing(self._objects.batches()) as pages:
+            before, self._unseen = self._unseen, set()
             async for page in pages:
                 found += len(page)
                 for group in _groups(sorted(page)):
                     jobs, gone = await self._take_group(group)
                     new += jobs
                     all_gone = all_gone and gone
-        return found, new, all_gone
+            self._note_unseen(before)
+        return found - len(self._unseen), new, all_gone
+
+    def _note_unseen(self, before: set[str]) -> None:
+        """Say what was listed and not found, twice in a row: once, a listing may lag behind."""
+        again = self._unseen & before
+        if not again <= self._complained:
+            _log.warning(
+                "%d batches are listed in the inbox and cannot be read, %s for example; "
+                "they are looked for again",
+                len(again),
+                min(again),
+            )
+        self._complained = again
 
     async def _take_group(self, group: Sequence[ObjectInfo]) -> tuple[int, bool]:
         """How many jobs are new, and whether all batches of the group are gone."""
@@ -128,6 +149,8 @@ class Inbox:
         batches = await asyncio.gather(
             *(self._guarded(info.key, partial(self._read, info), left) for info in group)
         )
+        # What is listed and not found may be there all the same: only a listing tells.
+        left |= self._unseen.intersection(names)
         ingested: dict[str, Ingested] = {}
         # One after the other: of two that want the same dedup key or id the older one gets it.
         for name, batch in zip(names, batches, strict=True):
@@ -139,8 +162,11 @@ class Inbox:
             *(self._guarded(name, one.until_landed, left) for name, one in ingested.items())
         )
         new = sum(one.new for name, one in ingested.items() if name not in left)
-        removed = await self._remove([name for name in names if name not in left])
-        return new, removed and not left
+        removed = await self._remove([name for name in ingested if name not in left])
+        # One that was taken before has outlived a removal; whether it does so again is not known
+        # before the next listing.
+        all_gone = removed and not left and not any(one.known for one in ingested.values())
+        return new, all_gone
 
     async def _guarded(
         self, name: str, work: Callable[[], Awaitable[T]], left: set[str]
@@ -169,13 +195,21 @@ class Inbox:
         return None
 
     async def _read(self, info: ObjectInfo) -> Batch | None:
-        """A batch, or None where it is gone: a listing may show it for a while."""
+        """A batch, or None where it is not found."""
         if not _is_name(info.key):
             raise MalformedBatch("its name is not one that a producer gives")
         if info.size > MAX_BATCH_BYTES:
             raise MalformedBatch(f"{info.size} bytes; a batch has at most {MAX_BATCH_BYTES}")
         data = await self._objects.get(info.key)
-        return None if data is None else decode_batch(info.key, data)
+        if data is None:
+            self._unseen.add(info.key)
+            return None
+        try:
+            return decode_batch(info.key, data)
+        except MalformedBatch:
+            if await self._objects.get(info.key) != data:
+                raise StoreError("two reads of it came out differently") from None
+            raise
 
     async def _reject(self, name: str, reason: str) -> None:
         _log.warning("batch %s in the inbox is rejected: %s", name, reason)
@@ -213,6 +247,10 @@ def _default_idle_ms(location: StoreLocation) -> int:
     if location.in_memory:
         return _IDLE_IN_MEMORY_MS
     return _IDLE_ON_FOLDER_MS if location.bucket is None else _IDLE_ON_BUCKET_MS
+
+
+def _after_failures_ms(failures: int) -> int:
+    return min(_AFTER_FAILURE_MS << min(failures, 10), _LONGEST_AFTER_FAILURE_MS)
 
 
 def _groups(page: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:

@@ -17,10 +17,12 @@ class Ingested(NamedTuple):
 
     Attributes:
         new: How many jobs it makes.
+        known: It was taken before.
         landed: Done when that is durable.
     """
 
     new: int
+    known: bool
     landed: asyncio.Future[None]
 
     async def until_landed(self) -> None:
@@ -47,7 +49,8 @@ async def submit(core: Core, batch: Batch) -> Ingested:
     new = 0
     try:
         mark = keys.batch_mark(batch.name)
-        if await core.engine.get(mark) is None:
+        known = await core.engine.get(mark) is not None
+        if not known:
             results = await enqueueing.stage_batch(core, transaction, batch)
             new = sum(result.new for result in results)
         else:
@@ -57,4 +60,4 @@ async def submit(core: Core, batch: Batch) -> Ingested:
     except BaseException:
         transaction.abandon()
         raise
-    return Ingested(new, core.committer.submit(transaction, durable=True))
+    return Ingested(new, known, core.committer.submit(transaction, durable=True))

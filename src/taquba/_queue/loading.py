@@ -94,8 +94,8 @@ def _leases_kept(core: Core, found: list[Claim], lease_ms: int) -> Generator[Non
 async def _read(core: Core, claim: Claim) -> TaqubaError | None:
     """Read the payload of a claimed job; returns why there is nothing to work on.
 
-    A job whose object is gone is dead-lettered, and one whose object cannot be read now is put
-    back, its attempt not spent.
+    A job whose object cannot be read now, or is not found, is put back, its attempt not spent. It
+    is dead-lettered once several looks over some time did not find the object.
     """
     ref = claim.payload_ref
     if ref is None:
@@ -113,7 +113,6 @@ async def _read(core: Core, claim: Claim) -> TaqubaError | None:
         return error
     if payload is None:
         missing = PayloadMissing(claim.id, ref)
-        _log.error("dead-lettering job %s: %s", claim.id, missing, extra=about_job(claim))
         await _fail(core, claim, missing)
         return missing
     claims.give_payload(claim, payload)
@@ -123,9 +122,11 @@ async def _read(core: Core, claim: Claim) -> TaqubaError | None:
 async def _fail(core: Core, claim: Claim, error: TaqubaError) -> None:
     try:
         if isinstance(error, PayloadMissing):
-            await settling.dead_letter(core, claim, str(error), None)
-        elif error.permanent:
-            await settling.nack(core, claim, str(error), None)
+            dead = await settling.payload_missing(core, claim, str(error))
+            level, what = (
+                (logging.ERROR, "is a dead letter") if dead else (logging.WARNING, "waits")
+            )
+            _log.log(level, "job %s %s: %s", claim.id, what, error, extra=about_job(claim))
         else:
             # The store's trouble is not the job's: its attempt is not spent.
             why = f"its payload could not be read: {error}"

@@ -103,7 +103,7 @@ async def open_core(
         await core.committer.submit(Transaction(), durable=True)
         await engine.opened()
         if not labelled:
-            await again(lambda: write_label(location), f"writing to {location.url}")
+            await write_label(location)
         if inbox is not None:
             core.inbox = await _open_inbox(core, location, inbox, fsync=fsync)
     except BaseException:

@@ -8,9 +8,11 @@ from taquba._core import transitions
 from taquba._core.transitions import Change
 from taquba._memory.leases import Lease
 from taquba._model import validate
+from taquba._model.clock import to_ms
 from taquba._model.errors import ClaimLost
 from taquba._model.options import SettlementEffects
-from taquba._model.records import EnqueueResult, Job, NackOutcome
+from taquba._model.records import AttemptOutcome, EnqueueResult, Job, JobStatus, NackOutcome
+from taquba._queue import looking
 from taquba._queue.claims import Claim, end_lease, held_lease
 from taquba._queue.core import Core
 from taquba._queue.enqueueing import stage_effects
@@ -54,6 +56,21 @@ async def snooze(core: Core, claim: Claim, reason: str, delay_ms: int) -> None:
     reason = validate.error_text(reason, "reason")
     change = transitions.snooze(lease.job, core.clock.time_ms(), reason, delay_ms)
     await _settle(core, lease, None, lambda _: change)
+
+
+async def payload_missing(core: Core, claim: Claim, reason: str) -> bool:
+    """The payload's object was not found; whether that ends the job as a dead letter."""
+    lease = held_lease(core, claim)
+    looks: list[int] = []
+    for attempt in await looking.attempt_history(core.engine, claim.id):
+        if attempt.outcome is AttemptOutcome.payload_missing:
+            looks.append(to_ms(attempt.recorded_at))
+        else:
+            looks.clear()
+    lease = held_lease(core, claim)
+    change = transitions.payload_missing(lease.job, core.clock.time_ms(), reason, looks)
+    await _settle(core, lease, None, lambda _: change)
+    return change.status is JobStatus.dead
 
 
 async def dead_letter(

@@ -12,10 +12,15 @@ from taquba._model.validate import Duration
 from taquba._queue.handles import Opening
 from taquba._queue.queue import Queue
 from taquba._store.election import Election
+from taquba._store.location import StoreLocation
+from taquba._store.places import SERVING, Place
 from taquba._worker.worker import Shutdown
 from taquba._worker.workers import WorkerSpec, run_workers
 
 _log: Final = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+"""Between two terms, where the store cannot be opened."""
 
 
 class Ownership:
@@ -28,6 +33,7 @@ class Ownership:
     def __init__(
         self,
         election: Election,
+        location: StoreLocation,
         open_queue: Callable[[], Opening[Queue]],
         workers: Sequence[WorkerSpec],
         *,
@@ -36,25 +42,33 @@ class Ownership:
     ) -> None:
         self.queue: Queue | None = None
         self._election = election
+        self._location = location
         self._open_queue = open_queue
         self._workers = workers
         self._pause_seconds = pause_seconds
         self._drain_timeout = drain_timeout
         self._working: asyncio.Task[None] | None = None
+        self._failures = 0
+        """Times in a row that the store could not be opened."""
 
     async def stand(self, stop: Shutdown) -> None:
         """Be the owner whenever elected, until `stop` is set.
 
         Raises:
-            TaqubaError: The store cannot be opened, by this process or another.
+            TaqubaError: The store cannot be opened, by this process or another, and this process
+                has never had it open or stood by.
         """
         try:
             while await _unless(stop, self._election.win()) and not await self._serve(stop):
                 # Others get their chance first.
                 await self._election.resign()
-                await _unless(stop, asyncio.sleep(self._pause_seconds))
+                await _unless(stop, asyncio.sleep(self._next_pause()))
         finally:
             await asyncio.shield(asyncio.ensure_future(self._election.resign()))
+
+    def _next_pause(self) -> float:
+        longest = max(self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        return min(self._pause_seconds * 2.0 ** min(self._failures, 32), longest)
 
     def interrupt(self) -> None:
         """Cancel handlers that run; their jobs go back without spending the attempt."""
@@ -63,14 +77,18 @@ class Ownership:
 
     async def _serve(self, stop: Shutdown) -> bool:
         """One term; whether it ended because `stop` was set."""
+        place = Place(self._location)
         try:
             queue = await self._open_queue()
         except TaqubaError as error:
             # Who is fenced while it opens the store may well be the owner another time.
-            if error.permanent and not isinstance(error, StoreFenced):
+            if place.gives_up(error) and not isinstance(error, StoreFenced):
                 raise
+            self._failures += 1
             _log.warning("elected, but the store cannot be opened now: %s", error)
             return False
+        self._failures = 0
+        place.note(SERVING)
         _log.info("this process is the owner now")
         try:
             self.queue = queue

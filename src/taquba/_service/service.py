@@ -87,6 +87,7 @@ class Service(RunsInBackground):
             raise InvalidArgument("handlers needs at least one, for this process may be the owner")
         self._ownership = Ownership(
             election,
+            self._location,
             open_queue,
             workers,
             pause_seconds=takeover_ms / 1000,

@@ -54,7 +54,8 @@ def may_be_odd(error: TaqubaError) -> bool:
     if not isinstance(error, StoreError):
         return False
     if isinstance(cause, Problem):
-        return cause.permanent
+        # That request was sent several times already.
+        return False
     if isinstance(cause, Error.Closed):
         return cause.reason is CloseReason.UNKNOWN
     # What is unavailable was asked for many times already.

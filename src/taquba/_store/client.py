@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -12,7 +12,9 @@ from obstore.store import ObjectStore
 from taquba._model.redaction import without_secrets
 from taquba._store.location import StoreLocation
 from taquba._store.objects import connect_objects
+from taquba._store.places import Place
 from taquba._store.problems import explain
+from taquba._store.repeating import ask
 
 if TYPE_CHECKING:
     # Exists for type checkers only.
@@ -37,6 +39,7 @@ class Client:
     def __init__(self, location: StoreLocation, store: ObjectStore) -> None:
         self.location = location
         self.store = store
+        self.place = Place(location)
 
     @classmethod
     async def connect(cls, location: StoreLocation) -> Client:
@@ -56,18 +59,23 @@ class Client:
         found = await self.store.list_with_delimiter_async(prefix)  # pyright: ignore[reportUnknownMemberType]
         return [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
 
-    async def ask(self, action: str, request: Awaitable[T]) -> T:
-        """Wait for a request, but not long.
+    async def ask(
+        self, action: str, request: Callable[[], Awaitable[T]], seconds: float | None = None
+    ) -> T:
+        """Send a request, and again where it is refused, but do not wait long.
 
         Args:
             action: What it does, as a verb.
-            request: What to wait for.
+            request: Sends it.
+            seconds: After which it has failed; 8 by default.
 
         Raises:
             Problem: The store failed, refused, or did not answer in time.
         """
+        if seconds is None:
+            seconds = _TIMEOUT
         try:
-            async with asyncio.timeout(_TIMEOUT):
-                return await request
+            async with asyncio.timeout(seconds):
+                return await ask(self.place, action, request, seconds / 2)
         except Exception as error:
             raise explain(self.location, error, action) from without_secrets(error)

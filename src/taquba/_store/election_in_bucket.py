@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -21,7 +21,9 @@ from ulid import ULID
 from taquba._store.client import Client
 from taquba._store.election import Election
 from taquba._store.location import StoreLocation
+from taquba._store.places import SERVING, Complaints, Place
 from taquba._store.problems import Problem
+from taquba._store.repeating import PAUSES
 
 if TYPE_CHECKING:
     # Exists for type checkers only.
@@ -87,6 +89,7 @@ class BucketElection(Election):
         self._version: UpdateVersion | None = None
         """What this process wrote last, while it holds the lease."""
         self._renewing: asyncio.Task[None] | None = None
+        self._complaints = Complaints()
 
     async def win(self) -> None:
         watch = Watch(self._takeover_seconds)
@@ -103,7 +106,7 @@ class BucketElection(Election):
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
             self._renewing = None
-        with contextlib.suppress(Problem, TimeoutError):
+        with contextlib.suppress(Problem):
             # A renewal whose answer was not waited for may have come in between.
             for _ in range(_RESIGN_ATTEMPTS):
                 if self._version is None or await self._write(self._version, holder=None):
@@ -113,22 +116,28 @@ class BucketElection(Election):
 
     async def _try_to_win(self, watch: Watch) -> bool:
         try:
-            now = asyncio.get_running_loop().time()
-            seen = await self._read()
-            if seen is None:
-                return await self._write("create", self._holder)
-            if seen.holder == self._holder:
-                # It was taken by a write whose answer got lost.
-                self._version = seen.version
-                return True
-            return watch.may_take(seen, now) and await self._write(seen.version, self._holder)
-        except TimeoutError:
-            return False
+            won = await self._stand(watch)
         except Problem as problem:
-            if problem.permanent:
-                raise problem.as_error(self._location) from problem
-            _log.warning("cannot stand for election: %s", problem)
+            error = problem.as_error(self._location)
+            if Place(self._location).gives_up(error):
+                raise error from problem
+            self._complain("cannot stand for election: %s", problem)
             return False
+        self._complaints.clear()
+        if not won:
+            Place(self._location).note(SERVING)
+        return won
+
+    async def _stand(self, watch: Watch) -> bool:
+        now = asyncio.get_running_loop().time()
+        seen = await self._read()
+        if seen is None:
+            return await self._write("create", self._holder)
+        if seen.holder == self._holder:
+            # It was taken by a write whose answer got lost.
+            self._version = seen.version
+            return True
+        return watch.may_take(seen, now) and await self._write(seen.version, self._holder)
 
     async def _renew(self) -> None:
         """Give signs of life until somebody else holds the lease."""
@@ -137,19 +146,38 @@ class BucketElection(Election):
             try:
                 if not await self._write(self._version, self._holder):
                     await self._find_own()
-            except (Problem, TimeoutError) as problem:
+            except Problem as problem:
                 # Whether others can see more than this process does, they decide by themselves.
-                _log.warning("cannot renew the lease on %s: %s", self._location.url, problem)
+                self._complain("cannot renew the lease on %s: %s", self._location.url, problem)
+            else:
+                self._complaints.clear()
 
     async def _find_own(self) -> None:
-        """A write was refused: by one of this process whose answer got lost, or by a successor."""
+        """A write was refused: by one of this process whose answer got lost, or by a successor.
+
+        Where no lease is found this process is still the last who is known to have held it.
+        """
         seen = await self._read()
-        own = seen is not None and seen.holder == self._holder
-        self._version = seen.version if own and seen is not None else None
+        if seen is not None:
+            self._version = seen.version if seen.holder == self._holder else None
+        elif await self._is_gone():
+            await self._write("create", self._holder)
+
+    async def _is_gone(self) -> bool:
+        """Whether a lease that was not found is not found again."""
+        for pause in PAUSES:
+            await asyncio.sleep(min(pause, self._pause))
+            if await self._read() is not None:
+                return False
+        return True
+
+    def _complain(self, message: str, *what: object) -> None:
+        if self._complaints.due(asyncio.get_running_loop().time()):
+            _log.warning(message, *what)
 
     async def _read(self) -> Seen | None:
         client = await self._connect()
-        return await self._ask(client, "read", _read(client))
+        return await self._ask(client, "read", lambda: _read(client))
 
     async def _write(self, mode: Mode, holder: str | None) -> bool:
         """Write the lease object, if it is still the one that was seen; whether it was written."""
@@ -163,15 +191,14 @@ class BucketElection(Election):
             "pid": os.getpid(),
         }
         content = json.dumps(lease).encode()
-        written = await self._ask(client, "write", _write(client, content, mode))
+        written = await self._ask(client, "write", lambda: _write(client, content, mode))
         if written is not None:
             self._version = written
         return written is not None
 
-    async def _ask(self, client: Client, action: str, request: Awaitable[T]) -> T:
+    async def _ask(self, client: Client, action: str, request: Callable[[], Awaitable[T]]) -> T:
         # An answer that takes longer than others wait for a sign of life is of no use.
-        async with asyncio.timeout(self._takeover_seconds / 2):
-            return await client.ask(action, request)
+        return await client.ask(action, request, self._takeover_seconds / 2)
 
     async def _connect(self) -> Client:
         if self._client is None:

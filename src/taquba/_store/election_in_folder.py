@@ -13,6 +13,7 @@ from taquba._store import owner_lock
 from taquba._store.election import Election
 from taquba._store.file_lock import FileLock
 from taquba._store.location import StoreLocation, make_folder
+from taquba._store.places import SERVING, Complaints, Place
 
 _log: Final = logging.getLogger(__name__)
 
@@ -29,10 +30,11 @@ class FolderElection(Election):
         self._file: FileLock | None = None
         self._turn = threading.Lock()
         self._standing = False
+        self._complaints = Complaints()
 
     async def win(self) -> None:
         self._standing = True
-        while not await asyncio.to_thread(self._take):  # noqa: ASYNC110 - nobody tells when
+        while not await self._try_to_win():  # noqa: ASYNC110 - nobody tells when
             await asyncio.sleep(_LOOK_SECONDS)
         told = False
         while await asyncio.to_thread(owner_lock.is_held, self._folder):
@@ -47,6 +49,21 @@ class FolderElection(Election):
 
     async def resign(self) -> None:
         await asyncio.to_thread(self._let_go)
+
+    async def _try_to_win(self) -> bool:
+        place = Place(self._location)
+        try:
+            won = await asyncio.to_thread(self._take)
+        except StoreError as error:
+            if place.gives_up(error):
+                raise
+            if self._complaints.due(asyncio.get_running_loop().time()):
+                _log.warning("cannot stand for election: %s", error)
+            return False
+        self._complaints.clear()
+        if not won:
+            place.note(SERVING)
+        return won
 
     def _take(self) -> bool:
         with self._turn:

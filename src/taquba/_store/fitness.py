@@ -1,21 +1,24 @@
 """What the queue needs of an object store, each need tried out by a function.
 
-They return when the store does what is needed, and raise `Problem` when it does not.
+They return when the store does what is needed, and raise `Problem` when it does not. What may have
+been one odd answer is a `Doubt`; `settle` tries it again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from taquba._store.location import StoreLocation, make_folder
-from taquba._store.probe import Probe, probing
+from taquba._store.probe import Doubt, Probe, probing
 from taquba._store.problems import Problem
 
 T = TypeVar("T")
 
 _RIVALS: Final = 8
+_TRIES: Final = 3
+"""How often a store may leave a doubt."""
 
 _SAMPLES: Final = ("first", "second", "third")
 """Each kind of request is sent this often, so that the median says more than the first one, which
@@ -49,11 +52,27 @@ async def check_new_store(location: StoreLocation) -> None:
         await asyncio.to_thread(make_folder, location.folder)
     try:
         async with probing(location) as probe:
-            await _create(probe, "only")
-            await _all(_create_again(probe, "only"), _find(probe, "only"))
-            await _delete(probe, "only")
+            await settle(probe, _serves)
     except Problem as problem:
         raise problem.as_error(location) from problem
+
+
+async def settle(probe: Probe, attempt: Callable[[Probe], Awaitable[object]]) -> None:
+    """Try out one of these needs, and once more where a doubt was left."""
+    for _ in range(_TRIES - 1):
+        try:
+            await attempt(probe)
+        except Doubt:
+            probe.start_anew()
+        else:
+            return
+    await attempt(probe)
+
+
+async def _serves(probe: Probe) -> None:
+    await _create(probe, "only")
+    await _all(_create_again(probe, "only"), _find(probe, "only"))
+    await _delete(probe, "only")
 
 
 async def writes(probe: Probe) -> None:
@@ -66,7 +85,7 @@ async def creates_once(probe: Probe) -> None:
     """An object is created once: a second create is refused and changes nothing."""
     await _create(probe, "once")
     await _create_again(probe, "once")
-    if await probe.read("once") != b"once":
+    if await _read(probe, "once") != b"once":
         raise Problem("a create that was refused changed the object", _NEEDS_CREATE)
 
 
@@ -76,11 +95,12 @@ async def lets_one_rival_create(probe: Probe) -> None:
     created = await _all(*(probe.create("rivals", rival) for rival in rivals))
     winners = [rival for rival, won in zip(rivals, created, strict=True) if won]
     if len(winners) != 1:
-        raise Problem(
+        kind = Problem if winners else Doubt
+        raise kind(
             f"{len(winners)} of {_RIVALS} concurrent creates of one object were accepted",
             _NEEDS_CREATE,
         )
-    if await probe.read("rivals") != winners[0]:
+    if await _read(probe, "rivals") != winners[0]:
         raise Problem("a concurrent create that was refused changed the object", _NEEDS_CREATE)
 
 
@@ -88,8 +108,8 @@ async def updates_current_version(probe: Probe) -> None:
     """An object can be replaced by who names its current version, and by nobody else."""
     await _create(probe, "versions")
     first = probe.version("versions")
-    if not await probe.update("versions", b"second", first):
-        raise Problem("an update of the current version was refused", _NEEDS_UPDATE)
+    if first is None or not await probe.update("versions", b"second", first):
+        raise Doubt("an update of the current version was refused", _NEEDS_UPDATE)
     if await probe.update("versions", b"third", first):
         raise Problem("an update of a version that is not current was accepted", _NEEDS_UPDATE)
 
@@ -98,7 +118,7 @@ async def reads_what_was_written(probe: Probe) -> None:
     """Reads show the new content of an object at once, also where they showed another before."""
     for content in _SAMPLES:
         await probe.overwrite("reads", content.encode())
-        if await probe.read("reads") != content.encode():
+        if await _read(probe, "reads") != content.encode():
             raise Problem("a read did not show what had just been written", _NEEDS_CONSISTENCY)
 
 
@@ -116,21 +136,28 @@ async def forgets_what_was_deleted(probe: Probe) -> None:
         await probe.overwrite(name, b"")
         await _delete(probe, name)
         if await probe.read(name) is not None:
-            raise Problem("an object can be read after it was deleted", _NEEDS_DELETE)
+            raise Doubt("an object can be read after it was deleted", _NEEDS_DELETE)
     if await probe.names() & set(names):
-        raise Problem("an object is listed after it was deleted", _NEEDS_DELETE)
+        raise Doubt("an object is listed after it was deleted", _NEEDS_DELETE)
 
 
 async def _create(probe: Probe, name: str) -> None:
     created = await probe.create(name, name.encode())
     # Where the answer to a first try got lost, the next one is refused: the object is ours.
     if not created and await probe.read(name) != name.encode():
-        raise Problem("a new object was refused because it exists already", _NEEDS_CREATE)
+        raise Doubt("a new object was refused because it exists already", _NEEDS_CREATE)
 
 
 async def _create_again(probe: Probe, name: str) -> None:
     if await probe.create(name, b"again"):
         raise Problem("an object that exists was created again", _NEEDS_CREATE)
+
+
+async def _read(probe: Probe, name: str) -> bytes:
+    found = await probe.read(name)
+    if found is None:
+        raise Doubt("a read did not find what had just been written", _NEEDS_CONSISTENCY)
+    return found
 
 
 async def _delete(probe: Probe, name: str) -> None:
@@ -143,7 +170,7 @@ async def _delete(probe: Probe, name: str) -> None:
 
 async def _find(probe: Probe, name: str) -> None:
     if name not in await probe.names():
-        raise Problem("a listing did not show what had just been written", _NEEDS_CONSISTENCY)
+        raise Doubt("a listing did not show what had just been written", _NEEDS_CONSISTENCY)
 
 
 async def _all(*requests: Awaitable[T]) -> list[T]:

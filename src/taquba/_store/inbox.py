@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Collection
 from typing import Final, Self
 
 from taquba._model.batch import BATCH_FORMAT
-from taquba._model.errors import InboxNotOpen, IncompatibleStore
+from taquba._model.errors import InboxNotOpen, IncompatibleStore, StoreError
 from taquba._store.location import INBOX, StoreLocation
 from taquba._store.objects import ObjectInfo, ObjectSpace
 
@@ -66,8 +66,13 @@ class InboxObjects:
             )
 
     async def put(self, name: str, batch: bytes) -> None:
-        """Put a batch there, durably, unless it is there already."""
-        await self._space.create(f"{_NEW}/{name}", batch)
+        """Put a batch there, durably; it may be there already."""
+        if not await self._space.create(f"{_NEW}/{name}", batch):
+            raise StoreError(
+                f"another batch is in the inbox of {self.location.url} under the name {name}; "
+                "send the jobs again",
+                permanent=True,
+            )
 
     async def batches(self) -> AsyncGenerator[list[ObjectInfo]]:
         """The batches that wait, in pages; their keys are their names."""
@@ -75,7 +80,7 @@ class InboxObjects:
             yield [info._replace(key=info.key.removeprefix(f"{_NEW}/")) for info in page]
 
     async def get(self, name: str) -> bytes | None:
-        """A batch that waits, or None when it is gone."""
+        """A batch that waits, or None where it is not found, which may pass."""
         return await self._space.get(f"{_NEW}/{name}")
 
     async def remove(self, names: Collection[str]) -> None:

@@ -53,7 +53,8 @@ async def look(location: StoreLocation) -> Found:
             return await asyncio.to_thread(_look_into, location, location.folder)
         client = await Client.connect(location)
         manifests, label = await asyncio.gather(
-            client.ask("list", client.names(_MANIFESTS)), client.ask("read", _label(client))
+            client.ask("list", lambda: client.names(_MANIFESTS)),
+            client.ask("read", lambda: _label(client)),
         )
     except Problem as problem:
         raise problem.as_error(location) from problem
@@ -71,7 +72,7 @@ async def write_label(location: StoreLocation) -> None:
             await asyncio.to_thread(_write_into, location, location.folder, label)
         else:
             client = await Client.connect(location)
-            await client.ask("write", client.store.put_async(LABEL, label))
+            await client.ask("write", lambda: client.store.put_async(LABEL, label))
     except Problem as problem:
         raise problem.as_error(location) from problem
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
@@ -17,16 +18,21 @@ from taquba._model.redaction import without_secrets
 from taquba._store.folder import put_on_disk, remove_unfinished
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
+from taquba._store.places import Place
 from taquba._store.problems import explain
+from taquba._store.repeating import PAUSES, ask
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import ListStream, ObjectMeta
     from obstore.store import RetryConfig
 
 T = TypeVar("T")
 
 _SLOWEST_BYTES_PER_SECOND: Final = 256 * 1024
 """A transfer slower than this counts as one that hangs."""
+
+_LOOKS: Final = (0.05, 0.15)
+"""Seconds between reads of an object that a bucket does not find."""
 
 _PAGE: Final = 1000
 _CONCURRENT_DELETES: Final = 16
@@ -77,6 +83,7 @@ class ObjectSpace:
 
     def __init__(self, location: StoreLocation, *, fsync: bool) -> None:
         self._location = location
+        self._place = Place(location)
         self._folder = location.folder
         self._fsync = fsync
         self._store: ObjectStore | None = None
@@ -99,35 +106,87 @@ class ObjectSpace:
         """Write an object; durable when it returns, except on a folder without fsync."""
         store = await self._connect()
         what = f"write {key}"
-        # In one request: the parts of an upload that was cut off are in no listing, and are billed.
-        put = store.put_async(key, data, use_multipart=False)
-        await self._bounded(put, what, len(data))
+
+        async def put() -> object:
+            # In one request: the parts of an upload that was cut off are in no listing, and are
+            # billed.
+            return await store.put_async(key, data, use_multipart=False)
+
+        await self._ask(put, what, len(data))
         await self._put_on_disk(key, what, len(data))
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Write an object that is not there yet; False when it is. Durable, as by `put`."""
+        """Write an object that is not there yet; False where another one is. Durable, as by `put`.
+
+        "Exists already" is looked into: it is what a store says to a repeated write whose first
+        answer got lost, but some say it as well when they are busy, and have stored nothing.
+        """
         store = await self._connect()
         what = f"write {key}"
-        put = store.put_async(key, data, mode="create", use_multipart=False)
-        created = await self._bounded(_if_new(put), what, len(data))
-        # The one that is there may have been written a moment ago, and not be on disk yet.
-        await self._put_on_disk(key, what, len(data))
-        return created
+
+        async def create() -> bool:
+            put = store.put_async(key, data, mode="create", use_multipart=False)
+            return await _if_new(put)
+
+        for pause in (*PAUSES, None):
+            ours: bool | None = await self._ask(create, what, len(data)) or None
+            if ours is None:
+                found = await self._look(key)
+                ours = None if found is None else found == data
+            if ours is not None:
+                # The one that is there may have been written a moment ago, and not be on disk yet.
+                await self._put_on_disk(key, what, len(data))
+                return ours
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise StoreError(
+            f"{self._location.url}: {key} could not be written: the store says that it exists, "
+            "and does not find it; try again later"
+        )
 
     async def move(self, key: str, to: str) -> None:
-        """Give an object another key, where it replaces what is there; one that is gone is fine."""
+        """Give an object another key, where it replaces what is there; one that is gone is fine.
+
+        It is under one of the two keys at any time: where moving is copying, the copy is looked
+        for before the original is removed.
+        """
         store = await self._connect()
         what = f"move {key}"
-        await self._bounded(_if_there(store.rename_async(key, to)), what)
-        await self._put_on_disk(to, what)
+        if self._location.bucket is None:
+            await self._ask(lambda: _if_there(store.rename_async(key, to)), what)
+            await self._put_on_disk(to, what)
+            return
+        original = await self._ask(lambda: _if_there(store.head_async(key)), what)
+        if original is None:
+            return
+        await self._ask(lambda: store.copy_async(key, to), what, original["size"])
+        copy = await self._ask(lambda: _if_there(store.head_async(to)), what)
+        if copy is None or copy["size"] != original["size"]:
+            raise StoreError(
+                f"{self._location.url}: the copy of {key} is not there yet; try again later"
+            )
+        await self.delete([key])
 
     async def get(self, key: str) -> bytes | None:
-        """The object's content, or None where there is none."""
+        """The object's content, or None where there is none.
+
+        A bucket may not find an object for a moment: it is asked several times before that counts.
+        """
         if await self._is_missing():
             return None
+        found = await self._look(key)
+        if self._location.bucket is not None:
+            for pause in _LOOKS:
+                if found is not None:
+                    break
+                await asyncio.sleep(pause)
+                found = await self._look(key)
+        return found
+
+    async def _look(self, key: str) -> bytes | None:
         store = await self._connect()
         what = f"read {key}"
-        found = await self._bounded(_if_there(store.get_async(key)), what)
+        found = await self._ask(lambda: _if_there(store.get_async(key)), what)
         if found is None:
             return None
         return bytes(await self._bounded(found.bytes_async(), what, found.meta["size"]))
@@ -141,13 +200,13 @@ class ObjectSpace:
             in_order = list(keys)
             for start in range(0, len(in_order), _BULK_DELETE):
                 some = in_order[start : start + _BULK_DELETE]
-                await self._bounded(store.delete_async(some), "delete objects")
+                await self._ask(partial(_delete, store, some), "delete objects")
             return
         limit = asyncio.Semaphore(_CONCURRENT_DELETES)
 
         async def delete(key: str) -> None:
             async with limit:
-                await self._bounded(_if_there(store.delete_async(key)), f"delete {key}")
+                await self._ask(partial(_delete, store, key), f"delete {key}")
 
         await asyncio.gather(*map(delete, keys))
 
@@ -156,16 +215,27 @@ class ObjectSpace:
         if await self._is_missing():
             return
         store = await self._connect()
-        pages = store.list(prefix=prefix, chunk_size=_PAGE)  # pyright: ignore[reportUnknownMemberType] - its other form returns a type of a library that is not installed
-        while True:
+        pages: ListStream[Sequence[ObjectMeta]] | None = None
+        last: str | None = None
+
+        async def next_page() -> Sequence[ObjectMeta]:
+            nonlocal pages
+            if pages is None:
+                # A listing that failed is over: another one goes on behind what is known.
+                pages = store.list(prefix=prefix, offset=last, chunk_size=_PAGE)  # pyright: ignore[reportUnknownMemberType] - its other form returns a type of a library that is not installed
             # A listing that is dropped while its request is under way panics in obstore's
             # threads, so whoever stops waiting for a page leaves it to itself.
             page = asyncio.ensure_future(anext(pages, None))
             self._listing.add(page)
             page.add_done_callback(self._listed)
-            found = await self._bounded(asyncio.shield(page), f"list {prefix}")
-            if found is None:
-                return
+            try:
+                return await asyncio.shield(page) or ()
+            except (BaseError, OSError, ValueError):
+                pages = None
+                raise
+
+        while found := await self._ask(next_page, f"list {prefix}"):
+            last = max(info["path"] for info in found)
             yield [ObjectInfo(info["path"], info["size"], info["last_modified"]) for info in found]
 
     async def check_place(self) -> None:
@@ -228,6 +298,13 @@ class ObjectSpace:
             return False
         return not await self._bounded(asyncio.to_thread(folder.is_dir), "look")
 
+    async def _ask(self, request: Callable[[], Awaitable[T]], what: str, size: int = 0) -> T:
+        """Send a request; `what` begins with its verb. A bucket is asked again if it refuses."""
+        if self._location.bucket is None:
+            return await self._bounded(request(), what, size)
+        action = what.partition(" ")[0]
+        return await self._bounded(ask(self._place, action, request), what, size)
+
     async def _bounded(self, operation: Awaitable[T], what: str, size: int = 0) -> T:
         seconds = OPERATION_TIMEOUT + size / _SLOWEST_BYTES_PER_SECOND
         self.under_way += 1
@@ -259,6 +336,22 @@ async def _if_new(request: Awaitable[object]) -> bool:
     except (AlreadyExistsError, PreconditionError):
         return False
     return True
+
+
+async def _delete(store: ObjectStore, keys: str | Sequence[str]) -> bool | None:
+    """True when the objects are removed; None where a single one was gone before."""
+    if not isinstance(keys, str):
+        # A request for many says of none that it was gone: what is not found is the bucket.
+        await store.delete_async(keys)
+        return True
+    # Twice: what is not found once may be there all the same, and would stay.
+    for _ in range(2):
+        try:
+            await store.delete_async(keys)
+        except FileNotFoundError:
+            continue
+        return True
+    return None
 
 
 async def _if_there(request: Awaitable[T]) -> T | None:

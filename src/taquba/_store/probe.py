@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
@@ -28,6 +29,10 @@ PREFIX: Final = "taquba-probe-"
 """What the prefix of every probe begins with; the rest of it is unique."""
 
 
+class Doubt(Problem):
+    """What was seen may be one odd answer of a store that does what is needed: try once more."""
+
+
 class Probe:
     """Objects under one prefix of their own, and how long the store took for each request.
 
@@ -40,6 +45,11 @@ class Probe:
         self._store = client.store
         self._seconds: dict[Action, list[float]] = {}
         self._versions: dict[str, UpdateVersion] = {}
+        self._run = 0
+
+    def start_anew(self) -> None:
+        """From now on names mean other objects."""
+        self._run += 1
 
     def round_trip_ms(self, action: Action) -> float | None:
         """Median over the requests of one kind so far."""
@@ -48,40 +58,47 @@ class Probe:
 
     async def create(self, name: str, data: bytes) -> bool:
         """Write an object that must not exist yet; False when the store says that it does."""
-        return await self._ask("write", self._put(name, data, "create"))
+        return await self._ask("write", partial(self._put, name, data, "create"))
 
     async def overwrite(self, name: str, data: bytes) -> None:
-        await self._ask("write", self._put(name, data, "overwrite"))
+        await self._ask("write", partial(self._put, name, data, "overwrite"))
 
     async def update(self, name: str, data: bytes, version: UpdateVersion) -> bool:
         """Overwrite one version of an object; False when it is not the current one any more."""
-        return await self._ask("write", self._put(name, data, version))
+        return await self._ask("write", partial(self._put, name, data, version))
 
-    def version(self, name: str) -> UpdateVersion:
-        """Names the version that was written last, for `update`."""
-        return self._versions[name]
+    def version(self, name: str) -> UpdateVersion | None:
+        """Names the version that was written last, for `update`; None where no answer told it."""
+        return self._versions[self._named(name)] or None
 
     async def read(self, name: str) -> bytes | None:
-        return await self._ask("read", self._get(name))
+        return await self._ask("read", partial(self._get, name))
 
     async def modified_at(self, name: str) -> datetime:
         """When an object was written, by the store's clock."""
-        found = await self._client.ask("read", self._store.head_async(self._path(name)))
+        path = self._path(self._named(name))
+        found = await self._client.ask("read", lambda: self._store.head_async(path))
         return found["last_modified"]
 
     async def names(self) -> set[str]:
         """The objects of this probe that a listing shows."""
-        return await self._ask("list", self._list())
+        return await self._ask("list", self._list)
 
     async def delete(self, name: str) -> None:
-        await self._ask("delete", self._delete(name))
-        self._versions.pop(name, None)
+        await self._remove(self._named(name))
 
     async def clean_up(self) -> None:
         """Remove what was written and not deleted, as far as the store lets us."""
         for name in list(self._versions):
             with contextlib.suppress(Problem):
-                await self.delete(name)
+                await self._remove(name)
+
+    async def _remove(self, name: str) -> None:
+        await self._ask("delete", partial(self._delete, name))
+        self._versions.pop(name, None)
+
+    def _named(self, name: str) -> str:
+        return f"{self._run}-{name}"
 
     def _path(self, name: str) -> str:
         return f"{self.prefix}/{name}"
@@ -89,6 +106,7 @@ class Probe:
     async def _put(
         self, name: str, data: bytes, mode: Literal["create", "overwrite"] | UpdateVersion
     ) -> bool:
+        name = self._named(name)
         # A request that fails may have been carried out all the same: there is something to remove.
         self._versions.setdefault(name, {})
         try:
@@ -103,19 +121,24 @@ class Probe:
 
     async def _get(self, name: str) -> bytes | None:
         try:
-            found = await self._store.get_async(self._path(name))
+            found = await self._store.get_async(self._path(self._named(name)))
             return bytes(await found.bytes_async())
         except FileNotFoundError:
             return None
 
     async def _list(self) -> set[str]:
-        return {name.rpartition("/")[2] for name in await self._client.names(self.prefix)}
+        names = {path.rpartition("/")[2] for path in await self._client.names(self.prefix)}
+        run = self._named("")
+        return {name.removeprefix(run) for name in names if name.startswith(run)}
 
     async def _delete(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            await self._store.delete_async(self._path(name))
+        # Twice: what is not found once may be there all the same, and would stay.
+        for _ in range(2):
+            with contextlib.suppress(FileNotFoundError):
+                await self._store.delete_async(self._path(name))
+                return
 
-    async def _ask(self, action: Action, request: Awaitable[T]) -> T:
+    async def _ask(self, action: Action, request: Callable[[], Awaitable[T]]) -> T:
         started = perf_counter()
         result = await self._client.ask(action, request)
         self._seconds.setdefault(action, []).append(perf_counter() - started)

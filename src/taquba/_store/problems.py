@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from taquba._model.errors import StoreError
 from taquba._model.redaction import redact
 from taquba._store.location import StoreLocation
+from taquba._store.places import Place
 
 
 class Problem(Exception):
@@ -63,10 +64,14 @@ class _Rule(NamedTuple):
     what: str
     remedy: str
     permanent: bool = True
+    one_action: bool = False
+    """It says nothing about other actions at the same place."""
 
 
-def _rule(pattern: str, what: str, remedy: str, *, permanent: bool = True) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE), what, remedy, permanent)
+def _rule(
+    pattern: str, what: str, remedy: str, *, permanent: bool = True, one_action: bool = False
+) -> _Rule:
+    return _Rule(re.compile(pattern, re.IGNORECASE), what, remedy, permanent, one_action)
 
 
 # The client library reports most failures as one kind of error, so its text has to tell them
@@ -103,11 +108,18 @@ _RULES: Final = (
         r"status code: 403|AccessDenied",
         "the credentials may not {action} in the {bucket}{code}",
         "allow them to list, read, write and delete there, or check {credentials}",
+        one_action=True,
     ),
     _rule(
         r"builder error",
         "{endpoint} cannot be used as an endpoint",
         "correct it; one that begins with http:// also needs {allow_http}=true",
+    ),
+    _rule(
+        r"status code: (?:409|412)",
+        "{endpoint} did not {action}, because of another request at the same time{code}",
+        "try again later",
+        permanent=False,
     ),
     _rule(
         r"status code: (?:429|5\d\d)",
@@ -133,7 +145,10 @@ _RULES: Final = (
 
 
 def explain(location: StoreLocation, error: Exception, action: str) -> Problem:
-    """An error of the object store's client, raised while it should `action`, as a problem."""
+    """An error of the object store's client, raised while it should `action`, as a problem.
+
+    `action` begins with its verb. What a place refuses that has worked before is not permanent.
+    """
     if location.folder is not None:
         return Problem(
             f"cannot {action} in {location.folder}: {_reason(error)}",
@@ -157,13 +172,17 @@ def explain(location: StoreLocation, error: Exception, action: str) -> Problem:
             return Problem(
                 rule.what.format_map(words),
                 rule.remedy.format_map(words),
-                permanent=rule.permanent,
+                permanent=rule.permanent and not _has_worked(location, rule, action),
             )
     return Problem(
         f"cannot {action}: {_reason(error)}",
         f"check {provider.endpoint}, and {provider.credentials}",
         permanent=False,
     )
+
+
+def _has_worked(location: StoreLocation, rule: _Rule, action: str) -> bool:
+    return Place(location).has_worked(action.partition(" ")[0] if rule.one_action else None)
 
 
 def _reason(error: Exception) -> str:

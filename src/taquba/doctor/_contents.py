@@ -63,7 +63,7 @@ async def _first_object(location: StoreLocation) -> str | None:
     if location.folder is not None:
         return await asyncio.to_thread(_first_entry, location.folder)
     client = await Client.connect(location)
-    names = await client.ask("list", client.names())
+    names = await client.ask("list", client.names)
     return next((name for name in names if not name.startswith(PREFIX)), None)
 
 

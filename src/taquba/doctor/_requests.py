@@ -109,7 +109,7 @@ def _failed(name: str, problem: Problem) -> Check:
 
 async def _check_need(probe: Probe, need: _Need) -> Check:
     try:
-        await need.attempt(probe)
+        await fitness.settle(probe, need.attempt)
     except Problem as problem:
         return _failed(need.name, problem)
     round_trip = None if need.action is None else probe.round_trip_ms(need.action)
