@@ -45,7 +45,9 @@ class ReadOnlyObjects:
         async for page in self._space.list(below):
             for info in page:
                 key = info.key.removeprefix(self._prefix).removesuffix(_END)
-                yield info._replace(key=key)
+                # Whatever else lies there was put there by somebody else.
+                if info.key.endswith(_END) and _KEY.fullmatch(key):
+                    yield info._replace(key=key)
 
     def _path(self, key: str) -> str:
         if len(validate.text(key, "the key of an object")) > _MAX_KEY or not _KEY.fullmatch(key):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ class DurableFolder:
     def _list_wal(self) -> None:
         """Find new WAL files by listing: at first, and where asking for the next found none."""
         stems = (name.removesuffix(".sst") for name in _names(self._wal))
-        numbers = sorted(int(stem) for stem in stems if stem.isdigit())
+        numbers = sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
         for number in numbers[bisect_left(numbers, self._next_wal) :]:
             _fsync(self._wal_file(number))
             self._next_wal = number + 1
@@ -139,11 +140,17 @@ def remove_unfinished(folder: Path, seconds: float) -> None:
     to within the last `seconds`, of real time, may still have its writer.
     """
     before = time.time() - seconds
+    if folder.is_symlink():
+        # What it leads to is somebody else's.
+        return
     for path, _, names in os.walk(folder):
         for name in names:
             file = Path(path, name)
-            with contextlib.suppress(FileNotFoundError):
-                if "#" in name and file.stat().st_mtime < before:
+            # One that may not be removed must not keep the others.
+            with contextlib.suppress(OSError):
+                info = file.lstat()
+                # What is no file was not left by a writer.
+                if "#" in name and stat.S_ISREG(info.st_mode) and info.st_mtime < before:
                     file.unlink()
 
 
@@ -151,7 +158,8 @@ def _names(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             # A name with "#" is a file still being written; it is renamed when it is whole.
-            if entry.is_file() and "#" not in entry.name:
+            # Nor is what a link leads to a file of the engine's.
+            if entry.is_file(follow_symlinks=False) and "#" not in entry.name:
                 yield entry.name
 
 

@@ -9,11 +9,13 @@ rejected/{name}/reason  why
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator, Collection
 from typing import Final, Self
 
 from taquba._model.batch import BATCH_FORMAT
 from taquba._model.errors import InboxNotOpen, IncompatibleStore, StoreError
+from taquba._store.left_alone import leave_alone
 from taquba._store.location import INBOX, StoreLocation
 from taquba._store.objects import ObjectInfo, ObjectSpace
 
@@ -22,6 +24,10 @@ _NEW: Final = "new"
 _REJECTED: Final = "rejected"
 _BATCH: Final = "/batch"
 _REASON: Final = "/reason"
+
+_PART: Final = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
+_NAME: Final = re.compile(rf"(?!.{{200}}){_PART}(?:/{_PART})*")
+"""What may be put aside where it is not a batch. Other names are somebody else's, or a trap."""
 
 
 class InboxObjects:
@@ -76,8 +82,9 @@ class InboxObjects:
 
     async def batches(self) -> AsyncGenerator[list[ObjectInfo]]:
         """The batches that wait, in pages; their keys are their names."""
-        async for page in self._space.list(_NEW):
-            yield [info._replace(key=info.key.removeprefix(f"{_NEW}/")) for info in page]
+        async for page in self._space.list(_NEW, flat=True):
+            found = [info._replace(key=info.key.removeprefix(f"{_NEW}/")) for info in page]
+            yield [info for info in found if self._could_be_one(info.key)]
 
     async def get(self, name: str) -> bytes | None:
         """A batch that waits, or None where it is not found, which may pass."""
@@ -94,16 +101,23 @@ class InboxObjects:
     async def rejected(self) -> AsyncGenerator[list[ObjectInfo]]:
         """The batches that were put aside, in pages; their keys are their names."""
         async for page in self._space.list(_REJECTED):
-            yield [
+            found = [
                 info._replace(key=info.key.removeprefix(f"{_REJECTED}/").removesuffix(_BATCH))
                 for info in page
                 if info.key.endswith(_BATCH)
             ]
+            yield [info for info in found if _NAME.fullmatch(info.key)]
 
     async def reason(self, name: str) -> str:
         """Why a batch was put aside."""
         found = await self._space.get(f"{_REJECTED}/{name}{_REASON}")
         return "unknown" if found is None else found.decode(errors="replace")
+
+    def _could_be_one(self, name: str) -> bool:
+        if _NAME.fullmatch(name):
+            return True
+        leave_alone(f"{_NEW}/{name}", self._space.url, "its name cannot be that of a batch")
+        return False
 
     async def remove_unfinished(self, seconds: float) -> None:
         """Remove what a producer that died while it wrote has left in a local folder."""

@@ -80,7 +80,7 @@ async def write_label(location: StoreLocation) -> None:
 def _look_into(location: StoreLocation, folder: Path) -> Found:
     try:
         database = any((folder / _MANIFESTS).iterdir())
-        label = (folder / LABEL).read_bytes() if (folder / LABEL).exists() else None
+        label = (folder / LABEL).read_bytes() if (folder / LABEL).is_file() else None
     except (FileNotFoundError, NotADirectoryError):
         return Found(database=False, layout=None)
     except OSError as error:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
 from taquba._model.errors import StoreError
 from taquba._model.redaction import without_secrets
-from taquba._store.folder import put_on_disk, remove_unfinished
+from taquba._store.folder import remove_unfinished
+from taquba._store.folder_files import FileInfo, FolderFiles
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
 from taquba._store.places import Place
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from obstore import ListStream, ObjectMeta
     from obstore.store import RetryConfig
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _SLOWEST_BYTES_PER_SECOND: Final = 256 * 1024
@@ -85,7 +88,7 @@ class ObjectSpace:
         self._location = location
         self._place = Place(location)
         self._folder = location.folder
-        self._fsync = fsync
+        self._files = None if location.folder is None else FolderFiles(location.folder, fsync=fsync)
         self._store: ObjectStore | None = None
         self.under_way = 0
         """Requests that were made and have not ended."""
@@ -102,8 +105,15 @@ class ObjectSpace:
             await space._connect()
         return space
 
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._location.url
+
     async def put(self, key: str, data: bytes) -> None:
         """Write an object; durable when it returns, except on a folder without fsync."""
+        if self._files is not None:
+            return await self._in_thread(f"write {key}", len(data), self._files.put, key, data)
         store = await self._connect()
         what = f"write {key}"
 
@@ -113,7 +123,6 @@ class ObjectSpace:
             return await store.put_async(key, data, use_multipart=False)
 
         await self._ask(put, what, len(data))
-        await self._put_on_disk(key, what, len(data))
 
     async def create(self, key: str, data: bytes) -> bool:
         """Write an object that is not there yet; False where another one is. Durable, as by `put`.
@@ -121,6 +130,8 @@ class ObjectSpace:
         "Exists already" is looked into: it is what a store says to a repeated write whose first
         answer got lost, but some say it as well when they are busy, and have stored nothing.
         """
+        if self._files is not None:
+            return await self._in_thread(f"write {key}", len(data), self._files.create, key, data)
         store = await self._connect()
         what = f"write {key}"
 
@@ -134,8 +145,6 @@ class ObjectSpace:
                 found = await self._look(key)
                 ours = None if found is None else found == data
             if ours is not None:
-                # The one that is there may have been written a moment ago, and not be on disk yet.
-                await self._put_on_disk(key, what, len(data))
                 return ours
             if pause is not None:
                 await asyncio.sleep(pause)
@@ -150,11 +159,12 @@ class ObjectSpace:
         It is under one of the two keys at any time: where moving is copying, the copy is looked
         for before the original is removed.
         """
+        if self._files is not None:
+            return await self._in_thread(f"move {key}", 0, self._files.move, key, to)
         store = await self._connect()
         what = f"move {key}"
         if self._location.bucket is None:
             await self._ask(lambda: _if_there(store.rename_async(key, to)), what)
-            await self._put_on_disk(to, what)
             return
         original = await self._ask(lambda: _if_there(store.head_async(key)), what)
         if original is None:
@@ -172,8 +182,8 @@ class ObjectSpace:
 
         A bucket may not find an object for a moment: it is asked several times before that counts.
         """
-        if await self._is_missing():
-            return None
+        if self._files is not None:
+            return await self._in_thread(f"read {key}", 0, self._files.get, key)
         found = await self._look(key)
         if self._location.bucket is not None:
             for pause in _LOOKS:
@@ -193,8 +203,10 @@ class ObjectSpace:
 
     async def delete(self, keys: Collection[str]) -> None:
         """Remove objects; those that are gone already are fine."""
-        if not keys or await self._is_missing():
+        if not keys:
             return
+        if self._files is not None:
+            return await self._in_thread("delete objects", 0, self._files.delete, keys)
         store = await self._connect()
         if isinstance(store, S3Store):
             in_order = list(keys)
@@ -210,9 +222,20 @@ class ObjectSpace:
 
         await asyncio.gather(*map(delete, keys))
 
-    async def list(self, prefix: str) -> AsyncGenerator[list[ObjectInfo]]:
-        """Objects whose key starts with `prefix`, whole segments, in batches."""
-        if await self._is_missing():
+    async def list(self, prefix: str, *, flat: bool = False) -> AsyncGenerator[list[ObjectInfo]]:
+        """Objects whose key starts with `prefix`, whole segments, in batches.
+
+        With `flat`, a local folder's own files only, and not those of folders in it.
+        """
+        if self._files is not None:
+            files = self._files.files(prefix, flat=flat)
+            try:
+                while some := await self._in_thread(f"list {prefix}", 0, _some, files):
+                    yield some
+            finally:
+                # A thread that is still in it, on a disk that hangs, keeps it.
+                with contextlib.suppress(ValueError):
+                    files.close()
             return
         store = await self._connect()
         pages: ListStream[Sequence[ObjectMeta]] | None = None
@@ -244,7 +267,7 @@ class ObjectSpace:
         if folder is None:
             async with aclosing(self.list("")) as pages:
                 await anext(pages, None)
-        elif not await self._bounded(asyncio.to_thread(folder.is_dir), "look"):
+        elif not await self._in_thread("look", 0, folder.is_dir):
             raise StoreError(
                 f"{folder} is not there: mount or restore it, or open the queue with the "
                 "payload_url that was used before"
@@ -258,8 +281,7 @@ class ObjectSpace:
             seconds: For how long nobody has written to it.
         """
         if self._folder is not None:
-            folder = self._folder / prefix
-            await self._bounded(asyncio.to_thread(remove_unfinished, folder, seconds), "tidy up")
+            await self._in_thread("tidy up", 0, remove_unfinished, self._folder / prefix, seconds)
 
     def _listed(self, page: asyncio.Future[Sequence[ObjectMeta] | None]) -> None:
         self._listing.discard(page)
@@ -272,10 +294,10 @@ class ObjectSpace:
         if self._listing:
             await asyncio.wait(set(self._listing), timeout=_CLOSING_SECONDS)
 
-    async def _put_on_disk(self, key: str, what: str, size: int = 0) -> None:
-        if self._folder is not None and self._fsync:
-            path = self._folder / key
-            await self._bounded(asyncio.to_thread(put_on_disk, path, self._folder), what, size)
+    async def _in_thread(
+        self, what: str, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._bounded(asyncio.to_thread(work, *args, **kwargs), what, size)
 
     async def _connect(self) -> ObjectStore:
         if self._store is None:
@@ -283,20 +305,8 @@ class ObjectSpace:
             store = await self._bounded(
                 asyncio.to_thread(connect_objects, self._location), "connect"
             )
-            if self._folder is not None and self._fsync:
-                root = Path(self._folder.anchor)
-                await self._bounded(
-                    asyncio.to_thread(put_on_disk, self._folder, root), "make the folder"
-                )
             self._store = self._store or store
         return self._store
-
-    async def _is_missing(self) -> bool:
-        """Whether nothing was ever written to a local folder, which reading shall not make."""
-        folder = self._folder
-        if folder is None or self._store is not None:
-            return False
-        return not await self._bounded(asyncio.to_thread(folder.is_dir), "look")
 
     async def _ask(self, request: Callable[[], Awaitable[T]], what: str, size: int = 0) -> T:
         """Send a request; `what` begins with its verb. A bucket is asked again if it refuses."""
@@ -327,6 +337,10 @@ class ObjectSpace:
         return StoreError(
             f"{self._location.url}: {problem.what}; {problem.remedy}", permanent=permanent
         )
+
+
+def _some(files: Iterator[FileInfo]) -> list[ObjectInfo]:
+    return [ObjectInfo(*info) for info in islice(files, _PAGE)]
 
 
 async def _if_new(request: Awaitable[object]) -> bool:
