@@ -88,6 +88,7 @@ def test_the_json_of_a_job(taquba: Taquba) -> None:
         "dedup_key": "c",
         "headers": {},
         "cancel_requested": False,
+        "suspect": False,
         "woken_at": None,
         "payload_ref": None,
     }

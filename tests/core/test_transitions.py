@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taquba import AttemptOutcome, JobStatus, QueueConfig
+from taquba import JobStatus, QueueConfig
 from taquba._core import transitions
 from taquba._core.transitions import Change
 from taquba._model import keys
@@ -74,6 +74,9 @@ class Store:
     def claim(self, at: int = NOW) -> None:
         self.follow(transitions.claim(self.job, self.key(), at))
 
+    def claim_alone(self) -> None:
+        self.follow(transitions.claim_alone(self.job, self.key(), NOW))
+
 
 def test_an_enqueued_job_is_pending_and_holds_its_dedup_key() -> None:
     store = Store(new_job(dedup_key="k"))
@@ -133,7 +136,7 @@ def test_an_acknowledged_job_is_kept_where_the_queue_keeps_them() -> None:
     record = store.record()
     assert record is not None
     assert (record.state, record.finished_at) == ("done", NOW + 2)
-    assert record.history == ((1, NOW + 1, NOW + 2, "completed", None),)
+    assert record.history == ((1, NOW + 1, NOW + 2, "completed", None, True),)
     store.follow(transitions.expire(store.job, JobStatus.done, store.key()))
     assert store.rows == {}
     assert store.contents().stats["q"] == Counts(done=1), "done counts all that ever completed"
@@ -152,7 +155,7 @@ def test_a_failed_attempt_is_retried_after_its_backoff(
     record = store.record()
     assert record is not None
     assert (record.state, record.run_at, record.last_error) == (state, run_at, "oops")
-    assert record.history == ((1, NOW, NOW + 9, "retried", "oops"),)
+    assert record.history == ((1, NOW, NOW + 9, "retried", "oops", True),)
 
 
 def test_the_last_failed_attempt_is_a_dead_letter() -> None:
@@ -162,22 +165,100 @@ def test_the_last_failed_attempt_is_a_dead_letter() -> None:
     record = store.record()
     assert record is not None
     assert (record.state, record.finished_at, record.last_error) == ("dead", NOW + 9, "oops")
-    assert record.history == ((1, NOW, NOW + 9, "dead_lettered", "oops"),)
+    assert record.history == ((1, NOW, NOW + 9, "dead_lettered", "oops", True),)
     assert store.contents().stats["q"] == Counts(dead=1)
 
 
-@pytest.mark.parametrize("outcome", [AttemptOutcome.lease_expired, AttemptOutcome.interrupted])
 @pytest.mark.parametrize(("max_attempts", "state"), [(1, "dead"), (2, "pending")])
-def test_a_job_taken_back_has_spent_its_attempt(
-    outcome: AttemptOutcome, max_attempts: int, state: str
-) -> None:
+def test_a_job_whose_lease_expired_has_spent_its_attempt(max_attempts: int, state: str) -> None:
     store = Store(new_job(max_attempts=max_attempts))
     store.claim()
-    store.follow(transitions.take_back(store.job, NOW + 9, outcome, "gone"))
+    store.follow(transitions.take_back(store.job, NOW + 9))
     record = store.record()
     assert record is not None
-    assert (record.state, record.attempts, record.last_error) == (state, 1, "gone")
-    assert record.history == ((1, NOW, NOW + 9, outcome.value, "gone"),)
+    assert (record.state, record.attempts) == (state, 1)
+    assert record.last_error == "the lease expired"
+    assert record.history == ((1, NOW, NOW + 9, "lease_expired", "the lease expired", True),)
+
+
+def lose(store: Store, policy: Policy = DROPS_DONE) -> Record:
+    store.follow(transitions.lose_process(store.job, NOW + 9, "gone", policy, 0))
+    record = store.record()
+    assert record is not None
+    return record
+
+
+def test_a_job_whose_process_ended_beside_others_is_a_suspect_and_has_spent_nothing() -> None:
+    store = Store(new_job(max_attempts=1))
+    for interruptions in (1, 2):
+        store.claim()
+        record = lose(store)
+        assert (record.state, record.attempts, record.last_error) == ("pending", 0, "gone")
+        assert record.suspicion == (interruptions, 0, False)
+        assert record.history[-1] == (1, NOW, NOW + 9, "interrupted", "gone", False)
+
+
+def test_a_job_whose_process_ends_while_it_runs_alone_is_given_up_after_its_attempts() -> None:
+    store = Store(new_job(max_attempts=3))
+    store.claim()
+    lose(store)
+    for deaths, wait in ((1, 2000), (2, 4000)):
+        store.claim_alone()
+        assert (record := store.record()) is not None
+        assert record.suspicion == (1, deaths - 1, True)
+        record = lose(store, KEEPS_DONE)
+        assert (record.state, record.run_at) == ("scheduled", NOW + 9 + wait)
+        assert (record.attempts, record.suspicion) == (deaths, (1, deaths, False))
+        store.follow(transitions.promote(store.job, store.key()))
+    store.claim_alone()
+    record = lose(store)
+    assert (record.state, record.attempts, record.suspicion) == ("dead", 3, None)
+    assert record.last_error is not None
+    assert "ended 3 times while it ran alone" in record.last_error
+    assert [entry[-1] for entry in record.history] == [False, True, True, True]
+
+
+def test_a_suspect_that_others_have_joined_is_one_of_several_again() -> None:
+    store = Store(new_job(max_attempts=1))
+    store.claim()
+    lose(store)
+    store.claim_alone()
+    store.follow(transitions.join(store.job))
+    record = lose(store)
+    assert (record.state, record.attempts, record.suspicion) == ("pending", 0, (2, 0, False))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda job: transitions.ack(job, NOW, KEEPS_DONE),
+        lambda job: transitions.nack(job, NOW, "e", DROPS_DONE, 0),
+        lambda job: transitions.snooze(job, NOW, "e", 50),
+        lambda job: transitions.dead_letter(job, NOW, "e"),
+        lambda job: transitions.take_back(job, NOW),
+    ],
+    ids=["ack", "nack", "snooze", "dead letter", "lease expired"],
+)
+def test_a_suspect_that_comes_to_another_end_is_a_suspect_no_longer(
+    end: Callable[[Job], Change],
+) -> None:
+    store = Store(new_job())
+    store.claim()
+    lose(store)
+    store.claim_alone()
+    store.follow(end(store.job))
+    assert (record := store.record()) is not None
+    assert record.suspicion is None
+
+
+def test_a_suspect_whose_worker_stops_is_still_a_suspect() -> None:
+    store = Store(new_job())
+    store.claim()
+    lose(store)
+    store.claim_alone()
+    store.follow(transitions.interrupt(store.job, NOW, "stopping"))
+    assert (record := store.record()) is not None
+    assert record.suspicion == (1, 0, False)
 
 
 def test_an_interrupted_job_has_not_spent_its_attempt() -> None:
@@ -187,7 +268,7 @@ def test_an_interrupted_job_has_not_spent_its_attempt() -> None:
     record = store.record()
     assert record is not None
     assert (record.state, record.attempts) == ("pending", 0)
-    assert record.history == ((1, NOW, NOW + 9, "interrupted", "stopping"),)
+    assert record.history == ((1, NOW, NOW + 9, "interrupted", "stopping", False),)
 
 
 def test_a_snoozed_job_waits_with_its_reason_and_has_not_spent_its_attempt() -> None:
@@ -253,7 +334,7 @@ Event = Callable[[Store, int], Change]
 EVENTS: dict[JobStatus, list[Event]] = {
     JobStatus.pending: [
         lambda store, now: transitions.claim(store.job, store.key(), now),
-        lambda store, now: transitions.claim(store.job, store.key(), now),
+        lambda store, now: transitions.claim_alone(store.job, store.key(), now),
         lambda store, now: transitions.cancel(store.job, JobStatus.pending, store.key()),
     ],
     JobStatus.scheduled: [
@@ -270,7 +351,10 @@ EVENTS: dict[JobStatus, list[Event]] = {
         lambda store, now: transitions.interrupt(store.job, now, "e"),
         lambda store, now: transitions.snooze(store.job, now, "e", 50),
         lambda store, now: transitions.dead_letter(store.job, now, "e"),
-        lambda store, now: transitions.take_back(store.job, now, AttemptOutcome.lease_expired, "e"),
+        lambda store, now: transitions.take_back(store.job, now),
+        lambda store, now: transitions.lose_process(store.job, now, "e", DROPS_DONE, 0.5),
+        lambda store, now: transitions.lose_process(store.job, now, "e", KEEPS_DONE, 0.5),
+        lambda store, now: transitions.join(store.job),
         lambda store, now: transitions.request_cancel(store.job),
     ],
     JobStatus.done: [
@@ -285,7 +369,7 @@ EVENTS: dict[JobStatus, list[Event]] = {
 
 
 @given(
-    picks=st.lists(st.integers(0, 9), max_size=30),
+    picks=st.lists(st.integers(0, 12), max_size=30),
     delayed=st.booleans(),
     dedup_key=st.sampled_from([None, "k"]),
     max_attempts=st.integers(1, 4),

@@ -141,10 +141,14 @@ async def audit(queue: Queue, *, idle: bool = True) -> Dump:
     windows = {name: of_queue.window for name, of_queue in core.queues.items()}
     for name, window in {**windows, None: core.scheduled}.items():
         horizon = window.horizon
+        # Suspects that the owner knows wait beside the window, wherever its horizon is.
+        aside = {} if name is None else core.queues[name].suspects
         seen = {key: job for key, job in waiting[name].items() if horizon is None or key <= horizon}
-        assert window._jobs == seen, f"the window of {name}"
+        assert aside.items() <= waiting[name].items(), f"the suspects of {name}"
+        assert window._jobs.keys().isdisjoint(aside)
+        assert {**window._jobs, **aside} == {**seen, **aside}, f"the window of {name}"
         if idle:
-            assert not window._leaving
+            assert window._leaving == set(aside)
     if idle:
         assert not core.locks._waiting, "a lock was left behind"
         assert not core.moves._moving

@@ -1,4 +1,4 @@
-"""A job that takes its process down is not tried for ever."""
+"""A job that takes its process down is not tried for ever, and nobody else pays for it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import signal
 import sys
 from pathlib import Path
 
-from taquba import JobStatus, Queue, QueueConfig
+import pytest
+
+from taquba import EnqueueRequest, JobStatus, Queue, QueueConfig
 
 CHILD = """
 import asyncio, os, signal, sys
 from taquba import Queue, QueueConfig
 
 async def main(url):
-    config = QueueConfig(max_attempts=2)
+    config = QueueConfig(max_attempts=2, retry_backoff_base=0)
     queue = await Queue.open(url, default_config=config)
     claim = await queue.claim("fatal")
     if claim is None:
@@ -27,12 +29,74 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+WORKER = """
+import asyncio, os, sys
+from taquba import Queue, QueueConfig, run_worker
+
+async def handle(job, lease):
+    if job.payload == b"killer":
+        await asyncio.sleep(float(sys.argv[2]))
+        os._exit(9)
+    await asyncio.sleep(0.005)
+
+async def main(url):
+    config = QueueConfig(max_attempts=3, retry_backoff_base=0.02, keep_done_jobs=3600)
+    async with Queue.open(url, default_config=config) as queue:
+        stop = asyncio.Event()
+        worker = asyncio.create_task(run_worker(queue, "q", handle, concurrency=10, shutdown=stop))
+        while True:
+            stats = await queue.stats("q")
+            if stats.pending + stats.scheduled + stats.claimed == 0:
+                break
+            await asyncio.sleep(0.02)
+        stop.set()
+        await worker
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.01", "0.1"])
+async def test_a_job_that_ends_its_process_is_given_up_and_those_beside_it_pay_nothing(
+    tmp_path: Path, seconds: str
+) -> None:
+    url = str(tmp_path / "store")
+    async with Queue.open(url, default_config=QueueConfig(max_attempts=3)) as queue:
+        before = await queue.enqueue_batch([EnqueueRequest("q", b"fine")] * 20)
+        killer = (await queue.enqueue("q", b"killer")).id
+        after = await queue.enqueue_batch([EnqueueRequest("q", b"fine")] * 20)
+
+    codes: list[int] = []
+    while not codes or codes[-1]:
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, url, seconds)
+        codes.append(await asyncio.wait_for(child.wait(), 60))
+        assert len(codes) < 10, "the killer is never given up"
+    # At first nobody knows of it; the second time it is one of several; then it is alone.
+    assert codes[:-1] in ([9] * 4, [9] * 5)
+
+    async with Queue.open(url, default_config=QueueConfig(keep_done_jobs=3600)) as queue:
+        job = await queue.get_job(killer)
+        assert job is not None
+        assert (job.status, job.attempts, job.suspect) == (JobStatus.dead, 3, False)
+        assert job.last_error is not None
+        assert "ended 3 times while it ran alone" in job.last_error
+        story = [(entry.outcome, entry.counted) for entry in await queue.attempt_history(killer)]
+        assert story == [("interrupted", False)] + [("interrupted", True)] * 3
+        for result in (*before, *after):
+            fine = await queue.get_job(result.id)
+            assert fine is not None
+            assert (fine.status, fine.attempts) == (JobStatus.done, 1)
+            *interruptions, end = await queue.attempt_history(result.id)
+            assert [entry.counted for entry in interruptions] == [False] * len(interruptions)
+            assert (end.outcome, end.counted) == ("completed", True)
+
+
 async def test_the_attempt_of_a_killed_process_counts_in_an_idle_store(tmp_path: Path) -> None:
     url = str(tmp_path / "store")
     async with Queue.open(url, default_config=QueueConfig(max_attempts=2)) as queue:
         job_id = (await queue.enqueue("fatal", b"")).id
 
-    for _ in range(2):
+    for _ in range(3):
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, url)
         assert await asyncio.wait_for(child.wait(), 60) == -signal.SIGKILL
 
@@ -40,5 +104,7 @@ async def test_the_attempt_of_a_killed_process_counts_in_an_idle_store(tmp_path:
         job = await queue.get_job(job_id)
         assert job is not None
         assert (job.status, job.attempts) == (JobStatus.dead, 2)
-        outcomes = [attempt.outcome for attempt in await queue.attempt_history(job_id)]
-        assert outcomes == ["interrupted", "interrupted"]
+        history = await queue.attempt_history(job_id)
+        # It was claimed by hand, with nothing beside it but what nobody knows of.
+        assert [attempt.outcome for attempt in history] == ["interrupted"] * 3
+        assert [attempt.counted for attempt in history] == [False, True, True]

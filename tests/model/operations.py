@@ -131,8 +131,9 @@ class TakeJobs(Operation):
         if isinstance(outcome, str):
             return False
         # A batch may be smaller than what is pending, but not empty, and it skips nothing.
-        waiting = len(model.pending(self.queue))
-        if not min(waiting, 1) <= len(outcome) <= min(waiting, self.limit):
+        waiting = len(model.claimable(self.queue))
+        least = 0 if model.held_back(self.queue) else min(waiting, 1)
+        if not least <= len(outcome) <= min(waiting, self.limit):
             return False
         taken = model.claim(self.queue, self.lease, [name for _, _, name in outcome])
         return [(job.id, job.attempts) for job in taken] == [

@@ -42,6 +42,10 @@ class Effects(NamedTuple):
     deletes: tuple[bytes, ...] = ()
 
 
+ALONE = 30_000
+"""How long a suspect keeps others out at first, ms; each further end of its process doubles it."""
+
+
 class Hold(NamedTuple):
     """Who holds a claimed job, until when."""
 
@@ -88,6 +92,23 @@ class Model:
         """In claim order."""
         found = [job for job in self.jobs.values() if (job.queue, job.state) == (queue, "pending")]
         return sorted(found, key=lambda job: (job.priority, job.id))
+
+    def claimable(self, queue: str) -> list[Record]:
+        """What a claim may take, in claim order: no job runs beside a suspect."""
+        held = [self.jobs[job_id] for job_id in self.holds]
+        if any(job.suspicion is not None and job.suspicion[2] for job in held):
+            return []
+        pending = self.pending(queue)
+        if held:
+            return [job for job in pending if job.suspicion is None]
+        if pending and pending[0].suspicion is not None:
+            return pending[:1]
+        suspects = [place for place, job in enumerate(pending) if job.suspicion is not None]
+        return pending[: min(suspects, default=None)]
+
+    def held_back(self, queue: str) -> bool:
+        """Whether a suspect of the queue may hold others back, until what is held has ended."""
+        return bool(self.holds) and any(job.suspicion is not None for job in self.pending(queue))
 
     # -- enqueue and claim ----------------------------------------------------------------------
 
@@ -143,12 +164,14 @@ class Model:
         """Claim the first jobs, one for each of `names`, which the queue's claims go by."""
         expires_at = self.now + (self.settings[queue].lease if lease is None else lease)
         taken: list[Record] = []
-        for job, name in zip(self.pending(queue), names, strict=False):
+        for job, name in zip(self.claimable(queue), names, strict=False):
+            suspicion = job.suspicion
             claimed = job._replace(
                 state="claimed",
                 attempts=job.attempts + 1,
                 claimed_at=self.now,
                 holds_dedup_key=False,
+                suspicion=None if suspicion is None else (*suspicion[:2], True),
             )
             self.jobs[job.id] = claimed
             self.holds[job.id] = Hold(name, expires_at)
@@ -173,7 +196,9 @@ class Model:
                 del self.jobs[job_id]
             else:
                 ended = _ended(job, self.now, "completed", None)
-                self.jobs[job_id] = ended._replace(state="done", finished_at=self.now)
+                self.jobs[job_id] = ended._replace(
+                    state="done", finished_at=self.now, suspicion=None
+                )
         return results
 
     def dead_letter(
@@ -197,18 +222,22 @@ class Model:
             return "ClaimLost"
         if job.attempts >= job.max_attempts:
             return self.dead_letter(job_id, claim, error, effects, got)
-        settings = self.settings[job.queue]
-        wait = settings.backoff_base
-        for _ in range(job.attempts - 1):
-            wait = min(2 * wait, settings.backoff_max)
-        wait = min(wait, settings.backoff_max)
+        wait = self._backoff(job.queue, job.attempts)
         del self.holds[job_id]
         self.jobs[job_id] = _ended(job, self.now, "retried", error)._replace(
             state="scheduled" if wait else "pending",
             run_at=self.now + wait if wait else None,
             last_error=error,
+            suspicion=None,
         )
         return []
+
+    def _backoff(self, queue: str, attempt: int) -> int:
+        settings = self.settings[queue]
+        wait = settings.backoff_base
+        for _ in range(attempt - 1):
+            wait = min(2 * wait, settings.backoff_max)
+        return min(wait, settings.backoff_max)
 
     def snooze(self, job_id: str, claim: int, reason: str, delay: int) -> Results | str:
         job = self._held(job_id, claim)
@@ -220,6 +249,7 @@ class Model:
             attempts=job.attempts - 1,
             run_at=self.now + delay,
             last_error=reason,
+            suspicion=None,
         )
         return []
 
@@ -278,7 +308,7 @@ class Model:
             return "JobNotFound"
         if job.state != "dead":
             return "InvalidState"
-        self.jobs[job_id] = _ended(job, self.now, "requeued", None)._replace(
+        self.jobs[job_id] = _ended(job, self.now, "requeued", None, counted=False)._replace(
             state="pending", attempts=0, run_at=None, finished_at=None, cancel_requested=False
         )
         return "requeued"
@@ -328,7 +358,8 @@ class Model:
             case "scheduled":
                 return [job.run_at or 0]
             case "claimed":
-                return [self.holds[job.id].expires_at]
+                expires_at = self.holds[job.id].expires_at
+                return [min(expires_at, _joined_at(job) or expires_at)]
             case "done":
                 return [ended + (settings.keep_done or 0)]
             case "dead" if settings.dead_retention is not None:
@@ -340,44 +371,87 @@ class Model:
         match job.state:
             case "scheduled":
                 self.jobs[job.id] = job._replace(state="pending")
+            case "claimed" if self.now < self.holds[job.id].expires_at:
+                assert job.suspicion is not None
+                self.jobs[job.id] = job._replace(suspicion=(*job.suspicion[:2], False))
             case "claimed":
                 del self.holds[job.id]
                 self.jobs[job.id] = _taken_back(job, self.now, "lease_expired", "the lease expired")
             case _:
                 del self.jobs[job.id]
 
-    def reopened(self, job: Record | None) -> Record | None:
+    def reopened(self, job: Record | None, *, died: bool) -> Record | None:
         """What a job becomes when a new owner opens the store."""
         if job is not None and job.state == "claimed":
-            job = _taken_back(job, self.now, "interrupted", "the owner process ended")
+            job = (
+                self._process_died(job) if died else self._interrupted(job, "the queue was closed")
+            )
         if job is None or all(moment > self.now for moment in self._deadlines(job)):
             return job
         return job._replace(state="pending") if job.state == "scheduled" else None
 
-    def reopen(self) -> None:
+    def _process_died(self, job: Record) -> Record:
+        interruptions, deaths, alone = job.suspicion or (0, 0, False)
+        why = "the owner process ended"
+        if not alone:
+            back = self._interrupted(job, why)
+            return back._replace(suspicion=(interruptions + 1, deaths, False))
+        deaths += 1
+        if job.attempts >= job.max_attempts:
+            times = "once" if deaths == 1 else f"{deaths} times"
+            reason = f"what ran it ended {times} while it ran alone, and it has no attempt left"
+            return _dead(job, self.now, "interrupted", f"{reason}: {why}")
+        wait = self._backoff(job.queue, deaths)
+        return _ended(job, self.now, "interrupted", why)._replace(
+            state="scheduled" if wait else "pending",
+            run_at=self.now + wait if wait else None,
+            last_error=why,
+            suspicion=(interruptions, deaths, False),
+        )
+
+    def _interrupted(self, job: Record, why: str) -> Record:
+        suspicion = job.suspicion
+        return _ended(job, self.now, "interrupted", why, counted=False)._replace(
+            state="pending",
+            attempts=job.attempts - 1,
+            run_at=None,
+            last_error=why,
+            suspicion=None if suspicion is None else (*suspicion[:2], False),
+        )
+
+    def reopen(self, *, died: bool) -> None:
         """A new owner opens the store."""
         self.holds.clear()
         for job in list(self.jobs.values()):
-            after = self.reopened(job)
+            after = self.reopened(job, died=died)
             if after is None:
                 del self.jobs[job.id]
             else:
                 self.jobs[job.id] = after
 
 
-def _ended(job: Record, now: int, outcome: str, error: str | None) -> Record:
+def _joined_at(job: Record) -> int | None:
+    """When others may run beside a suspect that runs alone; None for any other job."""
+    if job.suspicion is None or not job.suspicion[2] or job.claimed_at is None:
+        return None
+    return job.claimed_at + (ALONE << max(0, job.suspicion[0] - 1))
+
+
+def _ended(
+    job: Record, now: int, outcome: str, error: str | None, *, counted: bool = True
+) -> Record:
     """The job with one more entry in its history."""
-    entry = (job.attempts, job.claimed_at, now, outcome, error)
+    entry = (job.attempts, job.claimed_at, now, outcome, error, counted)
     return job._replace(history=(*job.history, entry))
 
 
 def _dead(job: Record, now: int, outcome: str, reason: str) -> Record:
     ended = _ended(job, now, outcome, reason)
-    return ended._replace(state="dead", finished_at=now, last_error=reason)
+    return ended._replace(state="dead", finished_at=now, last_error=reason, suspicion=None)
 
 
 def _taken_back(job: Record, now: int, outcome: str, error: str) -> Record:
     if job.attempts >= job.max_attempts:
         return _dead(job, now, outcome, error)
     back = _ended(job, now, outcome, error)
-    return back._replace(state="pending", run_at=None, last_error=error)
+    return back._replace(state="pending", run_at=None, last_error=error, suspicion=None)

@@ -9,8 +9,8 @@ import msgpack
 
 from taquba._model import keys
 
-Attempt = tuple[int, int | None, int, str, str | None]
-"""Number, claimed at, recorded at, outcome, error."""
+Attempt = tuple[int, int | None, int, str, str | None, bool]
+"""Number, claimed at, recorded at, outcome, error, whether it counts."""
 
 
 class Record(NamedTuple):
@@ -34,6 +34,8 @@ class Record(NamedTuple):
     cancel_requested: bool = False
     woken_at: int | None = None
     wake_payload: bytes | None = None
+    suspicion: tuple[int, int, bool] | None = None
+    """Uncounted ends of its process, counted ones, whether it runs alone."""
     history: tuple[Attempt, ...] = ()
 
 
@@ -59,7 +61,7 @@ _STATES = {
     keys.DONE: "done",
     keys.DEAD: "dead",
 }
-_FIELDS = Record._fields[3:-1]
+_FIELDS = Record._fields[3:-2]
 _DEFAULTS = Record._field_defaults
 
 
@@ -137,7 +139,7 @@ def _record(
         position, name = int.from_bytes(name[:4]), name[4:]
     elif state in ("done", "dead"):
         position, name = int.from_bytes(name[:8]), name[8:]
-    named = dict(zip((*_FIELDS, "length", "reference"), fields, strict=False))
+    named = dict(zip((*_FIELDS, "length", "reference", "suspicion"), fields, strict=False))
     length = named.pop("length", 0)
     reference = named.pop("reference", None)
     if reference is not None:
@@ -145,6 +147,10 @@ def _record(
         assert reference in objects, f"the payload object of {rest!r} is gone"
         named["payload"] = objects[reference]
     named["headers"] = tuple(sorted((named["headers"] or {}).items()))
+    if named.get("suspicion") is not None:
+        named["suspicion"] = tuple(named["suspicion"])
+        assert state not in ("done", "dead"), f"{rest!r} has ended and is still a suspect"
+        assert state == "claimed" or not named["suspicion"][2], f"{rest!r} waits, and runs alone"
     record = Record(name.decode(), queue, state, **named)
     if state == "pending":
         assert position == record.priority

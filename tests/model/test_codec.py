@@ -30,7 +30,7 @@ from taquba._model.codec import (
     encode_meta,
 )
 from taquba._model.ids import IdGenerator
-from taquba._model.records import Counters, Job
+from taquba._model.records import Counters, Job, Suspicion
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
@@ -151,6 +151,8 @@ jobs = st.builds(
     woken_at=st.none() | times,
     wake_payload=st.none() | st.binary(max_size=20),
     history_length=u32,
+    payload_ref=st.none() | texts,
+    suspicion=st.none() | st.builds(Suspicion, u32, u32, st.booleans()),
 )
 
 
@@ -203,6 +205,7 @@ def test_counters_read_back(counters: Counters) -> None:
     recorded_at=times,
     outcome=st.sampled_from(AttemptOutcome),
     error=st.none() | texts,
+    counted=st.booleans(),
 )
 def test_an_attempt_reads_back(
     attempt: int,
@@ -210,9 +213,13 @@ def test_an_attempt_reads_back(
     recorded_at: int,
     outcome: AttemptOutcome,
     error: str | None,
+    counted: bool,
 ) -> None:
-    read = decode_attempt(encode_attempt(attempt, claimed_at, recorded_at, outcome, error))
+    read = decode_attempt(
+        encode_attempt(attempt, claimed_at, recorded_at, outcome, error, counted=counted)
+    )
     assert (read.attempt, read.outcome, read.error) == (attempt, outcome, error)
+    assert read.counted is counted
     assert to_ms(read.recorded_at) == recorded_at
     assert (None if read.claimed_at is None else to_ms(read.claimed_at)) == claimed_at
 

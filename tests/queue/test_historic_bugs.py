@@ -153,7 +153,10 @@ async def test_first_claim_after_a_restart_with_several_priorities(
     if not crash:
         await queue.close()
     queue = await open_queue(url)
-    assert (await must_claim(queue)).id == high.id
+    claim = await must_claim(queue)
+    assert claim.id == high.id
+    # After the crash it is a suspect, which runs alone.
+    await queue.ack(claim)
     assert (await must_claim(queue)).id == middle.id
     assert (await must_claim(queue)).id == low.id
 

@@ -318,12 +318,13 @@ async def test_claimed_jobs_go_back_at_once(open_queue: OpenQueue, mock_clock: M
     second = await open_queue(url)
     job = await second.get_job("a")
     assert job is not None
-    # Not after the lease: its owner is gone. The attempt it started counts.
-    assert (job.status, job.attempts) == (JobStatus.pending, 1)
+    # Not after the lease: its owner is gone. Whether it was the job's fault is not known.
+    assert (job.status, job.attempts, job.suspect) == (JobStatus.pending, 0, True)
     (entry,) = await second.attempt_history("a")
     assert (entry.attempt, entry.outcome) == (1, AttemptOutcome.interrupted)
+    assert not entry.counted
     assert entry.recorded_at == entry.claimed_at + timedelta(seconds=1)  # type: ignore[operator]
-    assert (await must_claim(second)).attempts == 2
+    assert (await must_claim(second)).attempts == 1
     with pytest.raises(StoreFenced):
         await first.ack(claim)
     assert await true_counts(second, "q") == {
@@ -338,11 +339,15 @@ async def test_claimed_jobs_go_back_at_once(open_queue: OpenQueue, mock_clock: M
 async def test_a_claim_held_at_a_clean_close_goes_back_too(open_queue: OpenQueue) -> None:
     url = fresh_url()
     queue = await open_queue(url)
-    await queue.enqueue("q", b"")
+    job_id = (await queue.enqueue("q", b"")).id
     await must_claim(queue)
     await queue.close()
     queue = await open_queue(url)
-    assert (await must_claim(queue)).attempts == 2
+    # Nothing died, so the job is not to blame for anything.
+    claim = await must_claim(queue)
+    assert (claim.attempts, claim.suspect) == (1, False)
+    (entry,) = await queue.attempt_history(job_id)
+    assert (entry.outcome, entry.counted) == (AttemptOutcome.interrupted, False)
 
 
 async def test_a_claim_that_was_not_durable_yet_never_was(open_queue: OpenQueue) -> None:
@@ -355,18 +360,26 @@ async def test_a_claim_that_was_not_durable_yet_never_was(open_queue: OpenQueue)
     assert (await must_claim(second)).attempts == 1
 
 
-async def test_a_crash_in_the_last_attempt_dead_letters(open_queue: OpenQueue) -> None:
+async def test_a_crash_while_a_suspect_runs_alone_in_its_last_attempt_dead_letters(
+    open_queue: OpenQueue,
+) -> None:
     url = fresh_url()
     first = await open_queue(url)
     await first.enqueue("q", b"", job_id="a", max_attempts=1)
     await must_claim(first)
     await make_durable(first)
     second = await open_queue(url)
-    job = await second.get_job("a")
+    await must_claim(second)
+    third = await open_queue(url)
+    job = await third.get_job("a")
     assert job is not None
-    assert job.status is JobStatus.dead
-    assert await second.claim("q") is None
-    assert (await second.stats("q")).dead == 1
+    assert (job.status, job.attempts) == (JobStatus.dead, 1)
+    assert job.last_error is not None
+    assert "ended once while it ran alone" in job.last_error
+    assert await third.claim("q") is None
+    assert (await third.stats("q")).dead == 1
+    counted = [attempt.counted for attempt in await third.attempt_history("a")]
+    assert counted == [False, True]
 
 
 async def test_more_claims_than_one_commit_takes_go_back(open_queue: OpenQueue) -> None:
@@ -377,7 +390,10 @@ async def test_more_claims_than_one_commit_takes_go_back(open_queue: OpenQueue) 
     await make_durable(first)
     second = await open_queue(url)
     assert (await second.stats("q")).pending == 1200
-    assert len(await second.claim_batch("q", 2000)) == 1200
+    for _ in range(1200):
+        (suspect,) = await second.claim_batch("q", 2000)
+        await second.ack(suspect)
+    assert (await second.stats("q")).done == 1200
 
 
 async def test_a_dead_letter_of_the_reopen_expires_in_its_time(
@@ -389,8 +405,11 @@ async def test_a_dead_letter_of_the_reopen_expires_in_its_time(
     await must_claim(first)
     await make_durable(first)
     second = await open_queue(url)
+    await must_claim(second)
+    third = await open_queue(url)
+    assert (await third.stats("q")).dead == 1
     await mock_clock.advance(timedelta(days=7))
-    assert await leftovers(second) == {}
+    assert await leftovers(third) == {}
 
 
 async def test_the_old_owner_is_fenced(open_queue: OpenQueue) -> None:

@@ -202,6 +202,7 @@ async def show(
             ("failed", moment_text(job.failed_at)),
             ("last error", job.last_error),
             ("cancel requested", "yes" if job.cancel_requested else None),
+            ("runs alone", "yes" if job.suspect else None),
             ("dedup key", job.dedup_key),
             ("woken", moment_text(job.woken_at)),
             ("wake payload", None if job.wake_payload is None else bytes_text(job.wake_payload)),
@@ -240,6 +241,7 @@ async def history(job_id: JobId, store: Store, as_json: AsJson = False) -> None:
         Column("STARTED"),
         Column("TOOK", right=True),
         Column("OUTCOME"),
+        Column("COUNTED"),
         Column("ERROR", "fold"),
     )
     rows: list[list[str]] = [
@@ -250,6 +252,7 @@ async def history(job_id: JobId, store: Store, as_json: AsJson = False) -> None:
             if attempt.claimed_at is None
             else f"{(attempt.recorded_at - attempt.claimed_at).total_seconds():.3f} s",
             attempt.outcome.value,
+            "yes" if attempt.counted else "no",
             attempt.error or "",
         ]
         for attempt in attempts

@@ -63,6 +63,7 @@ def job(value: JobRecord) -> Document:
         "dedup_key": value.dedup_key,
         "headers": dict(headers),
         "cancel_requested": value.cancel_requested,
+        "suspect": value.suspect,
         "woken_at": json_moment(value.woken_at),
         "payload_ref": value.payload_ref,
     }
@@ -79,6 +80,7 @@ def attempt(value: JobAttempt) -> Document:
         "claimed_at": json_moment(value.claimed_at),
         "recorded_at": json_moment(value.recorded_at),
         "outcome": value.outcome.value,
+        "counted": value.counted,
         "error": value.error,
     }
 

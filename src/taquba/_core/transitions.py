@@ -29,6 +29,7 @@ from taquba._model.records import (
     Counters,
     Job,
     JobStatus,
+    Suspicion,
 )
 
 Event = Literal[
@@ -44,11 +45,12 @@ Event = Literal[
     "woken",
     "cancelled",
     "asked_to_cancel",
+    "joined",
     "requeued",
     "expired",
 ]
-"""What a transition did to its job. A job whose lease expired, or whose owner died, was given back,
-or dead-lettered where that was the last attempt."""
+"""What a transition did to its job. A job whose lease expired, or whose process ended, was given
+back, or dead-lettered where that was the last attempt."""
 
 
 class Change(NamedTuple):
@@ -96,11 +98,25 @@ def enqueue(job: Job) -> Change:
 def claim(job: Job, key: bytes, now: int) -> Change:
     """Pending to claimed; starts an attempt and frees the dedup key. `key` is the pending row's."""
     # By position: `_replace` takes three times as long, and every delivery passes here.
-    claimed = Job(*job[:7], job.attempts + 1, job.run_at, job.dedup_key, False, now, *job[12:])
+    claimed = Job(*(*job[:7], job.attempts + 1, job.run_at, job.dedup_key, False, now, *job[12:]))
     claimed_key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, None), (claimed_key, encode_job(claimed))]
     _free_dedup_key(job, ops)
     return Change(claimed, CLAIMED, claimed_key, ops, _CLAIM, "claimed")
+
+
+def claim_alone(job: Job, key: bytes, now: int) -> Change:
+    """A suspect's claim, with nothing beside it: if its process ends now, the attempt counts."""
+    suspicion = job.suspicion or Suspicion()
+    return claim(job._replace(suspicion=suspicion._replace(alone=True)), key, now)
+
+
+def join(job: Job) -> Change:
+    """A suspect ran alone for long enough: what ends its process now may be something else."""
+    joined = _not_alone(job)
+    key = keys.claimed(job.queue, job.id)
+    ops: list[Op] = [(key, encode_job(joined))]
+    return Change(joined, CLAIMED, key, ops, _NO_COUNT, "joined")
 
 
 def ack(job: Job, now: int, policy: Policy) -> Change:
@@ -111,7 +127,7 @@ def ack(job: Job, now: int, policy: Policy) -> Change:
         _forget(job, ops)
         return Change(job, None, key, ops, _ACK, "completed")
     done = _record_attempt(job, now, AttemptOutcome.completed, None, ops)
-    done = done._replace(finished_at=now)
+    done = done._replace(finished_at=now, suspicion=None)
     key = _put_finished(done, DONE, ops)
     return Change(done, DONE, key, ops, _ACK, "completed")
 
@@ -140,14 +156,33 @@ def backoff_ms(attempt: int, policy: Policy, chance: float) -> int:
 
 def retry(job: Job, now: int, error: str, delay_ms: int) -> Change:
     """Claimed back to pending, or to scheduled when there is a wait."""
-    run_at = now + delay_ms if delay_ms else None
-    return _give_back(job, now, AttemptOutcome.retried, error, run_at)
+    cleared = job._replace(suspicion=None)
+    return _give_back(cleared, now, AttemptOutcome.retried, error, _after(now, delay_ms))
 
 
 def interrupt(job: Job, now: int, error: str) -> Change:
     """Claimed back to pending without spending the attempt: the worker stopped, not the job."""
-    unspent = job._replace(attempts=job.attempts - 1)
-    return _give_back(unspent, now, AttemptOutcome.interrupted, error, None, attempt=job.attempts)
+    return _give_back_unspent(_not_alone(job), now, AttemptOutcome.interrupted, error, None)
+
+
+def lose_process(job: Job, now: int, error: str, policy: Policy, chance: float) -> Change:
+    """What ran the job, its process or its executor, has ended: it is a suspect from now on.
+
+    The attempt counts only if nothing ran beside the job. `chance` is that of `nack`.
+    """
+    suspicion = job.suspicion or Suspicion()
+    if not suspicion.alone:
+        seen = suspicion._replace(interruptions=suspicion.interruptions + 1)
+        suspect = job._replace(suspicion=seen)
+        return _give_back_unspent(suspect, now, AttemptOutcome.interrupted, error, None)
+    deaths = suspicion.deaths + 1
+    if is_last_attempt(job):
+        times = "once" if deaths == 1 else f"{deaths} times"
+        reason = f"what ran it ended {times} while it ran alone, and it has no attempt left"
+        return dead_letter(job, now, f"{reason}: {error}", AttemptOutcome.interrupted)
+    suspect = job._replace(suspicion=Suspicion(suspicion.interruptions, deaths))
+    run_at = _after(now, backoff_ms(deaths, policy, chance))
+    return _give_back(suspect, now, AttemptOutcome.interrupted, error, run_at)
 
 
 def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
@@ -156,7 +191,9 @@ def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
     The history gets no entry: a job may be snoozed any number of times, and it must not grow.
     """
     run_at = now + delay_ms
-    unspent = job._replace(attempts=job.attempts - 1, last_error=reason, run_at=run_at)
+    unspent = job._replace(
+        attempts=job.attempts - 1, last_error=reason, run_at=run_at, suspicion=None
+    )
     return _leave_claimed(unspent, run_at, [], "snoozed")
 
 
@@ -183,11 +220,9 @@ def payload_missing(job: Job, now: int, reason: str, looks: Sequence[int]) -> Ch
         return dead_letter(
             job, now, f"{reason}; looked for it {counted + 1} times in {minutes} min"
         )
-    unspent = job._replace(attempts=job.attempts - 1)
     run_at = now + _LOOK_PAUSES_MS[counted]
-    return _give_back(
-        unspent, now, AttemptOutcome.payload_missing, reason, run_at, attempt=job.attempts
-    )
+    outcome = AttemptOutcome.payload_missing
+    return _give_back_unspent(_not_alone(job), now, outcome, reason, run_at)
 
 
 def dead_letter(
@@ -196,17 +231,19 @@ def dead_letter(
     """Claimed to dead."""
     ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
     dead = _record_attempt(job, now, outcome, reason, ops)
-    dead = dead._replace(finished_at=now, last_error=reason)
+    dead = dead._replace(finished_at=now, last_error=reason, suspicion=None)
     key = _put_finished(dead, DEAD, ops)
     counts = Counters(claimed=-1, dead=1)
     return Change(dead, DEAD, key, ops, counts, _ENDS_AS[outcome])
 
 
-def take_back(job: Job, now: int, outcome: AttemptOutcome, error: str) -> Change:
-    """The holder is gone (its lease expired, or its process ended): the attempt counts."""
+def take_back(job: Job, now: int) -> Change:
+    """The lease expired: the attempt counts."""
+    error = "the lease expired"
     if is_last_attempt(job):
-        return dead_letter(job, now, error, outcome)
-    return _give_back(job, now, outcome, error, None)
+        return dead_letter(job, now, error, AttemptOutcome.lease_expired)
+    cleared = job._replace(suspicion=None)
+    return _give_back(cleared, now, AttemptOutcome.lease_expired, error, None)
 
 
 def promote(job: Job, key: bytes) -> Change:
@@ -239,7 +276,7 @@ def request_cancel(job: Job) -> Change:
 def requeue_dead(job: Job, key: bytes, now: int) -> Change:
     """Dead to pending with fresh attempts; id and enqueue time stay."""
     ops: list[Op] = [(key, None)]
-    fresh = _record_attempt(job, now, AttemptOutcome.requeued, None, ops)
+    fresh = _record_attempt(job, now, AttemptOutcome.requeued, None, ops, counted=False)
     fresh = fresh._replace(attempts=0, run_at=None, finished_at=None, cancel_requested=False)
     placed = _place(fresh, None, "requeued")
     ops += placed.ops
@@ -275,12 +312,31 @@ def _give_back(
     outcome: AttemptOutcome,
     error: str,
     run_at: int | None,
-    attempt: int | None = None,
 ) -> Change:
     ops: list[Op] = []
-    back = _record_attempt(job, now, outcome, error, ops, attempt)
+    back = _record_attempt(job, now, outcome, error, ops)
     back = back._replace(last_error=error, run_at=run_at)
     return _leave_claimed(back, run_at, ops, _ENDS_AS[outcome])
+
+
+def _give_back_unspent(
+    job: Job, now: int, outcome: AttemptOutcome, error: str, run_at: int | None
+) -> Change:
+    ops: list[Op] = []
+    back = _record_attempt(job, now, outcome, error, ops, counted=False)
+    back = back._replace(attempts=job.attempts - 1, last_error=error, run_at=run_at)
+    return _leave_claimed(back, run_at, ops, _ENDS_AS[outcome])
+
+
+def _not_alone(job: Job) -> Job:
+    if job.suspicion is None:
+        return job
+    return job._replace(suspicion=job.suspicion._replace(alone=False))
+
+
+def _after(now: int, delay_ms: int) -> int | None:
+    """When a job may run again; None is at once."""
+    return now + delay_ms if delay_ms else None
 
 
 def _leave_claimed(job: Job, run_at: int | None, ops: list[Op], event: Event) -> Change:
@@ -313,10 +369,10 @@ def _record_attempt(
     outcome: AttemptOutcome,
     error: str | None,
     ops: list[Op],
-    attempt: int | None = None,
+    *,
+    counted: bool = True,
 ) -> Job:
-    number = job.attempts if attempt is None else attempt
-    entry = encode_attempt(number, job.claimed_at, now, outcome, error)
+    entry = encode_attempt(job.attempts, job.claimed_at, now, outcome, error, counted=counted)
     ops.append((keys.history(job.id, job.history_length), entry))
     return job._replace(history_length=job.history_length + 1)
 

@@ -112,6 +112,11 @@ class LeaseRegistry:
 
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
+        self.on_empty: Callable[[], None] | None = None
+        """Called when the last lease is over."""
+
+    def __len__(self) -> int:
+        return len(self._leases)
 
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
@@ -129,6 +134,8 @@ class LeaseRegistry:
         if self.holds(lease):
             del self._leases[lease.job.id]
         lease.enter("over")
+        if not self._leases and self.on_empty is not None:
+            self.on_empty()
 
     def expired(self, now: int) -> list[Lease]:
         return [

@@ -12,6 +12,9 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def join(self) -> asyncio.Future[None]:
         """A future that `wake` finishes."""
         future = asyncio.get_running_loop().create_future()

@@ -109,6 +109,13 @@ class Window:
         del self._keys[bisect_left(self._keys, key, self._head)]
         return self._take(key)
 
+    def set_aside(self, key: bytes) -> bool:
+        """A row was written that waits elsewhere than here; False if it was taken since."""
+        if key in self._leaving:
+            return False
+        self.remove(key)
+        return True
+
     def forget(self, key: bytes) -> None:
         """The write that deleted the row was applied, so no new scan can see it."""
         self._leaving.discard(key)

@@ -9,7 +9,14 @@ import msgpack
 
 from taquba._model import keys
 from taquba._model.clock import from_ms
-from taquba._model.records import AttemptOutcome, Counters, Job, JobAttempt, JobStatus
+from taquba._model.records import (
+    AttemptOutcome,
+    Counters,
+    Job,
+    JobAttempt,
+    JobStatus,
+    Suspicion,
+)
 
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
 
@@ -24,7 +31,8 @@ def encode_job(job: Job) -> bytes:
 
 
 def decode_job(queue: str, job_id: str, value: bytes) -> Job:
-    return Job(job_id, queue, *_unpack(value))  # type: ignore[arg-type]
+    job = Job(job_id, queue, *_unpack(value))  # type: ignore[arg-type]
+    return job if job.suspicion is None else job._replace(suspicion=Suspicion(*job.suspicion))
 
 
 def decode_row(key: bytes, value: bytes) -> Job:
@@ -90,18 +98,21 @@ def encode_attempt(
     recorded_at: int,
     outcome: AttemptOutcome,
     error: str | None,
+    *,
+    counted: bool,
 ) -> bytes:
-    return _pack((attempt, claimed_at, recorded_at, outcome.value, error))
+    return _pack((attempt, claimed_at, recorded_at, outcome.value, error, counted))
 
 
 def decode_attempt(value: bytes) -> JobAttempt:
-    attempt, claimed_at, recorded_at, outcome, error = msgpack.unpackb(value)
+    attempt, claimed_at, recorded_at, outcome, error, counted = msgpack.unpackb(value)
     return JobAttempt(
         attempt=attempt,
         claimed_at=None if claimed_at is None else from_ms(claimed_at),
         recorded_at=from_ms(recorded_at),
         outcome=AttemptOutcome(outcome),
         error=error,
+        counted=counted,
     )
 
 

@@ -31,6 +31,17 @@ DONE: Final = JobStatus.done
 DEAD: Final = JobStatus.dead
 
 
+class Suspicion(NamedTuple):
+    """Why a job runs alone: its process ended while it ran, and perhaps because of it."""
+
+    interruptions: int = 0
+    """Ends of its process while others may have run beside it; they spent no attempt."""
+    deaths: int = 0
+    """Ends of its process while it ran alone; each spent an attempt."""
+    alone: bool = False
+    """Of a claimed job: nothing runs beside it."""
+
+
 class Job(NamedTuple):
     """A job's record. Times are ms since the Unix epoch.
 
@@ -61,6 +72,8 @@ class Job(NamedTuple):
     payload_ref: str | None = None
     """Name of the object that holds a large payload. `payload` is empty in the store, and holds
     the content in a view for which the object was read."""
+    suspicion: Suspicion | None = None
+    """Kept from the end of its process until it comes to any other end."""
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -157,6 +170,11 @@ class JobView:
         return self._job.cancel_requested
 
     @property
+    def suspect(self) -> bool:
+        """True while the job has to run alone, because a process ended in which it ran."""
+        return self._job.suspicion is not None
+
+    @property
     def woken_at(self) -> datetime | None:
         """When `wake_scheduled` woke the job."""
         return _moment(self._job.woken_at)
@@ -221,7 +239,8 @@ class AttemptOutcome(StrEnum):
     dead_lettered = "dead_lettered"
     lease_expired = "lease_expired"
     interrupted = "interrupted"
-    """The worker drained or its process ended; the job went back."""
+    """The worker drained, or its process or executor ended; `JobAttempt.counted` says whether that
+    spent the attempt."""
     payload_missing = "payload_missing"
     """The object of its payload was not found, so it was not tried; it is looked for again."""
     requeued = "requeued"
@@ -238,6 +257,8 @@ class JobAttempt:
         recorded_at: When it ended.
         outcome: How it ended.
         error: What went wrong, if something did.
+        counted: Whether it spent one of the job's attempts. An interrupted attempt did only if
+            the job ran alone when its process ended; a requeueing is not an attempt.
     """
 
     attempt: int
@@ -245,6 +266,7 @@ class JobAttempt:
     recorded_at: datetime
     outcome: AttemptOutcome
     error: str | None
+    counted: bool
 
 
 class Counters(NamedTuple):

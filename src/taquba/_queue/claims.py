@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from taquba._core import transitions
+from taquba._memory.gate import alone_ms, first_suspect
 from taquba._memory.leases import CancelToken, Lease
 from taquba._memory.window import Window
 from taquba._model import keys
@@ -52,12 +53,18 @@ class Claim(JobView):
 
 
 async def claim_batch(
-    core: Core, state: QueueState, limit: int, lease_ms: int, wait_ms: int | None
+    core: Core,
+    state: QueueState,
+    limit: int,
+    lease_ms: int,
+    wait_ms: int | None,
+    *,
+    patient: bool = True,
 ) -> list[Claim]:
     """Claim up to `limit` jobs, waiting up to `wait_ms` for the first."""
     deadline = core.clock.monotonic_ms() + (wait_ms or 0)
     while True:
-        claims = await _claim_ready(core, state, limit, lease_ms)
+        claims = await _claim_ready(core, state, limit, lease_ms, patient=patient)
         if claims or not wait_ms:
             return claims
         ready = state.waiters.join()
@@ -78,7 +85,8 @@ async def wait_until_ready(core: Core, states: list[QueueState], timeout_ms: int
         while any(not state.window and not state.window.complete for state in states):
             for state in states:
                 await look_ahead(core, state)
-        if any(state.window for state in states):
+        now = core.clock.monotonic_ms()
+        if any(core.gate.lets_through(state, now) for state in states):
             return True
         ready = [state.waiters.join() for state in states]
         any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
@@ -117,10 +125,13 @@ async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) 
     it. When the claim turns out not to land, the leases are lost before they can be settled.
     """
     await look_ahead(core, state)
-    if core.committer.stalled:
+    if core.committer.stalled or core.gate.active or state.cautious:
         # Handlers must not start over and over on claims that never get written.
         return await _claim_ready(core, state, limit, lease_ms)
-    transaction, leases = _take(core, state, limit, lease_ms)
+    transaction, leases = _take(core, state, limit, lease_ms, None)
+    if not leases and core.gate.active:
+        # The first job is a suspect.
+        return await _claim_ready(core, state, limit, lease_ms)
     if leases:
         submitted = core.committer.submit(transaction, durable=False)
         if submitted.done():
@@ -131,13 +142,32 @@ async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) 
     return [Claim(core, lease) for lease in leases]
 
 
-async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
-    await look_ahead(core, state)
-    transaction, leases = _take(core, state, limit, lease_ms)
-    if not leases:
-        return []
+async def _claim_ready(
+    core: Core, state: QueueState, limit: int, lease_ms: int, *, patient: bool = True
+) -> list[Claim]:
+    """Claim what the gate lets through, and wait until that is written."""
+    gate = core.gate
+    durable = True
+    while True:
+        await look_ahead(core, state)
+        now = core.clock.monotonic_ms()
+        admitted, ask_again = gate.admit(state, now, patient=patient)
+        if admitted == "nobody":
+            if ask_again is not None:
+                core.clock.call_later(ask_again, core.wake_claimers)
+            return []
+        if admitted == "a suspect":
+            transaction, leases = _take_suspect(core, state, lease_ms)
+            break
+        before = None if admitted == "everybody" else first_suspect(state)
+        transaction, leases = _take(core, state, limit, lease_ms, before)
+        if leases:
+            durable = state.claims_durably(now)
+            break
+        if not gate.active or (not state.window and state.window.complete):
+            return []
     try:
-        await core.committer.submit(transaction, durable=False)
+        await core.committer.submit(transaction, durable=durable)
     except BaseException:
         _give_back_unclaimed(core, transaction, leases)
         raise
@@ -145,16 +175,24 @@ async def _claim_ready(core: Core, state: QueueState, limit: int, lease_ms: int)
 
 
 def _take(
-    core: Core, state: QueueState, limit: int, lease_ms: int
+    core: Core, state: QueueState, limit: int, lease_ms: int, before: bytes | None
 ) -> tuple[Transaction, list[Lease]]:
-    """Decide on a claim of the first jobs in memory; the caller submits it at once."""
+    """Decide on a claim of the first jobs in memory; the caller submits it at once.
+
+    They end at the key `before`, or at the first suspect.
+    """
     window = state.window
     now = core.clock.time_ms()
     expires_at = core.clock.monotonic_ms() + lease_ms
     transaction = Transaction()
     taken: list[tuple[bytes, Job, Lease]] = []
     while window and len(taken) < limit:
+        if before is not None and window.first_key() > before:  # type: ignore[operator]
+            break
         key, job = window.pop_front()
+        if job.suspicion is not None:
+            core.gate.add(state, key, job)
+            break
         change = transitions.claim(job, key, now)
         transaction.add(change)
         lease = Lease(change.job, expires_at)
@@ -183,6 +221,68 @@ def _take(
     return transaction, [lease for _, _, lease in taken]
 
 
+def _take_suspect(core: Core, state: QueueState, lease_ms: int) -> tuple[Transaction, list[Lease]]:
+    """Decide on a claim of the queue's first suspect, and let nobody else through."""
+    gate = core.gate
+    key = first_suspect(state)
+    assert key is not None
+    job = gate.remove(state, key)
+    assert job is not None
+    transaction = Transaction()
+    change = transitions.claim_alone(job, key, core.clock.time_ms())
+    transaction.add(change)
+    lease = Lease(change.job, core.clock.monotonic_ms() + lease_ms)
+    core.add_lease(lease)
+    gate.enter(lease)
+    if core.moves.watched:
+        core.moves.touch(job.id)
+
+    def applied() -> None:
+        state.window.forget(key)
+        if lease.state == "claiming":
+            lease.enter("held")
+
+    def failed() -> None:
+        core.leases.drop(lease)
+        state.window.forget(key)
+        core.add_pending(key, job)
+
+    transaction.on_applied.append(applied)
+    transaction.on_failed.append(failed)
+    _let_others_in_later(core, lease)
+    return transaction, [lease]
+
+
+def _let_others_in_later(core: Core, lease: Lease) -> None:
+    core.clock.call_later(alone_ms(lease.job), lambda: _let_others_in(core, lease))
+
+
+def _let_others_in(core: Core, lease: Lease) -> None:
+    """A suspect ran alone for long enough; once that is written, others may run beside it."""
+    if core.gate.alone is not lease or core.failure is not None:
+        return
+    if lease.state != "held":
+        _let_others_in_later(core, lease)
+        return
+    transaction = Transaction()
+    change = transitions.join(lease.job)
+    transaction.add(change)
+    before, lease.job = lease.job, change.job
+
+    def failed() -> None:
+        lease.job = before
+
+    def written(answer: asyncio.Future[None]) -> None:
+        if answer.exception() is not None:
+            _let_others_in_later(core, lease)
+            return
+        core.gate.open()
+        core.wake_claimers()
+
+    transaction.on_failed.append(failed)
+    core.committer.submit(transaction, durable=True).add_done_callback(written)
+
+
 def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Lease]) -> None:
     """The caller is gone, or was told of an unknown outcome: nobody will settle these."""
 
@@ -204,6 +304,19 @@ def release(core: Core, leases: list[Lease], why: str) -> asyncio.Future[None] |
             end_lease(core, transaction, lease, transitions.interrupt(lease.job, now, why))
     if not transaction.ops:
         return None
+    return core.committer.submit(transaction, durable=True)
+
+
+def lose_process(core: Core, lease: Lease, why: str) -> asyncio.Future[None] | None:
+    """What ran a held job has ended, and perhaps because of it; see `transitions.lose_process`."""
+    if lease.state != "held":
+        return None
+    policy = core.queue(lease.job.queue).policy
+    change = transitions.lose_process(
+        lease.job, core.clock.time_ms(), why, policy, core.random.random()
+    )
+    transaction = Transaction()
+    end_lease(core, transaction, lease, change)
     return core.committer.submit(transaction, durable=True)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from taquba._core.transitions import Change
 from taquba._memory.alarm import Alarm
+from taquba._memory.gate import Gate
 from taquba._memory.leases import Lease, LeaseRegistry
 from taquba._memory.locks import HeldLocks, KeyLocks, Moves
 from taquba._memory.waiters import Waiters
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from taquba._socket.server import SocketServer
     from taquba._telemetry.instrumentation import Instrumentation
 
+CAUTIOUS_MS: Final = 5000
+"""How long an owner that follows a death makes its claims durable first, per queue, from its first
+claim on. What ended the process before is among the first jobs again; a job that does so at once
+would otherwise never be found claimed."""
+
 NOT_DUE: Final = 1 << 62
 """A deadline that never comes, in ms."""
 
@@ -48,8 +54,29 @@ class QueueState:
         self.policy = policy
         self.window = Window(horizon)
         self.waiters = Waiters()
+        self.suspects: dict[bytes, Job] = {}
+        """Pending jobs that have to run alone, by their key; the window does not hold them."""
+        self.loops = 0
+        """Worker loops that run."""
+        self.cautious = False
+        """Whether the owner follows a death, and has not claimed for long enough to trust."""
+        self._cautious_until: int | None = None
         self.sweep_due = {DONE: NOT_DUE, DEAD: NOT_DUE}
         """Wall ms at which the oldest finished job of a kind may have to go."""
+
+    @property
+    def claimed_from(self) -> bool:
+        """Whether somebody waits for jobs, or will come back for them."""
+        return self.loops > 0 or len(self.waiters) > 0
+
+    def claims_durably(self, now: int) -> bool:
+        """Whether a claim at `now`, in monotonic ms, is durable before its job is handed out."""
+        if not self.cautious:
+            return False
+        if self._cautious_until is None:
+            self._cautious_until = now + CAUTIOUS_MS
+        self.cautious = now < self._cautious_until
+        return self.cautious
 
     def retention_ms(self, status: JobStatus) -> int | None:
         """How long finished jobs of a kind stay; None is for ever."""
@@ -93,6 +120,8 @@ class Core:
         self.ids = ids
         self.random = random.Random()
         self.leases = LeaseRegistry()
+        self.gate = Gate(self.leases)
+        self.leases.on_empty = self._quiet
         self.moves = Moves()
         self.locks = KeyLocks()
         self.queues: dict[str, QueueState] = {}
@@ -239,8 +268,22 @@ class Core:
     def add_pending(self, key: bytes, job: Job) -> None:
         """A row is (or is again) there to be claimed: let a waiting caller have it."""
         state = self.queue(job.queue)
-        state.window.insert(key, job)
+        if job.suspicion is None:
+            state.window.insert(key, job)
+        elif state.window.set_aside(key):
+            self.gate.add(state, key, job)
         state.waiters.wake()
+
+    def _quiet(self) -> None:
+        """No job is claimed."""
+        if self.gate.active:
+            self.gate.open()
+            self.wake_claimers()
+
+    def wake_claimers(self) -> None:
+        """The gate may let through what it did not before."""
+        for state in self.queues.values():
+            state.waiters.wake_all()
 
     def add_scheduled(self, key: bytes, job: Job) -> None:
         """A row is (or is again) there to be promoted: let the scheduler know if it is the next."""

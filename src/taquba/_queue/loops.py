@@ -17,7 +17,7 @@ from taquba._model import keys
 from taquba._model.codec import decode_row
 from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.log_fields import about_queue
-from taquba._model.records import AttemptOutcome, JobStatus
+from taquba._model.records import JobStatus
 from taquba._queue.claims import end_lease, refill
 from taquba._queue.core import NOT_DUE, Core, QueueState
 from taquba._queue.offloading import ORPHAN_AGE_MS, sweep_orphans
@@ -95,9 +95,7 @@ async def reap(core: Core) -> Counter[str]:
             if lease.state != "held" or lease.expires_at > monotonic:
                 continue
             reaped[lease.job.queue] += 1
-            change = transitions.take_back(
-                lease.job, now, AttemptOutcome.lease_expired, "the lease expired"
-            )
+            change = transitions.take_back(lease.job, now)
             end_lease(core, transaction, lease, change)
         await core.committer.submit(transaction, durable=False)
     return reaped

@@ -19,7 +19,7 @@ from taquba._model.codec import (
 from taquba._model.errors import IncompatibleStore
 from taquba._model.ids import IdGenerator
 from taquba._model.options import InboxConfig, QueueConfig
-from taquba._model.records import AttemptOutcome, Counters, JobStatus
+from taquba._model.records import Counters, JobStatus
 from taquba._queue.core import Core
 from taquba._queue.inbox import Inbox
 from taquba._store.again import again
@@ -63,6 +63,7 @@ async def open_core(
     try:
         ids = IdGenerator(clock)
         stamp, stamping = await _stamp(engine, location, clock, ids)
+        new = bool(stamping)
         counters: dict[str, Counters] = {}
         async for rows in engine.scan_prefix(keys.STATS):
             for key, value in rows:
@@ -94,12 +95,13 @@ async def open_core(
                 state.sweep_due[JobStatus.dead] = 0
         for name in queue_configs:
             core.queue(name)
+        clean = new or await engine.get(keys.CLOSED) is not None
         start = Transaction()
         start.ops += stamping
         # What a clean close left is true of the store as it was then.
         start.delete(keys.CLOSED)
         await core.committer.submit(start, durable=False)
-        await _take_back_claimed(core)
+        await _take_back_claimed(core, died=not clean)
         await core.committer.submit(Transaction(), durable=True)
         await engine.opened()
         if not labelled:
@@ -190,8 +192,11 @@ def _check_layout(version: int, location: StoreLocation) -> None:
         )
 
 
-async def _take_back_claimed(core: Core) -> None:
+async def _take_back_claimed(core: Core, *, died: bool) -> None:
     """Every claimed job's holder is gone with the owner that served it."""
+    # Also where none is found claimed: claims that were not flushed yet left no trace.
+    for state in core.queues.values():
+        state.cautious = died
     async for rows in core.engine.scan(
         keys.CLAIMED, keys.prefix_end(keys.CLAIMED), batch=_TAKEN_BACK_PER_COMMIT
     ):
@@ -199,9 +204,14 @@ async def _take_back_claimed(core: Core) -> None:
         changes: list[transitions.Change] = []
         now = core.clock.time_ms()
         for key, value in rows:
-            change = transitions.take_back(
-                decode_row(key, value), now, AttemptOutcome.interrupted, "the owner process ended"
-            )
+            job = decode_row(key, value)
+            if died:
+                policy = core.queue(job.queue).policy
+                change = transitions.lose_process(
+                    job, now, "the owner process ended", policy, core.random.random()
+                )
+            else:
+                change = transitions.interrupt(job, now, "the queue was closed")
             transaction.add(change)
             changes.append(change)
         core.landed_with(transaction, changes)

@@ -158,7 +158,9 @@ def _remove(core: Core, transaction: Transaction, found: _Resting) -> None:
 def _leave_window(core: Core, transaction: Transaction, found: _Resting) -> None:
     """Take a pending or scheduled job out of its window until the transaction says how it ended."""
     job, key = found.job, found.key
-    window = core.scheduled if found.status is JobStatus.scheduled else core.queue(job.queue).window
+    state = core.queue(job.queue)
+    core.gate.remove(state, key)
+    window = core.scheduled if found.status is JobStatus.scheduled else state.window
     _begin_move(core, transaction, job.id)
     window.remove(key)
     transaction.finally_(lambda: window.forget(key))

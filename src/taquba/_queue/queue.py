@@ -101,8 +101,9 @@ class Queue(ClosedAtExit):
     ) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
 
-        Whoever had the store open is fenced. Jobs that were claimed go back to pending at once,
-        or are dead-lettered when their attempts are used up.
+        Whoever had the store open is fenced. Jobs that were claimed go back to pending at once.
+        Unless the store was closed, they are suspects: each runs alone, and only if it ends the
+        process then, that counts as an attempt.
 
         Args:
             url: ``memory://`` (fresh), ``memory://name`` (shared by name in this process),
@@ -263,6 +264,9 @@ class Queue(ClosedAtExit):
         self, name: str, *, lease: Duration | None = None, wait: Duration | None = None
     ) -> Claim | None:
         """Take the first pending job, or None when there is none.
+
+        A suspect (see `JobRecord.suspect`) is handed out only while no other job of the store is
+        claimed, and until its claim has ended no other job is handed out.
 
         Args:
             name: The queue.

@@ -163,10 +163,15 @@ class Worker:
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
         self._core.on_failure.add(self._wake.set)
+        self.state.loops += 1
         try:
+            if self._core.gate.active:
+                # Suspects of other loops, which start in this moment, go first.
+                await asyncio.sleep(0)
             await self._claim_until(stopping)
             await self._drain(self._drain_ms)
         finally:
+            self.state.loops -= 1
             stopping.cancel()
             self._core.on_failure.discard(self._wake.set)
             await self._stop()

@@ -37,7 +37,9 @@ async def drain(
     attempts = 0
     while True:
         await loops.promote_due(core)
-        found = await claims.claim_batch(core, worker.state, 1, worker.lease_ms, None)
+        found = await claims.claim_batch(
+            core, worker.state, 1, worker.lease_ms, None, patient=False
+        )
         if not found:
             return attempts
         await worker.work_on(found[0])

@@ -1,0 +1,149 @@
+"""The gate that claims pass: suspects run alone, and do not wait for that for ever.
+
+A suspect is a job whose process ended while it ran. It is claimed only while no other job of the
+store is, and while it is, no other job gets through. A suspect that is next in its queue and finds
+others running holds them back: no job gets through for a while, so that those that run can end.
+Where one of them takes longer, the others go on for as long as they were held back, and the next
+time they are held back twice as long. So a suspect runs in the end, beside whatever stream of jobs,
+and costs the others at most half of their time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal, Protocol
+
+from taquba._memory.leases import Lease, LeaseRegistry
+from taquba._memory.window import Window
+from taquba._model.records import Job
+
+_PATIENCE_MS: Final = 1000
+"""How long a suspect first holds others back."""
+
+_ALONE_MS: Final = 30_000
+"""How long a suspect first keeps others out while it runs.
+
+A job that ends its process does so soon, as a rule. An innocent one that takes hours, or waits for
+another job, must not stop everything. Each further end of its process doubles the time, so a slow
+killer is caught as well.
+"""
+
+_MAX_DOUBLINGS: Final = 20
+
+Admission = Literal["nobody", "a suspect", "others", "everybody"]
+"""Who may be claimed now. ``others`` are the jobs that come before the queue's first suspect."""
+
+
+class HasSuspects(Protocol):
+    """A queue, as far as the gate knows it."""
+
+    window: Window
+    suspects: dict[bytes, Job]
+
+    @property
+    def claimed_from(self) -> bool:
+        """Whether somebody waits for its jobs, or will come back for them."""
+        ...
+
+
+def first_suspect(queue: HasSuspects) -> bytes | None:
+    """The key of a queue's first suspect."""
+    return min(queue.suspects, default=None)
+
+
+def is_next(queue: HasSuspects) -> bool:
+    """Whether a suspect comes before everything else that is pending in a queue."""
+    first = first_suspect(queue)
+    front = queue.window.first_key()
+    return first is not None and (front is None or first < front)
+
+
+def alone_ms(job: Job) -> int:
+    """How long a suspect keeps others out while it runs."""
+    interruptions = 0 if job.suspicion is None else job.suspicion.interruptions
+    return _ALONE_MS << min(max(0, interruptions - 1), _MAX_DOUBLINGS)
+
+
+class Gate:
+    """The gate of one open store."""
+
+    def __init__(self, leases: LeaseRegistry) -> None:
+        self._leases = leases
+        self.active = False
+        """Whether there is a suspect that waits or runs: otherwise everything gets through."""
+        self.alone: Lease | None = None
+        """The lease of the suspect that runs alone."""
+        self._waiting: set[HasSuspects] = set()
+        """Queues with suspects."""
+        self._held_until = 0
+        """Monotonic ms; until then suspects hold others back."""
+        self._next_hold = 0
+        """Monotonic ms; before that they do not hold others back again."""
+        self._patience_ms = _PATIENCE_MS
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no job is claimed."""
+        return not self._leases
+
+    def add(self, queue: HasSuspects, key: bytes, job: Job) -> None:
+        """A suspect waits."""
+        queue.suspects[key] = job
+        self._waiting.add(queue)
+        self.active = True
+
+    def remove(self, queue: HasSuspects, key: bytes) -> Job | None:
+        """A suspect waits no longer: it is claimed, or leaves."""
+        job = queue.suspects.pop(key, None)
+        if not queue.suspects:
+            self._waiting.discard(queue)
+            self.active = self.alone is not None or bool(self._waiting)
+        return job
+
+    def enter(self, lease: Lease) -> None:
+        """A suspect runs alone until `open`."""
+        self.alone = lease
+        self.active = True
+        self._held_until = self._next_hold = 0
+        self._patience_ms = _PATIENCE_MS
+
+    def open(self) -> None:
+        """The suspect that ran alone has ended, or ran for long enough: others may run again."""
+        self.alone = None
+        self.active = bool(self._waiting)
+
+    def admit(self, queue: HasSuspects, now: int, *, patient: bool) -> tuple[Admission, int | None]:
+        """Who may be claimed from `queue`, and in how many ms to ask again if others are held back.
+
+        A claimer that is not `patient` makes nobody wait for a suspect.
+        """
+        if self.alone is not None:
+            return "nobody", None
+        due = is_next(queue)
+        if due and self.quiet:
+            return "a suspect", None
+        if not due and not _due_elsewhere(self._waiting, queue):
+            return "others", None
+        if now < self._held_until:
+            return "nobody", None
+        if patient and now >= self._next_hold:
+            wait = self._patience_ms
+            self._held_until = now + wait
+            self._next_hold = self._held_until + wait
+            self._patience_ms = wait << 1
+            return "nobody", wait
+        return "everybody", None
+
+    def lets_through(self, queue: HasSuspects, now: int) -> bool:
+        """Whether a claim from `queue` would find a job, as far as memory knows."""
+        if not self.active:
+            return len(queue.window) > 0
+        if self.alone is not None:
+            return False
+        if is_next(queue) and self.quiet:
+            return True
+        return len(queue.window) > 0 and now >= self._held_until
+
+
+def _due_elsewhere(waiting: Iterable[HasSuspects], here: HasSuspects) -> bool:
+    return any(queue is not here and queue.claimed_from and is_next(queue) for queue in waiting)
