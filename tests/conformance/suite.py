@@ -28,6 +28,8 @@ from taquba import (
     JobRecord,
     JobStatus,
     LeaseHandle,
+    ObjectDamaged,
+    PayloadDamaged,
     Producer,
     Queue,
     QueueConfig,
@@ -45,7 +47,7 @@ from tests.crash.audit import audit
 from tests.crash.children import ChildProcess, Ledger, read_reports
 from tests.crash.worker_child import CONFIG
 from tests.inbox.support import contents, inbox_at, names, rejected
-from tests.payloads.support import payload_objects
+from tests.payloads.support import DAMAGES, damage, payload_objects, put_right
 from tests.queue.support import claimed_ids, kill_job, leftovers, must_claim
 
 IN_TIME = 10
@@ -363,6 +365,27 @@ class StoreConformance:
             await queue.objects.delete(["a/b"])
             await queue.objects.delete(["a"])
             assert [info.key async for info in queue.objects.list("a")] == ["a/b/c"]
+
+    async def test_objects_that_are_damaged_are_refused(self, url: str, clock: MockClock) -> None:
+        content = os.urandom(5000)
+        async with Queue.open(url, payload_offload_threshold=1000, clock=clock) as queue:
+            job_id, _ = await queue.enqueue("q", content)
+            await queue.objects.put("a/b", content)
+            for change in DAMAGES.values():
+                before = await damage(queue, "/", change)
+                with pytest.raises(ObjectDamaged, match="'a/b' is damaged"):
+                    await queue.objects.get("a/b")
+                assert await queue.claim("q") is None
+                found = await queue.get_job(job_id)
+                assert found is not None
+                with pytest.raises(PayloadDamaged, match=f"{job_id}' is damaged"):
+                    found.payload  # noqa: B018 - reading it is what raises
+                await put_right(queue, before)
+                if found.status is JobStatus.dead:
+                    await queue.requeue_dead(job_id)
+                await clock.advance(3600)
+                assert await queue.objects.get("a/b") == content
+            assert (await must_claim(queue, "q")).payload == content
 
     # -- looking ----------------------------------------------------------------------------
 

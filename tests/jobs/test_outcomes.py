@@ -12,6 +12,7 @@ from taquba import (
     FailWith,
     InvalidArgument,
     JobNotFound,
+    ObjectDamaged,
     PermanentFailure,
     Queue,
     QueueConfig,
@@ -34,6 +35,7 @@ from taquba_jobs import (
     job,
 )
 from tests.jobs.support import Deps, dead, double, entries, flaky, shout, until, wait
+from tests.payloads.support import damage, put_right
 from tests.queue.support import fresh_url
 
 OpenQueue = Callable[..., Awaitable[Queue]]
@@ -219,6 +221,18 @@ async def test_a_large_result_is_an_object_and_a_small_one_an_entry(queue: Queue
         outcome = await queue.kv_get(f"jobs/outcome/{large.id}")
         assert outcome is not None
         assert len(outcome) < 1000
+
+
+async def test_a_large_result_that_is_damaged_is_not_handed_out(queue: Queue) -> None:
+    async with JobRunner(queue, jobs=[blob], state=[]) as runner:
+        handle = await runner.submit(blob, 100_000)
+        await handle
+        before = await damage(queue, "/objects/", lambda data: data[:50_000])
+        for read in (handle, handle.fetch_result(), fetch_result(queue, blob, handle.id)):
+            with pytest.raises(ObjectDamaged, match=f"jobs/results/{handle.id}/.* is damaged"):
+                await read
+        await put_right(queue, before)
+        assert len(await handle) == 100_000
 
 
 async def test_results_are_there_after_a_restart_and_for_a_reader(open_queue: OpenQueue) -> None:

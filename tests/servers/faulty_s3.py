@@ -81,6 +81,7 @@ class FaultyS3:
         clock_skew: How far its clock is ahead.
         read_seconds: How long it takes to read an object.
         odd: Says which requests are answered oddly.
+        short_reads: How many of the next reads get the first half, as if that was all.
     """
 
     root = "s3://bucket"
@@ -93,6 +94,7 @@ class FaultyS3:
         self.clock_skew = timedelta()
         self.read_seconds = 0.0
         self.odd: OddRule | None = None
+        self.short_reads = 0
         self.lock = threading.Lock()
         self.ended = threading.Event()
         outer = self
@@ -234,6 +236,10 @@ class _Handler(BaseHTTPRequestHandler):
         data, status = found.data, 200
         if "stale reads" in state.faults:
             data = state.first_contents[self._key]
+        with state.lock:
+            if state.short_reads:
+                state.short_reads -= 1
+                data = data[: len(data) // 2]
         headers = {
             "ETag": found.etag,
             "Last-Modified": format_datetime(found.written_at, usegmt=True),

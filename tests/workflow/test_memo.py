@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taquba import InvalidArgument, InvalidArgumentType, Queue, TaqubaError
+from taquba import InvalidArgument, InvalidArgumentType, ObjectDamaged, Queue, TaqubaError
 from taquba.testing import MockClock, OpenQueue
 from taquba_workflow import (
     After,
@@ -24,6 +24,7 @@ from taquba_workflow import (
     WorkflowRuntime,
 )
 from tests.crash.held_engine import hold_engine
+from tests.payloads.support import damage, put_right
 from tests.workflow.support import EAGER, Runs, entries, finish, status_of
 
 SIZES = [0, 1, 65_536, 65_537, 1_000_000]
@@ -145,6 +146,31 @@ async def test_bad_memos_are_refused(
         await runtime.submit(RunSpec(b"", run_id="r"))
         (status,) = await finish(runtime, "r")
     assert status.state is RunState.succeeded, status
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"x" + data[1:]])
+async def test_a_large_memo_that_is_damaged_is_not_handed_out(
+    open_queue: OpenQueue, change: Any
+) -> None:
+    queue = await open_queue(default_config=EAGER)
+    found: list[object] = []
+
+    async def run(step: Step) -> StepOutcome:
+        await step.memo.put("k", content(100_000))
+        before = await damage(queue, "/objects/", change)
+        with pytest.raises(ObjectDamaged):
+            await step.memo.get("k")
+        await put_right(queue, before)
+        found.append(await step.memo.get("k"))
+        return Succeed(content(100_000))
+
+    async with WorkflowRuntime(queue, Runs(run)) as runtime:
+        await runtime.submit(RunSpec(b"", run_id="r"))
+        await finish(runtime, "r")
+        assert found == [content(100_000)]
+        await damage(queue, "/objects/", change)
+        with pytest.raises(ObjectDamaged):
+            await runtime.status("r")
 
 
 # -- retention ----------------------------------------------------------------------------------

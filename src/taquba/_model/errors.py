@@ -126,6 +126,21 @@ class PayloadMissing(TaqubaError):
         )
 
 
+class PayloadDamaged(PayloadMissing):
+    """The object that holds a job's large payload is there, but is not what was written."""
+
+    def __init__(self, job_id: str, payload_ref: str, why: str) -> None:
+        super().__init__(job_id, payload_ref)
+        self.args = (job_id, payload_ref, why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"the payload of job {self.job_id!r} is damaged: the object {self.payload_ref} is not "
+            f"what was written: {self.why}; restore it, or enqueue the job again"
+        )
+
+
 class QueueClosed(TaqubaError):
     """The queue was closed; open it again to go on."""
 
@@ -173,6 +188,25 @@ class StoreError(TaqubaError):
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         super().__init__(message)
         self.permanent = permanent
+
+
+class ObjectDamaged(StoreError):
+    """An object of `Queue.objects` is there, but is not what was written under its key.
+
+    It was read several times. What is there is not handed out.
+    """
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(why, permanent=True)
+        self.args = (key, why)
+        self.key = key
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"the object {self.key!r} is damaged, it is not what was written: {self.why}; "
+            "restore it, or write it again"
+        )
 
 
 class StoreFenced(TaqubaError):

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba._model.clock import from_ms
-from taquba._model.errors import PayloadMissing
+from taquba._model.errors import PayloadDamaged, PayloadMissing
 
 
 class JobStatus(StrEnum):
@@ -107,6 +107,7 @@ class JobView:
 
         Raises:
             PayloadMissing: It is an object of its own, which was not found or not read.
+            PayloadDamaged: That object is not what was written.
         """
         job = self._job
         if job.payload_ref is not None and not job.payload:
@@ -231,6 +232,24 @@ def with_payload(record: JobRecord, payload: bytes) -> JobRecord:
     return JobRecord(job._replace(payload=payload), record.status)
 
 
+def with_damage(record: JobRecord, damage: PayloadDamaged) -> JobRecord:
+    """A record that says what is wrong with its payload's object."""
+    job = record._job  # pyright: ignore[reportPrivateUsage] - read-only to callers
+    return _DamagedRecord(job, record.status, damage)
+
+
+class _DamagedRecord(JobRecord):
+    __slots__ = ("_damage",)
+
+    def __init__(self, job: Job, status: JobStatus, damage: PayloadDamaged) -> None:
+        super().__init__(job, status)
+        self._damage = damage
+
+    @property
+    def payload(self) -> bytes:
+        raise self._damage.again()
+
+
 class AttemptOutcome(StrEnum):
     """How an attempt at a job ended."""
 
@@ -242,7 +261,7 @@ class AttemptOutcome(StrEnum):
     """The worker drained, or its process or executor ended; `JobAttempt.counted` says whether that
     spent the attempt."""
     payload_missing = "payload_missing"
-    """The object of its payload was not found, so it was not tried; it is looked for again."""
+    """The object of its payload was not found, or is damaged; the job waits for the next look."""
     requeued = "requeued"
     """Not an attempt's end: somebody requeued the dead job."""
 

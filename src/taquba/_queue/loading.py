@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from taquba._model.errors import ClaimLost, PayloadMissing, StoreError, TaqubaError
+from taquba._model.errors import ClaimLost, PayloadDamaged, PayloadMissing, StoreError, TaqubaError
 from taquba._model.log_fields import about_job
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
@@ -94,8 +94,8 @@ def _leases_kept(core: Core, found: list[Claim], lease_ms: int) -> Generator[Non
 async def _read(core: Core, claim: Claim) -> TaqubaError | None:
     """Read the payload of a claimed job; returns why there is nothing to work on.
 
-    A job whose object cannot be read now, or is not found, is put back, its attempt not spent. It
-    is dead-lettered once several looks over some time did not find the object.
+    A job whose object cannot be read now, is not found, or is damaged, is put back, its attempt
+    not spent. It is dead-lettered once several looks over some time did not find the object whole.
     """
     ref = claim.payload_ref
     if ref is None:
@@ -105,6 +105,9 @@ async def _read(core: Core, claim: Claim) -> TaqubaError | None:
         if payload is None:
             # Where all objects are out of reach, none of them is missing.
             await core.payloads.check_place()
+    except PayloadDamaged as damaged:
+        await _fail(core, claim, damaged)
+        return damaged
     except StoreError as error:
         _log.warning(
             "the payload of job %s could not be read: %s", claim.id, error, extra=about_job(claim)

@@ -16,8 +16,15 @@ from taquba._model.codec import (
     decode_location,
     decode_row,
 )
-from taquba._model.errors import InvalidArgument, PayloadMissing, StoreError
-from taquba._model.records import JobAttempt, JobPage, JobRecord, JobStatus, with_payload
+from taquba._model.errors import InvalidArgument, PayloadDamaged, PayloadMissing, StoreError
+from taquba._model.records import (
+    JobAttempt,
+    JobPage,
+    JobRecord,
+    JobStatus,
+    with_damage,
+    with_payload,
+)
 from taquba._store.payloads import PayloadReads
 from taquba._store.reads import Reads
 
@@ -71,15 +78,25 @@ async def get_job(reads: Reads, payloads: PayloadReads, job_id: str) -> JobRecor
     """A job with its payload, which is missing in the record where its object is gone."""
     record = await _record(reads, job_id)
     while record is not None and record.payload_ref is not None:
-        payload = await payloads.fetch(record.payload_ref)
-        if payload is not None:
-            return with_payload(record, payload)
+        loaded = await _loaded(payloads, record, record.payload_ref)
+        if loaded is not None:
+            return loaded
         # It may have left the queue since, even have come again under its id.
         newer = await _record(reads, job_id)
         if newer is not None and newer.payload_ref == record.payload_ref:
             return newer
         record = newer
     return record
+
+
+async def _loaded(payloads: PayloadReads, record: JobRecord, ref: str) -> JobRecord | None:
+    """A record with what is in its payload's object, or None where there is none."""
+    try:
+        payload = await payloads.fetch(ref)
+    except PayloadDamaged as damage:
+        # One that cannot be read hides no other job of a listing, and no other part of its own.
+        return with_damage(record, damage)
+    return None if payload is None else with_payload(record, payload)
 
 
 async def _record(reads: Reads, job_id: str) -> JobRecord | None:
@@ -94,6 +111,8 @@ def lacks_payload(record: JobRecord) -> bool:
     """Whether the object of a job's large payload was not found."""
     try:
         _ = record.payload
+    except PayloadDamaged:
+        return False
     except PayloadMissing:
         return True
     return False
@@ -135,9 +154,9 @@ async def _with_payload(
     """A listed job with its payload; None when it has left the queue since."""
     if record.payload_ref is None:
         return record
-    payload = await payloads.fetch(record.payload_ref)
-    if payload is not None:
-        return with_payload(record, payload)
+    loaded = await _loaded(payloads, record, record.payload_ref)
+    if loaded is not None:
+        return loaded
     newer = await _record(reads, record.id)
     return record if newer is not None and newer.payload_ref == record.payload_ref else None
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 from taquba._model import validate
-from taquba._model.errors import InvalidArgument
+from taquba._model.errors import InvalidArgument, ObjectDamaged
+from taquba._store.integrity import READS, SEAL_SIZE, Damaged, aside, seal, unseal
 from taquba._store.objects import ObjectInfo, ObjectSpace
 
 _MAX_KEY: Final = 512
@@ -22,7 +23,10 @@ _END: Final = "="
 
 
 class ReadOnlyObjects:
-    """Reads caller-owned objects. Every method raises `StoreError` when the store fails."""
+    """Reads caller-owned objects. Every method raises `StoreError` when the store fails.
+
+    In the store the content is followed by 32 bytes, by which it is checked when it is read.
+    """
 
     def __init__(self, space: ObjectSpace, store_id: str, check: Callable[[], None]) -> None:
         """Internal: use `Queue.objects` or `QueueReader.objects`."""
@@ -31,9 +35,23 @@ class ReadOnlyObjects:
         self._prefix = f"{store_id}/objects/"
 
     async def get(self, key: str) -> bytes | None:
-        """The content of an object, or None where there is none."""
+        """The content of an object, or None where there is none.
+
+        Raises:
+            ObjectDamaged: It is not what was written under this key.
+        """
         self._check()
-        return await self._space.get(self._path(key) + _END)
+        path = self._path(key) + _END
+        why = ""
+        for _ in range(READS):
+            sealed = await self._space.get(path)
+            if sealed is None:
+                return None
+            try:
+                return await aside(unseal, len(sealed), key, sealed)
+            except Damaged as damaged:
+                why = str(damaged)
+        raise ObjectDamaged(key, why)
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """The objects below `prefix`: whole segments, as in ``"reports/2026"``; all by default.
@@ -47,7 +65,7 @@ class ReadOnlyObjects:
                 key = info.key.removeprefix(self._prefix).removesuffix(_END)
                 # Whatever else lies there was put there by somebody else.
                 if info.key.endswith(_END) and _KEY.fullmatch(key):
-                    yield info._replace(key=key)
+                    yield info._replace(key=key, size=max(0, info.size - SEAL_SIZE))
 
     def _path(self, key: str) -> str:
         if len(validate.text(key, "the key of an object")) > _MAX_KEY or not _KEY.fullmatch(key):
@@ -70,7 +88,8 @@ class Objects(ReadOnlyObjects):
     async def put(self, key: str, data: bytes) -> None:
         """Write an object, or replace it; durable on return, on a folder unless ``fsync=False``."""
         self._check()
-        await self._space.put(self._path(key) + _END, validate.content(data, "an object"))
+        path, content = self._path(key) + _END, validate.content(data, "an object")
+        await self._space.put(path, await aside(seal, len(content), key, content))
 
     async def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are not there are fine."""

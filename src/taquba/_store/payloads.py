@@ -1,4 +1,4 @@
-"""Large payloads, each an object of its own, named by its job and the time of its upload.
+"""Large payloads, each an object of its own, named by its job, when it was uploaded, and a digest.
 
 An object is written before the commit that refers to it, and removed after the removal of its
 record is durable. So a reference never dangles; what a crash leaves is an object that nothing
@@ -15,8 +15,9 @@ from typing import Final
 
 from ulid import ULID
 
-from taquba._model.errors import StoreError
+from taquba._model.errors import PayloadDamaged, StoreError
 from taquba._model.ids import IdGenerator
+from taquba._store.integrity import READS, Damaged, aside, check_mark, mark_of
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.objects import ObjectSpace
 
@@ -73,9 +74,25 @@ class PayloadReads:
         self._downloads = _Turns()
 
     async def fetch(self, ref: str) -> bytes | None:
-        """The payload behind a reference, or None when its object is gone."""
+        """The payload behind a reference, or None when its object is gone.
+
+        Raises:
+            PayloadDamaged: It is not what was written, however often it is read.
+        """
+        job_id, _stamp, mark = _parts(ref)
+        why = ""
         async with self._downloads.take():
-            return await self._objects.get(f"{self._prefix}/{ref}")
+            for _ in range(READS):
+                payload = await self._objects.get(f"{self._prefix}/{ref}")
+                if payload is None:
+                    return None
+                try:
+                    await aside(check_mark, len(payload), payload, mark)
+                except Damaged as damaged:
+                    why = str(damaged)
+                else:
+                    return payload
+        raise PayloadDamaged(job_id, ref, why)
 
     async def check_place(self) -> None:
         """Raise `StoreError` where the place of the payloads is gone, and not just one of them."""
@@ -112,7 +129,8 @@ class Payloads(PayloadReads):
 
         Until `release` is called with it the object is not an orphan, whatever refers to it.
         """
-        ref = f"{job_id}.{self._ids.next()}"
+        mark = await aside(mark_of, len(payload), payload)
+        ref = f"{job_id}.{self._ids.next()}.{mark}"
         self._pending.add(ref)
         try:
             async with self._uploads.take():
@@ -175,9 +193,16 @@ class Payloads(PayloadReads):
 
 def _job_of(ref: str, before: int) -> str | None:
     """The job of a reference that was made before a moment; None for a younger or foreign name."""
-    job_id, dot, stamp = ref.rpartition(".")
+    job_id, stamp, mark = _parts(ref)
     try:
         made_at = ULID.from_str(stamp).milliseconds
     except ValueError:
         return None
-    return job_id if dot and made_at < before else None
+    return job_id if mark and made_at < before else None
+
+
+def _parts(ref: str) -> tuple[str, str, str]:
+    """Job, stamp and mark in a reference. No id of a job has a dot."""
+    job_id, _, rest = ref.partition(".")
+    stamp, _, mark = rest.partition(".")
+    return job_id, stamp, mark

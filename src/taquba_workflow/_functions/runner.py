@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
-from taquba import InvalidArgument, LeaseHandle, Snooze, TaqubaError
+from taquba import InvalidArgument, LeaseHandle, ObjectDamaged, Snooze, TaqubaError
 from taquba.extending.typed import Undecodable
 from taquba_workflow import _values
 from taquba_workflow._errors import NonDeterminism
@@ -74,6 +74,10 @@ class FunctionRunner:
             why = f"its arguments do not fit workflow {workflow.name!r} any more: {error}"
             _log.warning("run %r is parked: %s", step.run_id, why)
             raise Snooze(PARK_SECONDS, f"{PARKED}{why}") from error
+        except ObjectDamaged as error:
+            # Of a recorded result: running the step again might do what was done.
+            _log.warning("run %r is parked: %s", step.run_id, error)
+            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
         except TaqubaError as error:
             # Of the store: the function's own come as what it came to.
             if error.permanent:

@@ -37,6 +37,7 @@ from taquba_workflow import (
     step,
     workflow,
 )
+from tests.payloads.support import damage, put_right
 from tests.workflow.functions.support import ID, calls, options, result_of, running, settled
 from tests.workflow.support import entries, fresh_url
 
@@ -323,6 +324,33 @@ async def test_large_results_are_objects_and_go_with_their_run(
         assert await runtime.history("r") == []
         with pytest.raises(RunNotFound):
             await result_of(handle)
+
+
+async def test_a_run_whose_recorded_result_is_damaged_waits_until_it_is_put_right(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    made: list[int] = []
+
+    async def make(size: int) -> bytes:
+        made.append(size)
+        return bytes(size)
+
+    @workflow(name="w")
+    async def w(ctx: WorkflowContext) -> int:
+        large = await ctx.step(make, 100_000)
+        await ctx.sleep(10)
+        return len(large)
+
+    async with running(queue, w) as runtime:
+        handle = await runtime.start_with(ID, w)
+        await mock_clock.advance(1)
+        before = await damage(queue, "/objects/", lambda data: data[1:])
+        await mock_clock.advance(1000)
+        assert [status.run_id for status in await runtime.parked()] == ["r"]
+        await put_right(queue, before)
+        await mock_clock.advance(60)
+        assert await result_of(handle) == 100_000
+    assert made == [100_000]
 
 
 async def test_a_context_works_where_a_replay_finds_its_calls_and_nowhere_else(
