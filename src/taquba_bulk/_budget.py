@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import msgpack
 
-from taquba import InvalidArgument, InvalidArgumentType, Queue
+from taquba import InvalidArgument, InvalidArgumentType, Queue, StoreError
+from taquba.extending import UNREADABLE, describe
 from taquba_bulk import _values
 from taquba_bulk._costs import Costs
 from taquba_bulk._stopping import Suspended
@@ -51,10 +52,18 @@ class Budget:
         self._on_exceeded = on_exceeded
         self._spent, self._open, self._live = Costs(), {}, set()
         row = await self._queue.kv_get(self._key)
-        if row is not None:
+        if row is None:
+            return
+        try:
             spent, still_open = msgpack.unpackb(row)
             self._spent = Costs(spent)
             self._open = {call: Costs(units) for call, units in still_open.items()}
+        except UNREADABLE as error:
+            raise StoreError(
+                f"what the batch has spent cannot be read ({describe(error)}): delete the entry "
+                f"{self._key!r} to begin at nothing",
+                permanent=True,
+            ) from error
 
     def spent(self) -> dict[str, float]:
         """What calls have cost, by metric; open reservations count in full."""

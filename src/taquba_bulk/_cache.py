@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -10,11 +11,13 @@ from urllib.parse import quote
 
 import msgpack
 
-from taquba import Duration, KvEntry, Queue
-from taquba.extending import locks_of
+from taquba import Duration, InvalidArgument, KvEntry, Queue
+from taquba.extending import UNREADABLE, locks_of
 from taquba.extending.checks import duration_ms
 from taquba_bulk import _values
 from taquba_bulk._phases import Kept, in_phase
+
+_log: Final = logging.getLogger(__name__)
 
 _MAX_INLINE: Final = 64 * 1024
 """Largest value, in bytes, that is kept as an entry; a larger one is an object."""
@@ -45,6 +48,12 @@ class _Row(NamedTuple):
     value: bytes | str
     """The value, or the name of its object."""
 
+    @classmethod
+    def decode(cls, packed: bytes) -> _Row:
+        """A row; raises one of `UNREADABLE` where it is damaged."""
+        expires_ms, value = msgpack.unpackb(packed)
+        return cls(None if expires_ms is None else int(expires_ms), value)
+
 
 class _Expiry(NamedTuple):
     """The key of an entry that says when one of a cache expires; its value names the object."""
@@ -57,9 +66,14 @@ class _Expiry(NamedTuple):
         return f"{_EXPIRIES}{self.at_ms:0{_MOST_DIGITS}d}/{self.name}/{self.digest}"
 
     @classmethod
-    def read(cls, key: str) -> _Expiry:
-        at_ms, name, digest = key.removeprefix(_EXPIRIES).split("/")
-        return cls(int(at_ms), name, digest)
+    def read(cls, key: str) -> _Expiry | None:
+        """What a key says; None, with a warning, for one of somebody else."""
+        try:
+            at_ms, name, digest = key.removeprefix(_EXPIRIES).split("/")
+            return cls(int(at_ms), name, digest)
+        except ValueError:
+            _log.warning("the entry %r is none of taquba_bulk's: delete it, or rename it", key)
+            return None
 
 
 def cache_key(name: str, content: str, ttl: Duration | None) -> CacheKey:
@@ -96,10 +110,11 @@ class Cache:
         while True:
             page = await self._queue.kv_scan(_EXPIRIES, cursor, _PAGE)
             now = self._queue.clock.time_ms()
-            old = [entry for entry in page.entries if _Expiry.read(entry.key).at_ms <= now]
-            await asyncio.gather(*(self._remove(entry) for entry in old))
+            expiries = [(_Expiry.read(entry.key), entry) for entry in page.entries]
+            old = [(expiry, entry) for expiry, entry in expiries if expiry and expiry.at_ms <= now]
+            await asyncio.gather(*(self._remove(*pair) for pair in old))
             cursor = page.next_cursor
-            if cursor is None or len(old) < len(page.entries):
+            if cursor is None or any(expiry and expiry.at_ms > now for expiry, _ in expiries):
                 return
 
     async def _through(self, key: CacheKey, make: Callable[[], Awaitable[Kept]]) -> Kept:
@@ -114,14 +129,19 @@ class Cache:
         packed = await self._queue.kv_get(_path(quote(key.name, safe=""), key.digest))
         if packed is None:
             return None
-        row = _Row(*msgpack.unpackb(packed))
-        if row.expires_ms is not None and row.expires_ms <= self._queue.clock.time_ms():
+        try:
+            row = _Row.decode(packed)
+            if row.expires_ms is not None and row.expires_ms <= self._queue.clock.time_ms():
+                return None
+            value: bytes | None
+            if isinstance(row.value, str):
+                value = await self._queue.objects.get(row.value)
+            else:
+                value = row.value
+            return None if value is None else Kept.decode(value)
+        except (*UNREADABLE, InvalidArgument) as error:
+            _log.warning("an unreadable entry of cache %r is made anew: %s", key.name, error)
             return None
-        value = row.value
-        if isinstance(value, str):
-            found = await self._queue.objects.get(value)
-            return None if found is None else Kept.decode(found)
-        return Kept.decode(value)
 
     async def _put(self, key: CacheKey, value: bytes) -> None:
         name = quote(key.name, safe="")
@@ -138,16 +158,19 @@ class Cache:
         row = _Row(expires_ms, place or value)
         await self._queue.kv_put(_path(name, key.digest), msgpack.packb(row))
 
-    async def _remove(self, entry: KvEntry[str]) -> None:
+    async def _remove(self, expiry: _Expiry, entry: KvEntry[str]) -> None:
         """Remove an entry of a cache; after a crash at any point, the next sweep goes on."""
-        expiry = _Expiry.read(entry.key)
         path = _path(expiry.name, expiry.digest)
         packed = await self._queue.kv_get(path)
-        # Otherwise it was made anew since.
-        if packed is not None and _Row(*msgpack.unpackb(packed)).expires_ms == expiry.at_ms:
-            await self._queue.kv_compare_delete(path, packed)
-        if entry.value:
-            await self._queue.objects.delete([entry.value.decode()])
+        try:
+            # Otherwise it was made anew since.
+            if packed is not None and _Row.decode(packed).expires_ms == expiry.at_ms:
+                await self._queue.kv_compare_delete(path, packed)
+            if entry.value:
+                await self._queue.objects.delete([entry.value.decode()])
+        except (*UNREADABLE, InvalidArgument) as error:
+            _log.warning("what %r says is to be removed cannot be read: %s", entry.key, error)
+            return
         await self._queue.kv_delete(entry.key)
 
 

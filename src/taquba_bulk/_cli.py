@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,7 +34,7 @@ from taquba.cli import (
 from taquba_bulk._bulk import Bulk
 from taquba_bulk._display import costs_of, span
 from taquba_bulk._errors import BudgetExceeded, FailureThresholdExceeded
-from taquba_bulk._jsonl import read_jsonl
+from taquba_bulk._jsonl import JsonLines, read_jsonl
 from taquba_bulk._pipeline import Pipeline
 from taquba_bulk._report import BulkReport
 from taquba_bulk._sinks import JsonlSink
@@ -51,6 +52,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
     "run",
     "taquba bulk run translate:translate in.jsonl out.jsonl -s ./batch",
     "taquba bulk run app.llm:ask in.jsonl out.jsonl -s ./batch --rate llm=500/1m --budget usd=50",
+    "zcat in.jsonl.gz | taquba bulk run translate:translate - out.jsonl -s ./batch",
 )
 async def run(
     pipeline: Annotated[
@@ -60,7 +62,12 @@ async def run(
         ),
     ],
     inputs: Annotated[
-        Path, typer.Argument(metavar="IN", help="Inputs: a file with a JSON value on each line.")
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Inputs: a file or a pipe with a JSON value on each line, or - for standard "
+            "input.",
+        ),
     ],
     output: Annotated[
         Path, typer.Argument(metavar="OUT", help="Rows: a file that this batch writes.")
@@ -112,7 +119,7 @@ async def run(
     shown on standard error, the report at the end on standard output.
     """
     found = cast("Pipeline[Any, Any]", load_object(pipeline, "pipeline", "translate:translate"))
-    _refuse_missing(inputs)
+    lines = _lines_of(inputs)
     limits = _pairs(budget, "--budget", "usd=50", float)
     rates = _pairs(rate, "--rate", "llm=500/1m", _rate)
     threshold = None if fail_threshold is None else _threshold(fail_threshold)
@@ -138,7 +145,7 @@ async def run(
             progress=True,
         )
         shutdown = asyncio.Event()
-        running = asyncio.ensure_future(bulk.run(read_jsonl(inputs), shutdown))
+        running = asyncio.ensure_future(bulk.run(lines, shutdown))
         with _signals(running, shutdown):
             report, refusal = await _outcome(running)
     _print(report, as_json)
@@ -179,9 +186,14 @@ def _signals(running: asyncio.Future[BulkReport], shutdown: asyncio.Event) -> Ge
             loop.remove_signal_handler(number)
 
 
-def _refuse_missing(inputs: Path) -> None:
-    if not inputs.is_file():
+def _lines_of(inputs: Path) -> JsonLines[Any]:
+    if str(inputs) == "-":
+        return JsonLines(sys.stdin.fileno(), Any)
+    if not inputs.exists():
         raise CommandError(f"there is no file {inputs}", ExitCode.not_found)
+    if inputs.is_dir():
+        raise CommandError(f"{inputs} is a folder: name a file, or -", ExitCode.usage)
+    return read_jsonl(inputs)
 
 
 def _key_of(field: str) -> Callable[[Any], str]:

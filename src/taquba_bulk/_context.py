@@ -70,6 +70,7 @@ class BulkContext(Generic[In]):
 
         Raises:
             InvalidArgument: The batch has a budget of the metric, and no paid call is being made.
+            taquba_workflow.EffectsSealed: The attempt has ended, so the cost would be lost.
         """
         if metric in self._shared.budget.metrics and not is_paying():
             raise InvalidArgument(

@@ -20,6 +20,7 @@ from taquba import InvalidArgument, InvalidArgumentType
 from taquba.extending.typed import Undecodable
 from taquba_bulk._codec import Codec
 from taquba_bulk._errors import DuplicateKey
+from taquba_bulk._jsonl import Lines
 
 In = TypeVar("In")
 
@@ -68,8 +69,15 @@ async def chunks(inputs: Inputs[In], size: int) -> AsyncGenerator[list[In]]:
             await pump.stop()
         return
     iterator = iter(inputs)
-    while chunk := await anyio.to_thread.run_sync(_take, iterator, size, abandon_on_cancel=True):
-        yield chunk
+    try:
+        while chunk := await anyio.to_thread.run_sync(
+            _take, iterator, size, abandon_on_cancel=True
+        ):
+            yield chunk
+    finally:
+        if isinstance(iterator, Lines):
+            # A thread that waits for a pipe would keep the program from ending.
+            iterator.stop()
 
 
 def _take(iterator: Iterator[In], size: int) -> list[In]:
@@ -77,7 +85,10 @@ def _take(iterator: Iterator[In], size: int) -> list[In]:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     for value in iterator:
         chunk.append(value)
-        if len(chunk) == size or time.monotonic() > deadline:
+        left = deadline - time.monotonic()
+        if len(chunk) == size or left < 0:
+            break
+        if isinstance(iterator, Lines) and not iterator.is_ready(left):
             break
     return chunk
 

@@ -1,11 +1,15 @@
-"""Reading inputs from a file of JSON lines."""
+"""Reading inputs from a file, or a stream, of JSON lines."""
 
 from __future__ import annotations
 
 import os
+import select
+import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, cast, overload
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,37 +19,143 @@ from taquba.extending.typed import explain
 T = TypeVar("T")
 
 _BLOCK: Final = 1024 * 1024
+_LOOK_MS: Final = 200
+"""How often a reader that waits for a stream looks whether it is to stop."""
 
 
 class JsonLines(Generic[T]):
-    """The lines of a file as values; may be iterated more than once. See `read_jsonl`."""
+    """The lines of a file as values; see `read_jsonl`.
 
-    def __init__(self, path: Path, kind: Any) -> None:
+    A regular file may be iterated more than once. Anything else, such as a pipe, is read once.
+    """
+
+    def __init__(self, source: Path | int, kind: Any) -> None:
         """Internal: use `read_jsonl`."""
-        self._path = path
+        self._source = source
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+        self._spent = False
 
     def __iter__(self) -> Iterator[T]:
-        with open(self._path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield self._read(number, line)
+        return Lines(self)
 
     def __length_hint__(self) -> int:
-        """How many lines there are, those that are empty included."""
+        """How many lines there are, those that are empty included; nobody knows of a stream."""
+        if not self._is_regular():
+            unknown: Any = NotImplemented
+            return cast("int", unknown)
         count = 0
-        with open(self._path, "rb") as file:
+        is_path = isinstance(self._source, Path)
+        with open(self._source, "rb", closefd=is_path) as file:
+            start = file.tell()
             last = b"\n"
             while block := file.read(_BLOCK):
                 count += block.count(b"\n")
                 last = block
+            # The place in a file that others have open as well is put back.
+            file.seek(start)
         return count + (not last.endswith(b"\n"))
 
-    def _read(self, number: int, line: bytes) -> T:
+    def __str__(self) -> str:
+        return "standard input" if isinstance(self._source, int) else str(self._source)
+
+    def open(self) -> int:
+        """A descriptor to read from, once for a stream."""
+        if not self._is_regular():
+            if self._spent:
+                raise InvalidArgument(
+                    f"{self} is a stream that was read already: read it once, or keep it in a file"
+                )
+            self._spent = True
+        if isinstance(self._source, int):
+            return os.dup(self._source)
+        # Opening a pipe to which nobody writes yet would wait where it cannot be told to stop.
+        return os.open(self._source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def parse(self, number: int, line: bytes) -> T:
+        """The value of a line; raises `InvalidArgument`, which names it."""
         try:
             return self._adapter.validate_json(line)
         except ValidationError as error:
-            raise InvalidArgument(f"{self._path}, line {number}: {explain(error)}") from None
+            raise InvalidArgument(f"{self}, line {number}: {explain(error)}") from None
+
+    def _is_regular(self) -> bool:
+        return stat.S_ISREG(os.stat(self._source).st_mode)
+
+
+class Lines(Iterator[T]):
+    """One reading of `JsonLines`: its methods block, but for `stop`, which ends what waits."""
+
+    def __init__(self, lines: JsonLines[T]) -> None:
+        self._lines = lines
+        self._file: int | None = None
+        self._poll: select.poll | None = None
+        self._count = 0
+        self._rest: list[tuple[int, bytes]] = []
+        """Whole lines that were read, by number, the next one last; those that are empty not."""
+        self._begun = b""
+        """The beginning of a line of which there may be more."""
+        self._ended = False
+        self._stopped = threading.Event()
+
+    def __next__(self) -> T:
+        while not self._rest:
+            if self._ended or not self._read(None):
+                raise StopIteration
+        return self._lines.parse(*self._rest.pop())
+
+    def is_ready(self, seconds: float) -> bool:
+        """Whether the next value, or the end, comes without waiting longer than this."""
+        deadline = time.monotonic() + seconds
+        while not self._rest and not self._ended:
+            if not self._read(max(0, deadline - time.monotonic())):
+                return False
+        return True
+
+    def stop(self) -> None:
+        """Have a read that waits end, from any thread."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._ended = True
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _read(self, seconds: float | None) -> bool:
+        """Read a block; False where none has come in time, or it was told to stop."""
+        if self._file is None:
+            self._file = self._lines.open()
+            self._poll = select.poll()
+            self._poll.register(self._file, select.POLLIN)
+        if not self._wait(seconds):
+            return False
+        try:
+            block = os.read(self._file, _BLOCK)
+        except BlockingIOError:
+            return True
+        *whole, self._begun = (self._begun + block).split(b"\n")
+        if not block:
+            if self._begun:
+                whole.append(self._begun)
+            self.close()
+        numbered = enumerate(whole, self._count + 1)
+        self._rest = [(number, line) for number, line in numbered if line.strip()][::-1]
+        self._count += len(whole)
+        return True
+
+    def _wait(self, seconds: float | None) -> bool:
+        """Wait until there is something to read; False where it was not in time."""
+        assert self._poll is not None
+        if seconds is not None:
+            return bool(self._poll.poll(seconds * 1000))
+        while not self._stopped.is_set():
+            if self._poll.poll(_LOOK_MS):
+                return True
+        return False
 
 
 @overload
@@ -55,10 +165,11 @@ def read_jsonl(path: str | os.PathLike[str], type: type[T]) -> JsonLines[T]: ...
 def read_jsonl(path: str | os.PathLike[str], type: Any = Any) -> JsonLines[Any]:
     """Inputs from a file that has one JSON value on each line; empty lines are skipped.
 
-    The file is read as the batch goes on, so it may be larger than memory.
+    The file is read as the batch goes on, so it may be larger than memory. A pipe is read as its
+    lines come, and once: a batch that is run again needs all of its inputs again.
 
     Args:
-        path: The file.
+        path: The file, or a named pipe, or ``/dev/stdin``.
         type: What each value is, as pydantic reads it.
 
     Returns:

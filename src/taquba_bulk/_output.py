@@ -80,5 +80,6 @@ class Output:
 
     async def _mark_again(self, run_id: str) -> None:
         found = await self._queue.kv_get(self._keys.item(run_id))
-        if found is not None:
-            await self._mark(run_id, ItemRow.decode(found))
+        row = None if found is None else ItemRow.decode(run_id, found)
+        if row is not None:
+            await self._mark(run_id, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -15,6 +16,8 @@ from typing import Final, Generic, Literal, NamedTuple, TypeVar
 import msgpack
 
 from taquba import InvalidArgument, RetryAfter
+from taquba.extending import UNREADABLE
+from taquba.extending.typed import unpack
 from taquba_bulk._cache import CacheKey
 from taquba_bulk._codec import Codec
 from taquba_bulk._costs import Costs
@@ -44,6 +47,8 @@ CallFunction = Callable[[PaidCall], Awaitable[T]]
 
 OnUnknown = Literal["retry", "skip"] | CallFunction[T]
 """What to do about a call that was begun and has no result."""
+
+_log: Final = logging.getLogger(__name__)
 
 _paying: Final[ContextVar[bool]] = ContextVar("taquba_bulk_paying", default=False)
 
@@ -121,6 +126,7 @@ class Payment(Generic[T]):
 
     async def result(self) -> T | None:
         """What the call came to, in this attempt or an earlier one; None if it is skipped."""
+        self._phases.check_open(f"the paid call {self._request.key!r}")
         request = self._request
         row = await self._find()
         if row.state is _State.done:
@@ -196,8 +202,20 @@ class Payment(Generic[T]):
         found = await self._phases.memo.get(self._name)
         if found is None:
             return _Row(uuid.uuid4().hex, 0, _State.idle, {}, b"")
-        row = _Row(*msgpack.unpackb(found))
-        return row._replace(state=_State(row.state))
+        try:
+            row = _Row(*msgpack.unpackb(found))
+            row = row._replace(state=_State(row.state), costs=Costs(row.costs).packed())
+            if row.state is _State.done:
+                unpack(row.value)
+            return row
+        except UNREADABLE as error:
+            _log.warning(
+                "what was kept of the paid call %r cannot be read, so nobody knows whether it was "
+                "made: %s",
+                self._request.key,
+                error,
+            )
+            return _Row(uuid.uuid4().hex, 1, _State.begun, self._request.reserve.packed(), b"")
 
     async def _keep(self, row: _Row, kept: Kept) -> None:
         await self._put(row._replace(state=_State.done, costs=kept.costs, value=kept.value))

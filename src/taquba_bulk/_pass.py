@@ -288,7 +288,7 @@ class Pass(Generic[In, Out]):
 
     async def _row(self, run_id: str) -> ItemRow | None:
         found = await self._queue.kv_get(self._keys.item(run_id))
-        return None if found is None else ItemRow.decode(found)
+        return None if found is None else ItemRow.decode(run_id, found)
 
     async def _look(self, run_id: str) -> tuple[BulkRecord[Out], ItemRow] | None:
         """The record of an item, if it has ended and is waited for."""

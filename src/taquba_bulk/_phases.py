@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache
@@ -13,18 +14,21 @@ import msgpack
 from pydantic_core import PydanticSerializationError, to_json
 
 from taquba import InvalidArgument, InvalidArgumentType
-from taquba.extending.typed import Undecodable
+from taquba.extending import UNREADABLE
+from taquba.extending.typed import Undecodable, unpack
 from taquba_bulk import _values
 from taquba_bulk._codec import ANYTHING, Codec
 from taquba_bulk._costs import Costs
 from taquba_bulk._rates import RateLimit
 from taquba_bulk._stopping import Suspended
-from taquba_workflow import Memo
+from taquba_workflow import EffectsSealed, Memo
 
 T = TypeVar("T")
 
 Phase = Callable[[], Awaitable[T]]
 """What a phase does; called with nothing, so that it closes over what it needs."""
+
+_log: Final = logging.getLogger(__name__)
 
 _spending: Final[ContextVar[Costs | None]] = ContextVar("taquba_bulk_phase", default=None)
 """Costs of the phase that runs in this context."""
@@ -42,7 +46,10 @@ class Kept(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Kept:
-        return cls(*msgpack.unpackb(data))
+        """What was kept; raises one of `UNREADABLE` where it is damaged."""
+        costs, value = msgpack.unpackb(data)
+        unpack(value)
+        return cls(Costs(costs).packed(), value)
 
 
 class Phases:
@@ -60,15 +67,34 @@ class Phases:
         """The rate limit that the item has asked last."""
         self.suspended = False
         """Whether the attempt was suspended, whatever its pipeline has made of that."""
+        self._ended: str | None = None
+
+    def end(self, attempt: str) -> None:
+        """The attempt has come to its end: nothing more can count for it."""
+        self._ended = attempt
+
+    def check_open(self, call: str) -> None:
+        """Raise `EffectsSealed` for what would be lost, because the attempt has ended."""
+        if self._ended is not None:
+            raise EffectsSealed(call, self._ended)
 
     def spending(self) -> Costs:
-        """Where a cost that is recorded here and now goes: to the phase, or to the item."""
-        return _spending.get() or self.costs
+        """Where a cost that is recorded here and now goes: to the phase, or to the item.
+
+        Raises:
+            EffectsSealed: To the item, and the attempt at it has ended.
+        """
+        of_phase = _spending.get()
+        if of_phase is not None:
+            return of_phase
+        self.check_open("recording a cost")
+        return self.costs
 
     async def remembered(
         self, name: str, make: Callable[[], Awaitable[Kept]], codec: Codec[T]
     ) -> T:
         """What a phase came to, in this attempt or an earlier one; `make` runs it."""
+        self.check_open("a phase")
         kept = await self._find(name)
         if kept is None:
             kept = await make()
@@ -95,7 +121,13 @@ class Phases:
 
     async def _find(self, name: str) -> Kept | None:
         found = await self.memo.get(name)
-        return None if found is None else Kept.decode(found)
+        if found is None:
+            return None
+        try:
+            return Kept.decode(found)
+        except UNREADABLE as error:
+            _log.warning("phase %r is run again, its row cannot be read: %s", name, error)
+            return None
 
 
 def in_phase() -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgpack
 
+from taquba.extending import UNREADABLE
 from taquba_bulk._costs import Costs
 
 Out = TypeVar("Out")
+
+_log: Final = logging.getLogger(__name__)
 
 
 class ItemStatus(StrEnum):
@@ -68,9 +72,14 @@ class ItemRow(NamedTuple):
         return packed
 
     @classmethod
-    def decode(cls, data: bytes) -> ItemRow:
-        row = cls(*msgpack.unpackb(data))
-        return row._replace(status=ItemStatus(row.status))
+    def decode(cls, run_id: str, data: bytes) -> ItemRow | None:
+        """The row of an item; None where it cannot be read: its run tells how it has ended."""
+        try:
+            row = cls(*msgpack.unpackb(data))
+            return row._replace(status=ItemStatus(row.status), costs=Costs(row.costs).packed())
+        except UNREADABLE as error:
+            _log.warning("the row of item %r is made anew, it cannot be read: %s", run_id, error)
+            return None
 
     def amounts(self) -> dict[str, float]:
         return Costs(self.costs).amounts()
@@ -92,8 +101,13 @@ class OutputRow(NamedTuple):
         return packed
 
     @classmethod
-    def decode(cls, data: bytes) -> OutputRow:
-        return cls(*msgpack.unpackb(data))
+    def decode(cls, data: bytes) -> OutputRow | None:
+        """How far an output is written; None where that cannot be read: it is begun anew."""
+        try:
+            return cls(*msgpack.unpackb(data))
+        except UNREADABLE as error:
+            _log.warning("how far the output is written cannot be read: %s", error)
+            return None
 
 
 class Keys:

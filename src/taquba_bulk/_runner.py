@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
-from taquba.extending import PROGRAM_ENDS
+from taquba.extending import PROGRAM_ENDS, describe
 from taquba.extending.typed import Undecodable
 from taquba_bulk._context import BulkContext
 from taquba_bulk._phases import Phases
@@ -29,8 +29,8 @@ outcomes, not errors, bring the item's row."""
 _FINAL: Final = (PermanentFailure, InvalidArgument, InvalidArgumentType)
 _LEAVING: Final = (asyncio.CancelledError, *PROGRAM_ENDS)
 """What ends more than the attempt."""
-_LONGEST_REASON: Final = 4000
-"""Characters of a reason that are kept: an exception's message may be of any length."""
+_SAY_ALL: Final = (PermanentFailure, StepError)
+"""Errors whose message says it all."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -87,11 +87,14 @@ class ItemRunner(Generic[In, Out]):
             raise Suspended
         if not await self._is_read(step.run_id):
             raise Snooze(1, "its input has not been read again")
+        phases = Phases(step.memo)
         try:
-            outcome, ended = await self._attempt(step, Phases(step.memo))
+            outcome, ended = await self._attempt(step, phases)
         except BaseException:
             step.lease.on_end(partial(self._settled, step.run_id, None))
             raise
+        finally:
+            phases.end(f"attempt {step.attempts} at item {step.run_id!r}")
         step.lease.on_end(partial(self._settled, step.run_id, ended))
         step.effects.kv_put(self._keys.item(step.run_id), ended.row.encode())
         return outcome
@@ -131,10 +134,11 @@ class ItemRunner(Generic[In, Out]):
             raise error
         if not self._is_final(error, step):
             raise error
+        reason = describe(error, bare=_SAY_ALL)
         _log.warning(
-            "item %s failed in attempt %d: %s", step.run_id, step.attempts, error, exc_info=error
+            "item %s failed in attempt %d: %s", step.run_id, step.attempts, reason, exc_info=error
         )
-        return _failed(step, phases, _describe(error))
+        return _failed(step, phases, reason)
 
     def _is_final(self, error: BaseException, step: Step) -> bool:
         if isinstance(error, Snooze):
@@ -144,19 +148,6 @@ class ItemRunner(Generic[In, Out]):
 
 
 def _failed(step: Step, phases: Phases, reason: str) -> tuple[StepOutcome, Ended]:
-    reason = reason.encode(errors="backslashreplace").decode()
-    if len(reason) > _LONGEST_REASON:
-        reason = f"{reason[:_LONGEST_REASON]}... ({len(reason)} characters)"
+    reason = describe(reason)
     row = ItemRow(ItemStatus.failed, phases.costs.packed(), 0, hash_of(step.payload))
     return Fail(reason), Ended(row, None, reason)
-
-
-def _describe(error: BaseException) -> str:
-    """An error as one line of text: what the pipeline said, or type and message."""
-    if isinstance(error, PermanentFailure):
-        return error.reason
-    if isinstance(error, StepError) and error.message:
-        return error.message
-    message = str(error)
-    name = type(error).__name__
-    return f"{name}: {message}" if message else name

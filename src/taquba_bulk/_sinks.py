@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -140,6 +141,12 @@ class _RowFile:
     def create(cls, path: Path) -> tuple[_RowFile, bytes]:
         file = _open(path, os.O_CREAT)
         assert file is not None
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise InvalidArgument(
+                f"{path} is not a regular file, which alone can be gone on with after a crash: "
+                "write to a file and read that, or use Bulk.stream"
+            )
         if os.fstat(file).st_size:
             os.close(file)
             raise _foreign(path)

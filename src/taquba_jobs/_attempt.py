@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -14,6 +15,7 @@ import anyio.to_thread
 from taquba import (
     CancelRequested,
     CancelToken,
+    ClaimLost,
     Clock,
     FailWith,
     JobRecord,
@@ -24,7 +26,7 @@ from taquba import (
     Snooze,
     TaqubaError,
 )
-from taquba.extending import PROGRAM_ENDS
+from taquba.extending import PROGRAM_ENDS, describe, is_stopped
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
 from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
@@ -34,6 +36,8 @@ from taquba_jobs._progress import ProgressReports
 from taquba_jobs._retention import Retention
 
 S = TypeVar("S")
+
+_log: Final = logging.getLogger(__name__)
 
 Verdict = Literal["transient", "permanent"]
 """Whether trying again can help after an exception."""
@@ -99,14 +103,19 @@ class Attempts(Generic[S]):
             stored = await self._store(record.id, job.signature.pack_result(result))
             await reports.close()
             return self._end(record, lease, stored, reports)
-        except Snooze:
-            raise
         except PROGRAM_ENDS:
             raise
         except BaseException as error:
-            if _is_stopped(error):
+            if is_stopped(error):
+                # The worker was told to stop: the job goes back unspent.
                 raise
             await reports.close()
+            if _is_asked_to_cancel(lease):
+                # Whatever the function makes of that, also one that asks for another attempt.
+                own = error.effects if isinstance(error, FailWith) else SettlementEffects()
+                error = FailWith(_Cancelled(), own)
+            if isinstance(error, Snooze):
+                raise
             raise self._failed(record, lease, error, reports) from error
         finally:
             reports.stop()
@@ -179,7 +188,7 @@ class Attempts(Generic[S]):
         if isinstance(error, FailWith):
             own = error.effects
             error = error.error if isinstance(error.error, BaseException) else error
-        failure = Failure(_kind(error), describe(error))
+        failure = Failure(_kind(error), describe(error, bare=_SAY_ALL))
         effects = self._end(record, lease, failure, reports)
         cause = self._cause(failure, error)
         return FailWith(cause, effects if own is None else merged(own, effects))
@@ -200,9 +209,17 @@ class Attempts(Generic[S]):
             return error
         if failure.kind in (FailureKind.cancelled, FailureKind.invalid):
             return PermanentFailure(failure.message)
-        if isinstance(error, Exception) and self._classify(error) == "permanent":
+        if isinstance(error, Exception) and self._is_permanent(error):
             return PermanentFailure(failure.message)
         return failure.message
+
+    def _is_permanent(self, error: Exception) -> bool:
+        """What the runner's `classify` says; the attempt has failed whatever that itself does."""
+        try:
+            return self._classify(error) == "permanent"
+        except Exception:
+            _log.exception("classify() failed for an error of type %s", type(error).__name__)
+            return False
 
 
 def _version(record: JobRecord) -> int:
@@ -260,11 +277,17 @@ async def _bounded(
             timer.cancel()
 
 
-def _is_stopped(error: BaseException) -> bool:
-    """Whether the worker itself was told to stop: then the job goes back unspent."""
-    task = asyncio.current_task()
-    # A cancellation that this task was not sent comes out of something the function waited for.
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+def _is_asked_to_cancel(lease: LeaseHandle) -> bool:
+    """Whether somebody has cancelled the job; a lease knows it a moment before the token fires."""
+    if lease.cancel_token.cancelled:
+        return True
+    try:
+        lease.ensure_at_least(0)
+    except CancelRequested:
+        return True
+    except ClaimLost:
+        return False
+    return False
 
 
 def _kind(error: BaseException) -> FailureKind:
@@ -278,13 +301,4 @@ def _kind(error: BaseException) -> FailureKind:
 
 
 _SAY_ALL: Final = (PermanentFailure, RetryAfter, FailWith, Undecodable, _Cancelled, _TimedOut)
-
-
-def describe(error: BaseException) -> str:
-    """An error as one text: type and message, or only the message where that says it all."""
-    text = str(error)
-    if not isinstance(error, _SAY_ALL):
-        name = type(error).__name__
-        text = f"{name}: {text}" if text else name
-    # For example the message of an OSError that names a file in another encoding.
-    return text.encode(errors="backslashreplace").decode()
+"""Errors whose message says it all."""

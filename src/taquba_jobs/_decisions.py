@@ -32,9 +32,6 @@ PARKED: Final = "parked: "
 MAX_INLINE: Final = 64 * 1024
 """Largest packed result, in bytes, that is kept as an entry; a larger one is an object."""
 
-MAX_MESSAGE: Final = 8 * 1024
-"""Characters of a failure's message that are kept."""
-
 
 class Stored(NamedTuple):
     """A packed result where it is kept: here, or as an object that was written already."""
@@ -73,8 +70,7 @@ def end(
     key = job.headers.get(KEY)
     deletes: list[str] = []
     if isinstance(result, Failure):
-        message = result.message[:MAX_MESSAGE]
-        outcome = Outcome(result.kind.value, message, None, None, expires_at)
+        outcome = Outcome(result.kind.value, result.message, None, None, expires_at)
     else:
         outcome = Outcome(None, None, result.data, result.object_key, expires_at)
         if result.upload_marker is not None:

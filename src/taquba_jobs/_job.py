@@ -10,6 +10,7 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 from pydantic import TypeAdapter
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, InvalidArgumentType
+from taquba.extending import describe
 from taquba.extending.checks import duration_ms
 from taquba.extending.typed import Signature, Undecodable, fingerprint, unpack
 from taquba_jobs._context import JobContext
@@ -119,7 +120,7 @@ class Job(Generic[S_contra, P, T_co]):
                 values = upcast(values)
             except Exception as error:
                 raise Undecodable(
-                    f"its upcast from version {old} raised {type(error).__name__}: {error}"
+                    f"its upcast from version {old} raised {describe(error)}"
                 ) from error
         return self.signature.decode(values)
 

@@ -117,6 +117,8 @@ async def lost(source: Queue | QueueReader, record: JobRecord | None) -> JobFail
     if ends and ends[-1].outcome is AttemptOutcome.dead_lettered and _has_payload(record):
         # Its function came to an end, with an outcome.
         return None
+    if record.cancel_requested:
+        return JobFailed(record.id, FailureKind.cancelled, "it was cancelled, and its worker died")
     return JobFailed(record.id, FailureKind.lost, record.last_error or "its attempts are used up")
 
 

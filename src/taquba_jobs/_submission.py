@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 
-from taquba import Duration, EnqueueRequest, InvalidArgument, KvKey
+from taquba import Duration, EnqueueRequest, InvalidArgument, JobRecord, JobStatus, KvKey
 from taquba.extending import HeldLocks, locks_of, seen_through, until_durable
 from taquba.extending.typed import fingerprint, pack
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
@@ -58,6 +58,11 @@ class SubmitOptions:
                 raise InvalidArgument(
                     f"headers that start with {RESERVED!r} are the package's own; got {name!r}"
                 )
+
+
+def _is_cancelled(job: JobRecord) -> bool:
+    """Whether a job that has no outcome was cancelled, and is dead because its worker died."""
+    return job.status is JobStatus.dead and job.cancel_requested
 
 
 DEFAULTS: Final = SubmitOptions()
@@ -135,8 +140,11 @@ class Submissions:
         """The submission that holds a key: its outcome is kept, or its job is there."""
         submission = await self._read(key)
         while look_up(submission, self._now()) is Answer.unfinished and submission is not None:
-            if await self._queue.get_job(submission.job_id) is not None:
+            job = await self._queue.get_job(submission.job_id)
+            if job is not None and not _is_cancelled(job):
                 return submission
+            if job is not None:
+                return None
             # It has ended since it was read, or somebody removed it and nothing says how it ended.
             before, submission = submission, await self._read(key)
             if submission == before:

@@ -20,7 +20,7 @@ from taquba import (
     LeaseHandle,
     PermanentFailure,
 )
-from taquba.extending import without_secrets
+from taquba.extending import describe, without_secrets
 from taquba_webhooks._hosts import HostLimits
 from taquba_webhooks._request import check_header_name, parse_url, request_of, shown_url, timeout_ms
 from taquba_webhooks._sending import (
@@ -207,5 +207,5 @@ def _why(error: BaseException, timed_out_after: float | None) -> str:
     # Libraries say "all connection attempts failed"; what they caught says why.
     while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause
-    text = _URL.sub(lambda url: shown_url(url[0]), str(error))
-    return f"gave no answer: {type(error).__name__}: {text}".removesuffix(": ")
+    text = _URL.sub(lambda url: shown_url(url[0]), describe(error))
+    return f"gave no answer: {text}"

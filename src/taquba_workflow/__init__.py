@@ -18,6 +18,7 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
 from taquba_workflow._effects import StepEffects, TerminalEffects
 from taquba_workflow._errors import (
     ChildFailed,
+    EffectsSealed,
     InputMismatch,
     MisplacedCall,
     NonDeterminism,
@@ -66,6 +67,7 @@ __all__ = [
     "Cancel",
     "ChildFailed",
     "Continue",
+    "EffectsSealed",
     "Fail",
     "Immediate",
     "InputMismatch",

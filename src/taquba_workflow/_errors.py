@@ -73,6 +73,26 @@ class StepError(TaqubaError):
         self._permanent = permanent
 
 
+class EffectsSealed(TaqubaError, RuntimeError):
+    """Something was staged for a step or a terminal hook that had ended: it would be lost.
+
+    Attributes:
+        call: What was called.
+        ended: What had ended.
+    """
+
+    def __init__(self, call: str, ended: str) -> None:
+        super().__init__(call, ended)
+        self.call = call
+        self.ended = ended
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} was called after {self.ended} had ended, so nothing would come of it: "
+            "await every task that it starts before it returns"
+        )
+
+
 class NonDeterminism(TaqubaError):
     """A function has changed under a run: its replay makes other calls than are in its history.
 

@@ -18,6 +18,7 @@ from taquba import (
     SettlementEffects,
     Snooze,
 )
+from taquba.extending import PROGRAM_ENDS, describe, is_stopped
 from taquba_workflow import _headers
 from taquba_workflow._children import any_ended, waiting_lock, wake_parent
 from taquba_workflow._effects import StepEffects
@@ -50,6 +51,8 @@ Verdict = Output | Suspend | Ending
 """What a step, or a turn of a function, comes to."""
 
 _NOTHING: Final = SettlementEffects()
+_SAY_ALL: Final = (PermanentFailure, RetryAfter, StepError)
+"""Errors whose message says it all."""
 
 
 class StepHandler:
@@ -129,52 +132,68 @@ class StepHandler:
         if self._is_cancelled(step, lease):
             return CANCELLED
         if self._replay and job.last_error is not None:
-            kept = await self._values.get(replay_key(step))
+            kept = await self._kept_output(step)
             if kept is not None:
-                return decode_output(kept)
+                return kept
         if step.attempts > step.max_attempts:
             # Nobody was there to end the run when the last attempt was lost with its worker.
             return _broken(f"no attempt of {step.max_attempts} came to an end: {job.last_error}")
         try:
             output = await self._run(step, lease)
-        except Exception as error:
+        except PROGRAM_ENDS:
+            raise
+        except BaseException as error:
+            if is_stopped(error):
+                raise
             # A lease refuses to go on a moment before the token fires.
             asked = isinstance(error, CancelRequested) and error.job_id == step.job_id
             if asked or self._is_cancelled(step, lease):
                 return CANCELLED
             if _is_final(error, step):
-                return _broken(_describe(error))
+                return _broken(describe(error, bare=_SAY_ALL))
             raise
         if self._replay and isinstance(output, Output):
             await self._values.put(step.run_id, replay_key(step), encode_output(output))
         return output
+
+    async def _kept_output(self, step: StepJob) -> Output | None:
+        """What an earlier attempt came to, unless settling with it has failed too often."""
+        kept = await self._values.get(replay_key(step))
+        output = None if kept is None else decode_output(kept)
+        if output is None:
+            return None
+        # The last attempt's output gets its one replay: its process may have died with it.
+        tried_once = step.attempts <= output.attempt + 1
+        return output if tried_once or step.attempts <= step.max_attempts else None
 
     async def _run(self, step: StepJob, lease: LeaseHandle) -> Output | Ending:
         if self._runner is None:
             raise Snooze(PARK_SECONDS, f"{PARKED}this program has no runner, only functions")
         effects = StepEffects()
         memos = f"{self._keys.memos(step.run_id)}{step.step_number}/"
-        outcome = await self._runner.run_step(
-            Step(
-                run_id=step.run_id,
-                step_number=step.step_number,
-                payload=step.payload,
-                headers=step.headers,
-                job_id=step.job_id,
-                attempts=step.attempts,
-                cancel_token=lease.cancel_token,
-                lease=lease,
-                memo=Memo(self._values, memos, step.run_id),
-                effects=effects,
-                signal=step.signal,
-            )
+        seen = Step(
+            run_id=step.run_id,
+            step_number=step.step_number,
+            payload=step.payload,
+            headers=step.headers,
+            job_id=step.job_id,
+            attempts=step.attempts,
+            cancel_token=lease.cancel_token,
+            lease=lease,
+            memo=Memo(self._values, memos, step.run_id),
+            effects=effects,
+            signal=step.signal,
         )
+        try:
+            outcome = await self._runner.run_step(seen)
+        finally:
+            effects.seal(f"step {step.step_number} of run {step.run_id!r}")
         if not isinstance(outcome, (Continue, Succeed, Fail, Cancel)):
             return _broken(
                 "run_step must return Continue, Succeed, Fail or Cancel, "
                 f"not {type(outcome).__name__}"
             )
-        return Output(outcome, effects.settlement(), self._clock.now())
+        return Output(outcome, effects.settlement(), self._clock.now(), step.attempts)
 
     async def _turn(self, job: JobRecord, step: StepJob, lease: LeaseHandle) -> Ending | Suspend:
         outcome = await self._run_turn(step, job.last_error, lease)
@@ -188,7 +207,7 @@ class StepHandler:
         staged, at = _NOTHING, self._clock.now()
         verdict: Continue | Suspend | Ending
         if isinstance(output, Output):
-            outcome, staged, at = output
+            outcome, staged, at, _ = output
             verdict = outcome if isinstance(outcome, Continue) else await self._end(step, outcome)
         else:
             verdict = output
@@ -258,7 +277,7 @@ class StepHandler:
         return lease.cancel_token.cancelled or step.run_id in self._cancelling
 
 
-def _is_final(error: Exception, step: StepJob) -> bool:
+def _is_final(error: BaseException, step: StepJob) -> bool:
     """Whether an error ends the run."""
     if isinstance(error, (StepError, PermanentFailure)) and error.permanent:
         return True
@@ -268,17 +287,6 @@ def _is_final(error: Exception, step: StepJob) -> bool:
 
 def _broken(reason: str) -> Ending:
     return Ending(RunState.failed, reason=reason, dead_letter=True)
-
-
-def _describe(error: Exception) -> str:
-    """An error as one line of text: what the step said, or type and message."""
-    if isinstance(error, (PermanentFailure, RetryAfter)):
-        return error.reason
-    message = str(error)
-    if isinstance(error, StepError) and message:
-        return message
-    name = type(error).__name__
-    return f"{name}: {message}" if message else name
 
 
 def _cancelled_turn(step: StepJob, verdict: Continue | Suspend | Ending) -> Suspend | Ending:

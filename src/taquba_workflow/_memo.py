@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from hashlib import sha256
 from typing import Final
 
 import msgpack
 
-from taquba import InvalidArgumentType, Queue, QueueReader
+from taquba import InvalidArgument, InvalidArgumentType, Queue, QueueReader
 from taquba_workflow import _values
 from taquba_workflow._keys import keys_of
 
 MAX_INLINE: Final = 64 * 1024
 """Largest value, in bytes, that is kept as an entry, which shares its commit with others; a larger
 one is an object of its own."""
+
+_log: Final = logging.getLogger(__name__)
 
 _INLINE: Final = b"\0"
 _OBJECT: Final = b"\1"
@@ -51,10 +54,19 @@ class Values:
 
 
 async def unpack(store: Queue | QueueReader, packed: bytes) -> bytes | None:
-    """A value from what its row keeps; None when retention has removed its object meanwhile."""
+    """A value from what its row keeps.
+
+    None when retention has removed its object meanwhile, and for a row that cannot be read.
+    """
     if packed.startswith(_INLINE):
         return packed[len(_INLINE) :]
-    return await store.objects.get(packed[len(_OBJECT) :].decode())
+    try:
+        if not packed.startswith(_OBJECT):
+            raise ValueError(f"it begins with {packed[:1]!r}")
+        return await store.objects.get(packed[len(_OBJECT) :].decode())
+    except (ValueError, InvalidArgument) as error:
+        _log.warning("a value that a run has kept cannot be read: %s", error)
+        return None
 
 
 class Memo:

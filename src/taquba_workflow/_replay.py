@@ -6,14 +6,16 @@ output is made durable first, and the next attempt settles with it instead of ru
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 from enum import IntEnum
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from taquba import Duration, EnqueueRequest, SettlementEffects
+from taquba import Duration, EnqueueRequest, SettlementEffects, TaqubaError
+from taquba.extending import UNREADABLE, describe
 from taquba_workflow import _values
 from taquba_workflow._keys import keys_of
 from taquba_workflow._outcomes import (
@@ -30,6 +32,8 @@ from taquba_workflow._outcomes import (
 from taquba_workflow._records import moment
 from taquba_workflow._steps import StepJob
 
+_log: Final = logging.getLogger(__name__)
+
 
 class Output(NamedTuple):
     """What a step came to."""
@@ -38,6 +42,8 @@ class Output(NamedTuple):
     staged: SettlementEffects
     at: datetime
     """When: delays count from here, so an output that is replayed has only the rest to wait."""
+    attempt: int
+    """The attempt that came to it."""
 
 
 def replay_key(step: StepJob) -> str:
@@ -51,6 +57,7 @@ def encode_output(output: Output) -> bytes:
     packed: bytes = msgpack.packb(
         (
             _ms(output.at),
+            output.attempt,
             _encode_outcome(output.outcome),
             [_encode_request(request, output.at) for request in staged.enqueues],
             list(staged.kv_writes.items()),
@@ -60,17 +67,23 @@ def encode_output(output: Output) -> bytes:
     return packed
 
 
-def decode_output(packed: bytes) -> Output:
-    at, outcome, enqueues, kv_writes, kv_deletes = msgpack.unpackb(packed)
-    return Output(
-        _decode_outcome(*outcome),
-        SettlementEffects(
-            enqueues=[_decode_request(*fields) for fields in enqueues],
-            kv_writes=dict(kv_writes),
-            kv_deletes=kv_deletes,
-        ),
-        moment(at),
-    )
+def decode_output(packed: bytes) -> Output | None:
+    """The output that was kept; None where that cannot be read, so that the step is run again."""
+    try:
+        at, attempt, outcome, enqueues, kv_writes, kv_deletes = msgpack.unpackb(packed)
+        return Output(
+            _decode_outcome(*outcome),
+            SettlementEffects(
+                enqueues=[_decode_request(*fields) for fields in enqueues],
+                kv_writes=dict(kv_writes),
+                kv_deletes=kv_deletes,
+            ),
+            moment(at),
+            int(attempt),
+        )
+    except (*UNREADABLE, TaqubaError) as error:
+        _log.warning("the output of a step that was kept cannot be read: %s", describe(error))
+        return None
 
 
 class _Kind(IntEnum):
@@ -100,8 +113,10 @@ def _decode_outcome(kind: int, value: Any, trigger: Any = None) -> StepOutcome:
             return Succeed(value)
         case _Kind.fail:
             return Fail(value)
-        case _:
+        case _Kind.cancel:
             return Cancel(value)
+        case _:
+            raise ValueError(f"{kind!r} is not the kind of an outcome")
 
 
 def _encode_trigger(trigger: Trigger) -> tuple[object, ...]:

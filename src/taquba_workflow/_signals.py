@@ -7,6 +7,7 @@ the row until the decision is applied, so no decision is made on a row that is a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Hashable, Iterable
 from enum import StrEnum
 from typing import Final
@@ -19,7 +20,7 @@ from taquba import (
     Queue,
     WakeOutcome,
 )
-from taquba.extending import HeldLocks, seen_through
+from taquba.extending import UNREADABLE, HeldLocks, describe, seen_through
 from taquba_workflow import _headers, _values
 from taquba_workflow._keys import keys_of
 from taquba_workflow._records import (
@@ -31,6 +32,8 @@ from taquba_workflow._records import (
 from taquba_workflow._steps import encode_wake
 from taquba_workflow._transitions import SignalRows
 from taquba_workflow._turns import turns_of
+
+_log: Final = logging.getLogger(__name__)
 
 MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 2048
 """Largest payload of a signal, in bytes."""
@@ -115,7 +118,11 @@ class SignalBoard:
 
     async def read(self, key: str) -> Waiter | Buffered | None:
         row = await self._queue.kv_get(self._keys.signal(key))
-        return None if row is None else decode_signal(row)
+        try:
+            return None if row is None else decode_signal(row)
+        except UNREADABLE as error:
+            _log.warning("the row of signal %r cannot be read: %s", key, describe(error))
+            return None
 
     async def rows(self, keys: Iterable[str]) -> SignalRows:
         """The rows of signals whose locks are held."""

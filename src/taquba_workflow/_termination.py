@@ -15,9 +15,10 @@ from taquba import (
     PermanentFailure,
     SettlementEffects,
 )
-from taquba.extending import without_secrets
+from taquba.extending import describe, without_secrets
 from taquba_workflow import _headers
 from taquba_workflow._effects import TerminalEffects
+from taquba_workflow._errors import StepError
 from taquba_workflow._records import RunState, moment
 
 _log: Final = logging.getLogger(__name__)
@@ -55,8 +56,9 @@ class TerminalHook(Protocol):
     async def on_termination(self, outcome: RunOutcome, effects: TerminalEffects) -> None:
         """Act on the end of a run.
 
-        Runs as a job of its own: an exception retries it as that job's queue is configured, and
-        what it staged in `effects` is applied when it returns.
+        Runs as a job of its own: an exception retries it as that job's queue is configured, but
+        for `StepError.permanent` and `taquba.PermanentFailure`, which make it a dead letter at
+        once. What it staged in `effects` is applied when it returns.
         """
         ...
 
@@ -141,6 +143,14 @@ class Notifier:
         """Handler of the notifications."""
         del lease
         assert self._hook is not None
+        outcome = told_outcome(job)
         effects = TerminalEffects()
-        await self._hook.on_termination(told_outcome(job), effects)
+        try:
+            await self._hook.on_termination(outcome, effects)
+        except StepError as error:
+            if error.permanent:
+                raise PermanentFailure(describe(error, bare=(StepError,))) from error
+            raise
+        finally:
+            effects.seal(f"the terminal hook for run {outcome.run_id!r}")
         return effects.settlement()

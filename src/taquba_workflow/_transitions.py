@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgpack
 
 from taquba import EnqueueRequest, KvKey, SettlementEffects
+from taquba.extending import describe
 from taquba_workflow import _headers, _values
 from taquba_workflow._keys import keys_of
 from taquba_workflow._outcomes import After, Continue, Immediate, Suspend
@@ -41,9 +42,6 @@ more attempts than the run allows and ends the run.
 
 NEVER: Final = timedelta(days=99 * 365)
 """How long a wait without a time-out lasts."""
-_LONGEST_REASON: Final = 4096
-"""Characters of a reason that are kept: an exception's message may be of any length."""
-
 _NOTHING: Final = SettlementEffects()
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _NO_WRITES: Final[Mapping[KvKey, bytes]] = {}
@@ -232,7 +230,7 @@ def end_run(
 ) -> SettlementEffects:
     """A run that ends: how, in its row; when it is to be forgotten; and who is told."""
     keys = keys_of(step.queue)
-    reason = None if ending.reason is None else _readable(ending.reason)
+    reason = None if ending.reason is None else describe(ending.reason)
     row = EndedRun(
         step.input_hash,
         step.submitted_at,
@@ -289,11 +287,3 @@ def _ended_waits(step: StepJob, signals: SignalRows) -> set[str]:
 
 def _dedup_key(run_id: str, step_number: int) -> str:
     return f"run:{run_id}:{step_number}"
-
-
-def _readable(reason: str) -> str:
-    """A reason that can be stored, whatever an exception's message holds."""
-    text = reason.encode(errors="backslashreplace").decode()
-    if len(text) <= _LONGEST_REASON:
-        return text
-    return text[:_LONGEST_REASON] + f"... ({len(text)} characters)"

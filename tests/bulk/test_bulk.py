@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,10 +29,11 @@ from taquba_bulk import (
     FailureThresholdExceeded,
     ItemStatus,
     JsonlSink,
+    NullSink,
     read_jsonl,
 )
 from taquba_workflow import InputMismatch, StepError
-from tests.bulk.support import EAGER, async_inputs, rows_of, until
+from tests.bulk.support import EAGER, REAL_SECONDS, async_inputs, rows_of, until
 from tests.worker.support import Panic
 
 
@@ -688,6 +692,73 @@ async def test_a_line_that_does_not_fit_is_named(queue: Queue, tmp_path: Path) -
     path.write_text('{"name": "a", "when": "2030-01-01T00:00:00Z"}\n{"name": 5}\n', "utf-8")
     with pytest.raises(InvalidArgument, match=r"in.jsonl, line 2: name: .*5.*; when"):
         await Bulk(queue, summarize).run(read_jsonl(path, Document))
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[str, int]]:
+    """A path to read a pipe by, and the descriptor to write to it, which the test closes."""
+    reads, writes = os.pipe()
+    yield f"/dev/fd/{reads}", writes
+    os.close(reads)
+
+
+async def test_lines_of_a_pipe_are_read_once(queue: Queue, pipe: tuple[str, int]) -> None:
+    path, writes = pipe
+    os.write(writes, b"1\n\n2\n3")
+    os.close(writes)
+    lines = read_jsonl(path, int)
+    assert await asyncio.to_thread(length_hint, lines, -1) == -1
+    assert (await Bulk(queue, double, output=NullSink()).run(lines)).succeeded == 3
+    with pytest.raises(InvalidArgument, match="is a stream that was read already"):
+        await Bulk(queue, double, output=NullSink()).run(lines)
+
+
+async def test_a_line_of_a_pipe_is_worked_on_before_the_next_one_comes(
+    queue: Queue, pipe: tuple[str, int]
+) -> None:
+    path, writes = pipe
+    os.write(writes, b"1\n")
+    found: list[int] = []
+    bulk = Bulk(queue, double, output=NullSink())
+    async with asyncio.timeout(REAL_SECONDS), aclosing(bulk.stream(read_jsonl(path, int))) as got:
+        async for record in got:
+            found.append(record.output or 0)
+            if len(found) == 3:
+                os.close(writes)
+            else:
+                os.write(writes, b"%d\n" % (len(found) + 1))
+    assert found == [2, 4, 6]
+
+
+async def test_a_batch_that_waits_for_a_pipe_can_be_stopped(queue: Queue, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    os.mkfifo(path)
+    before = set(threading.enumerate())
+    shutdown = asyncio.Event()
+    running = asyncio.create_task(Bulk(queue, double).run(read_jsonl(path, int), shutdown))
+    await asyncio.sleep(0.05)
+    shutdown.set()
+    async with asyncio.timeout(REAL_SECONDS):
+        assert not (await running).complete
+    threads = [one for one in set(threading.enumerate()) - before if "AnyIO" in one.name]
+    # An idle worker of anyio's ends with the loop; one that reads would hold up the program.
+    await until(lambda: all(not _is_reading(thread) for thread in threads))
+
+
+def _is_reading(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    names: list[str] = []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return "_wait" in names and "_take" in names
+
+
+async def test_rows_cannot_go_into_a_pipe(queue: Queue, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(InvalidArgument, match="not a regular file"):
+        await Bulk(queue, double, output=JsonlSink(path)).run([1])
 
 
 def test_lines_can_be_read_more_than_once_and_tell_how_many_they_are(tmp_path: Path) -> None:

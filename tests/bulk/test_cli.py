@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -106,6 +108,46 @@ def test_a_budget_stops_the_batch_and_a_larger_one_lets_it_go_on(folder: Folder)
     report = folder.taquba.ok(*folder.command(*options, "--budget", "usd=1", "--json")).document
     assert (report["complete"], report["spent"]) == (True, {"usd": 0.06})
     assert len(folder.calls()) == 6
+
+
+def test_inputs_come_from_standard_input_or_from_a_pipe(folder: Folder) -> None:
+    command = folder.command("-s", "store", "--key", "id")
+    command[3] = "-"
+    child = start(*command, cwd=folder.path, stdin=subprocess.PIPE)
+    out, err = child.communicate('{"id": "a"}\n{"id": "b"}', timeout=PATIENCE)
+    assert out.startswith("2 succeeded, 0 failed; "), err
+    command[3] = "named"
+    os.mkfifo(folder.path / "named")
+    child = start(*command, cwd=folder.path)
+    (folder.path / "named").write_text('{"id": "b"}\n{"id": "c"}\n')
+    result = finish(child)
+    assert result.out.startswith("2 succeeded, 0 failed, 1 of them before; "), result
+    assert folder.calls() == ["a", "b", "c"]
+
+
+def test_ctrl_c_ends_a_batch_that_waits_for_standard_input(folder: Folder) -> None:
+    command = folder.command("-s", "store")
+    command[3] = "-"
+    child = start(*command, cwd=folder.path, stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.write('{"id": "a"}\n')
+    child.stdin.flush()
+    deadline = time.monotonic() + PATIENCE
+    while not folder.calls():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    child.wait(PATIENCE)
+    assert child.returncode == 130
+    assert "run it again to go on" in finish(child).err
+
+
+def test_a_folder_is_no_input(folder: Folder) -> None:
+    command = folder.command()
+    command[3] = "."
+    refused = folder.taquba(*command)
+    assert refused.code == 2
+    assert ". is a folder: name a file, or -" in refused.err
 
 
 def test_ctrl_c_lets_running_items_end_and_the_next_run_goes_on(folder: Folder) -> None:

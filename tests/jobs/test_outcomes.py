@@ -28,6 +28,7 @@ from taquba_jobs import (
     JobRunner,
     JobState,
     SubmitOptions,
+    Verdict,
     as_completed,
     fetch_result,
     fetch_status,
@@ -174,6 +175,29 @@ async def test_classify_says_which_exceptions_a_retry_may_help(queue: Queue) -> 
         with pytest.raises(JobFailed, match=r"ValueError: bad \\udcff value"):
             await (await runner.submit(raise_it, "value"))
     assert attempts == [1]
+
+
+class Odd(Exception):
+    def __str__(self) -> str:
+        raise AttributeError("response")
+
+
+@job(name="odd", max_attempts=1)
+async def odd(ctx: JobContext) -> None:
+    raise Odd
+
+
+def cannot_classify(error: Exception) -> Verdict:
+    raise TypeError(str(type(error)))
+
+
+async def test_a_job_ends_with_an_error_that_has_no_text_and_that_classify_fails_on(
+    queue: Queue,
+) -> None:
+    async with JobRunner(queue, jobs=[odd], classify=cannot_classify) as runner:
+        with pytest.raises(JobFailed, match=r"Odd \(without its message") as failed:
+            await (await runner.submit(odd)).join(10)
+    assert failed.value.kind is FailureKind.error
 
 
 async def test_retry_after_waits_as_long_as_it_says(queue: Queue, mock_clock: MockClock) -> None:

@@ -16,12 +16,17 @@ import pytest
 
 from taquba import (
     CancelOutcome,
+    FailWith,
     InvalidArgument,
     InvalidArgumentType,
     JobStatus,
+    PermanentFailure,
     Queue,
     QueueConfig,
     QueueReader,
+    RetryAfter,
+    SettlementEffects,
+    Snooze,
 )
 from taquba.testing import MockClock
 from taquba_jobs import (
@@ -244,6 +249,55 @@ async def test_a_function_may_turn_its_cancellation_into_a_result(queue: Queue) 
         await until(lambda: bool(deps.calls))
         await handle.cancel()
         assert await handle == "cleaned up"
+
+
+ENDINGS: dict[str, Callable[[], BaseException]] = {
+    "an error": lambda: RuntimeError("stopped"),
+    "a retry": lambda: RetryAfter(1),
+    "a snooze": lambda: Snooze(1),
+    "a permanent failure": lambda: PermanentFailure("stopped"),
+    "effects": lambda: FailWith("stopped", SettlementEffects(kv_writes={"note": b"stopped"})),
+    "nothing but an exception": lambda: Panic("stopped"),
+}
+
+
+@job(name="stops", idempotency_key=lambda how: "k")
+async def stops(ctx: JobContext[Deps], how: str) -> None:
+    ctx.state.calls.append(how)
+    await ctx.cancel_token.wait()
+    raise ENDINGS[how]()
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_a_cancelled_job_ends_as_cancelled_whatever_its_function_raises(
+    queue: Queue, how: str
+) -> None:
+    deps = Deps()
+    async with JobRunner(queue, jobs=[stops], state=deps) as runner:
+        handle = await runner.submit(stops, how)
+        await until(lambda: bool(deps.calls))
+        await handle.cancel()
+        with pytest.raises(JobFailed) as failed:
+            await handle
+        assert failed.value.kind is FailureKind.cancelled
+        assert await queue.kv_get("note") == (b"stopped" if how == "effects" else None)
+        # Its key is free again.
+        assert (await runner.submit_with(SubmitOptions(delay=3600), stops, how)).new
+
+
+async def test_a_cancelled_job_that_is_lost_with_its_worker_was_cancelled(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    queue = await open_queue(default_config=QueueConfig(max_attempts=1))
+    runner = JobRunner(queue, jobs=[stops], state=Deps())
+    handle = await runner.submit(stops, "an error")
+    assert await queue.claim("jobs", lease=5) is not None
+    assert await handle.cancel() is CancelOutcome.requested
+    await mock_clock.advance(6)
+    with pytest.raises(JobFailed) as failed:
+        await handle.join(10)
+    assert failed.value.kind is FailureKind.cancelled
+    assert (await runner.submit(stops, "an error")).new
 
 
 @job(name="watch")

@@ -179,6 +179,7 @@ ENQUEUE_OPTIONS: Mapping[str, tuple[dict[str, Any], type[TaqubaError], str]] = {
     "empty kv key": ({"kv_writes": {"": b"v"}}, InvalidArgument, "key has 1 to 4096 bytes; got 0"),
     "number as kv key": ({"kv_writes": {5: b"v"}}, InvalidArgumentType, "key.*5"),
     "kv_writes as list": ({"kv_writes": ["k"]}, InvalidArgumentType, r"kv_writes.*\['k'\]"),
+    "one kv key twice": ({"kv_writes": {"k": b"", b"k": b""}}, InvalidArgument, "'k' twice"),
 }
 
 
@@ -419,6 +420,22 @@ BAD_EFFECTS: Mapping[str, tuple[dict[str, Any], type[TaqubaError], str]] = {
         {"kv_writes": {"k": bytes(MAX_KV_VALUE_SIZE + 1)}},
         KvValueTooLarge,
         "'k' has 262145 bytes",
+    ),
+    "one key twice": ({"kv_writes": {"k": b"1", b"k": b"1"}}, InvalidArgument, "'k' twice"),
+    "written and deleted": (
+        {"kv_writes": {"k": b""}, "kv_deletes": [b"k"]},
+        InvalidArgument,
+        "b'k' is in kv_writes and in kv_deletes",
+    ),
+    "brought by a job and deleted": (
+        {"enqueues": [EnqueueRequest("q", b"", kv_writes={"k": b""})], "kv_deletes": ["k"]},
+        InvalidArgument,
+        "b'k' is in the kv_writes of a job",
+    ),
+    "brought by a job and written otherwise": (
+        {"enqueues": [EnqueueRequest("q", b"", kv_writes={"k": b""})], "kv_writes": {b"k": b"x"}},
+        InvalidArgument,
+        "b'k' is in the kv_writes of a job",
     ),
 }
 

@@ -57,13 +57,13 @@ def test_an_output_is_read_as_it_was_kept(outcome: StepOutcome, mock_clock: Mock
     staged = SettlementEffects(
         enqueues=[full, EnqueueRequest("q", b"")], kv_writes={"k": b"v"}, kv_deletes=["gone"]
     )
-    output = Output(outcome, staged, now)
+    output = Output(outcome, staged, now, 1)
     assert decode_output(encode_output(output)) == output
 
 
 def test_a_staged_delay_becomes_a_time(mock_clock: MockClock) -> None:
     staged = SettlementEffects(enqueues=[EnqueueRequest("q", b"", delay=90)])
-    kept = decode_output(encode_output(Output(Succeed(), staged, mock_clock.now())))
+    kept = decode_output(encode_output(Output(Succeed(), staged, mock_clock.now(), 1)))
     assert kept.staged.enqueues[0].run_at == mock_clock.now() + timedelta(seconds=90)
 
 

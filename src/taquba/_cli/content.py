@@ -12,7 +12,12 @@ from taquba._cli.errors import CommandError, ExitCode
 
 File = Annotated[
     Path | None,
-    typer.Option("--file", "-f", metavar="PATH", help="Take the content of this file."),
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="PATH",
+        help="Take the content of this file or pipe; - is standard input.",
+    ),
 ]
 
 
@@ -24,12 +29,12 @@ def content(name: str, argument: str | None, file: Path | None) -> bytes:
             "input, or with --file",
             ExitCode.usage,
         )
-    if file is not None:
+    if file is not None and str(file) != "-":
         try:
             return file.read_bytes()
         except OSError as error:
             raise CommandError(f"cannot read {file}: {error.strerror}") from error
-    if argument == "-":
+    if file is not None or argument == "-":
         return sys.stdin.buffer.read()
     # Bytes of the command line that are no text pass through as they are.
     return (argument or "").encode(errors="surrogateescape")

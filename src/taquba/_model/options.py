@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from taquba._model import validate
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
@@ -239,6 +239,10 @@ class SettlementEffects:
         enqueues: Follow-up jobs. One whose dedup key is held already is skipped, alone.
         kv_writes: Caller-owned entries to write.
         kv_deletes: Caller-owned entries to delete.
+
+    Raises:
+        InvalidArgument: One key would be written and deleted, or written twice with different
+            values. A `str` key and its UTF-8 `bytes` are one.
     """
 
     enqueues: Sequence[EnqueueRequest] = ()
@@ -257,7 +261,26 @@ class SettlementEffects:
                 f"kv_deletes takes a list of keys, not the single key {self.kv_deletes!r}"
             )
         object.__setattr__(self, "enqueues", enqueues)
-        object.__setattr__(self, "kv_writes", validate.kv_writes(self.kv_writes))
-        object.__setattr__(
-            self, "kv_deletes", tuple(validate.kv_key(key) for key in self.kv_deletes)
-        )
+        writes = validate.kv_writes(self.kv_writes)
+        deletes = tuple(validate.kv_key(key) for key in self.kv_deletes)
+        if deletes:
+            validate.kv_changes(writes, deletes)
+        _check_entries_of(enqueues, writes, deletes)
+        object.__setattr__(self, "kv_writes", writes)
+        object.__setattr__(self, "kv_deletes", deletes)
+
+
+def _check_entries_of(
+    enqueues: Sequence[EnqueueRequest], writes: Mapping[bytes, bytes], deletes: Sequence[bytes]
+) -> None:
+    """Refuse entries of jobs that the effects beside them would undo, or be undone by."""
+    deleted = frozenset(deletes)
+    for request in enqueues:
+        for key, value in (request.kv_writes or {}).items():
+            # The request has turned its keys into bytes.
+            name = cast("bytes", key)
+            if name in deleted or writes.get(name, value) != value:
+                raise InvalidArgument(
+                    f"the key {name!r} is in the kv_writes of a job in enqueues, and the effects "
+                    "delete it or write something else there: leave it out of one of them"
+                )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -204,7 +204,23 @@ def kv_value(key: KvKey, value: bytes) -> bytes:
 def kv_writes(value: Mapping[KvKey, bytes]) -> dict[bytes, bytes]:
     if not isinstance(value, Mapping):
         raise InvalidArgumentType(f"kv_writes must map keys to bytes, not {value!r}")
-    return {kv_key(key): kv_value(key, content) for key, content in value.items()}
+    writes = {kv_key(key): kv_value(key, content) for key, content in value.items()}
+    if len(writes) < len(value):
+        twice = next(key for key in value if isinstance(key, str) and key.encode() in value)
+        raise InvalidArgument(
+            f"kv_writes has the key {twice!r} twice, as str and as bytes, which are one entry: "
+            "leave one of them out"
+        )
+    return writes
+
+
+def kv_changes(writes: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:
+    """Refuse changes of one commit of which one would undo another."""
+    for key in deletes:
+        if key in writes:
+            raise InvalidArgument(
+                f"the key {key!r} is in kv_writes and in kv_deletes: leave it out of one of them"
+            )
 
 
 def instance(value: object, expected: type, name: str) -> None:

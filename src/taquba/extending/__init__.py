@@ -28,10 +28,12 @@ from taquba._worker.outcomes import PROGRAM_ENDS
 
 __all__ = [
     "PROGRAM_ENDS",
+    "UNREADABLE",
     "HeldLocks",
     "KeyLocks",
     "RunsInBackground",
     "describe",
+    "is_stopped",
     "locks_of",
     "redact",
     "seen_through",
@@ -40,6 +42,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+"""What decoding a damaged record, or one of another version, may raise."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -73,6 +78,16 @@ async def seen_through(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         task.add_done_callback(_ignore)
         raise
+
+
+def is_stopped(error: BaseException) -> bool:
+    """Whether an error is the cancellation that this task itself was sent.
+
+    Then whoever runs the code that raised it wants to leave. Any other `asyncio.CancelledError`
+    comes out of something that the code waited for, and is its failure.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _ignore(task: asyncio.Task[Any]) -> None:

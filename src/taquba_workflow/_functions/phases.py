@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 
 from taquba import CancelToken, Clock, KvKey, LeaseHandle, Queue
+from taquba.extending import describe as describe_error
 from taquba.extending.typed import Undecodable
 from taquba_workflow._errors import ChildFailed, NonDeterminism, StepFailed
 from taquba_workflow._functions.context import Compensation, WorkflowContext
@@ -30,6 +31,9 @@ from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
 from taquba_workflow._records import EndedRun, LiveRun, moment
 from taquba_workflow._status import read_run
 from taquba_workflow._steps import StepJob
+
+_SAY_ALL: Final = (StepFailed, ChildFailed, Undecodable)
+"""Errors whose message says it all."""
 
 
 class StartChild(Protocol):
@@ -145,7 +149,7 @@ class Phases:
         if isinstance(came_to, Raised):
             raise came_to.error
         self._history.check_complete(COMPENSATIONS)
-        why = "cancelled on request" if error is None else _describe(error)
+        why = "cancelled on request" if error is None else describe_error(error, bare=_SAY_ALL)
         reason = "; ".join([why, *problems])
         return Cancel(reason) if error is None else Fail(reason)
 
@@ -200,11 +204,3 @@ class Phases:
     async def look(self, run_id: str) -> LiveRun | EndedRun | None:
         """Where a child is."""
         return await read_run(self._services.queue, self._step.queue, run_id)
-
-
-def _describe(error: BaseException) -> str:
-    text = str(error)
-    if isinstance(error, (StepFailed, ChildFailed, Undecodable)):
-        return text
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name

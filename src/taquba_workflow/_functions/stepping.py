@@ -7,20 +7,19 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
 
 from taquba import CancelToken, InvalidArgument, PermanentFailure, RetryAfter
+from taquba.extending import describe, is_stopped
 from taquba.extending.typed import Arguments, Signature, Undecodable, fingerprint
 from taquba_workflow._errors import MisplacedCall, StepError, StepFailed
 from taquba_workflow._functions.definitions import StepFunction
 from taquba_workflow._functions.history import CallKind, CallState, Entry, Error, call_name
 from taquba_workflow._functions.recording import Recorder
 from taquba_workflow._functions.turn import Call, Turn
-
-_LONGEST_MESSAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +117,10 @@ class Steps:
             result = await self._call(step, step.signature.call(values), info)
             packed = step.signature.pack_result(result)
         except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if is_stopped(error):
                 raise
             failures += 1
-            said = Error(type(error).__name__, _readable(error))
+            said = Error(type(error).__name__, describe(error, bare=(type(error),)))
             if failures >= step.options.max_attempts or _is_permanent(error):
                 return new(CallState.failed, failures=failures, error=said)
             wait_ms = step.options.wait_ms(failures)
@@ -183,9 +181,3 @@ def _is_permanent(error: BaseException) -> bool:
     if isinstance(error, Undecodable):
         return True
     return isinstance(error, (StepError, PermanentFailure)) and bool(error.permanent)
-
-
-def _readable(error: BaseException) -> str:
-    """What an error says, as a text that can be stored."""
-    text = str(error).encode(errors="backslashreplace").decode()
-    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
