@@ -12,7 +12,7 @@ import anyio
 
 from taquba import InvalidArgument, InvalidArgumentType, Queue
 from taquba.extending import locks_of
-from taquba.extending.checks import at_least_one, instance
+from taquba.extending.checks import at_least_one, instance, plain_function
 from taquba_bulk import _values
 from taquba_bulk._display import showing
 from taquba_bulk._inputs import Inputs, check_inputs
@@ -84,6 +84,7 @@ class Bulk(Generic[In, Out]):
         _check_sink(output)
         if key is not None and not callable(key):
             raise InvalidArgumentType(f"key must be a function of an input, not {key!r}")
+        plain_function(key, "key")
         headers = dict(headers or {})
         # Refuses now what every submission would refuse.
         RunSpec(b"", headers=headers)

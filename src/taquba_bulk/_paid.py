@@ -127,6 +127,7 @@ class Payment(Generic[T]):
     async def result(self) -> T | None:
         """What the call came to, in this attempt or an earlier one; None if it is skipped."""
         self._phases.check_open(f"the paid call {self._request.key!r}")
+        await self._phases.enter()
         request = self._request
         row = await self._find()
         if row.state is _State.done:

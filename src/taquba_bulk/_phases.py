@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ import msgpack
 from pydantic_core import PydanticSerializationError, to_json
 
 from taquba import InvalidArgument, InvalidArgumentType
-from taquba.extending import UNREADABLE
+from taquba.extending import UNREADABLE, Leash
 from taquba.extending.typed import Undecodable, unpack
 from taquba_bulk import _values
 from taquba_bulk._codec import ANYTHING, Codec
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 Phase = Callable[[], Awaitable[T]]
 """What a phase does; called with nothing, so that it closes over what it needs."""
+
+_LATE_CALLS: Final = 100
+"""Calls that the clean-up of a pipeline may make when its attempt is suspended."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -67,6 +71,9 @@ class Phases:
         """The rate limit that the item has asked last."""
         self.suspended = False
         """Whether the attempt was suspended, whatever its pipeline has made of that."""
+        self.leash: Leash[Any] | None = None
+        """That of the pipeline."""
+        self._late_calls = 0
         self._ended: str | None = None
 
     def end(self, attempt: str) -> None:
@@ -95,6 +102,7 @@ class Phases:
     ) -> T:
         """What a phase came to, in this attempt or an earlier one; `make` runs it."""
         self.check_open("a phase")
+        await self.enter()
         kept = await self._find(name)
         if kept is None:
             kept = await make()
@@ -103,8 +111,26 @@ class Phases:
 
     async def acquire(self, limit: RateLimit) -> None:
         """Wait until a rate limit allows one more."""
+        await self.enter()
         self.limited_by = limit
         await self.suspendable(limit.acquire())
+
+    async def enter(self) -> None:
+        """Begin what may suspend the attempt, or be remembered.
+
+        Raises:
+            Suspended: The attempt was suspended before, and its pipeline has gone on.
+        """
+        if not self.suspended:
+            return
+        self._late_calls += 1
+        if self._late_calls > _LATE_CALLS:
+            # It swallows what is raised here, and would hold the event loop for ever.
+            if self.leash is not None:
+                self.leash.leave(Suspended())
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0)
+        raise Suspended
 
     async def suspendable(self, work: Awaitable[T]) -> T:
         """Await what may suspend the attempt."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from taquba import InvalidArgument, InvalidArgumentType
+from taquba.extending.checks import makes_coroutines
 from taquba_bulk._codec import Codec
 from taquba_bulk._context import BulkContext
 
@@ -47,9 +48,8 @@ class TypedPipeline(Generic[In, Out]):
 
 
 def _is_async(run: Any) -> bool:
-    return callable(run) and (
-        inspect.iscoroutinefunction(run)
-        or inspect.iscoroutinefunction(getattr(run, "__call__", None))  # noqa: B004 - an instance with an async __call__
+    return makes_coroutines(run) or makes_coroutines(
+        getattr(run, "__call__", None)  # noqa: B004 - an instance with an async __call__
     )
 
 

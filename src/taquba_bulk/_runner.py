@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
-from taquba.extending import PROGRAM_ENDS, describe
+from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe
 from taquba.extending.typed import Undecodable
 from taquba_bulk._context import BulkContext
 from taquba_bulk._phases import Phases
@@ -104,7 +104,9 @@ class ItemRunner(Generic[In, Out]):
             return _failed(step, phases, f"no attempt of {self._max_attempts} came to an end")
         try:
             value = self._pipeline.inputs.load(step.payload)
-            output = await self._pipeline.call(BulkContext(value, step, phases, self._shared))
+            ctx = BulkContext(value, step, phases, self._shared)
+            phases.leash = Leash(awaited(self._pipeline.call(ctx)))
+            output = await phases.leash
             if phases.suspended:
                 raise Suspended
             plain = self._pipeline.outputs.plain(output)

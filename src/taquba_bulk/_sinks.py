@@ -141,11 +141,11 @@ class _RowFile:
     def create(cls, path: Path) -> tuple[_RowFile, bytes]:
         file = _open(path, os.O_CREAT)
         assert file is not None
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+        if stat.S_ISFIFO(os.fstat(file).st_mode):
             os.close(file)
             raise InvalidArgument(
-                f"{path} is not a regular file, which alone can be gone on with after a crash: "
-                "write to a file and read that, or use Bulk.stream"
+                f"{path} is a pipe, which no batch can go on with after a crash: "
+                "write to a file, or use Bulk.stream"
             )
         if os.fstat(file).st_size:
             os.close(file)

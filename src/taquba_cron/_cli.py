@@ -19,6 +19,7 @@ from taquba.cli import (
     command,
     group,
     json_moment,
+    note,
     owning,
     print_json,
     print_json_line,
@@ -31,7 +32,7 @@ from taquba_cron._errors import UnknownSchedule
 from taquba_cron._schedule import ScheduleInfo, list_schedules
 from taquba_cron._scheduler import CronScheduler
 
-app: Final = group("Look at cron schedules, pause them, and let them go on.")
+app: Final = group("Look at cron schedules, pause them, let them go on, and remove them.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 
@@ -55,6 +56,26 @@ async def list_(store: Store, as_json: AsJson = False) -> None:
             print_json_line(_document(schedule))
         return
     print_table(_COLUMNS, [_row(schedule) for schedule in found])
+    for schedule in found:
+        if schedule.problem is not None:
+            note(f"{schedule.name}: {schedule.problem}")
+
+
+@command(app, "remove", "taquba cron remove -s ./data daily-report")
+async def remove(
+    name: Name, store: Store, take_over: TakeOver = False, as_json: AsJson = False
+) -> None:
+    """Forget a schedule, also one that cannot be read; jobs that it enqueued stay.
+
+    A program that still registers it begins it anew.
+    """
+    async with owning(store, take_over=take_over) as owner:
+        schedule = await _known(owner, name)
+        await CronScheduler(owner).remove(name)
+    if as_json:
+        print_json(_document(schedule))
+    else:
+        say(f"{schedule.name} is removed")
 
 
 @command(app, "pause", "taquba cron pause -s ./data daily-report")
@@ -109,9 +130,15 @@ def _row(schedule: ScheduleInfo) -> list[str]:
         schedule.expression,
         schedule.timezone,
         schedule.queue_name,
-        "paused" if schedule.paused else relative(schedule.next_fire),
+        _next(schedule),
         relative(schedule.last_fired),
     ]
+
+
+def _next(schedule: ScheduleInfo) -> str:
+    if schedule.problem is not None:
+        return "unreadable"
+    return "paused" if schedule.paused else relative(schedule.next_fire)
 
 
 def _document(schedule: ScheduleInfo) -> Document:
@@ -123,4 +150,5 @@ def _document(schedule: ScheduleInfo) -> Document:
         "next_fire": json_moment(schedule.next_fire),
         "last_fired": json_moment(schedule.last_fired),
         "paused": schedule.paused,
+        "problem": schedule.problem,
     }

@@ -61,9 +61,12 @@ class UnreadableSchedule(TaqubaError):
         self.why = why
 
     def __str__(self) -> str:
+        # One that explains itself, such as UnknownTimezone, does so by its message.
+        why = self.why if isinstance(self.why, TaqubaError) else repr(self.why)
         return (
-            f"the entry {self.key!r} is not the record of a schedule ({self.why!r}): "
-            "such keys belong to taquba_cron; delete it, or keep it under another key"
+            f"the entry {self.key!r} is not the record of a schedule that can be read here "
+            f"({why}): remove the schedule, or schedule it again with other values; an entry of "
+            "your own belongs under another key"
         )
 
 

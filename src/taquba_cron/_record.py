@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from typing import Final, Literal, cast
 
+from taquba import InvalidArgument
+from taquba.extending import UNREADABLE
 from taquba_cron._errors import UnreadableSchedule
 from taquba_cron._expression import CronExpression
 
@@ -147,20 +149,50 @@ def encode(record: Record) -> bytes:
     return json.dumps(value).encode()
 
 
-def decode(key: str, value: bytes) -> Record:
+def decode(key: str, value: bytes, instead: CronExpression | None = None) -> Record:
     """Read an entry.
 
+    Args:
+        key: Where it is.
+        value: The entry.
+        instead: Stands for the stored expression where that cannot be read here: its time zone
+            may have been renamed, or be known to newer data only.
+
     Raises:
-        UnreadableSchedule: Something else is stored under the key.
+        UnreadableSchedule: Something else is stored under the key, or an expression or a time
+            zone that cannot be read.
     """
     try:
         fields = json.loads(value)
+        try:
+            expression = CronExpression(fields["expression"], fields["timezone"])
+        except InvalidArgument:
+            if instead is None:
+                raise
+            expression = instead
         return Record(
-            expression=CronExpression(fields["expression"], fields["timezone"]),
-            queue_name=fields["queue"],
+            expression=expression,
+            queue_name=_text(fields["queue"]),
             since=from_ms(fields["since_ms"]),
             fired=tuple((from_ms(first), from_ms(last)) for first, last in fields["fired_ms"]),
             paused=cast("bool", fields["paused"]),
         )
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except UNREADABLE as error:
         raise UnreadableSchedule(key, error) from error
+
+
+def told(value: bytes) -> tuple[str, str, str]:
+    """Expression, time zone and queue of a record that cannot be read, as far as they can."""
+    try:
+        fields = json.loads(value)
+        found = (fields.get("expression"), fields.get("timezone"), fields.get("queue"))
+    except UNREADABLE:
+        return "", "", ""
+    expression, timezone, queue = (text if isinstance(text, str) else "" for text in found)
+    return expression, timezone, queue
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value

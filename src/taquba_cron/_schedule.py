@@ -19,6 +19,7 @@ from taquba import (
     Queue,
     QueueReader,
 )
+from taquba_cron._errors import UnreadableSchedule
 from taquba_cron._expression import CronExpression
 from taquba_cron._record import (
     KEY_PREFIX,
@@ -29,6 +30,7 @@ from taquba_cron._record import (
     from_ms,
     next_firing,
     to_ms,
+    told,
 )
 
 _MAX_NAME_BYTES: Final = 255
@@ -54,7 +56,7 @@ class Schedule:
         self.name = _name(name)
         self.key = KEY_PREFIX + name
         self.catch_up: CatchUp = _catch_up(catch_up)
-        self._expression = expression
+        self.expression = expression
         self._template = template
         self._jitter = _jitter(jitter)
 
@@ -65,13 +67,13 @@ class Schedule:
         later than now, because the wall clock was set back.
         """
         if stored is None:
-            return Record(self._expression, self._template.queue, since=now)
-        since = min(stored.since, now) if stored.expression == self._expression else now
+            return Record(self.expression, self._template.queue, since=now)
+        since = min(stored.since, now) if stored.expression == self.expression else now
         return replace(self.continued(stored), since=since)
 
     def continued(self, stored: Record) -> Record:
         """What is stored, as this schedule goes on with it."""
-        return replace(stored, expression=self._expression, queue_name=self._template.queue)
+        return replace(stored, expression=self.expression, queue_name=self._template.queue)
 
     def requests(self, firings: Sequence[datetime], record: Record) -> list[EnqueueRequest]:
         """The jobs of `firings`; any of them that is new carries `record` into its commit."""
@@ -104,6 +106,8 @@ class ScheduleInfo:
         next_fire: When it fires next, in UTC; None while it is paused.
         last_fired: The time, in UTC, for which it fired last; None when it never did.
         paused: Whether firings are dropped until it is resumed.
+        problem: Why the stored schedule cannot be read, for example because its time zone is not
+            known here, and what to do about it. The other attributes then tell what they can.
     """
 
     name: str
@@ -113,6 +117,7 @@ class ScheduleInfo:
     next_fire: datetime | None
     last_fired: datetime | None
     paused: bool
+    problem: str | None = None
 
 
 def info(name: str, record: Record, now: datetime) -> ScheduleInfo:
@@ -127,11 +132,26 @@ def info(name: str, record: Record, now: datetime) -> ScheduleInfo:
     )
 
 
+def unreadable_info(name: str, value: bytes, problem: UnreadableSchedule) -> ScheduleInfo:
+    expression, timezone, queue_name = told(value)
+    return ScheduleInfo(
+        name=name,
+        expression=expression,
+        timezone=timezone,
+        queue_name=queue_name,
+        next_fire=None,
+        last_fired=None,
+        paused=False,
+        problem=str(problem),
+    )
+
+
 async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
     """Every schedule that a store remembers, by name.
 
     A reader can do this beside the running owner. A schedule is remembered from its first start
-    until it is removed by `CronScheduler.remove`, whether or not a program still runs it.
+    until it is removed by `CronScheduler.remove`, whether or not a program still runs it. One
+    that cannot be read has a `problem`.
     """
     now = store.clock.now() if isinstance(store, Queue) else datetime.now(UTC)
     found: list[ScheduleInfo] = []
@@ -139,8 +159,11 @@ async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
     while True:
         page = await store.kv_scan(KEY_PREFIX, cursor)
         for entry in page.entries:
-            record = decode(entry.key, entry.value)
-            found.append(info(entry.key.removeprefix(KEY_PREFIX), record, now))
+            name = entry.key.removeprefix(KEY_PREFIX)
+            try:
+                found.append(info(name, decode(entry.key, entry.value), now))
+            except UnreadableSchedule as problem:
+                found.append(unreadable_info(name, entry.value, problem))
         cursor = page.next_cursor
         if cursor is None:
             return found

@@ -12,9 +12,21 @@ from typing import Final, Self
 
 import anyio
 
-from taquba import Duration, EnqueueRequest, InvalidArgumentType, Queue, StoreError
+from taquba import (
+    Duration,
+    EnqueueRequest,
+    InvalidArgument,
+    InvalidArgumentType,
+    Queue,
+    StoreError,
+)
 from taquba.extending import HeldLocks, locks_of
-from taquba_cron._errors import AlreadyRunning, DuplicateSchedule, UnknownSchedule
+from taquba_cron._errors import (
+    AlreadyRunning,
+    DuplicateSchedule,
+    UnknownSchedule,
+    UnreadableSchedule,
+)
 from taquba_cron._expression import CronExpression
 from taquba_cron._record import (
     KEY_PREFIX,
@@ -27,7 +39,7 @@ from taquba_cron._record import (
     to_ms,
     with_fired,
 )
-from taquba_cron._schedule import Schedule, ScheduleInfo, info
+from taquba_cron._schedule import Schedule, ScheduleInfo, info, unreadable_info
 
 _log: Final = logging.getLogger(__name__)
 
@@ -35,6 +47,8 @@ Shutdown = anyio.Event | asyncio.Event
 
 _JOBS_PER_COMMIT: Final = 100
 _RETRY: Final = timedelta(seconds=1)
+_UNREADABLE: Final = timedelta(minutes=1)
+"""How often a schedule is looked at whose record cannot be read, or whose job is refused."""
 
 _AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -156,7 +170,8 @@ class CronScheduler:
             UnknownSchedule: It is neither registered here nor stored.
         """
         with await self._turn(name):
-            if name not in self._entries and await self._stored(name) is None:
+            # Not decoded: one that cannot be read can be removed as well.
+            if name not in self._entries and await self._queue.kv_get(KEY_PREFIX + name) is None:
                 raise UnknownSchedule(name)
             self._entries.pop(name, None)
             await self._queue.kv_delete(KEY_PREFIX + name)
@@ -166,6 +181,7 @@ class CronScheduler:
 
         Raises:
             UnknownSchedule: It is neither registered here nor stored.
+            UnreadableSchedule: What is stored cannot be read.
         """
         await self._change(name, lambda record: replace(record, paused=True))
 
@@ -190,8 +206,13 @@ class CronScheduler:
         now = self._clock.now()
         found: list[ScheduleInfo] = []
         for name, entry in sorted(self._entries.items()):
-            record = entry.schedule.registered(await self._stored(name), now)
-            found.append(info(name, record, now))
+            value = await self._queue.kv_get(entry.schedule.key)
+            try:
+                stored = self._decoded(entry, value)
+            except UnreadableSchedule as problem:
+                found.append(unreadable_info(name, value or b"", problem))
+            else:
+                found.append(info(name, entry.schedule.registered(stored, now), now))
         return found
 
     # -- run ----------------------------------------------------------------------------------
@@ -320,6 +341,11 @@ class CronScheduler:
             _log.warning("schedule %r is tried again: %s", schedule.name, error)
             entry.failing_since = entry.failing_since or started
             entry.look_at = self._clock.now() + _RETRY
+        except (UnreadableSchedule, InvalidArgument) as error:
+            # Of this schedule alone: its record is damaged, or its job is refused.
+            _log.error("schedule %r does not fire: %s", schedule.name, error)
+            entry.failing_since = entry.failing_since or started
+            entry.look_at = self._clock.now() + _UNREADABLE
         else:
             entry.failing_since = None
             entry.look_at = next_firing(record, now)
@@ -329,7 +355,7 @@ class CronScheduler:
         schedule = entry.schedule
         while True:
             value = await self._queue.kv_get(schedule.key)
-            stored = None if value is None else decode(schedule.key, value)
+            stored = self._decoded(entry, value)
             now = self._clock.now()
             if stored is not None and stored.since <= now and not entry.in_doubt:
                 return schedule.continued(stored)
@@ -357,10 +383,11 @@ class CronScheduler:
         """Who reads a record and writes it lets nobody in between, of any scheduler here."""
         return await locks_of(self._queue).acquire([("taquba_cron", name)])
 
-    async def _stored(self, name: str) -> Record | None:
-        key = KEY_PREFIX + name
-        value = await self._queue.kv_get(key)
-        return None if value is None else decode(key, value)
+    @staticmethod
+    def _decoded(entry: _Entry, value: bytes | None) -> Record | None:
+        """What is stored of a schedule that is registered here, which knows its expression."""
+        schedule = entry.schedule
+        return None if value is None else decode(schedule.key, value, schedule.expression)
 
     async def _change(self, name: str, change: Callable[[Record], Record]) -> None:
         key = KEY_PREFIX + name
@@ -369,9 +396,11 @@ class CronScheduler:
             changed = False
             while not changed:
                 value = await self._queue.kv_get(key)
-                stored = None if value is None else decode(key, value)
                 if entry is not None:
+                    stored: Record | None = self._decoded(entry, value)
                     stored = entry.schedule.registered(stored, self._clock.now())
+                else:
+                    stored = None if value is None else decode(key, value)
                 if stored is None:
                     raise UnknownSchedule(name)
                 changed = await self._queue.kv_compare_put(key, value, encode(change(stored)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Final, Generic, Literal, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -26,7 +27,7 @@ from taquba import (
     Snooze,
     TaqubaError,
 )
-from taquba.extending import PROGRAM_ENDS, describe, is_stopped
+from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe, is_stopped
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
 from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
@@ -44,6 +45,10 @@ Verdict = Literal["transient", "permanent"]
 
 _PARK_SECONDS: Final = 30.0
 """How long a job waits that this program cannot run, before it is looked at again."""
+
+
+_CLEAN_UP_SECONDS: Final = 5.0
+"""How long, in real time, a function with a time-out may take to stop."""
 
 
 class _Cancelled(TaqubaError):
@@ -64,6 +69,10 @@ class _TimedOut(TaqubaError):
 
     def __str__(self) -> str:
         return f"it ran longer than its timeout of {self.timeout_ms / 1000:g} s"
+
+
+class _LeftBehind(TaqubaError):
+    """A function went on after it was cancelled, and nobody waits for it any more."""
 
 
 class Attempts(Generic[S]):
@@ -160,20 +169,23 @@ class Attempts(Generic[S]):
         async def call_function(ctx: JobContext[S]) -> object:
             call = job.signature.call(values)
             if job.is_async:
-                return await cast("Awaitable[object]", _call(job, ctx, call))
+                return await awaited(_call(job, ctx, call))
             work = partial(_call, job, ctx, call)
             if self._executor is not None:
-                return await asyncio.wrap_future(self._executor.submit(work))
+                elsewhere = partial(_call_elsewhere, job, ctx, call)
+                return await asyncio.wrap_future(self._executor.submit(elsewhere))
             # A thread cannot be stopped: it is left behind, and what it returns is not heard.
-            return await anyio.to_thread.run_sync(
+            result = await anyio.to_thread.run_sync(
                 work, limiter=self._threads, abandon_on_cancel=True
             )
+            return await awaited(result)
 
         call_next: Callable[[JobContext[S]], Awaitable[object]] = call_function
         for middleware in reversed(self._middleware):
             call_next = _around(middleware, call_next)
         clock = self._runner.queue.clock
-        return await _bounded(call_next(ctx), ctx.cancel_token, job.timeout_ms, clock)
+        call = awaited(call_next(ctx))
+        return await _bounded(call, ctx.cancel_token, job.timeout_ms, clock)
 
     async def _store(self, job_id: str, data: bytes) -> Stored:
         if len(data) <= MAX_INLINE:
@@ -239,6 +251,18 @@ def _call(job: Job[S, ..., object], ctx: JobContext[S], call: Arguments) -> obje
     return job.function(ctx, *call.args, **call.kwargs)
 
 
+def _call_elsewhere(job: Job[S, ..., object], ctx: JobContext[S], call: Arguments) -> object:
+    result = _call(job, ctx, call)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise PermanentFailure(
+            f"job {job.name!r} is a plain function that returns something to be awaited, which "
+            "cannot leave an executor: put an `async def` around it"
+        )
+    return result
+
+
 def _around(
     middleware: Middleware[S], call_next: Callable[[JobContext[S]], Awaitable[object]]
 ) -> Callable[[JobContext[S]], Awaitable[object]]:
@@ -252,10 +276,16 @@ async def _bounded(
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
     running = True
+    # A function without a time-out may take as long as it likes to stop.
+    leash = None if timeout_ms is None else Leash(call)
+    patience: asyncio.TimerHandle | None = None
 
     def stop() -> None:
+        nonlocal patience
         if running and not limit.expired():
             limit.reschedule(loop.time())
+            if leash is not None and patience is None:
+                patience = loop.call_later(_CLEAN_UP_SECONDS, leash.leave, _LeftBehind())
 
     timer = None
     try:
@@ -263,8 +293,8 @@ async def _bounded(
             token.on_cancel(stop)
             if timeout_ms is not None:
                 timer = clock.call_later(timeout_ms, stop)
-            return await call
-    except TimeoutError:
+            return await (call if leash is None else leash)
+    except (TimeoutError, _LeftBehind):
         if not limit.expired():
             raise
         if token.cancelled:
@@ -273,6 +303,8 @@ async def _bounded(
         raise _TimedOut(timeout_ms) from None
     finally:
         running = False
+        if patience is not None:
+            patience.cancel()
         if timer is not None:
             timer.cancel()
 

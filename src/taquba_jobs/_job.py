@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, InvalidArgumentType
 from taquba.extending import describe
-from taquba.extending.checks import duration_ms
+from taquba.extending.checks import duration_ms, plain_function, yields_nothing
 from taquba.extending.typed import Signature, Undecodable, fingerprint, unpack
 from taquba_jobs._context import JobContext
 from taquba_jobs._rows import submission_key
@@ -73,7 +73,10 @@ class Job(Generic[S_contra, P, T_co]):
             queue or "jobs", b"", max_attempts=max_attempts, priority=priority
         )
         self.function = function
+        yields_nothing(function, f"the function of job {name!r}")
         self._upcast = _upcasts(name, version, upcast)
+        if idempotency_key is not None:
+            plain_function(idempotency_key, f"the idempotency_key of job {name!r}")
         self._idempotency_key = idempotency_key
         self.signature = Signature(f"job {name!r}", function, context="JobContext")
         self.__doc__ = function.__doc__
@@ -256,4 +259,5 @@ def _upcasts(name: str, version: int, upcast: Mapping[int, Upcast]) -> dict[int,
                 f"job {name!r} has version {version}: upcast takes versions before that, "
                 f"from 1; got {old!r}"
             )
+        plain_function(upcast[old], f"the upcast of job {name!r} from version {old}")
     return dict(upcast)

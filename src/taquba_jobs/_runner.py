@@ -22,7 +22,7 @@ from taquba import (
     run_workers,
 )
 from taquba.extending import RunsInBackground
-from taquba.extending.checks import at_least_one, duration_ms, instance
+from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
 from taquba_jobs._attempt import Attempts, Verdict, always_transient
 from taquba_jobs._context import Middleware
 from taquba_jobs._decisions import PARKED
@@ -113,6 +113,7 @@ class JobRunner(RunsInBackground, Generic[S]):
     ) -> None:
         instance(queue, Queue, "queue")
         at_least_one(concurrency, "concurrency")
+        plain_function(classify, "classify")
         queue.config(queue_name)
         self._queue = queue
         self._queue_name = queue_name

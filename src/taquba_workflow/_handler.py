@@ -18,7 +18,7 @@ from taquba import (
     SettlementEffects,
     Snooze,
 )
-from taquba.extending import PROGRAM_ENDS, describe, is_stopped
+from taquba.extending import PROGRAM_ENDS, awaited, describe, is_stopped
 from taquba_workflow import _headers
 from taquba_workflow._children import any_ended, waiting_lock, wake_parent
 from taquba_workflow._effects import StepEffects
@@ -185,7 +185,8 @@ class StepHandler:
             signal=step.signal,
         )
         try:
-            outcome = await self._runner.run_step(seen)
+            # Perhaps a plain decorator's work, whatever the annotation says.
+            outcome = await awaited(self._runner.run_step(seen))
         finally:
             effects.seal(f"step {step.step_number} of run {step.run_id!r}")
         if not isinstance(outcome, (Continue, Succeed, Fail, Cancel)):

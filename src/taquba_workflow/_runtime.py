@@ -24,7 +24,7 @@ from taquba import (
     run_workers,
 )
 from taquba.extending import RunsInBackground, seen_through
-from taquba.extending.checks import at_least_one
+from taquba.extending.checks import at_least_one, plain_function
 from taquba_workflow import _headers, _values
 from taquba_workflow._errors import InputMismatch
 from taquba_workflow._functions.definitions import Workflow
@@ -107,6 +107,7 @@ class WorkflowRuntime(RunsInBackground):
             raise InvalidArgument("a WorkflowRuntime needs a runner, or workflows, or both")
         if hook is not None:
             _values.method(hook, "on_termination", "hook")
+            plain_function(getattr(hook, "observes", None), "observes() of the hook")
         at_least_one(max_concurrent_steps, "max_concurrent_steps")
         self._queue = queue
         self._queue_name = queue_name

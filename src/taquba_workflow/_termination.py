@@ -15,7 +15,7 @@ from taquba import (
     PermanentFailure,
     SettlementEffects,
 )
-from taquba.extending import describe, without_secrets
+from taquba.extending import awaited, describe, without_secrets
 from taquba_workflow import _headers
 from taquba_workflow._effects import TerminalEffects
 from taquba_workflow._errors import StepError
@@ -146,7 +146,7 @@ class Notifier:
         outcome = told_outcome(job)
         effects = TerminalEffects()
         try:
-            await self._hook.on_termination(outcome, effects)
+            await awaited(self._hook.on_termination(outcome, effects))
         except StepError as error:
             if error.permanent:
                 raise PermanentFailure(describe(error, bare=(StepError,))) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,6 +98,27 @@ async def test_a_pipeline_may_be_an_object(queue: Queue) -> None:
 
     async with aclosing(Bulk(queue, Adds(5)).stream([1, 2])) as records:
         assert sorted([record.output or 0 async for record in records]) == [6, 7]
+
+
+def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def inner(*args: Any) -> Any:
+        return function(*args)
+
+    return inner
+
+
+async def test_a_pipeline_and_its_phases_may_be_under_plain_decorators(queue: Queue) -> None:
+    @timed
+    async def phase() -> int:
+        return 3
+
+    @timed
+    async def pipeline(ctx: BulkContext[int]) -> int:
+        return ctx.input * await ctx.memoized("phase", phase, type=int)
+
+    async with aclosing(Bulk(queue, pipeline).stream([2])) as records:
+        assert [record.output async for record in records] == [6]
 
 
 async def test_a_pipeline_without_annotations_gets_plain_data(queue: Queue) -> None:
@@ -757,7 +779,7 @@ def _is_reading(thread: threading.Thread) -> bool:
 async def test_rows_cannot_go_into_a_pipe(queue: Queue, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     os.mkfifo(path)
-    with pytest.raises(InvalidArgument, match="not a regular file"):
+    with pytest.raises(InvalidArgument, match="is a pipe"):
         await Bulk(queue, double, output=JsonlSink(path)).run([1])
 
 

@@ -298,6 +298,38 @@ async def test_a_pipeline_that_even_catches_what_suspends_it_is_run_again(
     assert "Suspended()" not in record.output
 
 
+@pytest.mark.parametrize("how", ["paid", "rate", "phase"])
+async def test_a_pipeline_that_goes_on_when_it_is_suspended_is_left_behind(
+    queue: Queue, how: str
+) -> None:
+    service = Service()
+
+    async def nothing() -> None: ...
+
+    async def endless(ctx: BulkContext[int]) -> None:
+        while True:
+            try:
+                await ctx.paid_call("p", service, reserve={"usd": 6})
+            except BaseException:
+                while True:
+                    try:
+                        if how == "paid":
+                            await ctx.paid_call("q", service, reserve={"usd": 6})
+                        elif how == "rate":
+                            await ctx.acquire("r")
+                        else:
+                            await ctx.memoized("m", nothing)
+                    except BaseException:
+                        continue
+
+    bulk: Bulk[Any, Any] = Bulk(queue, endless, budget={"usd": 5}, rate={"r": (1, "1h")})
+    async with asyncio.timeout(20):
+        with pytest.raises(BudgetExceeded) as caught:
+            await bulk.run([1, 2])
+    assert caught.value.report.failed == 0
+    assert service.calls == []
+
+
 async def _awaited(work: Awaitable[object]) -> None:
     await work
 

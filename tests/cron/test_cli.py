@@ -49,6 +49,7 @@ def test_schedules_are_listed(taquba: Taquba) -> None:
         "timezone": "UTC",
         "queue": "work",
         "paused": False,
+        "problem": None,
     }
     assert last <= datetime.now(UTC) < following
     assert following - last in (timedelta(hours=1), timedelta(hours=2))
@@ -96,3 +97,20 @@ def test_a_living_owner_is_not_disturbed(taquba: Taquba) -> None:
         assert living.tell("job") != "fenced"
         taquba.ok("cron", "pause", "hourly", "--take-over")
         assert living.tell("job") == "fenced"
+
+
+def test_a_schedule_that_cannot_be_read_is_listed_and_removed(taquba: Taquba) -> None:
+    taquba.ok("kv", "put", "cron/broken", "{}")
+    listed = taquba.ok("cron", "list")
+    assert [line.split()[0] for line in listed.out.splitlines()[1:]] == [
+        "broken",
+        "hourly",
+        "never-yet",
+    ]
+    assert "unreadable" in listed.out
+    assert "the entry 'cron/broken' is not the record of a schedule" in listed.err
+    assert "cron/broken" in taquba.ok("cron", "list", "--json").lines[0]["problem"]
+    assert taquba.ok("cron", "remove", "broken").out == "broken is removed\n"
+    assert taquba.ok("cron", "remove", "hourly", "--json").document["name"] == "hourly"
+    assert taquba("cron", "remove", "hourly").code == 4
+    assert [line["name"] for line in taquba.ok("cron", "list", "--json").lines] == ["never-yet"]

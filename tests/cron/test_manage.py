@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -148,18 +149,51 @@ async def test_a_reader_lists_schedules_beside_their_owner(tmp_path: Path) -> No
     "value",
     [b"", b"\xff", b"[]", b"{}", b'{"expression": "* * * * *", "timezone": "Nowhere"}'],
 )
-async def test_foreign_entries_are_named(queue: Queue, value: bytes) -> None:
+async def test_an_entry_that_cannot_be_read_is_named_and_hinders_no_other(
+    queue: Queue, mock_clock: MockClock, value: bytes
+) -> None:
     await queue.kv_put("cron/s", value)
-    with pytest.raises(UnreadableSchedule, match="'cron/s'"):
-        await list_schedules(queue)
+    await queue.kv_put("cron/other", value)
     scheduler = CronScheduler(queue)
     scheduler.schedule("s", "* * * * *", "q", b"")
-    with pytest.raises(UnreadableSchedule, match="'cron/s'"):
-        await scheduler.run()
-    with pytest.raises(UnreadableSchedule, match="'cron/s'"):
-        async with scheduler:
-            raise AssertionError("it never starts")
-    # It can be got rid of.
-    await queue.kv_delete("cron/s")
+    scheduler.schedule("good", "* * * * *", "q", b"")
     async with scheduler:
-        assert len(await list_schedules(queue)) == 1
+        await mock_clock.advance(120)
+        assert await fired(queue) == [at("00:01"), at("00:02")]
+        good, other, s = await list_schedules(queue)
+        assert (good.name, good.problem) == ("good", None)
+        for unreadable in (s, other):
+            assert f"the entry 'cron/{unreadable.name}'" in (unreadable.problem or "")
+            assert unreadable.next_fire is None
+        assert [info.problem is None for info in await scheduler.schedules()] == [True, False]
+        for call in (scheduler.pause, scheduler.resume):
+            with pytest.raises(UnreadableSchedule, match="'cron/s'"):
+                await call("s")
+        # What is not a schedule is left as it is; it can be removed.
+        assert await queue.kv_get("cron/s") == value
+        await CronScheduler(queue).remove("s")
+        await CronScheduler(queue).remove("other")
+        await mock_clock.advance(120)
+        found = await list_schedules(queue)
+        assert [(info.name, info.problem) for info in found] == [("good", None), ("s", None)]
+        assert len(await fired(queue)) > 4
+
+
+async def test_a_schedule_whose_zone_is_unknown_by_now_goes_on_with_that_of_the_program(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    scheduler = CronScheduler(queue)
+    scheduler.schedule("s", "0 * * * *", "q", b"")
+    async with scheduler:
+        await mock_clock.advance(3600)
+    row = json.loads(await queue.kv_get("cron/s") or b"")
+    await queue.kv_put("cron/s", json.dumps(row | {"timezone": "Mars/Base"}).encode())
+    (told,) = await list_schedules(queue)
+    assert "'Mars/Base' is no IANA time zone" in (told.problem or "")
+    assert (told.expression, told.timezone, told.queue_name) == ("0 * * * *", "Mars/Base", "q")
+    again = CronScheduler(queue)
+    again.schedule("s", "30 * * * *", "q", b"")
+    async with again:
+        await mock_clock.advance(3600)
+    assert await fired(queue) == [at("01:00"), at("01:30")]
+    assert [info.problem for info in await list_schedules(queue)] == [None]

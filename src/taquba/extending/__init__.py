@@ -9,6 +9,7 @@ by an entry, without writing, calls `until_durable` first.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
@@ -25,13 +26,16 @@ from taquba._model.validate import KvKey
 from taquba._queue import entries
 from taquba._queue.queue import Queue
 from taquba._worker.outcomes import PROGRAM_ENDS
+from taquba.extending._leash import Leash
 
 __all__ = [
     "PROGRAM_ENDS",
     "UNREADABLE",
     "HeldLocks",
     "KeyLocks",
+    "Leash",
     "RunsInBackground",
+    "awaited",
     "describe",
     "is_stopped",
     "locks_of",
@@ -78,6 +82,14 @@ async def seen_through(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         task.add_done_callback(_ignore)
         raise
+
+
+async def awaited(value: Any) -> Any:
+    """A value that a user's function has returned; where it can be awaited, what that comes to.
+
+    A plain decorator around an ``async def`` is a plain function, and returns a coroutine.
+    """
+    return await value if inspect.isawaitable(value) else value
 
 
 def is_stopped(error: BaseException) -> bool:

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
+
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.validate import duration_ms, instance
 
-__all__ = ["at_least_one", "duration_ms", "instance"]
+__all__ = [
+    "at_least_one",
+    "duration_ms",
+    "instance",
+    "makes_coroutines",
+    "plain_function",
+    "yields_nothing",
+]
+
+
+def plain_function(function: object, name: str) -> None:
+    """Refuse an ``async def`` where what is called has to answer at once."""
+    if makes_coroutines(function):
+        raise InvalidArgumentType(f"{name} is called without await: make it a plain `def`")
+
+
+def makes_coroutines(function: object) -> bool:
+    """Whether a function is an ``async def``, or a plain decorator's work around one."""
+    return inspect.iscoroutinefunction(function) or (
+        callable(function) and inspect.iscoroutinefunction(inspect.unwrap(function))
+    )
+
+
+def yields_nothing(function: object, name: str) -> None:
+    """Refuse an ``async def`` that yields: calling it makes a generator, and runs nothing."""
+    if callable(function) and inspect.isasyncgenfunction(inspect.unwrap(function)):
+        raise InvalidArgumentType(f"{name} yields, and its result is what it returns: {function!r}")
 
 
 def at_least_one(value: int, name: str) -> int:

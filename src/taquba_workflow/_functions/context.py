@@ -130,7 +130,7 @@ class WorkflowContext:
             StepFailed: It has failed for good.
             InvalidArgument: The arguments do not fit.
         """
-        return await self._step(step_function(function, None), args, kwargs)
+        return await self._step(function, None, args, kwargs)
 
     @overload
     async def step_with(
@@ -149,12 +149,19 @@ class WorkflowContext:
         self, options: StepOptions, function: Callable[..., Any], /, *args: object, **kwargs: object
     ) -> object:
         """Like `step`, with other options than the function's own."""
-        _values.instance(options, StepOptions, "options")
-        return await self._step(step_function(function, options), args, kwargs)
+        return await self._step(function, options, args, kwargs)
 
     async def _step(
-        self, step: StepFunction, args: tuple[object, ...], kwargs: dict[str, object]
+        self,
+        function: Callable[..., Any],
+        options: StepOptions | None,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
     ) -> object:
+        await self._turn.enter()
+        if options is not None:
+            _values.instance(options, StepOptions, "options")
+        step = step_function(function, options)
         values, digest = bind(step, args, kwargs)
         return await self._steps.run(step, values, digest)
 
@@ -166,6 +173,7 @@ class WorkflowContext:
         A run all of whose branches wait holds no worker. A time that has begun to run is not
         changed by another version of the function.
         """
+        await self._turn.enter()
         wait_ms = duration_ms(duration, "duration")
         call = await self._turn.call(CallKind.sleep, "sleep")
         entry = call.entry
@@ -204,6 +212,7 @@ class WorkflowContext:
             SignalTaken: Another run, or another branch, waits for it.
             InvalidArgument: The payload is not what `type` says; the signal is spent.
         """
+        await self._turn.enter()
         _values.name(key, "a signal key")
         wait_ms = None if timeout is None else duration_ms(timeout, "timeout")
         call = await self._turn.call(CallKind.signal, key)
@@ -287,6 +296,7 @@ class WorkflowContext:
             ChildFailed: It has failed, or was cancelled.
             InvalidArgument: The arguments do not fit, or the runtime does not know the workflow.
         """
+        await self._turn.enter()
         self._children.check_known(workflow)
         input = workflow.input(args, kwargs)
         call = await self._turn.call(CallKind.child, workflow.name, sha256(input).digest())
@@ -362,6 +372,8 @@ class WorkflowContext:
         _values.name(name, "the name of a patch")
         branch = self._turn.branch()
         decided = self._turn.history.is_patched(branch.place, branch.calls, name)
+        if decided is None and self._turn.is_over:
+            return True
         if decided is None:
             self._recorder.note_patch((*branch.place, branch.calls), name)
             return True
@@ -381,6 +393,9 @@ class WorkflowContext:
         step = step_function(compensation, None)
         values, digest = bind(step, args, kwargs)
         branch = self._turn.branch()
+        if self._turn.is_over:
+            # What was told so far is what a replay will tell.
+            return
         # Branches may come here in any order, so the order is that of the code.
         place = (*branch.place, branch.calls, -1, len(self.compensations))
         self.compensations.append(Compensation(place, step, values, digest))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import (
@@ -21,7 +21,12 @@ from typing import (
 )
 
 from taquba import Duration, InvalidArgument, InvalidArgumentType
-from taquba.extending.checks import at_least_one, duration_ms
+from taquba.extending.checks import (
+    at_least_one,
+    duration_ms,
+    makes_coroutines,
+    yields_nothing,
+)
 from taquba.extending.typed import Signature, Undecodable, pack, unpack
 from taquba_workflow import _values
 
@@ -54,17 +59,20 @@ class Workflow(Generic[P, T_co]):
             raise InvalidArgument(
                 f"a workflow's name is 1 to 128 characters of [A-Za-z0-9_.:-]; got {name!r}"
             )
-        if not inspect.iscoroutinefunction(function):
-            raise InvalidArgumentType(f"a workflow is made of an `async def`, not of {function!r}")
+        if not makes_coroutines(function):
+            raise InvalidArgumentType(
+                f"a workflow is made of an `async def`, not of {function!r}; a decorator around "
+                "one uses functools.wraps"
+            )
         at_least_one(version, f"the version of workflow {name!r}")
         self.name = name
         self.version = version
-        self.function: Callable[..., Coroutine[Any, Any, T_co]] = function
+        self.function = cast("Callable[..., Awaitable[T_co]]", function)
         self.signature = Signature(f"workflow {name!r}", function, context="WorkflowContext")
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
-        self.__name__ = function.__name__
-        self.__qualname__ = function.__qualname__
+        self.__name__ = getattr(function, "__name__", name)
+        self.__qualname__ = getattr(function, "__qualname__", name)
         self.__wrapped__ = function
 
     def __repr__(self) -> str:
@@ -210,6 +218,7 @@ def step_function(function: Callable[..., object], options: StepOptions | None) 
         raise InvalidArgumentType(
             f"a step is a function or a method, not {function!r}: wrap it in a `def`"
         )
+    yields_nothing(function, "a step")
     own: StepOptions = getattr(function, _OPTIONS, _DEFAULTS)
     chosen = own if options is None else options
     name = chosen.name or own.name or function.__name__

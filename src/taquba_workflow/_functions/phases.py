@@ -25,7 +25,14 @@ from taquba_workflow._functions.history import (
 )
 from taquba_workflow._functions.recording import Recorder
 from taquba_workflow._functions.stepping import Steps
-from taquba_workflow._functions.turn import Raised, Returned, RunningTurns, Suspended, Turn
+from taquba_workflow._functions.turn import (
+    GoesOn,
+    Raised,
+    Returned,
+    RunningTurns,
+    Suspended,
+    Turn,
+)
 from taquba_workflow._memo import Values
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
 from taquba_workflow._records import EndedRun, LiveRun, moment
@@ -109,6 +116,8 @@ class Phases:
             turn, lambda: self._workflow.function(ctx, *args, **kwargs)
         )
         self._history.check_complete(BODY)
+        if turn.left_behind and isinstance(came_to, Suspended) and not turn.closed:
+            raise GoesOn
         if not turn.closed:
             self._check_signals(turn)
             if isinstance(came_to, Suspended):
@@ -138,6 +147,7 @@ class Phases:
 
         async def undo() -> None:
             for todo in sorted(compensations, key=lambda todo: todo.place, reverse=True):
+                await turn.enter()
                 try:
                     await steps.run(todo.step, todo.values, todo.digest)
                 except StepFailed as problem:

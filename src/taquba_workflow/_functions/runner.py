@@ -13,6 +13,7 @@ from taquba_workflow._errors import NonDeterminism
 from taquba_workflow._functions.definitions import Workflow
 from taquba_workflow._functions.history import load_history
 from taquba_workflow._functions.phases import Phases, Services
+from taquba_workflow._functions.turn import GoesOn
 from taquba_workflow._handler import PARK_SECONDS, PARKED
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
 from taquba_workflow._steps import FunctionTurn, StepJob
@@ -41,6 +42,8 @@ class FunctionRunner:
         self._workflows = _by_name(workflows)
         self._services = services
         self._max_attempts = max_attempts
+        self._going_on: set[str] = set()
+        """Runs whose functions swallow cancellation: each turn would leave one more behind."""
 
     def check_known(self, workflow: Workflow[..., Any]) -> None:
         """Raise `InvalidArgument` for a workflow that the runtime was not given."""
@@ -60,6 +63,8 @@ class FunctionRunner:
         """
         assert step.function is not None
         workflow = self._workflow_of(step.function)
+        if step.run_id in self._going_on and not step.function.cancelling:
+            raise Snooze(PARK_SECONDS, f"{PARKED}{GoesOn()}")
         try:
             history = await load_history(self._services.queue, step.queue, step.run_id)
             lost = step.attempts - 1 - history.progress(step.step_number)
@@ -67,6 +72,10 @@ class FunctionRunner:
                 return Fail(f"{lost} attempts in a row came to nothing: {last_error}")
             arguments = workflow.arguments(step.payload)
             return await Phases(self._services, workflow, arguments, step, history, lease).run()
+        except GoesOn as error:
+            self._going_on.add(step.run_id)
+            _log.warning("run %r is parked: %s", step.run_id, error)
+            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
         except NonDeterminism as error:
             _log.warning("%s", error)
             raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error

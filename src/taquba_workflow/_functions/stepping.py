@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
 from taquba import CancelToken, InvalidArgument, PermanentFailure, RetryAfter
-from taquba.extending import describe, is_stopped
+from taquba.extending import awaited, describe, is_stopped
 from taquba.extending.typed import Arguments, Signature, Undecodable, fingerprint
 from taquba_workflow._errors import MisplacedCall, StepError, StepFailed
 from taquba_workflow._functions.definitions import StepFunction
@@ -139,11 +139,12 @@ class Steps:
                     step.function, *arguments.args, **arguments.kwargs
                 )
                 if step.is_async:
-                    return await cast("Awaitable[object]", work())
+                    return await awaited(work())
                 # A thread cannot be stopped: it is left behind, and what it returns is not heard.
-                return await anyio.to_thread.run_sync(
+                result = await anyio.to_thread.run_sync(
                     work, limiter=self._threads, abandon_on_cancel=True
                 )
+                return await awaited(result)
             finally:
                 _current.reset(token)
 

@@ -4,7 +4,8 @@ A turn counts the branches that are active: that run a step, or the function's o
 waits is not, and one that gathers counts again when the last of its branches has ended. When none
 is active any more, nothing can go on in this turn: it is over. Its tasks are cancelled, which only
 frees what they hold; whatever their clean-up calls on the context is cancelled as well, so nothing
-of it is done that a replay would not do again.
+of it is done that a replay would not do again. A function that swallows that, and goes on, is left
+behind where it waits next.
 
 A run that is asked to cancel makes no new call: steps under way come to their end, what is
 recorded is replayed, and every other call waits until the turn is over. So whenever and however
@@ -20,9 +21,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from random import Random
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from taquba import CancelToken, Clock, TaqubaError, Timer
+from taquba.extending import Leash, awaited
 from taquba_workflow._errors import MisplacedCall, NonDeterminism
 from taquba_workflow._functions.history import CallKind, Entry, History, Place, call_name
 
@@ -30,13 +32,29 @@ T = TypeVar("T")
 
 _RECHECK_MS: Final = 1000
 _BREATH: Final = 50
-"""Calls that are replayed before others on the event loop get their turn."""
+"""Calls that are made before others on the event loop get their turn."""
+_LATE_CALLS: Final = 100
+"""Calls that the clean-up of a branch may make when its turn is over."""
+_CLEAN_UP_SECONDS: Final = 5.0
+"""How long, in real time, branches may clean up."""
+
+
+class GoesOn(TaqubaError):
+    """A function went on when its turn was over."""
+
+    permanent = False
+
+    def __str__(self) -> str:
+        return (
+            "its function swallows asyncio.CancelledError and goes on when its turn is over: "
+            "catch `Exception`, not everything, or raise what else was caught again"
+        )
 
 
 class Branch:
     """A line of calls: the function itself, or one of what it gathers."""
 
-    __slots__ = ("_random", "calls", "now", "place", "task", "turn")
+    __slots__ = ("_random", "calls", "late_calls", "leash", "now", "place", "task", "turn")
 
     def __init__(self, turn: Turn, place: Place, now: int) -> None:
         self.turn = turn
@@ -45,6 +63,9 @@ class Branch:
         """When its last call ended, ms: the time, as far as a replay can know it."""
         self.calls = 0
         self.task: asyncio.Task[Any] | None = None
+        self.leash: Leash[Any] | None = None
+        self.late_calls = 0
+        """Calls that it made when the turn was over."""
         self._random: Random | None = None
 
     def next_place(self) -> Place:
@@ -155,11 +176,18 @@ class Turn:
         self._active = 0
         self._in_steps = 0
         self._waits: dict[Place, Wait] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], Leash[Any]] = {}
         self._over = asyncio.Event()
         self._fault: BaseException | None = None
         self._suspended: list[Wait] = []
-        self._replayed = 0
+        self._made = 0
+        self.left_behind = False
+        """Whether a branch had to be left behind, because it went on when the turn was over."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that is called now is done."""
+        return self._over.is_set()
 
     @property
     def busy(self) -> bool:
@@ -170,7 +198,7 @@ class Turn:
 
     async def run(self, function: Callable[[], Awaitable[object]]) -> Returned | Raised | Suspended:
         """Run the function as far as it gets; raises what makes going on impossible."""
-        root = self._begin(self._root, function())
+        root = self._begin(self._root, _called(function))
         over = asyncio.ensure_future(self._over.wait())
         asked = None
         if self._token is not None:
@@ -195,22 +223,29 @@ class Turn:
         return Returned(root.result()) if error is None else Raised(error)
 
     def _begin(self, branch: Branch, work: Awaitable[T]) -> asyncio.Task[T]:
+        leash = Leash(work)
+
         async def run() -> T:
             _branch.set(branch)
-            return await work
+            return await leash
 
         self._active += 1
         task = asyncio.create_task(run())
-        branch.task = task
-        self._tasks.add(task)
+        branch.task, branch.leash = task, leash
+        self._tasks[task] = leash
         return task
 
     async def _stop_all(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._tasks)
+        _, going_on = await asyncio.wait(self._tasks, timeout=_CLEAN_UP_SECONDS)
+        for task in going_on:
+            self._tasks[task].leave(asyncio.CancelledError("the turn of this run is over"))
+        if going_on:
+            await asyncio.wait(going_on, timeout=_CLEAN_UP_SECONDS)
+        self.left_behind = any(leash.left for leash in self._tasks.values())
         for task in self._tasks:
-            if not task.cancelled():
+            if task.done() and not task.cancelled():
                 # What its clean-up raised changes nothing.
                 task.exception()
 
@@ -239,11 +274,13 @@ class Turn:
         Raises:
             MisplacedCall: It is none of this turn's.
         """
-        if self._over.is_set():
-            raise asyncio.CancelledError("the turn of this run is over")
         branch = _branch.get(None)
         if branch is None or branch.turn is not self:
             raise MisplacedCall("outside of its function")
+        if self._over.is_set():
+            # To raise here, where nothing is awaited, would have a loop that catches everything
+            # hold the event loop for ever.
+            return branch
         if branch.task is not asyncio.current_task():
             raise MisplacedCall("in a task of its own")
         if _stepping.get():
@@ -259,11 +296,31 @@ class Turn:
         except NonDeterminism as error:
             self.stop(error)
             raise
-        if entry is not None:
-            self._replayed += 1
-            if self._replayed % _BREATH == 0:
-                await asyncio.sleep(0)
         return Call(branch, place, entry)
+
+    async def enter(self) -> None:
+        """Begin a call: before anything of it can fail, others get their turn now and then.
+
+        Raises:
+            asyncio.CancelledError: The turn is over.
+        """
+        if self._over.is_set():
+            await self._refuse()
+        self._made += 1
+        if self._made % _BREATH == 0:
+            await asyncio.sleep(0)
+
+    async def _refuse(self) -> NoReturn:
+        """Cancel what is called when the turn is over; a branch that goes on is left behind."""
+        branch = _branch.get(None)
+        if branch is not None and branch.turn is self:
+            branch.late_calls += 1
+            if branch.late_calls > _LATE_CALLS:
+                if branch.task is asyncio.current_task() and branch.leash is not None:
+                    branch.leash.leave(asyncio.CancelledError("the turn of this run is over"))
+                await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError("the turn of this run is over")
 
     def changed(self, place: Place, expected: str, came: str) -> NonDeterminism:
         """What is known of a call does not fit the function: end the turn."""
@@ -348,6 +405,7 @@ class Turn:
     async def gather(self, awaitables: tuple[Awaitable[Any], ...]) -> tuple[Any, ...]:
         """Run each as a branch of its own; all of them come to their end."""
         try:
+            await self.enter()
             return await self._gather(awaitables)
         finally:
             for awaitable in awaitables:
@@ -398,10 +456,16 @@ class Turn:
                     task.cancel()
             raise
         parent.now = max(branch.now for branch in branches)
-        self._tasks.difference_update(tasks)
+        for task in tasks:
+            del self._tasks[task]
         # All of them are asked, for the loop reports an error that nobody asks for.
         failed = [task for task in tasks if not task.cancelled() and task.exception() is not None]
         return tuple(task.result() for task in failed or tasks)
+
+
+async def _called(function: Callable[[], Awaitable[object]]) -> object:
+    # Perhaps a plain decorator's work, whatever the annotation says.
+    return await awaited(function())
 
 
 def _is_new(coroutine: Coroutine[Any, Any, Any]) -> bool:

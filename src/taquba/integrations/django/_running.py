@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import traceback
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.db import close_old_connections
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from taquba import JobRecord, LeaseHandle, PermanentFailure
+from taquba.extending import awaited
 from taquba.integrations.django._backend import TaqubaBackend
 from taquba.integrations.django._tasks import (
     Task,
@@ -39,9 +42,13 @@ class TaskRunner:
         close_old_connections()
         try:
             if result.task.takes_context:
-                result.task.call(TaskContext(task_result=result), *result.args, **result.kwargs)
+                context = TaskContext(task_result=result)
+                returned = result.task.call(context, *result.args, **result.kwargs)
             else:
-                result.task.call(*result.args, **result.kwargs)
+                returned = result.task.call(*result.args, **result.kwargs)
+            if inspect.isawaitable(returned):
+                # Of a plain decorator around an `async def`, which Django takes for a plain one.
+                async_to_sync(awaited)(returned)
         except Exception as error:
             if job.attempts >= job.max_attempts:
                 _finish(self._backend, result, TaskResultStatus.FAILED, error)
