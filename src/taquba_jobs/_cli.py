@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from taquba import JobNotFound, QueueReader
+from taquba import JobNotFound, QueueReader, StoreError
 from taquba.cli import (
     AsJson,
     Column,
@@ -15,6 +15,7 @@ from taquba.cli import (
     command,
     json_moment,
     moment_text,
+    note,
     print_fields,
     print_json,
     print_json_line,
@@ -60,7 +61,9 @@ async def progress(
 async def _print_all(reader: QueueReader, as_json: bool) -> None:
     rows: list[list[str]] = []
     async for job_id, report in all_progress(reader):
-        if as_json:
+        if isinstance(report, StoreError):
+            note(f"{job_id}: {report}")
+        elif as_json:
             print_json_line({"id": job_id, **_document(report)})
         else:
             rows.append(_row(job_id, report))

@@ -16,8 +16,8 @@ from taquba import (
     PayloadMissing,
     Queue,
     QueueReader,
+    StoreError,
 )
-from taquba.extending.typed import Undecodable
 from taquba_jobs._decisions import is_over
 from taquba_jobs._errors import FailureKind, JobFailed
 from taquba_jobs._job import Job
@@ -82,7 +82,7 @@ async def read_outcome(source: Queue | QueueReader, job_id: str) -> Outcome | No
     row = await source.kv_get(outcome_key(job_id))
     if row is None:
         return None
-    outcome = decode(Outcome, row)
+    outcome = decode(Outcome, outcome_key(job_id), row)
     # A reader has no clock of the queue's; to it an outcome is there until it is swept.
     if isinstance(source, Queue) and is_over(outcome.expires_at, source.clock.time_ms()):
         return None
@@ -102,7 +102,7 @@ async def result_of(
         raise JobNotFound(job_id)
     try:
         return cast("T", job.signature.unpack_result(data))
-    except Undecodable as error:
+    except ValueError as error:
         raise JobFailed(job_id, FailureKind.invalid, str(error)) from error
 
 
@@ -165,22 +165,28 @@ async def fetch_status(source: Queue | QueueReader, job_id: str) -> JobState | N
 async def fetch_progress(source: Queue | QueueReader, job_id: str) -> JobProgress | None:
     """What a running job reported last; None if it did not, or has ended."""
     row = await source.kv_get(progress_key(job_id))
-    return None if row is None else _progress(row)
+    return None if row is None else _progress(progress_key(job_id), row)
 
 
-async def all_progress(source: Queue | QueueReader) -> AsyncGenerator[tuple[str, JobProgress]]:
-    """Ids of running jobs, with what each reported last."""
+async def all_progress(
+    source: Queue | QueueReader,
+) -> AsyncGenerator[tuple[str, JobProgress | StoreError]]:
+    """Ids of running jobs, with what each reported last, or why that cannot be read."""
     cursor = None
     while True:
         page = await source.kv_scan(PROGRESS, cursor)
         for entry in page.entries:
-            yield entry.key.removeprefix(PROGRESS), _progress(entry.value)
+            job_id = entry.key.removeprefix(PROGRESS)
+            try:
+                yield job_id, _progress(entry.key, entry.value)
+            except StoreError as error:
+                yield job_id, error
         cursor = page.next_cursor
         if cursor is None:
             return
 
 
-def _progress(row: bytes) -> JobProgress:
-    found = decode(ProgressRow, row)
+def _progress(key: str, row: bytes) -> JobProgress:
+    found = decode(ProgressRow, key, row)
     reported_at = _EPOCH + timedelta(milliseconds=found.reported_at)
     return JobProgress(found.done, found.total, found.note, reported_at)

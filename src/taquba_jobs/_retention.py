@@ -12,6 +12,7 @@ from taquba import JobRecord, Queue, SettlementEffects, TaqubaError
 from taquba_jobs._decisions import Failure, Stored, end
 from taquba_jobs._rows import (
     EXPIRIES,
+    Damaged,
     Expiry,
     Outcome,
     Submission,
@@ -132,18 +133,41 @@ class Retention:
         while True:
             page = await self.queue.kv_scan(EXPIRIES, cursor, _PAGE)
             now = self.queue.clock.time_ms()
-            due = [entry for entry in page.entries if expiry_ms(entry.key) <= now]
-            await asyncio.gather(*(self._forget(key, decode(Expiry, value)) for key, value in due))
-            if len(due) < len(page.entries):
-                return expiry_ms(page.entries[len(due)].key)
+            dues = [self._due_ms(entry.key) for entry in page.entries]
+            await asyncio.gather(
+                *(
+                    self._forget(due, entry.key, entry.value)
+                    for due, entry in zip(dues, page.entries, strict=True)
+                    if due is not None and due <= now
+                )
+            )
+            for due in dues:
+                if due is not None and due > now:
+                    return due
             cursor = page.next_cursor
             if cursor is None:
                 return None
 
-    async def _forget(self, marker: str, expiry: Expiry) -> None:
-        """Forget one thing; after a crash at any point the next sweep goes on with it."""
+    @staticmethod
+    def _due_ms(key: str) -> int | None:
+        due = expiry_ms(key)
+        if due is None:
+            _log.warning("the entry %r is none of taquba_jobs': delete it, or rename it", key)
+        return due
+
+    async def _forget(self, due: int, marker: str, value: bytes) -> None:
+        """Forget one thing; after a crash at any point the next sweep goes on with it.
+
+        What cannot be read is left, and hinders nothing else.
+        """
+        try:
+            await self._forget_one(due, marker, decode(Expiry, marker, value))
+        except Damaged as error:
+            _log.warning("%s", error)
+
+    async def _forget_one(self, due: int, marker: str, expiry: Expiry) -> None:
         if expiry.job_id is not None:
-            await self._forget_outcome(expiry.job_id, expiry.submission_key, expiry_ms(marker))
+            await self._forget_outcome(expiry.job_id, expiry.submission_key, due)
         elif expiry.object_key is not None:
             await self.queue.objects.delete([expiry.object_key])
         await self.queue.kv_delete(marker)
@@ -153,13 +177,13 @@ class Retention:
         if submission_key is not None:
             row = await self.queue.kv_get(submission_key)
             if row is not None:
-                submission = decode(Submission, row)
+                submission = decode(Submission, submission_key, row)
                 if submission.job_id == job_id and submission.expires_at == due:
                     await self.queue.kv_compare_delete(submission_key, row)
         row = await self.queue.kv_get(outcome_key(job_id))
         if row is None:
             return
-        outcome = decode(Outcome, row)
+        outcome = decode(Outcome, outcome_key(job_id), row)
         if outcome.expires_at == due:
             # The object first: once the outcome is gone, nothing would lead to it.
             if outcome.object_key is not None:

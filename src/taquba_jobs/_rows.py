@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgpack
 
 from taquba import StoreError
+from taquba.extending import UNREADABLE, describe
 
 _FORMAT: Final = 1
 
@@ -70,14 +71,38 @@ def encode(row: Submission | Outcome | Expiry | ProgressRow) -> bytes:
     return packed
 
 
-def decode(kind: type[Row], data: bytes) -> Row:
-    found = msgpack.unpackb(data)
-    if found[0] != _FORMAT:
-        raise StoreError(
-            f"a {kind.__name__} was written by a newer taquba_jobs (format {found[0]}): upgrade",
-            permanent=True,
-        )
-    return kind(*found[1:])
+class Damaged(StoreError):
+    """A row cannot be read."""
+
+
+def decode(kind: type[Row], key: str, data: bytes) -> Row:
+    """A row.
+
+    Raises:
+        Damaged: It is none, or damaged.
+        StoreError: A newer version of this package has written it.
+    """
+    try:
+        version, *fields = msgpack.unpackb(data)
+        if version == _FORMAT:
+            return kind(*fields)
+        newer = int(version) > _FORMAT
+    except UNREADABLE as error:
+        raise _damaged(kind, key, describe(error)) from error
+    if not newer:
+        raise _damaged(kind, key, f"its format is {version!r}")
+    raise StoreError(
+        f"the entry {key!r} was written by a newer taquba_jobs (format {version}): upgrade",
+        permanent=True,
+    )
+
+
+def _damaged(kind: type[Row], key: str, why: str) -> Damaged:
+    what = kind.__name__.removesuffix("Row").lower()
+    return Damaged(
+        f"the entry {key!r} should be a job's {what} and cannot be read ({why}): delete it",
+        permanent=True,
+    )
 
 
 def submission_key(job: str, key: str) -> str:
@@ -101,8 +126,10 @@ def expiry_key(ms: int, what: str) -> str:
     return f"{EXPIRIES}{ms:014d}/{what}"
 
 
-def expiry_ms(key: str) -> int:
-    return int(key.removeprefix(EXPIRIES).partition("/")[0])
+def expiry_ms(key: str) -> int | None:
+    """When what a key names is due; None for a key of somebody else."""
+    digits = key.removeprefix(EXPIRIES).partition("/")[0]
+    return int(digits) if digits.isdecimal() else None
 
 
 def object_key(job_id: str, unique: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,11 +16,13 @@ from taquba_jobs._errors import InputMismatch
 from taquba_jobs._handle import JobHandle
 from taquba_jobs._job import Job
 from taquba_jobs._retention import Retention
-from taquba_jobs._rows import Submission, decode, encode, idempotency_key
+from taquba_jobs._rows import Damaged, Submission, decode, encode, idempotency_key
 
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +156,12 @@ class Submissions:
 
     async def _read(self, key: str) -> Submission | None:
         row = await self._queue.kv_get(key)
-        return None if row is None else decode(Submission, row)
+        try:
+            return None if row is None else decode(Submission, key, row)
+        except Damaged as error:
+            # The new submission takes its place.
+            _log.warning("%s", error)
+            return None
 
     def _met(
         self, job: Job[Any, ..., T], key: str, submission: Submission, mark: bytes

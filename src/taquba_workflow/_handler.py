@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import replace
 from typing import Final
@@ -18,7 +19,7 @@ from taquba import (
     SettlementEffects,
     Snooze,
 )
-from taquba.extending import PROGRAM_ENDS, awaited, describe, is_stopped
+from taquba.extending import PROGRAM_ENDS, UNREADABLE, awaited, describe, is_stopped
 from taquba_workflow import _headers
 from taquba_workflow._children import any_ended, waiting_lock, wake_parent
 from taquba_workflow._effects import StepEffects
@@ -49,6 +50,8 @@ PARK_SECONDS: Final = 30.0
 
 Verdict = Output | Suspend | Ending
 """What a step, or a turn of a function, comes to."""
+
+_log: Final = logging.getLogger(__name__)
 
 _NOTHING: Final = SettlementEffects()
 _SAY_ALL: Final = (PermanentFailure, RetryAfter, StepError)
@@ -121,7 +124,12 @@ class StepHandler:
     async def _check_current(self, step: StepJob) -> None:
         """Refuse a dead step that somebody requeued after its run had ended."""
         row = await self._queue.kv_get(self._keys.run(step.run_id))
-        run = None if row is None else decode_run(row)
+        try:
+            run = None if row is None else decode_run(row)
+        except UNREADABLE as error:
+            # The settlement of this step writes it anew.
+            _log.warning("the row of run %r cannot be read: %s", step.run_id, describe(error))
+            return
         if not isinstance(run, LiveRun) or run.job_id != step.job_id:
             raise PermanentFailure(
                 f"run {step.run_id!r} has ended; submit it again under another id"

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from taquba import Clock, Queue, TaqubaError, Timer
+from taquba.extending import UNREADABLE, describe
 from taquba_workflow._keys import keys_of
 from taquba_workflow._records import EndedRun, decode_run
 
@@ -91,10 +92,11 @@ class Retention:
             page = await self._queue.kv_scan(self._keys.expiries, cursor, _PAGE)
             now = self._clock.time_ms()
             ends = [self._keys.expired(entry.key) for entry in page.entries]
-            old = [end for end in ends if end[0] + self._keep_ms <= now]
+            old = [end for end in ends if end is not None and end[0] + self._keep_ms <= now]
             await asyncio.gather(*(self._forget(*end) for end in old))
-            if len(old) < len(ends):
-                return ends[len(old)][0] + self._keep_ms
+            for end in ends:
+                if end is not None and end[0] + self._keep_ms > now:
+                    return end[0] + self._keep_ms
             cursor = page.next_cursor
             if cursor is None:
                 return None
@@ -103,7 +105,16 @@ class Retention:
         """Forget one run; after a crash at any point, the next sweep goes on with it."""
         key = self._keys.run(run_id)
         row = await self._queue.kv_get(key)
-        run = None if row is None else decode_run(row)
+        try:
+            run = None if row is None else decode_run(row)
+        except UNREADABLE as error:
+            _log.warning(
+                "run %r is not forgotten, the entry %r cannot be read (%s): delete it",
+                run_id,
+                key,
+                describe(error),
+            )
+            return
         # Otherwise an earlier sweep got as far as the row, and the id may be another run's by now.
         if row is not None and isinstance(run, EndedRun) and run.ended_at == ended_at:
             await self._forget_memos(run_id)

@@ -38,7 +38,7 @@ from taquba_workflow._outcomes import Suspend
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
 from taquba_workflow._retention import Retention
 from taquba_workflow._signals import SignalBoard, SignalOutcome
-from taquba_workflow._status import live_status, read_run, read_status, read_step_job
+from taquba_workflow._status import parked_status, read_run, read_status, read_step_job
 from taquba_workflow._steps import Runner, StepJob, read_step
 from taquba_workflow._termination import Notifier, TerminalHook, termination_queue
 from taquba_workflow._transitions import (
@@ -342,7 +342,7 @@ class WorkflowRuntime(RunsInBackground):
             page = await self._queue.list_jobs(
                 self._queue_name, JobStatus.scheduled, cursor, payloads=False
             )
-            found += [live_status(job) for job in page.jobs if _is_parked(job)]
+            found += [parked_status(job) for job in page.jobs if _is_parked(job)]
             cursor = page.next_cursor
             if cursor is None:
                 return found

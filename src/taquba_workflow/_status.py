@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from taquba import JobNotFound, JobRecord, JobStatus, Queue, QueueReader
+from taquba import (
+    JobNotFound,
+    JobRecord,
+    JobStatus,
+    PermanentFailure,
+    Queue,
+    QueueReader,
+    StoreError,
+)
+from taquba.extending import UNREADABLE, describe
+from taquba_workflow import _headers
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import unpack
 from taquba_workflow._records import (
@@ -24,8 +34,16 @@ Store = Queue | QueueReader
 
 
 async def read_run(store: Store, queue_name: str, run_id: str) -> LiveRun | EndedRun | None:
-    row = await store.kv_get(keys_of(queue_name).run(run_id))
-    return None if row is None else decode_run(row)
+    key = keys_of(queue_name).run(run_id)
+    row = await store.kv_get(key)
+    try:
+        return None if row is None else decode_run(row)
+    except UNREADABLE as error:
+        raise StoreError(
+            f"the row of run {run_id!r} cannot be read ({describe(error)}): delete the entry "
+            f"{key!r} to have the id free again",
+            permanent=True,
+        ) from error
 
 
 async def read_step_job(store: Store, queue_name: str, run_id: str) -> JobRecord | EndedRun | None:
@@ -82,6 +100,22 @@ def live_status(job: JobRecord) -> RunStatus:
         signal_keys=step.waited_for if state is RunState.waiting else (),
         last_error=job.last_error,
     )
+
+
+def parked_status(job: JobRecord) -> RunStatus:
+    """Where a run is; of a job that is no step, as far as can be told."""
+    try:
+        return live_status(job)
+    except PermanentFailure as error:
+        return RunStatus(
+            run_id=job.headers.get(_headers.RUN_ID, job.id),
+            state=RunState.sleeping,
+            step_number=0,
+            submitted_at=job.enqueued_at,
+            attempts=job.attempts,
+            starts_at=job.run_at,
+            last_error=str(error),
+        )
 
 
 def _starts_at(job: JobRecord, step: StepJob) -> datetime | None:

@@ -15,7 +15,7 @@ from taquba import (
     PermanentFailure,
     SettlementEffects,
 )
-from taquba.extending import awaited, describe, without_secrets
+from taquba.extending import UNREADABLE, awaited, describe, without_secrets
 from taquba_workflow import _headers
 from taquba_workflow._effects import TerminalEffects
 from taquba_workflow._errors import StepError
@@ -102,7 +102,7 @@ def told_outcome(job: JobRecord) -> RunOutcome:
             headers=headers,
             ended_at=moment(int(own[_ENDED_AT])),
         )
-    except (LookupError, ValueError) as error:
+    except UNREADABLE as error:
         raise PermanentFailure(
             f"job {job.id!r} is no notification of a run's end ({error!r}): "
             f"queue {job.queue!r} is the workflow runtime's own"

@@ -16,7 +16,9 @@ from typing import Final, NamedTuple
 
 import msgpack
 
-from taquba import Queue, QueueReader
+from taquba import Queue, QueueReader, TaqubaError
+from taquba.extending import UNREADABLE
+from taquba.extending import describe as describe_error
 from taquba.extending.typed import unpack as unpack_value
 from taquba_workflow import _values
 from taquba_workflow._errors import NonDeterminism
@@ -45,6 +47,8 @@ class CallKind(StrEnum):
     signal = "signal"
     child = "child"
     patch = "patch"
+    unknown = "unknown"
+    """Its record cannot be read; `CallRecord.error` says why."""
 
 
 class CallState(StrEnum):
@@ -54,6 +58,23 @@ class CallState(StrEnum):
     """Nothing yet: it waits, for `CallRecord.due` or for what it is named after."""
     done = "done"
     failed = "failed"
+
+
+class UnreadableHistory(TaqubaError):
+    """A record of a run's history cannot be read, so nobody knows how far its function came."""
+
+    permanent = False
+
+    def __init__(self, key: str, why: BaseException) -> None:
+        super().__init__(key, why)
+        self.key = key
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"the entry {self.key!r} of its history cannot be read ({describe_error(self.why)}): "
+            "put it back, or delete it to have that call made again, where no later one is recorded"
+        )
 
 
 class Error(NamedTuple):
@@ -95,7 +116,8 @@ class CallRecord:
     Attributes:
         call: Where the function made the call: its number from 0, and after each `gather` the
             branch and the number there, as in ``3.1.0``. Compensations begin with ``failure.``.
-        kind: ``step``, ``sleep``, ``signal``, ``child`` or ``patch``.
+        kind: ``step``, ``sleep``, ``signal``, ``child`` or ``patch``; ``unknown`` for a record that
+            cannot be read.
         name: Name of the step, the child's workflow or the patch; key of the signal.
         child_run_id: Id of a child's run.
         state: ``done``, ``failed``, or ``waiting``.
@@ -170,6 +192,8 @@ def describe(kind: CallKind, name: str, digest: bytes) -> str:
             return f"child {name!r} (arguments {digest.hex()[:8]})"
         case CallKind.patch:
             return f"patched({name!r})"
+        case CallKind.unknown:
+            return "a call that cannot be read"
 
 
 class History:
@@ -260,7 +284,10 @@ async def load_history(queue: Queue, queue_name: str, run_id: str) -> History:
     entries: dict[Place, Entry] = {}
     patches: set[tuple[Place, str]] = set()
     async for text, row in _rows(queue, queue_name, run_id):
-        place, entry = _read_place(text), decode_entry(row)
+        try:
+            place, entry = _read_place(text), decode_entry(row)
+        except UNREADABLE as error:
+            raise UnreadableHistory(keys_of(queue_name).history(run_id) + text, error) from error
         if entry.kind is CallKind.patch:
             patches.add((place[len(PATCHES) :], entry.name))
         else:
@@ -284,11 +311,34 @@ async def read_history(
     _values.run_id(run_id)
     found: list[CallRecord] = []
     async for text, row in _rows(source, queue_name, run_id):
-        place, entry = _read_place(text), decode_entry(row)
-        if entry.kind is CallKind.patch:
-            place = place[len(PATCHES) :]
-        found.append(await _record(source, run_id, place, entry))
+        try:
+            place, entry = _read_place(text), decode_entry(row)
+            if entry.kind is CallKind.patch:
+                place = place[len(PATCHES) :]
+            found.append(await _record(source, run_id, place, entry))
+        except UNREADABLE as error:
+            key = keys_of(queue_name).history(run_id) + text
+            found.append(_unreadable(text, UnreadableHistory(key, error)))
     return found
+
+
+def _unreadable(text: str, problem: UnreadableHistory) -> CallRecord:
+    try:
+        call = call_name(_read_place(text))
+    except ValueError:
+        call = text
+    return CallRecord(
+        call=call,
+        kind=CallKind.unknown,
+        name="",
+        child_run_id=None,
+        state=CallState.failed,
+        at=moment(0),
+        due=None,
+        failures=0,
+        result=None,
+        error=str(problem),
+    )
 
 
 async def _record(

@@ -11,7 +11,7 @@ from taquba.extending.typed import Undecodable
 from taquba_workflow import _values
 from taquba_workflow._errors import NonDeterminism
 from taquba_workflow._functions.definitions import Workflow
-from taquba_workflow._functions.history import load_history
+from taquba_workflow._functions.history import UnreadableHistory, load_history
 from taquba_workflow._functions.phases import Phases, Services
 from taquba_workflow._functions.turn import GoesOn
 from taquba_workflow._handler import PARK_SECONDS, PARKED
@@ -78,6 +78,9 @@ class FunctionRunner:
             raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
         except NonDeterminism as error:
             _log.warning("%s", error)
+            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
+        except UnreadableHistory as error:
+            _log.warning("run %r is parked: %s", step.run_id, error)
             raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
         except Undecodable as error:
             why = f"its arguments do not fit workflow {workflow.name!r} any more: {error}"

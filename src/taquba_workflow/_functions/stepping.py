@@ -172,7 +172,7 @@ async def read_result(
         raise turn.changed(call.place, "a call with a result", "one whose result is gone")
     try:
         return signature.unpack_result(data)
-    except Undecodable as error:
+    except ValueError as error:
         raise turn.changed(
             call.place, f"{entry.kind} {entry.name!r} with another result", str(error)
         ) from None
