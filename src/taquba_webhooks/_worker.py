@@ -20,7 +20,7 @@ from taquba import (
     LeaseHandle,
     PermanentFailure,
 )
-from taquba.extending import describe, without_secrets
+from taquba.extending import describe
 from taquba_webhooks._hosts import HostLimits
 from taquba_webhooks._request import check_header_name, parse_url, request_of, shown_url, timeout_ms
 from taquba_webhooks._sending import (
@@ -178,7 +178,8 @@ class WebhookWorker:
         except TRANSPORT_ERRORS as error:
             if answer is None:
                 why = _why(error, outgoing.timeout if limit.expired() else None)
-                raise DeliveryFailed(f"{_origin(outgoing.url)} {why}") from without_secrets(error)
+                # What a client raises may show the whole URL.
+                raise DeliveryFailed(f"{_origin(outgoing.url)} {why}") from None
         return answer._replace(body=bytes(body))
 
 

@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from taquba import JobRecord, JobStatus, Queue
-from taquba_webhooks import WebhookRequest, WebhookWorker, _addresses
+from taquba_webhooks import WebhookRequest, WebhookWorker, _addresses, webhook_enqueue_request
 from tests.webhooks.support import Received, Receiver, answering, deliver, receiving, resolving
 
 PUBLIC, PRIVATE = "127.0.0.1", "127.0.0.2"
@@ -321,3 +321,30 @@ async def test_a_mock_transport_needs_no_resolver(queue: Queue) -> None:
 async def test_something_else_than_a_client_is_refused() -> None:
     with pytest.raises(TypeError, match=r"client must be an httpx.AsyncClient"):
         WebhookWorker(httpx.Client)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ProxyError, httpx.UnsupportedProtocol])
+async def test_what_a_callers_client_says_shows_no_more_of_a_url_than_its_host(
+    queue: Queue, caplog: pytest.LogCaptureFixture, kind: type[httpx.TransportError]
+) -> None:
+    caplog.set_level("DEBUG", "taquba")
+    text = "no way to {} through http://me:hunter2@proxy.example:3128"
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise kind(text.format(request.url))
+
+    url = "https://hooks.example/services/T0/hunter2?token=hunter2"
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client:
+        worker = WebhookWorker(client, allow_private_addresses=True)
+        job = await deliver(queue, WebhookRequest(url), worker=worker)
+    assert job is not None
+    assert "no way to https://hooks.example/*** through" in str(job.last_error)
+    assert "hunter2" not in str(job.last_error) + caplog.text
+
+
+def test_a_request_shows_no_more_of_its_url_than_the_host() -> None:
+    request = WebhookRequest(
+        "https://hooks.example/T0/hunter2", headers={"Authorization": "Bearer hunter2"}
+    )
+    assert repr(request).startswith("WebhookRequest(url='https://hooks.example/***'")
+    assert "hunter2" not in repr(request) + repr(webhook_enqueue_request("q", request, b""))

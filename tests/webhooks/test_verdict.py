@@ -79,3 +79,33 @@ def test_a_reason_is_one_short_line(body: bytes, location: str | None) -> None:
         assert reason.isprintable()
         # A character can take up to ten ("\U0010ffff") to be shown.
         assert len(reason) < 7200
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("/elsewhere", "/elsewhere"),
+        ("https://other.example", "https://other.example"),
+        ("https://other.example:8443/", "https://other.example:8443/"),
+        ("https://other.example/services/T0/B0/hunter2", "https://other.example/***"),
+        ("https://me:hunter2@other.example/x?token=hunter2", "***@other.example"),
+        ("https://me:hun/ter2@hunter2@other.example/x", "***@other.example"),
+        ("https://other.example?X-Amz-Signature=hunter2", "https://other.example/***"),
+        ("https://other.example#access_token=hunter2", "https://other.example/***"),
+        ("//other.example/hunter2", "//other.example/***"),
+        ("/x?token=hunter2", "/***"),
+        ("/services/T0/B0/hunter2", "/***"),
+        ("?hunter2", "/***"),
+        ("hunter2", "/***"),
+    ],
+)
+def test_a_refused_redirect_shows_no_more_than_the_host(location: str, shown: str) -> None:
+    failed = failure("http://h", Answer(302, location=location), NOW)
+    assert f"redirects to {shown!r} are not followed" in str(failed)
+    assert "hunter2" not in repr(failed)
+
+
+def test_a_preview_shows_no_secret_also_where_it_ends_in_one() -> None:
+    body = b"x" * 480 + b" https://me:hunter2hunter2hunter2@h.example/?sig=hunter2"
+    for status in (400, 500):
+        assert "hunter2" not in str(failure("http://h", Answer(status, body), NOW))

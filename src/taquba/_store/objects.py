@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, Self, TypeVar
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
-from taquba._model.errors import StoreError
+from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.redaction import without_secrets
 from taquba._store.folder import remove_unfinished
 from taquba._store.folder_files import FileInfo, FolderFiles
@@ -325,7 +325,10 @@ class ObjectSpace:
             raise StoreError(
                 f"{self._location.url} did not answer within {seconds:g} s ({what})"
             ) from None
-        except (BaseError, OSError, ValueError) as error:
+        except TaqubaError:
+            raise
+        except Exception as error:
+            # Panics of the client's have a class that cannot be named.
             raise self._failed(what, error) from without_secrets(error)
         finally:
             self.under_way -= 1

@@ -111,9 +111,9 @@ _RULES: Final = (
         one_action=True,
     ),
     _rule(
-        r"builder error",
+        r"builder error|rust future panicked",
         "{endpoint} cannot be used as an endpoint",
-        "correct it; one that begins with http:// also needs {allow_http}=true",
+        "correct it; it begins with https://, or with http:// and then needs {allow_http}=true",
     ),
     _rule(
         r"status code: (?:409|412)",
