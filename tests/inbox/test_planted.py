@@ -52,6 +52,11 @@ def payloads_of(store: Path) -> Path:
     return next(store.parent.glob(f"{store.name}-payloads/*/jobs"))
 
 
+def orphan_of(seconds: int) -> str:
+    """The name of a payload whose job is gone, uploaded so long after 1970."""
+    return f"{ULID.from_timestamp(seconds)}.{ULID.from_timestamp(seconds)}.mark"
+
+
 def somebody_elses(tmp_path: Path) -> Path:
     folder = tmp_path / "other"
     (folder / "deep").mkdir(parents=True)
@@ -255,15 +260,15 @@ async def test_orphans_are_not_looked_for_behind_links(tmp_path: Path) -> None:
         # It looks like an orphan, and lies in somebody else's folder.
         other = tmp_path / "other"
         (other / "jobs").mkdir(parents=True)
-        orphan = f"{ULID.from_timestamp(1)}.{ULID.from_timestamp(1)}"
+        orphan = orphan_of(1)
         for folder in (other, other / "jobs"):
             (folder / orphan).write_bytes(b"mine")
         (payloads / "link").symlink_to(other)
-        (payloads / f"{ULID.from_timestamp(2)}.{ULID.from_timestamp(2)}").symlink_to(other / orphan)
+        (payloads / orphan_of(2)).symlink_to(other / orphan)
         (payloads.parent / "objects" / "link").symlink_to(other)
         (payloads / "loop").symlink_to("loop")
         (payloads / "b\x07").write_bytes(b"?")
-        own_orphan = payloads / f"{ULID.from_timestamp(3)}.{ULID.from_timestamp(3)}"
+        own_orphan = payloads / orphan_of(3)
         own_orphan.write_bytes(b"?")
         await queue.sweep_now()
         assert tree(other) == {orphan: b"mine", f"jobs/{orphan}": b"mine"}

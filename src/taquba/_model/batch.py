@@ -6,13 +6,19 @@ it sends the batch again, so that the owner can tell a repetition.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar, cast
 
 import msgpack
+from ulid import ULID
 
+from taquba._model import validate
 from taquba._model.clock import from_ms
+from taquba._model.errors import InvalidArgument
 from taquba._model.options import EnqueueRequest
+from taquba._model.unpacking import UNREADABLE, Unpacking
+
+T = TypeVar("T")
 
 BATCH_FORMAT: Final = 1
 """Version of the bytes. An owner refuses a batch in one that it does not know."""
@@ -21,7 +27,14 @@ MAX_BATCH_JOBS: Final = 10_000
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 """An owner refuses larger ones: it holds some of them in memory at a time."""
 
+MAX_BATCH_ENTRIES: Final = 300_000
+"""Headers and key-value writes in a batch: each takes much more memory than its bytes."""
+
+MAX_REASON: Final = 1000
+"""Characters that say why a batch is malformed."""
+
 _MAGIC: Final = "taquba batch"
+_BATCH_FIELDS: Final = 4
 _REQUEST_FIELDS: Final = 10
 _packer: Final = msgpack.Packer(use_bin_type=True, autoreset=True)
 
@@ -44,6 +57,10 @@ class Batch(NamedTuple):
     sent_at: int
     requests: Sequence[EnqueueRequest]
     own_ids: frozenset[str]
+
+    def ids(self) -> set[str]:
+        """The ids of all its requests."""
+        return {request.job_id for request in self.requests if request.job_id is not None}
 
 
 def encode_request(request: EnqueueRequest, job_id: str, now_ms: int) -> bytes:
@@ -74,10 +91,9 @@ def encode_request(request: EnqueueRequest, job_id: str, now_ms: int) -> bytes:
 
 def encode_batch(sent_at: int, requests: Sequence[bytes]) -> bytes:
     """The bytes of a batch of encoded requests."""
-    head = _packer.pack_array_header(4) + _packer.pack(_MAGIC) + _packer.pack(BATCH_FORMAT)
-    return b"".join(
-        (head, _packer.pack(sent_at), _packer.pack_array_header(len(requests)), *requests)
-    )
+    head = (_packer.pack(value) for value in (_MAGIC, BATCH_FORMAT, sent_at))
+    count = _packer.pack_array_header(len(requests))
+    return b"".join((_packer.pack_array_header(_BATCH_FIELDS), *head, count, *requests))
 
 
 def decode_batch(name: str, data: bytes) -> Batch:
@@ -88,80 +104,123 @@ def decode_batch(name: str, data: bytes) -> Batch:
     """
     if len(data) > MAX_BATCH_BYTES:
         raise MalformedBatch(f"{len(data)} bytes; a batch has at most {MAX_BATCH_BYTES}")
+    if not is_batch_name(name):
+        raise MalformedBatch("its name is not one that a producer gives")
     try:
-        found = _array(msgpack.unpackb(data))
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise MalformedBatch(f"it is not an array in MessagePack: {error}") from error
-    if found[:1] != [_MAGIC]:
-        raise MalformedBatch("it is not a batch of taquba's")
-    if found[1:2] != [BATCH_FORMAT]:
+        return _read(name, Unpacking(data))
+    except UNREADABLE as error:
         raise MalformedBatch(
-            f"it is in format {found[1:2]}, this owner reads {BATCH_FORMAT}: run an owner of the "
-            "producer's version, and put the batch back"
-        )
+            "it is not an array in MessagePack, or holds a request that cannot be taken: "
+            + shortened(error)
+        ) from error
+
+
+def is_batch_name(name: str) -> bool:
+    """Whether this could be the name of a batch: a ULID in its one form."""
     try:
-        _, _, sent_at, rows = found
-        return _checked(name, sent_at, rows)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise MalformedBatch(f"it holds a request that cannot be taken: {error}") from error
+        return str(ULID.from_str(name)) == name
+    except ValueError:
+        return False
 
 
-def _checked(name: str, sent_at: object, rows: object) -> Batch:
-    if not isinstance(sent_at, int):
-        raise TypeError(f"{sent_at!r} is no time")
-    rows = _array(rows)
-    if not 1 <= len(rows) <= MAX_BATCH_JOBS:
-        raise ValueError(f"{len(rows)} requests; a batch has 1 to {MAX_BATCH_JOBS}")
+def shortened(error: object) -> str:
+    """The text of an error, cut to what a reason may have."""
+    text = str(error)
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
+
+
+def check_entries(requests: Sequence[EnqueueRequest]) -> None:
+    """Refuse requests that would make a batch that no owner takes.
+
+    Raises:
+        InvalidArgument: They have too many headers and key-value writes.
+    """
+    entries = sum(len(r.headers or ()) + len(r.kv_writes or ()) for r in requests)
+    if entries > MAX_BATCH_ENTRIES:
+        raise InvalidArgument(
+            f"a batch has at most {MAX_BATCH_ENTRIES} headers and key-value writes; "
+            f"got {entries}: send several"
+        )
+
+
+def _read(name: str, unpacking: Unpacking) -> Batch:
+    fields = unpacking.array()
+    if unpacking.scalar() != _MAGIC:
+        raise MalformedBatch("it is not a batch of taquba's")
+    batch_format = unpacking.scalar()
+    if batch_format != BATCH_FORMAT:
+        raise MalformedBatch(
+            f"it is in format {batch_format!r:.20}, this owner reads {BATCH_FORMAT}: run an owner "
+            "of the producer's version, and put the batch back"
+        )
+    if fields != _BATCH_FIELDS:
+        raise ValueError(f"it has {fields} fields, not {_BATCH_FIELDS}")
+    sent_at = _moment(unpacking.scalar())
+    count = unpacking.array()
+    if not 1 <= count <= MAX_BATCH_JOBS:
+        raise ValueError(f"{count} requests; a batch has 1 to {MAX_BATCH_JOBS}")
     requests: list[EnqueueRequest] = []
     own_ids: set[str] = set()
     drawn_ids: set[str] = set()
-    for row in rows:
-        request, job_id, is_own = _request(_array(row))
+    entries = MAX_BATCH_ENTRIES
+    for _ in range(count):
+        request, job_id, is_own = _request(unpacking, entries)
         requests.append(request)
+        entries -= len(request.headers or ()) + len(request.kv_writes or ())
         if is_own:
             own_ids.add(job_id)
         elif job_id in drawn_ids:
             raise ValueError(f"the id {job_id!r} comes twice")
         else:
             drawn_ids.add(job_id)
+    unpacking.end()
     if not own_ids.isdisjoint(drawn_ids):
-        raise ValueError(f"ids come twice: {own_ids & drawn_ids}")
+        raise ValueError(f"the id {min(own_ids & drawn_ids)!r} comes twice")
     return Batch(name, sent_at, requests, frozenset(own_ids))
 
 
-def _request(row: list[object]) -> tuple[EnqueueRequest, str, bool]:
-    if len(row) != _REQUEST_FIELDS:
-        raise TypeError(f"it has {len(row)} fields, not {_REQUEST_FIELDS}")
-    # What is of another type than it should be is refused by the options object.
-    (
-        queue,
-        payload,
-        job_id,
-        is_own,
-        run_at,
-        priority,
-        max_attempts,
-        dedup_key,
-        headers,
-        kv_writes,
-    ) = row
-    if not isinstance(job_id, str):
+def _request(unpacking: Unpacking, entries: int) -> tuple[EnqueueRequest, str, bool]:
+    fields = unpacking.array()
+    if fields != _REQUEST_FIELDS:
+        raise TypeError(f"a request has {fields} fields, not {_REQUEST_FIELDS}")
+    scalar = unpacking.scalar
+    queue = _typed(scalar(), str, "a queue name")
+    payload = scalar()
+    job_id = scalar()
+    if type(job_id) is not str:
         raise TypeError("a request has no job id")
+    is_own = scalar() is True
+    run_at = scalar()
+    priority, max_attempts = scalar(), scalar()
+    dedup_key = scalar()
+    headers = unpacking.mapping(min(entries, validate.MAX_HEADERS))
+    for text in (*(headers or {}), *(headers or {}).values()):
+        _typed(text, str, "a name or value in headers")
+    kv_writes = unpacking.mapping(entries - len(headers or ()))
+    # The options object checks the rest.
     request = EnqueueRequest(
-        queue,  # type: ignore[arg-type]
-        payload,  # type: ignore[arg-type]
+        queue,
+        cast("bytes", payload),
         job_id=job_id,
-        run_at=None if run_at is None else from_ms(run_at),  # type: ignore[arg-type]
-        priority=priority,  # type: ignore[arg-type]
-        max_attempts=max_attempts,  # type: ignore[arg-type]
-        dedup_key=dedup_key,  # type: ignore[arg-type]
-        headers=headers,  # type: ignore[arg-type]
-        kv_writes=kv_writes,  # type: ignore[arg-type]
+        run_at=None if run_at is None else from_ms(_moment(run_at)),
+        priority=None if priority is None else _typed(priority, int, "a priority"),
+        max_attempts=None if max_attempts is None else _typed(max_attempts, int, "max_attempts"),
+        dedup_key=None if dedup_key is None else _typed(dedup_key, str, "a dedup key"),
+        headers=cast("Mapping[str, str] | None", headers),
+        kv_writes=cast("Mapping[validate.KvKey, bytes] | None", kv_writes),
     )
-    return request, job_id, is_own is True
+    return request, job_id, is_own
 
 
-def _array(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError(f"{type(value).__name__} instead of an array")
-    return cast("list[object]", value)
+def _moment(value: object) -> int:
+    # Not isinstance: a bool is not a number here.
+    if type(value) is not int or not 0 <= value <= validate.LAST_MOMENT_MS:
+        raise ValueError(f"{value!r:.100} is no time, in ms since 1970")
+    return value
+
+
+def _typed(value: object, expected: type[T], name: str) -> T:
+    # Not isinstance: a bool is not a number here.
+    if type(value) is not expected:
+        raise TypeError(f"{name} is of type {type(value).__name__}, not {expected.__name__}")
+    return value

@@ -149,7 +149,7 @@ class EnqueueRequest:
         max_attempts: Default: the queue's.
         dedup_key: While a pending or scheduled job of the queue holds this key, enqueueing
             returns that job and writes nothing.
-        headers: Small string pairs that travel with the job.
+        headers: Small string pairs that travel with the job: at most 128, of 64 KiB in all.
         job_id: Own id, 1 to 128 characters of ``[A-Za-z0-9_-]``; must be new.
         kv_writes: Caller-owned entries written in the same commit, if the job is new.
     """

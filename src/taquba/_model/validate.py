@@ -30,13 +30,19 @@ MAX_KV_VALUE_SIZE: Final = 256 * 1024
 MAX_KV_KEY_SIZE: Final = 4096
 """Longest caller-owned key, in bytes."""
 
+MAX_HEADERS: Final = 128
+"""Most headers of a job."""
+
+MAX_HEADERS_SIZE: Final = 64 * 1024
+"""Most UTF-8 bytes of a job's headers, names and values."""
+
 MAX_PRIORITY: Final = 2**32 - 1
 MAX_QUEUE_NAME_BYTES: Final = 255
 MAX_DEDUP_KEY_BYTES: Final = 1024
 MAX_DURATION_MS: Final = 100 * 365 * 24 * 3600 * 1000
 """A hundred years: longer durations are taken for mistakes (milliseconds for seconds, say)."""
 
-_LAST_MOMENT_MS: Final = to_ms(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
+LAST_MOMENT_MS: Final = to_ms(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
 """The last millisecond that `datetime` knows: rounding must not lead beyond it."""
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -80,7 +86,7 @@ def moment_ms(value: datetime, name: str) -> int:
     ms = to_ms(value)
     if ms < 0:
         raise InvalidArgument(f"{name} lies before 1970: {value!r}")
-    return min(ms, _LAST_MOMENT_MS)
+    return min(ms, LAST_MOMENT_MS)
 
 
 def integer(value: int, name: str, minimum: int, maximum: int) -> int:
@@ -170,11 +176,20 @@ def wake_payload(value: bytes) -> bytes:
 def headers(value: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise InvalidArgumentType(f"headers must map str to str, not {value!r}")
+    if len(value) > MAX_HEADERS:
+        raise InvalidArgument(f"a job has at most {MAX_HEADERS} headers; got {len(value)}")
+    size = 0
     for name, content in value.items():
         if not isinstance(name, str) or not isinstance(content, str):
-            raise InvalidArgumentType(f"headers must map str to str; got {name!r}: {content!r}")
-        utf8(name, "the name of a header")
-        utf8(content, f"header {name!r}")
+            raise InvalidArgumentType(
+                f"headers must map str to str; got {name!r:.100}: {content!r:.100}"
+            )
+        size += len(utf8(name, "the name of a header")) + len(utf8(content, "a header"))
+    if size > MAX_HEADERS_SIZE:
+        raise InvalidArgument(
+            f"the headers of a job have at most {MAX_HEADERS_SIZE} UTF-8 bytes; got {size}: put "
+            "large content into the payload"
+        )
     return dict(value)
 
 

@@ -10,7 +10,12 @@ from datetime import datetime
 from typing import Final
 
 from taquba._model import validate
-from taquba._model.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS, encode_request
+from taquba._model.batch import (
+    MAX_BATCH_BYTES,
+    MAX_BATCH_JOBS,
+    check_entries,
+    encode_request,
+)
 from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import DuplicateJobId, InvalidArgument, ProducerClosed
 from taquba._model.ids import IdGenerator, id_of_key
@@ -165,6 +170,7 @@ class Producer(ClosedAtExit):
             raise InvalidArgument(
                 f"a batch has at most {MAX_BATCH_JOBS} requests; got {len(batch)}: send several"
             )
+        check_entries(batch)
         own_ids = [request.job_id for request in batch if request.job_id is not None]
         if len(set(own_ids)) < len(own_ids):
             raise DuplicateJobId(next(name for name in own_ids if own_ids.count(name) > 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from itertools import compress
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from taquba._core import marks, transitions
@@ -16,6 +15,12 @@ from taquba._model.records import EnqueueResult, Job
 from taquba._queue.core import Core
 from taquba._queue.offloading import Uploads, large_payloads, upload
 from taquba._store.transaction import Transaction
+
+_FEW: Final = 16
+"""Ids that are looked up one by one."""
+
+_LOOKED_UP: Final = 256
+"""Rows that are looked up at the same time."""
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -93,8 +98,8 @@ async def stage_effects(
 async def stage_batch(core: Core, transaction: Transaction, batch: Batch) -> list[EnqueueResult]:
     """Add the jobs of a batch to a transaction; see `_stage`.
 
-    A request whose own id is known, by a job or by a mark, makes no job. The marks of the batch
-    go with it.
+    A request whose id is that of a job, or of one that a mark tells of, makes no job: a batch may
+    come again after its mark is gone, or lie about its ids. The marks of the batch go with it.
     """
     return await _stage(core, transaction, batch.requests, {}, (), batch=batch)
 
@@ -115,9 +120,9 @@ async def _stage(
     Reads the store only for dedup keys and own ids; their locks are held until the transaction
     is applied or has failed. A caller that awaits anything between this and the submission says
     so by `at_once`. A dedup key that the job `leaving` holds counts as free: that job leaves in
-    the same transaction. Of a `batch`, only the ids that its callers chose may be known already.
+    the same transaction. Every id in a `batch` may be known already.
     """
-    own_ids = _own_ids(requests) if batch is None else batch.own_ids
+    own_ids = _own_ids(requests) if batch is None else batch.ids()
     uploads = None
     if large := large_payloads(core, requests):
         uploads = await upload(core, requests, large, leaving)
@@ -191,7 +196,7 @@ class _Found(NamedTuple):
     """What the store says to new jobs.
 
     Attributes:
-        jobs: Own ids that exist.
+        jobs: Ids that exist.
         marked: Own ids that came through the inbox before.
         held: Who holds dedup keys, by queue and key.
     """
@@ -215,22 +220,46 @@ async def _find(
     dedup_names = dict.fromkeys(
         (request.queue, request.dedup_key) for request in requests if request.dedup_key is not None
     )
-    unsure = [job_id for job_id in own_ids if not core.ids.take_reserved(job_id)]
-    rows = [keys.index(job_id) for job_id in unsure]
-    if batch is not None:
-        rows += [keys.job_mark(job_id) for job_id in unsure]
-    if rows and dedup_names:
-        found, held = await asyncio.gather(
-            _all(core.engine.get, rows), _read_holders(core, list(dedup_names), leaving)
+    if batch is None:
+        own_ids = [job_id for job_id in own_ids if not core.ids.take_reserved(job_id)]
+        marked: Collection[str] = ()
+    else:
+        marked = await _those_with(core, keys.job_mark, list(batch.own_ids))
+    if own_ids and dedup_names:
+        jobs, held = await asyncio.gather(
+            _jobs_among(core, own_ids), _read_holders(core, list(dedup_names), leaving)
         )
     else:
-        found = await _all(core.engine.get, rows)
+        jobs = await _jobs_among(core, own_ids)
         held = await _read_holders(core, list(dedup_names), leaving)
-    there = [key is not None for key in found]
-    jobs = set(compress(unsure, there))
     if jobs and batch is None:
         raise DuplicateJobId(next(job_id for job_id in own_ids if job_id in jobs))
-    return _Found(jobs, set(compress(unsure, there[len(unsure) :])), held)
+    return _Found(jobs, marked, held)
+
+
+async def _jobs_among(core: Core, job_ids: Collection[str]) -> Collection[str]:
+    """Those of some ids that jobs have, in any state."""
+    if len(job_ids) > _FEW:
+        # Most batches have ids that were drawn one after the other: few rows lie between them.
+        limit = len(job_ids) + _FEW
+        end = keys.index(max(job_ids)) + b"\0"
+        rows = await core.engine.read_range(keys.index(min(job_ids)), end, limit)
+        if len(rows) < limit:
+            there = {key for key, _ in rows}
+            return {job_id for job_id in job_ids if keys.index(job_id) in there}
+    return await _those_with(core, keys.index, list(job_ids))
+
+
+async def _those_with(
+    core: Core, key_of: Callable[[str], bytes], job_ids: Sequence[str]
+) -> Collection[str]:
+    """Those of some ids that have a row."""
+    found: set[str] = set()
+    for start in range(0, len(job_ids), _LOOKED_UP):
+        some = job_ids[start : start + _LOOKED_UP]
+        rows = await _all(core.engine.get, [key_of(job_id) for job_id in some])
+        found.update(job_id for job_id, row in zip(some, rows, strict=True) if row is not None)
+    return found
 
 
 async def _read_holders(

@@ -9,17 +9,21 @@ from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
-from ulid import ULID
-
 from taquba._core import marks
 from taquba._memory.alarm import Alarm
 from taquba._model import keys
-from taquba._model.batch import MAX_BATCH_BYTES, Batch, MalformedBatch, decode_batch
+from taquba._model.batch import (
+    MAX_BATCH_BYTES,
+    Batch,
+    MalformedBatch,
+    is_batch_name,
+    shortened,
+)
 from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.options import InboxConfig
 from taquba._model.redaction import without_secrets
 from taquba._queue.core import Core
-from taquba._queue.ingesting import Ingested, submit
+from taquba._queue.ingesting import Ingested, decode, submit
 from taquba._store.inbox import InboxObjects
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectInfo
@@ -196,7 +200,7 @@ class Inbox:
 
     async def _read(self, info: ObjectInfo) -> Batch | None:
         """A batch, or None where it is not found."""
-        if not _is_name(info.key):
+        if not is_batch_name(info.key):
             raise MalformedBatch("its name is not one that a producer gives")
         if info.size > MAX_BATCH_BYTES:
             raise MalformedBatch(f"{info.size} bytes; a batch has at most {MAX_BATCH_BYTES}")
@@ -205,13 +209,14 @@ class Inbox:
             self._unseen.add(info.key)
             return None
         try:
-            return decode_batch(info.key, data)
+            return await decode(info.key, data)
         except MalformedBatch:
             if await self._objects.get(info.key) != data:
                 raise StoreError("two reads of it came out differently") from None
             raise
 
     async def _reject(self, name: str, reason: str) -> None:
+        reason = shortened(reason)
         _log.warning("batch %s in the inbox is rejected: %s", name, reason)
         await self._objects.reject(name, reason)
 
@@ -265,10 +270,3 @@ def _groups(page: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
         size += info.size
     if group:
         yield group
-
-
-def _is_name(name: str) -> bool:
-    try:
-        return str(ULID.from_str(name)) == name
-    except ValueError:
-        return False

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from taquba._model import keys
-from taquba._model.batch import Batch
+from taquba._model.batch import Batch, decode_batch
 from taquba._queue import enqueueing
 from taquba._queue.core import Core
 from taquba._store.transaction import Transaction
+
+_AT_ONCE_BYTES: Final = 64 * 1024
+"""Takes a few milliseconds at the most."""
 
 
 class Ingested(NamedTuple):
@@ -28,6 +31,17 @@ class Ingested(NamedTuple):
     async def until_landed(self) -> None:
         """Wait for that; raises why it failed."""
         await self.landed
+
+
+async def decode(name: str, data: bytes) -> Batch:
+    """Read a batch, a large one in a thread.
+
+    Raises:
+        MalformedBatch: It cannot be taken.
+    """
+    if len(data) <= _AT_ONCE_BYTES:
+        return decode_batch(name, data)
+    return await asyncio.to_thread(decode_batch, name, data)
 
 
 async def ingest(core: Core, batch: Batch) -> int:

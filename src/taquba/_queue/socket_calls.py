@@ -7,10 +7,10 @@ import logging
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Final
 
-from taquba._model.batch import MalformedBatch, decode_batch
+from taquba._model.batch import MalformedBatch, shortened
 from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
 from taquba._queue.core import Core
-from taquba._queue.ingesting import ingest
+from taquba._queue.ingesting import decode, ingest
 from taquba._socket import methods
 from taquba._socket.address import socket_path
 from taquba._socket.server import Refused, SocketServer
@@ -46,7 +46,7 @@ class SocketCalls:
         try:
             match method, arguments:
                 case methods.BATCH, [str() as name, bytes() as batch]:
-                    await ingest(self._core, decode_batch(name, batch))
+                    await ingest(self._core, await decode(name, batch))
                     return None
                 case methods.GET_JOB, [str() as job_id]:
                     return methods.record_fields(await self._queue.get_job(job_id))
@@ -56,8 +56,8 @@ class SocketCalls:
                     outcome = await self._queue.wait_for_completion(job_id, timeout_ms / 1000)
                     return outcome.status.value, methods.record_fields(outcome.job)
                 case _:
-                    raise Refused("UnknownCall", f"{method!r} with {len(arguments)} arguments")
+                    raise Refused("UnknownCall", f"{method!r:.50} with {len(arguments)} arguments")
         except (StoreFenced, QueueClosed) as error:
             raise Refused(methods.GONE, str(error)) from error
         except (TaqubaError, MalformedBatch) as error:
-            raise Refused(type(error).__name__, str(error)) from error
+            raise Refused(type(error).__name__, shortened(error)) from error

@@ -12,11 +12,17 @@ from typing import Final, NamedTuple, cast
 
 import msgpack
 
+from taquba._model.unpacking import UNREADABLE, Unpacking
+
 VERSION: Final = 1
 """Changes with the meaning of a body; both ends refuse any other."""
 
 MAX_BODY: Final = 17 * 1024 * 1024
 """Bytes; no frame is larger, so that none takes much memory or time."""
+
+_MOST_VALUES: Final = 200
+_DEEPEST: Final = 16
+"""More than any request or reply has."""
 
 _HEADER: Final = struct.Struct(">IB")
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -83,10 +89,12 @@ class Frames:
 
 
 def _fields(body: bytes) -> list[object]:
+    unpacking = Unpacking(body)
     try:
-        fields: object = msgpack.unpackb(body)
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        raise BrokenFrame(f"a body that is not MessagePack: {error}") from None
+        fields = unpacking.nested(_MOST_VALUES, _DEEPEST)
+        unpacking.end()
+    except UNREADABLE as error:
+        raise BrokenFrame(f"a body that is not MessagePack of ours: {error!s:.200}") from None
     if not isinstance(fields, list):
         raise BrokenFrame("a body that is not an array")
     return cast("list[object]", fields)
