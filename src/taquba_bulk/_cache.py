@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgpack
 
-from taquba import Duration, InvalidArgument, KvEntry, Queue
+from taquba import Duration, InvalidArgument, KvEntry, ObjectDamaged, Queue
 from taquba.extending import UNREADABLE, locks_of
 from taquba.extending.checks import duration_ms
 from taquba_bulk import _values
@@ -139,7 +139,7 @@ class Cache:
             else:
                 value = row.value
             return None if value is None else Kept.decode(value)
-        except (*UNREADABLE, InvalidArgument) as error:
+        except (*UNREADABLE, InvalidArgument, ObjectDamaged) as error:
             _log.warning("an unreadable entry of cache %r is made anew: %s", key.name, error)
             return None
 

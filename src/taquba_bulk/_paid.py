@@ -15,7 +15,7 @@ from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgpack
 
-from taquba import InvalidArgument, RetryAfter
+from taquba import InvalidArgument, ObjectDamaged, RetryAfter
 from taquba.extending import UNREADABLE
 from taquba.extending.typed import unpack
 from taquba_bulk._cache import CacheKey
@@ -200,16 +200,16 @@ class Payment(Generic[T]):
         await asyncio.gather(self._put(idle), self._budget.settle(self._id, costs))
 
     async def _find(self) -> _Row:
-        found = await self._phases.memo.get(self._name)
-        if found is None:
-            return _Row(uuid.uuid4().hex, 0, _State.idle, {}, b"")
         try:
+            found = await self._phases.memo.get(self._name)
+            if found is None:
+                return _Row(uuid.uuid4().hex, 0, _State.idle, {}, b"")
             row = _Row(*msgpack.unpackb(found))
             row = row._replace(state=_State(row.state), costs=Costs(row.costs).packed())
             if row.state is _State.done:
                 unpack(row.value)
             return row
-        except UNREADABLE as error:
+        except (*UNREADABLE, ObjectDamaged) as error:
             _log.warning(
                 "what was kept of the paid call %r cannot be read, so nobody knows whether it was "
                 "made: %s",

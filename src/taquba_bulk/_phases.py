@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgpack
 from pydantic_core import PydanticSerializationError, to_json
 
-from taquba import InvalidArgument, InvalidArgumentType
+from taquba import InvalidArgument, InvalidArgumentType, ObjectDamaged
 from taquba.extending import UNREADABLE, Leash
 from taquba.extending.typed import Undecodable, unpack
 from taquba_bulk import _values
@@ -146,12 +146,10 @@ class Phases:
         return load(codec, kept.value)
 
     async def _find(self, name: str) -> Kept | None:
-        found = await self.memo.get(name)
-        if found is None:
-            return None
         try:
-            return Kept.decode(found)
-        except UNREADABLE as error:
+            found = await self.memo.get(name)
+            return None if found is None else Kept.decode(found)
+        except (*UNREADABLE, ObjectDamaged) as error:
             _log.warning("phase %r is run again, its row cannot be read: %s", name, error)
             return None
 

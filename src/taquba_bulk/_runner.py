@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
-from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe
+from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe, without_secrets
 from taquba.extending.typed import Undecodable
 from taquba_bulk._context import BulkContext
 from taquba_bulk._phases import Phases
@@ -138,7 +138,11 @@ class ItemRunner(Generic[In, Out]):
             raise error
         reason = describe(error, bare=_SAY_ALL)
         _log.warning(
-            "item %s failed in attempt %d: %s", step.run_id, step.attempts, reason, exc_info=error
+            "item %s failed in attempt %d: %s",
+            step.run_id,
+            step.attempts,
+            reason,
+            exc_info=without_secrets(error),
         )
         return _failed(step, phases, reason)
 

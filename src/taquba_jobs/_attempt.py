@@ -27,7 +27,7 @@ from taquba import (
     Snooze,
     TaqubaError,
 )
-from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe, is_stopped
+from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe, is_stopped, without_secrets
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
 from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
@@ -229,8 +229,12 @@ class Attempts(Generic[S]):
         """What the runner's `classify` says; the attempt has failed whatever that itself does."""
         try:
             return self._classify(error) == "permanent"
-        except Exception:
-            _log.exception("classify() failed for an error of type %s", type(error).__name__)
+        except Exception as failed:
+            _log.error(
+                "classify() failed for an error of type %s",
+                type(error).__name__,
+                exc_info=without_secrets(failed),
+            )
             return False
 
 

@@ -31,6 +31,7 @@ from taquba_bulk import (
     PaidCall,
 )
 from tests.bulk.support import EAGER, PATIENT, fresh_url, rows_of, until
+from tests.payloads.support import damage
 from tests.workflow.support import entries
 
 
@@ -538,6 +539,45 @@ async def test_what_has_expired_is_swept(queue: Queue, mock_clock: MockClock) ->
     await Bulk(queue, find, queue_name="c").run([])
     assert await cached() == (0, 0)
     assert await entries(queue, "taquba_bulk_cache/") == {}
+
+
+async def test_what_a_cache_keeps_is_made_anew_where_it_is_damaged(queue: Queue) -> None:
+    made: list[int] = []
+
+    async def find(ctx: BulkContext[int]) -> int:
+        async def call() -> bytes:
+            made.append(ctx.input)
+            return bytes(100_000)
+
+        return len(await ctx.memoized_by_content(ctx.input, call, cache="c"))
+
+    await Bulk(queue, find, queue_name="a").run([1])
+    await damage(queue, "/objects/taquba_bulk_cache/", lambda data: data[:-1])
+    report = await Bulk(queue, find, queue_name="b").run([1])
+    assert (report.succeeded, made) == (1, [1, 1])
+    await Bulk(queue, find, queue_name="c").run([1])
+    assert made == [1, 1]
+
+
+async def test_what_a_phase_came_to_is_made_anew_where_it_is_damaged(
+    open_queue: OpenQueue,
+) -> None:
+    queue = await open_queue(default_config=EAGER)
+    made: list[int] = []
+
+    async def find(ctx: BulkContext[int]) -> int:
+        async def call() -> bytes:
+            made.append(ctx.input)
+            return bytes(100_000)
+
+        found = await ctx.memoized("phase", call)
+        if len(made) == 1:
+            await damage(queue, "/objects/workflow/", lambda data: data[1:])
+            raise ValueError
+        return len(found)
+
+    report = await Bulk(queue, find, queue_name="a").run([1])
+    assert (report.succeeded, made) == (1, [1, 1])
 
 
 async def test_without_ttl_a_cache_keeps_for_ever(queue: Queue, mock_clock: MockClock) -> None:

@@ -28,6 +28,9 @@ from taquba import (
 )
 from taquba.doctor import examine
 from taquba.testing import MockClock, drain
+from taquba_bulk import Bulk, BulkContext
+from taquba_jobs import JobContext, JobFailed, JobRunner, SubmitOptions, job
+from taquba_workflow import RunFailed, WorkflowContext, WorkflowRuntime, workflow
 from tests.queue.support import OpenQueue, must_claim
 from tests.servers.faulty_s3 import FaultyS3
 
@@ -205,6 +208,47 @@ async def test_what_a_handler_says_is_kept_and_logged_without_secrets(
     for attempt in await queue.attempt_history(job_id):
         assert SECRET not in str(attempt)
     assert SECRET not in caplog.text
+
+
+@job(name="leak")
+async def leak(ctx: JobContext[None]) -> None:
+    raise ValueError(LEAK)
+
+
+@workflow(name="leak")
+async def leaking(ctx: WorkflowContext) -> None:
+    await ctx.step(leak_in_step)
+
+
+async def leak_in_step() -> None:
+    raise PermanentFailure(LEAK)
+
+
+async def leak_in_item(ctx: BulkContext[int]) -> None:
+    raise PermanentFailure(LEAK)
+
+
+async def test_what_packages_keep_and_say_of_failures_shows_no_secrets(
+    queue: Queue, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "taquba")
+    shown: list[object] = []
+    async with JobRunner(queue, jobs=[leak], state=None) as runner:
+        handle = await runner.submit_with(SubmitOptions(max_attempts=1), leak)
+        with pytest.raises(JobFailed) as failed:
+            await handle
+        shown += [failed.value, failed.value.message]
+    async with WorkflowRuntime(queue, workflows=[leaking]) as runtime:
+        run = await runtime.start(leaking)
+        with pytest.raises(RunFailed) as ended:
+            await run
+        shown += [ended.value, await runtime.status(run.run_id), await runtime.history(run.run_id)]
+    report = await Bulk(queue, leak_in_item).run([1])
+    shown += [report]
+    assert SECRET not in str(shown) + caplog.text
+    page = await queue.kv_scan(b"")
+    assert page.entries
+    assert not [entry.key for entry in page.entries if SECRET.encode() in entry.value]
 
 
 async def test_reasons_given_to_the_queue_are_kept_without_secrets(queue: Queue) -> None:
