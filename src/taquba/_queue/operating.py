@@ -236,7 +236,10 @@ async def _until_durable(core: Core, job_id: str) -> None:
     await core.committer.until_durable(keys.index(job_id))
 
 
-async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitOutcome:
+async def wait_for_completion(
+    core: Core, job_id: str, timeout_ms: int, *, with_job: bool = True
+) -> WaitOutcome:
+    """Wait until a job is settled; without its record, whose payload may be large, if so asked."""
     finished: asyncio.Future[transitions.Change | None] = core.loop.create_future()
     core.completions.setdefault(job_id, []).append(finished)
     try:
@@ -248,7 +251,7 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
                 return WaitOutcome(WaitStatus.not_found)
             if location is not None and location.status in (JobStatus.done, JobStatus.dead):
                 await _until_durable(core, job_id)
-                job = await get_job(core.engine, core.payloads, job_id)
+                job = await get_job(core.engine, core.payloads, job_id) if with_job else None
                 return WaitOutcome(WaitStatus.completed, job)
         if not await wait_until_done(finished, core.clock, timeout_ms):
             return WaitOutcome(WaitStatus.timed_out)
@@ -264,6 +267,6 @@ async def wait_for_completion(core: Core, job_id: str, timeout_ms: int) -> WaitO
     if change is None or change.counts.claimed >= 0:
         # Removed, not settled.
         return WaitOutcome(WaitStatus.not_found)
-    if change.status is None:
+    if change.status is None or not with_job:
         return WaitOutcome(WaitStatus.completed)
     return WaitOutcome(WaitStatus.completed, await get_job(core.engine, core.payloads, job_id))

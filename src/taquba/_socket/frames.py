@@ -66,6 +66,19 @@ class Frames:
     def __init__(self) -> None:
         self._pending = bytearray()
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of the body of which a part has come in; 0 where there is none."""
+        if len(self._pending) < _HEADER.size:
+            return 0
+        size, _ = _HEADER.unpack_from(self._pending)
+        return int(size)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a part of a frame."""
+        return bool(self._pending)
+
     def feed(self, data: bytes) -> Iterator[Body]:
         """The bodies that are whole now.
 

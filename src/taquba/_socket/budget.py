@@ -1,0 +1,59 @@
+"""Bytes that several connections share: whoever asks for more than is left waits for its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+
+class Budget:
+    """So many bytes; one that asks for more than all of them gets them when nobody else has any."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, size: int) -> None:
+        """Wait until there are so many bytes, and take them. Turns are in the order of asking."""
+        if not self._waiting and self._fits(size):
+            self._taken += size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        entry = (size, turn)
+        self._waiting.append(entry)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give(size)
+            else:
+                self._waiting.remove(entry)
+                self._serve()
+            raise
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        self._taken -= size
+        self._serve()
+
+    @asynccontextmanager
+    async def holding(self, size: int) -> AsyncGenerator[None]:
+        """Have some bytes for a block."""
+        await self.take(size)
+        try:
+            yield
+        finally:
+            self.give(size)
+
+    def _fits(self, size: int) -> bool:
+        return not self._taken or self._taken + size <= self._limit
+
+    def _serve(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            size, turn = self._waiting.popleft()
+            if not turn.done():
+                self._taken += size
+                turn.set_result(None)
