@@ -15,7 +15,7 @@ from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgpack
 
-from taquba import InvalidArgument, ObjectDamaged, RetryAfter
+from taquba import InvalidArgument, RetryAfter, StoreError
 from taquba.extending import UNREADABLE
 from taquba.extending.typed import unpack
 from taquba_bulk._cache import CacheKey
@@ -201,7 +201,7 @@ class Payment(Generic[T]):
 
     async def _find(self) -> _Row:
         try:
-            found = await self._phases.memo.get(self._name)
+            found = await self._phases.memo.read(self._name)
             if found is None:
                 return _Row(uuid.uuid4().hex, 0, _State.idle, {}, b"")
             row = _Row(*msgpack.unpackb(found))
@@ -209,7 +209,9 @@ class Payment(Generic[T]):
             if row.state is _State.done:
                 unpack(row.value)
             return row
-        except (*UNREADABLE, ObjectDamaged) as error:
+        except (*UNREADABLE, StoreError) as error:
+            if isinstance(error, StoreError) and not error.permanent:
+                raise
             _log.warning(
                 "what was kept of the paid call %r cannot be read, so nobody knows whether it was "
                 "made: %s",

@@ -164,6 +164,9 @@ async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
                 found.append(info(name, decode(entry.key, entry.value), now))
             except UnreadableSchedule as problem:
                 found.append(unreadable_info(name, entry.value, problem))
+        for odd in page.unreadable:
+            why = UnreadableSchedule(odd.name, odd.reason)
+            found.append(unreadable_info(odd.name, b"", why))
         cursor = page.next_cursor
         if cursor is None:
             return found

@@ -13,6 +13,7 @@ from taquba import (
     FailWith,
     JobRecord,
     LeaseHandle,
+    ObjectDamaged,
     PermanentFailure,
     Queue,
     RetryAfter,
@@ -166,7 +167,11 @@ class StepHandler:
 
     async def _kept_output(self, step: StepJob) -> Output | None:
         """What an earlier attempt came to, unless settling with it has failed too often."""
-        kept = await self._values.get(replay_key(step))
+        try:
+            kept = await self._values.get(replay_key(step))
+        except ObjectDamaged as error:
+            _log.warning("step %d of run %r runs again: %s", step.step_number, step.run_id, error)
+            return None
         output = None if kept is None else decode_output(kept)
         if output is None:
             return None

@@ -8,7 +8,14 @@ from typing import Final
 
 import msgpack
 
-from taquba import InvalidArgument, InvalidArgumentType, Queue, QueueReader
+from taquba import (
+    InvalidArgument,
+    InvalidArgumentType,
+    ObjectDamaged,
+    Queue,
+    QueueReader,
+    StoreError,
+)
 from taquba_workflow import _values
 from taquba_workflow._keys import keys_of
 
@@ -42,8 +49,27 @@ class Values:
         return _OBJECT + name.encode()
 
     async def get(self, key: str) -> bytes | None:
+        """A value; a row that cannot be read counts as none.
+
+        Raises:
+            ObjectDamaged: The object of a large one is damaged.
+        """
+        try:
+            return await self.read(key)
+        except StoreError as error:
+            if isinstance(error, ObjectDamaged) or not error.permanent:
+                raise
+            _log.warning("what is kept under %r counts as nothing: %s", key, error)
+            return None
+
+    async def read(self, key: str) -> bytes | None:
+        """A value; raises a permanent `StoreError` for one that is damaged."""
         row = await self._queue.kv_get(key)
-        return None if row is None else await self.unpack(row)
+        if row is None:
+            return None
+        if not row.startswith((_INLINE, _OBJECT)):
+            raise StoreError(f"the entry {key!r} cannot be read: delete it", permanent=True)
+        return await self.unpack(row)
 
     async def unpack(self, packed: bytes) -> bytes | None:
         """What was packed; None when retention has removed its object meanwhile."""
@@ -86,8 +112,22 @@ class Memo:
         self._run_id = run_id
 
     async def get(self, key: str) -> bytes | None:
-        """The value put under `key`, in this attempt or an earlier one, or None."""
+        """The value put under `key`, in this attempt or an earlier one, or None.
+
+        A row that cannot be read is a miss.
+
+        Raises:
+            ObjectDamaged: It is a large value, and its object is damaged.
+        """
         return await self._values.get(self._named(key))
+
+    async def read(self, key: str) -> bytes | None:
+        """Like `get`, for what must not be taken for absent because it is damaged.
+
+        Raises:
+            StoreError: What was put under `key` is damaged; `permanent` is set.
+        """
+        return await self._values.read(self._named(key))
 
     async def put(self, key: str, value: bytes) -> None:
         """Remember a value under `key`, 1 to 1024 UTF-8 bytes; durable on return."""

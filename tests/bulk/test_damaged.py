@@ -22,7 +22,9 @@ async def damage(queue: Queue, part: str, row: bytes) -> int:
     """Put a row in place of all that have this in their keys, behind the sign of a memo."""
     keys = [key for key in await entries(queue) if part in key]
     for key in keys:
-        await queue.kv_put(key, b"\0" + row if "/memo/" in key else row)
+        # Also one that lacks the sign of what kind of memo it is.
+        sign = b"" if row == b"\xc1" else b"\0"
+        await queue.kv_put(key, sign + row if "/memo/" in key else row)
     return len(keys)
 
 

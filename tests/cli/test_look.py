@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from taquba import Queue
+from taquba._model import keys
+from taquba._store.transaction import Transaction
 from tests.cli.support import Taquba
 
 pytestmark = pytest.mark.allow_blocking("a command has its event loop for itself")
@@ -67,6 +72,26 @@ def test_jobs_of_all_queues_and_states(taquba: Taquba) -> None:
     assert "no such address really \\x1b[31mnot\\x1b[0m" in shown[2]
     assert "10 d ago" in shown[2]
     assert re.search(r"in 5\d min", shown[4])
+
+
+def test_a_job_that_cannot_be_read_is_named_beside_the_others(taquba: Taquba) -> None:
+    before = taquba.ok("jobs", "list", "-q", "mail", "--status", "dead", "--json").lines
+    asyncio.run(_damage(taquba.store, before[0]))
+    listed = taquba.ok("jobs", "list", "-q", "mail", "--status", "dead", "--json")
+    assert [line["id"] for line in listed.lines] == [line["id"] for line in before[1:]]
+    assert f"the record of job '{before[0]['id']}' of queue 'mail' cannot be read" in listed.err
+    purged = taquba.ok("dead", "purge", before[0]["id"], "--yes")
+    assert "1 dead letter purged" in purged.out
+    assert not taquba.ok("jobs", "list", "-q", "mail", "--status", "dead", "--json").err
+
+
+async def _damage(store: Path, letter: dict[str, Any]) -> None:
+    at = round(datetime.fromisoformat(letter["failed_at"]).timestamp() * 1000)
+    async with Queue.open(store) as queue:
+        transaction = Transaction()
+        key = keys.finished(keys.DEAD, "mail", at, letter["id"])
+        transaction.ops.append((key, b"\xc1"))
+        await queue._core.committer.submit(transaction, durable=True)
 
 
 def test_the_json_of_a_job(taquba: Taquba) -> None:

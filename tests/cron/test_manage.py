@@ -197,3 +197,10 @@ async def test_a_schedule_whose_zone_is_unknown_by_now_goes_on_with_that_of_the_
         await mock_clock.advance(3600)
     assert await fired(queue) == [at("01:00"), at("01:30")]
     assert [info.problem for info in await list_schedules(queue)] == [None]
+
+
+async def test_a_name_that_is_no_text_is_listed_as_such(queue: Queue) -> None:
+    await queue.kv_put(b"cron/\xff", b"{}")
+    (told,) = await list_schedules(queue)
+    assert told.name == repr(b"cron/\xff")
+    assert "is no text" in (told.problem or "")

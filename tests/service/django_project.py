@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import django
 from django.conf import settings
 
@@ -37,6 +42,23 @@ def add(first: int, second: int = 0) -> int:
 
 @task(queue_name="other", priority=10)
 async def add_slowly(first: int) -> None:
+    calls.append(first)
+
+
+def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator as people write them: plain, whatever it decorates."""
+
+    @functools.wraps(function)
+    def inner(*args: Any) -> Any:
+        return function(*args)
+
+    return inner
+
+
+@task
+@timed
+async def add_later(first: int) -> None:
+    await asyncio.sleep(0)
     calls.append(first)
 
 

@@ -96,8 +96,9 @@ async def test_tasks_are_run_with_their_arguments(backend: TaqubaBackend) -> Non
         first = await asyncio.to_thread(project.add.enqueue, 1, second=2)
         second = await project.add_slowly.aenqueue(5)
         third = await project.which.aenqueue()
-        await work(queue, backend, first, second, third)
-    assert sorted(map(str, project.calls)) == sorted(map(str, [3, 5, (third.id, 1)]))
+        fourth = await project.add_later.aenqueue(7)
+        await work(queue, backend, first, second, third, fourth)
+    assert sorted(map(str, project.calls)) == sorted(map(str, [3, 5, 7, (third.id, 1)]))
 
 
 async def test_signals_tell_of_them(backend: TaqubaBackend) -> None:

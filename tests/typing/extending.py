@@ -9,8 +9,10 @@ from typing import Any, assert_type
 from taquba import Queue
 from taquba.extending import (
     KeyLocks,
+    Leash,
     RunsInBackground,
     describe,
+    is_stopped,
     locks_of,
     seen_through,
     until_durable,
@@ -34,6 +36,8 @@ async def used(queue: Queue) -> None:
     assert_type(await seen_through(queue.kv_get(b"key")), bytes | None)
     await until_durable(queue, "key")
     assert_type(describe(ValueError(), bare=(ValueError, TypeError)), str)
+    assert_type(is_stopped(ValueError()), bool)
+    assert_type(await Leash(queue.kv_get("key")), bytes | None)
 
 
 def typed() -> None:

@@ -15,6 +15,7 @@ from taquba import (
     Receipt,
     RejectedBatch,
     SyncProducer,
+    UnreadableRecord,
 )
 from taquba.testing import MockClock
 
@@ -56,3 +57,5 @@ async def taken(reader: QueueReader) -> None:
     await Queue.open("./data", inbox=True)
     assert_type(await reader.inbox_stats(), InboxStats)
     assert_type(await reader.rejected_batches(), list[RejectedBatch])
+    assert_type((await reader.kv_scan("")).unreadable, tuple[UnreadableRecord, ...])
+    assert_type((await reader.list_jobs("q", "dead")).unreadable, tuple[UnreadableRecord, ...])

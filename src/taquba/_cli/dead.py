@@ -37,6 +37,8 @@ from taquba._cli.output import (
     say,
 )
 from taquba._cli.stores import owning, reading
+from taquba._model.errors import UnreadableJob
+from taquba._model.records import Job
 
 app: Final = group("Look at dead letters, give them fresh attempts, or remove them.")
 
@@ -113,7 +115,14 @@ class Selection:
         """
         if self.ids:
             for job_id in self.ids:
-                job = await looked_at.get_job(job_id)
+                try:
+                    job = await looked_at.get_job(job_id)
+                except UnreadableJob as error:
+                    # Whether it is a dead letter shows when it is moved.
+                    note(str(error))
+                    nothing_known = Job(job_id, error.queue, b"", None, 0, 0, 1, finished_at=0)
+                    yield JobRecord(nothing_known, JobStatus.dead)
+                    continue
                 if job is None:
                     raise JobNotFound(job_id)
                 if job.status is not JobStatus.dead:

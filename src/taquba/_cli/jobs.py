@@ -65,6 +65,8 @@ async def walk(
                 page = await looked_at.list_jobs(
                     name, status, cursor, min(most, _PAGE), payloads=payloads
                 )
+                for record in page.unreadable:
+                    note(record.reason)
                 for job in page.jobs:
                     yield job
                     most -= 1

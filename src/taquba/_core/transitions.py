@@ -66,7 +66,11 @@ class Change(NamedTuple):
     event: Event
 
 
-_ENTERS: Final = {PENDING: Counters(pending=1), SCHEDULED: Counters(scheduled=1)}
+_ENTERS: Final = {
+    PENDING: Counters(pending=1),
+    SCHEDULED: Counters(scheduled=1),
+    CLAIMED: Counters(claimed=1),
+}
 _CLAIM: Final = Counters(pending=-1, claimed=1)
 _ACK: Final = Counters(claimed=-1, done=1)
 _NO_COUNT: Final = Counters()
@@ -258,7 +262,7 @@ def wake(job: Job, key: bytes, now: int, payload: bytes | None) -> Change:
 
 
 def cancel(job: Job, status: JobStatus, key: bytes) -> Change:
-    """A pending or scheduled job leaves; `key` is its row's."""
+    """A pending or scheduled job leaves, or a claimed one that is nobody's; `key` is its row's."""
     ops: list[Op] = [(key, None)]
     _free_dedup_key(job, ops)
     _forget(job, ops)

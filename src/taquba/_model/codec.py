@@ -9,6 +9,8 @@ import msgpack
 
 from taquba._model import keys
 from taquba._model.clock import from_ms
+from taquba._model.describing import describe
+from taquba._model.errors import UnreadableJob
 from taquba._model.records import (
     AttemptOutcome,
     Counters,
@@ -30,14 +32,25 @@ def encode_job(job: Job) -> bytes:
     return _pack(job[2:])
 
 
+UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+"""What decoding a damaged record, or one of another version, may raise."""
+
+
 def decode_job(queue: str, job_id: str, value: bytes) -> Job:
-    job = Job(job_id, queue, *_unpack(value))  # type: ignore[arg-type]
-    return job if job.suspicion is None else job._replace(suspicion=Suspicion(*job.suspicion))
+    """The job of a record; raises `UnreadableJob`."""
+    try:
+        job = Job(job_id, queue, *_unpack(value))  # type: ignore[arg-type]
+        return job if job.suspicion is None else job._replace(suspicion=Suspicion(*job.suspicion))
+    except UNREADABLE as error:
+        raise UnreadableJob(queue, job_id, describe(error)) from error
 
 
 def decode_row(key: bytes, value: bytes) -> Job:
-    """The job of a row of any state space."""
-    queue, job_id = keys.owner_of(key)
+    """The job of a row of any state space; raises `UnreadableJob`."""
+    try:
+        queue, job_id = keys.owner_of(key)
+    except UNREADABLE as error:
+        raise UnreadableJob("", repr(key), describe(error)) from error
     return decode_job(queue, job_id, value)
 
 

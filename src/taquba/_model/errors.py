@@ -209,6 +209,20 @@ class ObjectDamaged(StoreError):
         )
 
 
+class UnreadableJob(StoreError):
+    """The record of a job is damaged; it is left alone, and hinders no other job."""
+
+    def __init__(self, queue: str, job_id: str, why: str) -> None:
+        super().__init__(
+            f"the record of job {job_id!r} of queue {queue!r} cannot be read ({why}): put the "
+            "store back from a backup, or remove the job with cancel(), a dead letter with "
+            "purge_dead()",
+            permanent=True,
+        )
+        self.queue = queue
+        self.job_id = job_id
+
+
 class StoreFenced(TaqubaError):
     """Another owner opened this store; this one can write nothing more.
 

@@ -460,6 +460,21 @@ class WaitOutcome:
         return self.status is WaitStatus.not_found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableRecord:
+    """A record that a listing came to and could not read.
+
+    Attributes:
+        name: What it is called: the job's id, or the entry's key as text.
+        key: The key of a caller-owned entry, as `kv_delete` takes it; of a job its id.
+        reason: Why it cannot be read, and how to remove it.
+    """
+
+    name: str
+    key: bytes
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class JobPage:
     """A page of jobs.
@@ -467,10 +482,12 @@ class JobPage:
     Attributes:
         jobs: In the order of their state: claim order, due time, or time of ending.
         next_cursor: Pass it on to read the next page; None on the last one.
+        unreadable: Jobs of this page whose records are damaged.
     """
 
     jobs: list[JobRecord]
     next_cursor: str | None
+    unreadable: tuple[UnreadableRecord, ...] = ()
 
 
 K = TypeVar("K", str, bytes)
@@ -490,7 +507,9 @@ class KvPage(Generic[K]):
     Attributes:
         entries: Keys are of the type of the prefix that was asked for.
         next_cursor: Pass it on to read the next page; None on the last one.
+        unreadable: Entries of this page whose keys are no text, where text was asked for.
     """
 
     entries: list[KvEntry[K]]
     next_cursor: str | None
+    unreadable: tuple[UnreadableRecord, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,10 +14,18 @@ from taquba._memory.window import Window
 from taquba._model import keys
 from taquba._model.clock import wait_until_done
 from taquba._model.codec import decode_row
-from taquba._model.errors import CancelRequested, ClaimLost, InvalidArgument, InvalidArgumentType
+from taquba._model.errors import (
+    CancelRequested,
+    ClaimLost,
+    InvalidArgument,
+    InvalidArgumentType,
+    UnreadableJob,
+)
 from taquba._model.records import Job, JobRecord, JobStatus, JobView
 from taquba._queue.core import Core, QueueState
 from taquba._store.transaction import Transaction
+
+_log: Final = logging.getLogger(__name__)
 
 _REFILL_ROWS: Final = 2048
 _REFILL_BYTES: Final = 8 * 1024 * 1024
@@ -350,6 +359,7 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
     start = after or prefix
     rows: list[tuple[bytes, Job]] = []
     size = 0
+    last = start
     more = False
     try:
         scan = core.engine.scan(
@@ -357,8 +367,13 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
         )
         async for found in scan:
             for key, value in found:
-                rows.append((key, decode_row(key, value)))
+                last = key
                 size += len(value)
+                try:
+                    rows.append((key, decode_row(key, value)))
+                except UnreadableJob as error:
+                    # Left where it is, for somebody to look at; the others are not held up.
+                    _log.warning("%s", error)
             if len(rows) >= _REFILL_ROWS or size >= _REFILL_BYTES:
                 more = True
                 break
@@ -371,7 +386,7 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
     finally:
         # At once, not when the task is reported done: who comes in between must start anew.
         core.refills.pop(window, None)
-    window.end_refill(rows, rows[-1][0] if more else None)
+    window.end_refill(rows, last if more else None)
 
 
 def _lease_here(core: Core, claim: Claim) -> Lease:

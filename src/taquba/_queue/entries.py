@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from taquba._model import keys, validate
-from taquba._model.errors import InvalidArgument
-from taquba._model.records import K, KvEntry, KvPage
+from taquba._model.records import K, KvEntry, KvPage, UnreadableRecord
 from taquba._model.validate import KvKey
 from taquba._queue.core import Core
 from taquba._queue.looking import MAX_PAGE, decode_cursor, encode_cursor
@@ -73,15 +72,14 @@ async def scan(reads: Reads, prefix: K, cursor: str | None, limit: int) -> KvPag
         start, keys.prefix_end(space), limit + 1, after=cursor is not None
     )
     entries: list[KvEntry[K]] = []
+    unreadable: list[UnreadableRecord] = []
     for key, value in rows[:limit]:
         name = key[len(keys.USER) :]
-        entries.append(KvEntry(_text(name) if as_text else name, value))  # type: ignore[arg-type]
+        try:
+            entries.append(KvEntry(name.decode() if as_text else name, value))  # type: ignore[arg-type]
+        except UnicodeDecodeError:
+            why = f"the key {name!r} is no text: scan with a bytes prefix, or delete it"
+            unreadable.append(UnreadableRecord(name=repr(name), key=name, reason=why))
     more = len(rows) > limit
-    return KvPage(entries, encode_cursor(rows[limit - 1][0]) if more else None)
-
-
-def _text(key: bytes) -> str:
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        raise InvalidArgument(f"the key {key!r} is no text: scan with a bytes prefix") from None
+    cursor = encode_cursor(rows[limit - 1][0]) if more else None
+    return KvPage(entries, cursor, tuple(unreadable))

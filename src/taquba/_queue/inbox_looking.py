@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 
 from taquba._model import validate
+from taquba._model.errors import StoreError
 from taquba._model.records import InboxStats, RejectedBatch
 from taquba._queue.looking import MAX_PAGE
 from taquba._store.inbox import InboxObjects
@@ -35,6 +36,14 @@ async def rejected(location: StoreLocation, limit: int) -> list[RejectedBatch]:
             if len(found) >= limit:
                 break
     return [
-        RejectedBatch(info.key, info.size, info.modified_at, await inbox.reason(info.key))
+        RejectedBatch(info.key, info.size, info.modified_at, await _reason(inbox, info.key))
         for info in sorted(found)[:limit]
     ]
+
+
+async def _reason(inbox: InboxObjects, name: str) -> str:
+    """Why a batch was put aside; one that cannot be read does not hide the others."""
+    try:
+        return await inbox.reason(name)
+    except StoreError as error:
+        return f"its reason cannot be read now: {error}"

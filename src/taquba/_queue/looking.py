@@ -5,28 +5,39 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from taquba._model import keys, validate
 from taquba._model.codec import (
+    UNREADABLE,
     Location,
     decode_attempt,
     decode_job,
     decode_location,
     decode_row,
 )
-from taquba._model.errors import InvalidArgument, PayloadDamaged, PayloadMissing, StoreError
+from taquba._model.errors import (
+    InvalidArgument,
+    PayloadDamaged,
+    PayloadMissing,
+    StoreError,
+    UnreadableJob,
+)
 from taquba._model.records import (
     JobAttempt,
     JobPage,
     JobRecord,
     JobStatus,
+    UnreadableRecord,
     with_damage,
     with_payload,
 )
 from taquba._store.payloads import PayloadReads
 from taquba._store.reads import Reads
+
+_log: Final = logging.getLogger(__name__)
 
 MAX_PAGE: Final = 10_000
 """Largest `limit` of a listing."""
@@ -145,7 +156,8 @@ async def list_jobs(
     if payloads is None or all(record.payload_ref is None for record in page.jobs):
         return page
     loaded = await asyncio.gather(*(_with_payload(reads, payloads, record) for record in page.jobs))
-    return JobPage([record for record in loaded if record is not None], page.next_cursor)
+    left = [record for record in loaded if record is not None]
+    return JobPage(left, page.next_cursor, page.unreadable)
 
 
 async def _with_payload(
@@ -172,25 +184,40 @@ async def _page(
         prefix = keys.queue_prefix(_SPACES[status], queue)
     start = prefix if cursor is None else decode_cursor(cursor, prefix)
     jobs: list[JobRecord] = []
+    unreadable: list[UnreadableRecord] = []
     last = b""
     scan = reads.scan(
         start, keys.prefix_end(prefix), after=cursor is not None, batch=min(limit, 256)
     )
     async for rows in scan:
         for key, value in rows:
-            if len(jobs) == limit:
-                return JobPage(jobs, encode_cursor(last))
-            job = decode_row(key, value)
+            if len(jobs) + len(unreadable) == limit:
+                return JobPage(jobs, encode_cursor(last), tuple(unreadable))
+            try:
+                job = decode_row(key, value)
+            except UnreadableJob as error:
+                if error.queue in (queue, ""):
+                    unreadable.append(_unreadable(error))
+                    last = key
+                continue
             if job.queue == queue:
                 jobs.append(JobRecord(job, status))
                 last = key
-    return JobPage(jobs, None)
+    return JobPage(jobs, None, tuple(unreadable))
+
+
+def _unreadable(error: UnreadableJob) -> UnreadableRecord:
+    return UnreadableRecord(name=error.job_id, key=error.job_id.encode(), reason=str(error))
 
 
 async def attempt_history(reads: Reads, job_id: str) -> list[JobAttempt]:
     attempts: list[JobAttempt] = []
     async for rows in reads.scan_prefix(keys.history_prefix(job_id)):
-        attempts += [decode_attempt(value) for _, value in rows]
+        for key, value in rows:
+            try:
+                attempts.append(decode_attempt(value))
+            except UNREADABLE as error:
+                _log.warning("the entry %r of a job's history cannot be read: %s", key, error)
     return attempts
 
 

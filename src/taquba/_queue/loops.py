@@ -15,7 +15,7 @@ from typing import Final
 from taquba._core import transitions
 from taquba._model import keys
 from taquba._model.codec import decode_row
-from taquba._model.errors import StoreError, TaqubaError
+from taquba._model.errors import StoreError, TaqubaError, UnreadableJob
 from taquba._model.log_fields import about_queue
 from taquba._model.records import JobStatus
 from taquba._queue.claims import end_lease, refill
@@ -153,6 +153,7 @@ async def _sweep_queue(core: Core, state: QueueState, status: JobStatus) -> int:
 
 async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retention: int) -> int:
     prefix = keys.queue_prefix(_RETENTION_SPACES[status], state.name)
+    start, after = prefix, False
     removed = 0
     while True:
         # Requeueing a dead job takes the same lock, so no row read here comes to life meanwhile.
@@ -162,10 +163,17 @@ async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retentio
         young = None
         expired = 0
         try:
-            rows = await core.engine.read_range(prefix, keys.prefix_end(prefix), _ROUND)
+            end = keys.prefix_end(prefix)
+            rows = await core.engine.read_range(start, end, _ROUND, after=after)
             now = core.clock.time_ms()
             for key, value in rows:
-                job = decode_row(key, value)
+                try:
+                    job = decode_row(key, value)
+                except UnreadableJob as error:
+                    # Nothing tells when its retention is over; it is passed over.
+                    _log.warning("%s", error)
+                    start, after = key, True
+                    continue
                 due = (job.finished_at or 0) + retention
                 if due > now:
                     young = due
@@ -179,7 +187,7 @@ async def _sweep_rows(core: Core, state: QueueState, status: JobStatus, retentio
         removed += expired
         if young is not None:
             core.sweep_by(state, status, young)
-        if expired < _ROUND:
+        if young is not None or len(rows) < _ROUND:
             return removed
 
 

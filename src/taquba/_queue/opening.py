@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taquba._core import transitions
 from taquba._memory.window import NOTHING
@@ -16,7 +17,7 @@ from taquba._model.codec import (
     decode_row,
     encode_meta,
 )
-from taquba._model.errors import IncompatibleStore
+from taquba._model.errors import IncompatibleStore, UnreadableJob
 from taquba._model.ids import IdGenerator
 from taquba._model.options import InboxConfig, QueueConfig
 from taquba._model.records import Counters, JobStatus
@@ -35,6 +36,8 @@ from taquba._store.transaction import Transaction
 
 if TYPE_CHECKING:
     from taquba._telemetry.instrumentation import Instrumentation
+
+_log: Final = logging.getLogger(__name__)
 
 _TAKEN_BACK_PER_COMMIT = 512
 
@@ -204,7 +207,11 @@ async def _take_back_claimed(core: Core, *, died: bool) -> None:
         changes: list[transitions.Change] = []
         now = core.clock.time_ms()
         for key, value in rows:
-            job = decode_row(key, value)
+            try:
+                job = decode_row(key, value)
+            except UnreadableJob as error:
+                _log.warning("%s", error)
+                continue
             if died:
                 policy = core.queue(job.queue).policy
                 change = transitions.lose_process(

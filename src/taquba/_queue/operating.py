@@ -11,7 +11,7 @@ from taquba._memory.locks import HeldLocks
 from taquba._model import keys, validate
 from taquba._model.clock import wait_until_done
 from taquba._model.codec import decode_job
-from taquba._model.errors import DuplicateJobId, InvalidState, JobNotFound
+from taquba._model.errors import DuplicateJobId, InvalidState, JobNotFound, UnreadableJob
 from taquba._model.options import SettlementEffects
 from taquba._model.records import (
     CancelOutcome,
@@ -34,6 +34,8 @@ class _Resting(NamedTuple):
     job: Job
     status: JobStatus
     key: bytes
+    damage: UnreadableJob | None = None
+    """Why its record cannot be read; `job` then knows no more than its key tells."""
 
 
 async def _locate(core: Core, job_id: str) -> Lease | _Resting | None:
@@ -66,11 +68,16 @@ async def _look(core: Core, job_id: str) -> Lease | _Resting | asyncio.Future[No
         if row is None:
             return None
         location, key, value = row
+        try:
+            job = decode_job(location.queue, job_id, value)
+        except UnreadableJob as damage:
+            nothing_known = Job(job_id, location.queue, b"", None, 0, 0, 1)
+            return _Resting(nothing_known, location.status, key, damage)
         if location.status is JobStatus.claimed:
             # Only a lease claims: the row is about to be reported as settled or given back.
             await core.committer.barrier()
             continue
-        return _Resting(decode_job(location.queue, job_id, value), location.status, key)
+        return _Resting(job, location.status, key)
 
 
 async def _landing(core: Core, move: asyncio.Future[None]) -> None:
@@ -112,7 +119,12 @@ async def cancel(core: Core, job_id: str, effects: SettlementEffects | None) -> 
 
 def _can_be_removed(found: object) -> TypeGuard[_Resting]:
     waiting = (JobStatus.pending, JobStatus.scheduled)
-    return isinstance(found, _Resting) and found.status in waiting
+    if not isinstance(found, _Resting):
+        return False
+    # A damaged record that is claimed is nobody's: what it says of its claim cannot be read.
+    return found.status in waiting or (
+        found.damage is not None and found.status is JobStatus.claimed
+    )
 
 
 async def _stage_effects(
@@ -158,6 +170,10 @@ def _remove(core: Core, transaction: Transaction, found: _Resting) -> None:
 def _leave_window(core: Core, transaction: Transaction, found: _Resting) -> None:
     """Take a pending or scheduled job out of its window until the transaction says how it ended."""
     job, key = found.job, found.key
+    if found.damage is not None:
+        # It is in no window.
+        _begin_move(core, transaction, job.id)
+        return
     state = core.queue(job.queue)
     core.gate.remove(state, key)
     window = core.scheduled if found.status is JobStatus.scheduled else state.window
@@ -173,6 +189,8 @@ async def wake_scheduled(core: Core, job_id: str, payload: bytes | None) -> Wake
     if not isinstance(found, _Resting) or found.status is not JobStatus.scheduled:
         await _until_durable(core, job_id)
         return WakeOutcome.not_found if found is None else WakeOutcome.not_scheduled
+    if found.damage is not None:
+        raise found.damage
     transaction = Transaction()
     change = transitions.wake(found.job, found.key, core.clock.time_ms(), payload)
     transaction.add(change)
@@ -184,6 +202,9 @@ async def wake_scheduled(core: Core, job_id: str, payload: bytes | None) -> Wake
 
 async def requeue_dead(core: Core, job_id: str) -> None:
     found, locks = await _hold_dead(core, job_id)
+    if found.damage is not None:
+        locks.release()
+        raise found.damage
     change = transitions.requeue_dead(found.job, found.key, core.clock.time_ms())
     await _move_dead(core, change, locks)
 

@@ -493,7 +493,8 @@ class Queue(ClosedAtExit):
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
         """Entries whose key starts with `prefix`, in key order, a page at a time.
 
-        A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys.
+        A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys. Keys that are no text
+        are in `KvPage.unreadable` where text was asked for.
         """
         self._core.check()
         return await entries.scan(self._core.engine, prefix, cursor, limit)

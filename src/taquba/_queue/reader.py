@@ -138,7 +138,8 @@ class QueueReader(ClosedAtExit):
             limit,
         )
         left: set[str] = await self._left_since(page.jobs) if payloads else set()
-        return JobPage([job for job in page.jobs if job.id not in left], page.next_cursor)
+        kept = [job for job in page.jobs if job.id not in left]
+        return JobPage(kept, page.next_cursor, page.unreadable)
 
     async def dead_jobs(
         self, name: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model import validate
+from taquba._model.codec import UNREADABLE
 from taquba._model.describing import describe
 from taquba._model.errors import InvalidArgument
 from taquba._model.redaction import redact, without_secrets
@@ -47,8 +48,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
-"""What decoding a damaged record, or one of another version, may raise."""
 
 _log: Final = logging.getLogger(__name__)
 
