@@ -135,6 +135,8 @@ class FaultyS3:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    # Beyond these, connections wait for seconds before they are made.
+    request_queue_size = 1024
 
     def handle_error(self, request: object, client_address: object) -> None:
         # A client that gave up has closed its connection.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, Protocol, Self
 
 from taquba._model.errors import StoreError
 from taquba._store.inbox import InboxObjects
 from taquba._store.location import StoreLocation
+from taquba._store.places import Complaints
 from taquba._store.wake import WakeHint
+
+_log: Final = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS: Final = 30.0
 """For how long a batch is sent again when the store fails."""
@@ -36,6 +40,7 @@ class InboxLane:
     def __init__(self, inbox: InboxObjects, hint: WakeHint) -> None:
         self._inbox = inbox
         self._hint = hint
+        self._complaints = Complaints()
 
     @classmethod
     async def open(cls, location: StoreLocation, *, fsync: bool) -> Self:
@@ -54,17 +59,21 @@ class InboxLane:
             raise
 
     async def send(self, name: str, batch: bytes) -> None:
-        deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_SECONDS
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 await self._inbox.put(name, batch)
                 break
             except StoreError as error:
-                if error.permanent or asyncio.get_running_loop().time() + pause > deadline:
+                if error.permanent or loop.time() + pause > deadline:
                     raise
+                if self._complaints.due(loop.time()):
+                    _log.warning("a batch could not be put into the inbox yet: %s", error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        self._complaints.clear()
         self._hint.send()
 
     async def close(self) -> None:

@@ -164,8 +164,9 @@ async def _delete(probe: Probe, name: str) -> None:
     try:
         await probe.delete(name)
     except Problem as problem:
-        remedy = _NEEDS_DELETE if problem.permanent else problem.remedy
-        raise Problem(problem.what, remedy, permanent=problem.permanent) from problem
+        if problem.permanent or problem.one_action:
+            raise Problem(problem.what, _NEEDS_DELETE) from problem
+        raise
 
 
 async def _find(probe: Probe, name: str) -> None:

@@ -15,6 +15,9 @@ from taquba._store.location import StoreLocation
 SERVING: Final = "serving"
 """Noted where a process took part in a service: it stood by, or had the store open."""
 
+_CHANGES: Final = ("write", "move", "delete")
+"""Verbs of requests that are allowed or refused together, for the most part."""
+
 _FIRST_GAP_SECONDS: Final = 5.0
 _LONGEST_GAP_SECONDS: Final = 600.0
 
@@ -33,11 +36,11 @@ class Place:
     def note(self, action: str) -> None:
         """The place did what it was asked for."""
         _worked.add(self._bucket)
-        _worked.add((*self._actions, action))
+        _worked.add((*self._actions, _kind(action)))
 
     def has_worked(self, action: str | None = None) -> bool:
-        """Whether it ever did; with an `action`, whether it did that, at this very location."""
-        return (self._bucket if action is None else (*self._actions, action)) in _worked
+        """Whether it ever did; with an `action`, whether it did the like at this very location."""
+        return (self._bucket if action is None else (*self._actions, _kind(action))) in _worked
 
     def gives_up(self, error: TaqubaError) -> bool:
         """Whether an error ends this process's part in a service.
@@ -46,6 +49,10 @@ class Place:
         """
         passes = isinstance(error, StoreError) and self.has_worked(SERVING)
         return error.permanent and not passes
+
+
+def _kind(action: str) -> str:
+    return "change" if action in _CHANGES else action
 
 
 class Complaints:

@@ -18,13 +18,17 @@ class Problem(Exception):
         what: What was seen.
         remedy: What to do about it.
         permanent: True when trying again cannot help.
+        one_action: It says nothing about other actions at the same place.
     """
 
-    def __init__(self, what: str, remedy: str, *, permanent: bool = True) -> None:
+    def __init__(
+        self, what: str, remedy: str, *, permanent: bool = True, one_action: bool = False
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.remedy = remedy
         self.permanent = permanent
+        self.one_action = one_action
 
     def as_error(self, location: StoreLocation) -> StoreError:
         return StoreError(f"{location.url}: {self.what}; {self.remedy}", permanent=self.permanent)
@@ -173,6 +177,7 @@ def explain(location: StoreLocation, error: Exception, action: str) -> Problem:
                 rule.what.format_map(words),
                 rule.remedy.format_map(words),
                 permanent=rule.permanent and not _has_worked(location, rule, action),
+                one_action=rule.one_action,
             )
     return Problem(
         f"cannot {action}: {_reason(error)}",
