@@ -63,7 +63,7 @@ class Digester:
         async def words() -> dict[str, int]:
             await asyncio.sleep(self._seconds)
             ctx.record_cost("words", len(text.split()))
-            return Counter(re.findall(r"[a-z]{5,}", text.lower()))
+            return dict(Counter(re.findall(r"[a-z]{5,}", text.lower())))
 
         counted = Counter(await ctx.memoized("words", words))
         return Digest(

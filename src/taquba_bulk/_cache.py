@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import msgpack
@@ -14,6 +14,7 @@ import msgpack
 from taquba import Duration, InvalidArgument, KvEntry, ObjectDamaged, Queue
 from taquba.extending import UNREADABLE, locks_of
 from taquba.extending.checks import duration_ms
+from taquba.extending.typed import Codec, Undecodable
 from taquba_bulk import _values
 from taquba_bulk._phases import Kept, in_phase
 
@@ -93,16 +94,20 @@ class Cache:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
 
-    async def through(self, key: CacheKey, make: Callable[[], Awaitable[Kept]]) -> Kept:
+    async def through(
+        self, key: CacheKey, make: Callable[[], Awaitable[Kept]], codec: Codec[Any]
+    ) -> Kept:
         """What is kept, free of costs; or what `make` makes, which is kept then.
+
+        An entry that cannot be read, or not as `codec` reads, is none.
 
         Who asks for the same while it is being made waits for it.
         """
         if in_phase():
             # Held within another phase the lock might be waited for in a circle.
-            return await self._through(key, make)
+            return await self._through(key, make, codec)
         with await locks_of(self._queue).acquire([("taquba_bulk", "cache", key.name, key.digest)]):
-            return await self._through(key, make)
+            return await self._through(key, make, codec)
 
     async def sweep(self) -> None:
         """Remove what has expired."""
@@ -117,9 +122,11 @@ class Cache:
             if cursor is None or any(expiry and expiry.at_ms > now for expiry, _ in expiries):
                 return
 
-    async def _through(self, key: CacheKey, make: Callable[[], Awaitable[Kept]]) -> Kept:
+    async def _through(
+        self, key: CacheKey, make: Callable[[], Awaitable[Kept]], codec: Codec[Any]
+    ) -> Kept:
         kept = await self._get(key)
-        if kept is not None:
+        if kept is not None and _fits(codec, kept, key):
             return kept._replace(costs={})
         made = await make()
         await self._put(key, made.encode())
@@ -172,6 +179,15 @@ class Cache:
             _log.warning("what %r says is to be removed cannot be read: %s", entry.key, error)
             return
         await self._queue.kv_delete(entry.key)
+
+
+def _fits(codec: Codec[Any], kept: Kept, key: CacheKey) -> bool:
+    try:
+        codec.load(kept.value)
+    except Undecodable as error:
+        _log.warning("an entry of the cache %r is made anew: %s", key.name, error)
+        return False
+    return True
 
 
 def _path(name: str, digest: str) -> str:

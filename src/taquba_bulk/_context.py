@@ -120,7 +120,7 @@ class BulkContext(Generic[In]):
         content, codec = by_content(value), codec_of(type)
         make = partial(compute, fn, codec)
         if cache is not None:
-            make = partial(self._shared.cache.through, cache_key(cache, content, ttl), make)
+            make = partial(self._shared.cache.through, cache_key(cache, content, ttl), make, codec)
         return await self._phases.remembered(f"c/{content}", make, codec)
 
     async def memoized_with_cost(

@@ -17,8 +17,7 @@ import anyio
 import anyio.to_thread
 
 from taquba import InvalidArgument, InvalidArgumentType
-from taquba.extending.typed import Undecodable
-from taquba_bulk._codec import Codec
+from taquba.extending.typed import Codec, Undecodable
 from taquba_bulk._errors import DuplicateKey
 from taquba_bulk._jsonl import Lines
 
@@ -170,7 +169,8 @@ class Keying(Generic[In]):
         index = self._next
         self._next += 1
         try:
-            payload = self._codec.dump(value)
+            accepted = self._codec.accept(value)
+            payload = self._codec.pack(accepted)
         except Undecodable as error:
             raise InvalidArgument(f"input {index} (counted from 0): {error}") from None
         if self._key is None:
@@ -178,7 +178,8 @@ class Keying(Generic[In]):
             _, times = _see(seen, digest, index)
             key = digest.hex() if times == 1 else f"{digest.hex()}-{times}"
             return Item(index, key, key, payload)
-        key = self._key(value)
+        # What can be read only once has been.
+        key = self._key(accepted if isinstance(value, Iterator) else value)
         _check_key(key, index)
         first, times = _see(seen, sha256(key.encode()).digest()[:16], index)
         if times > 1:

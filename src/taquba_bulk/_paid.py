@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from hashlib import sha256
-from typing import Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar, cast
 
 import msgpack
 
 from taquba import InvalidArgument, RetryAfter, StoreError
-from taquba.extending import UNREADABLE
-from taquba.extending.typed import unpack
+from taquba.extending import UNREADABLE, shown
+from taquba.extending.typed import Codec, pack, unpack
 from taquba_bulk._cache import CacheKey
-from taquba_bulk._codec import Codec
 from taquba_bulk._costs import Costs
-from taquba_bulk._phases import Kept, Phases, compute, named
+from taquba_bulk._phases import Kept, Phases, dump, named, spend
 from taquba_bulk._shared import Shared
 from taquba_bulk._stopping import found_in
 
@@ -50,6 +49,9 @@ OnUnknown = Literal["retry", "skip"] | CallFunction[T]
 
 _log: Final = logging.getLogger(__name__)
 
+_MOST_SHOWN: Final = 1000
+"""Characters of an answer that its error shows."""
+
 _paying: Final[ContextVar[bool]] = ContextVar("taquba_bulk_paying", default=False)
 
 
@@ -63,6 +65,8 @@ class _State(IntEnum):
     begun = 1
     done = 2
     skipped = 3
+    unreadable = 4
+    """Its answer would not come back as what it was, and is kept as plain data."""
 
 
 class _Row(NamedTuple):
@@ -130,6 +134,9 @@ class Payment(Generic[T]):
         await self._phases.enter()
         request = self._request
         row = await self._find()
+        if row.state is _State.unreadable:
+            await self._budget.settle(self._id, Costs(row.costs))
+            raise self._unreadable(row)
         if row.state is _State.done:
             # The process may have died between the two.
             await self._budget.settle(self._id, Costs(row.costs))
@@ -148,7 +155,9 @@ class Payment(Generic[T]):
         if request.cached is None:
             kept = await self._make(row, fn)
         else:
-            kept = await self._shared.cache.through(request.cached, partial(self._make, row, fn))
+            kept = await self._shared.cache.through(
+                request.cached, partial(self._make, row, fn), request.codec
+            )
             if not self._made:
                 await self._keep(row, kept)
         return self._phases.charge(kept, request.codec)
@@ -162,7 +171,7 @@ class Payment(Generic[T]):
         paying = _paying.set(True)
         try:
             made = PaidCall(row.idempotency_key, row.begun)
-            kept = await compute(partial(fn, made), self._request.codec, costs)
+            answer = await spend(partial(fn, made), costs)
         except Exception as error:
             await self._failed(row, error, costs)
             raise
@@ -172,13 +181,31 @@ class Payment(Generic[T]):
         finally:
             _paying.reset(paying)
         self._made = True
-        kept = kept._replace(costs=costs.filled_up(self._request.reserve).packed())
+        kept = await self._settle(row, answer, costs.filled_up(self._request.reserve))
+        if kept.state is _State.unreadable:
+            raise self._unreadable(kept)
+        return kept.kept
+
+    async def _settle(self, row: _Row, answer: T, costs: Costs) -> _Row:
+        """Keep what a call came to, whatever that is: it was paid for."""
+        row = row._replace(costs=costs.packed())
+        try:
+            row = row._replace(state=_State.done, value=dump(self._request.codec, answer))
+        except InvalidArgument as error:
+            row = row._replace(state=_State.unreadable, value=_in_plain_data(answer, error))
         # Where one lands without the other, the next attempt finds the result and settles, or
         # finds no result and pays again.
-        await asyncio.gather(
-            self._keep(row, kept), self._budget.settle(self._id, Costs(kept.costs))
+        await asyncio.gather(self._put(row), self._budget.settle(self._id, costs))
+        return row
+
+    def _unreadable(self, row: _Row) -> InvalidArgument:
+        """What to raise for an answer that is kept, and would not be what the call returned."""
+        self._phases.spending().add_all(Costs(row.costs))
+        why, answer = cast("list[object]", unpack(row.value))
+        return InvalidArgument(
+            f"the paid call {self._request.key!r} was made, and is not made again: {why}; "
+            f"its answer as plain data: {repr(answer)[:_MOST_SHOWN]}"
         )
-        return kept
 
     async def _begin(self, row: _Row) -> _Row:
         """Have it in the store that the call is being made."""
@@ -225,3 +252,12 @@ class Payment(Generic[T]):
 
     async def _put(self, row: _Row) -> None:
         await self._phases.memo.put(self._name, row.encode())
+
+
+def _in_plain_data(answer: object, error: InvalidArgument) -> bytes:
+    """As much of an answer as can be kept, and why it is not the answer."""
+    try:
+        return pack([str(error), answer])
+    except Exception:
+        # There is code of the user's in it, or nothing that plain data could hold.
+        return pack([str(error), shown(answer)])

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from itertools import islice
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from taquba import Queue, TaqubaError
-from taquba.extending.typed import unpack
 from taquba_bulk._costs import Costs
 from taquba_bulk._errors import BudgetExceeded, FailureThresholdExceeded
 from taquba_bulk._inputs import Inputs, Item, Keying, chunks, expected
@@ -23,7 +22,7 @@ from taquba_bulk._report import BulkReport, Tally
 from taquba_bulk._runner import UNBOUNDED, Ended
 from taquba_bulk._shared import Shared
 from taquba_bulk._sinks import Sink
-from taquba_workflow import InputMismatch, RunSpec, RunState, RunStatus, WorkflowRuntime
+from taquba_workflow import InputMismatch, RunSpec, RunState, WorkflowRuntime
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -298,7 +297,7 @@ class Pass(Generic[In, Out]):
             return None
         row = await self._row(run_id)
         if row is not None and came_to is not None and came_to.row == row:
-            return self._record(item, row, came_to.plain, came_to.error), row
+            return self._record(item, row, came_to.output, came_to.error), row
         status = await self._batch.runtime.status(run_id)
         if status is None or not status.state.ended:
             return None
@@ -309,18 +308,23 @@ class Pass(Generic[In, Out]):
             row = ItemRow(_STATUS_OF[status.state], {}, 0, hash_of(item.payload))
             # Before its record, as the pipeline's own ends have it.
             await self._queue.kv_put(self._keys.item(run_id), row.encode())
-        return self._record(item, row, *_result_of(status)), row
+        return self._record(item, row, status.result, status.reason), row
 
     def _record(
-        self, item: Item, row: ItemRow, plain: object, error: str | None
+        self, item: Item, row: ItemRow, packed: bytes | None, error: str | None
     ) -> BulkRecord[Out]:
-        succeeded = row.status is ItemStatus.succeeded
+        outputs = self._batch.pipeline.outputs
+        output: Out | None = None
+        plain: object = None
+        if row.status is ItemStatus.succeeded and packed is not None:
+            output = outputs.load(packed)
+            plain = outputs.shown(output)
         return BulkRecord(
             index=item.index,
             key=item.key,
             run_id=item.run_id,
             status=row.status,
-            output=self._batch.pipeline.outputs.typed(plain) if succeeded else None,
+            output=output,
             error=error,
             cost=row.amounts(),
             plain_output=plain,
@@ -363,11 +367,6 @@ class Pass(Generic[In, Out]):
 
     def _is_complete(self) -> bool:
         return self._all_read and not self._in_flight
-
-
-def _result_of(status: RunStatus) -> tuple[Any, str | None]:
-    """Output, as plain data, and reason of a run that has ended."""
-    return None if status.result is None else unpack(status.result), status.reason
 
 
 async def _set_by(shutdown: Shutdown | None, over: asyncio.Event) -> None:

@@ -8,17 +8,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache
-from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgpack
-from pydantic_core import PydanticSerializationError, to_json
 
 from taquba import InvalidArgument, InvalidArgumentType, ObjectDamaged
 from taquba.extending import UNREADABLE, Leash
-from taquba.extending.typed import Undecodable, unpack
+from taquba.extending.typed import Codec, Undecodable, digest, unpack
 from taquba_bulk import _values
-from taquba_bulk._codec import ANYTHING, Codec
+from taquba_bulk._codec import ANYTHING, codec_for
 from taquba_bulk._costs import Costs
 from taquba_bulk._rates import RateLimit
 from taquba_bulk._stopping import Suspended
@@ -26,13 +24,13 @@ from taquba_workflow import EffectsSealed, Memo
 
 T = TypeVar("T")
 
+_log: Final = logging.getLogger(__name__)
+
 Phase = Callable[[], Awaitable[T]]
 """What a phase does; called with nothing, so that it closes over what it needs."""
 
 _LATE_CALLS: Final = 100
 """Calls that the clean-up of a pipeline may make when its attempt is suspended."""
-
-_log: Final = logging.getLogger(__name__)
 
 _spending: Final[ContextVar[Costs | None]] = ContextVar("taquba_bulk_phase", default=None)
 """Costs of the phase that runs in this context."""
@@ -104,9 +102,16 @@ class Phases:
         self.check_open("a phase")
         await self.enter()
         kept = await self._find(name)
-        if kept is None:
-            kept = await make()
-            await self.memo.put(name, kept.encode())
+        if kept is not None:
+            try:
+                value = codec.load(kept.value)
+            except Undecodable as error:
+                _log.warning("a phase is run again, what is remembered does not fit: %s", error)
+            else:
+                self.spending().add_all(Costs(kept.costs))
+                return value
+        kept = await make()
+        await self.memo.put(name, kept.encode())
         return self.charge(kept, codec)
 
     async def acquire(self, limit: RateLimit) -> None:
@@ -159,15 +164,20 @@ def in_phase() -> bool:
     return _spending.get() is not None
 
 
-async def compute(phase: Phase[T], codec: Codec[T], costs: Costs | None = None) -> Kept:
+async def compute(phase: Phase[T], codec: Codec[T]) -> Kept:
+    """Run a phase, and pack what it came to."""
+    costs = Costs()
+    value = await spend(phase, costs)
+    return Kept(costs.packed(), dump(codec, value))
+
+
+async def spend(phase: Phase[T], costs: Costs) -> T:
     """Run a phase; what it records as costs is its own, and added to `costs`."""
-    costs = Costs() if costs is None else costs
     token = _spending.set(costs)
     try:
-        value = await _awaitable(phase)
+        return await _awaitable(phase)
     finally:
         _spending.reset(token)
-    return Kept(costs.packed(), dump(codec, value))
 
 
 def _awaitable(phase: Phase[T]) -> Awaitable[T]:
@@ -195,7 +205,7 @@ def load(codec: Codec[T], data: bytes) -> T:
 
 @lru_cache(maxsize=256)
 def _codec_of(kind: Any) -> Codec[Any]:
-    return Codec(kind, "the value")
+    return codec_for(kind, "the value")
 
 
 def codec_of(kind: Any) -> Codec[Any]:
@@ -211,10 +221,9 @@ def named(kind: str, key: str) -> str:
 def by_content(value: object) -> str:
     """The key of a phase whose outcome depends on `value` alone."""
     try:
-        content = to_json(value, bytes_mode="base64")
-    except (PydanticSerializationError, ValueError) as error:
+        return digest(value).hex()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidArgumentType(
-            f"a phase is remembered by a value that can be written as JSON ({error}); "
+            f"a phase is remembered by a value that is data all through ({error}); "
             f"got {type(value).__name__}"
         ) from None
-    return sha256(content).hexdigest()

@@ -8,7 +8,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin, 
 
 from taquba import InvalidArgument, InvalidArgumentType
 from taquba.extending.checks import makes_coroutines
-from taquba_bulk._codec import Codec
+from taquba.extending.typed import Codec
+from taquba_bulk._codec import codec_for
 from taquba_bulk._context import BulkContext
 
 In = TypeVar("In")
@@ -43,8 +44,8 @@ class TypedPipeline(Generic[In, Out]):
             )
         self.call = cast("PipelineFunction[In, Out]", run)
         given, returned = _annotated(run)
-        self.inputs: Codec[In] = Codec(given, "the input")
-        self.outputs: Codec[Out] = Codec(returned, "the output")
+        self.inputs: Codec[In] = codec_for(given, "the input")
+        self.outputs: Codec[Out] = codec_for(returned, "the output")
 
 
 def _is_async(run: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
 from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe, without_secrets
 from taquba.extending.typed import Undecodable
+from taquba_bulk._codec import check_json
 from taquba_bulk._context import BulkContext
 from taquba_bulk._phases import Phases
 from taquba_bulk._pipeline import TypedPipeline
@@ -39,8 +40,8 @@ class Ended(NamedTuple):
     """What a pipeline came to, on its way to the store."""
 
     row: ItemRow
-    plain: object
-    """The output as plain data."""
+    output: bytes | None
+    """What the pipeline returned, packed; None unless it succeeded."""
     error: str | None
 
 
@@ -109,9 +110,10 @@ class ItemRunner(Generic[In, Out]):
             output = await phases.leash
             if phases.suspended:
                 raise Suspended
-            plain = self._pipeline.outputs.plain(output)
-            result = self._pipeline.outputs.pack(plain)
-            self._pipeline.outputs.check_json(plain)
+            outputs = self._pipeline.outputs
+            accepted = outputs.accept(output)
+            result = outputs.pack(accepted)
+            check_json(outputs.shown(accepted))
         except Undecodable as error:
             return _failed(step, phases, str(error))
         except _LEAVING:
@@ -119,7 +121,7 @@ class ItemRunner(Generic[In, Out]):
         except BaseException as error:
             return self._after(error, step, phases)
         row = ItemRow(ItemStatus.succeeded, phases.costs.packed(), 0, hash_of(step.payload))
-        return Succeed(result), Ended(row, plain, None)
+        return Succeed(result), Ended(row, result, None)
 
     def _after(self, error: BaseException, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
         """How an item goes on whose pipeline has raised: it has failed, or an error says."""

@@ -148,6 +148,9 @@ class JobContext(Generic[S_co]):
             done: How much is done, in a unit of your choice.
             total: How much there is in all, if that is known.
             note: A short text.
+
+        Raises:
+            InvalidArgument: A number or a text that cannot be stored.
         """
         if self._progress is None:
             raise DetachedContext("progress")

@@ -7,12 +7,39 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from taquba import ClaimLost, JobRecord, LeaseHandle, Queue, TaqubaError
+from taquba import (
+    ClaimLost,
+    InvalidArgument,
+    InvalidArgumentType,
+    JobRecord,
+    LeaseHandle,
+    Queue,
+    TaqubaError,
+)
 from taquba_jobs._rows import ProgressRow, encode, progress_key
 
 _log: Final = logging.getLogger(__name__)
 
 _GAP_MS: Final = 1000
+_MOST: Final = 2**63 - 1
+
+
+def _amount(value: float, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgumentType(f"{what} must be a number (int or float), not {value!r}")
+    if isinstance(value, int) and not -_MOST <= value <= _MOST:
+        raise InvalidArgument(f"{what} must be between -2**63 and 2**63, or a float; got {value}")
+    return value
+
+
+def _text(note: str) -> str:
+    if not isinstance(note, str):
+        raise InvalidArgumentType(f"note must be a str, not {note!r}")
+    try:
+        note.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"note cannot be written as UTF-8: {note!r}") from None
+    return note
 
 
 class ProgressReports:
@@ -31,8 +58,12 @@ class ProgressReports:
         """Whether anything was reported."""
 
     def report(self, done: float, total: float | None, note: str | None) -> None:
-        row = ProgressRow(done, total, note, self._queue.clock.time_ms())
-        encode(row)  # raises here, where the caller is
+        row = ProgressRow(
+            _amount(done, "done"),
+            None if total is None else _amount(total, "total"),
+            None if note is None else _text(note),
+            self._queue.clock.time_ms(),
+        )
         self._loop.call_soon_threadsafe(self._take, row)
 
     def _take(self, row: ProgressRow) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, JobRecord, JobStatus, KvKey
 from taquba.extending import HeldLocks, locks_of, seen_through, until_durable
-from taquba.extending.typed import fingerprint, pack
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
 from taquba_jobs._errors import InputMismatch
 from taquba_jobs._handle import JobHandle
@@ -88,19 +87,14 @@ class Submissions:
         self, job: Job[S, P, T], options: SubmitOptions, *args: P.args, **kwargs: P.kwargs
     ) -> JobHandle[T]:
         values = job.signature.bind(args, kwargs)
+        # Before the key: its function is the user's, and might change them.
+        payload = job.signature.pack(values)
         key = job.key_of(values)
-        plain = job.signature.plain(values)
-        try:
-            payload = pack(plain)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidArgument(
-                f"an argument of job {job.name!r} cannot be stored: {error}"
-            ) from None
         if key is None:
             request = self._request(job, options, payload, job_headers(options.headers, job))
             added = await self._queue.enqueue_batch([request])
             return self._handle(job, added[0].id, True)
-        mark = fingerprint(plain)
+        mark = job.signature.fingerprint(values)
         # One turn per idempotency key, whichever runner of the queue it is.
         turn = await locks_of(self._queue).acquire([("taquba_jobs", key)])
         try:

@@ -397,7 +397,7 @@ async def test_a_phase_that_is_done_is_not_done_again(open_queue: OpenQueue) -> 
     queue = await open_queue(default_config=EAGER)
     calls: Counter[str] = Counter()
 
-    async def phases(ctx: BulkContext[int]) -> list[Any]:
+    async def phases(ctx: BulkContext[int]) -> None:
         async def named() -> tuple[int, bytes]:
             calls["named"] += 1
             return ctx.input, b"\xff"
@@ -414,7 +414,6 @@ async def test_a_phase_that_is_done_is_not_done_again(open_queue: OpenQueue) -> 
         if ctx.attempt < 3:
             raise ValueError
         assert found == [(5, b"\xff"), Summary("x", (1,))]
-        return found
 
     report = await Bulk(queue, phases).run([5])
     assert report.succeeded == 1

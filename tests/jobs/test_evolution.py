@@ -145,7 +145,7 @@ async def test_a_result_that_the_code_no_longer_understands_says_so(queue: Queue
     async with JobRunner(queue, jobs=[texts]) as runner:
         handle = await runner.submit(texts)
         await handle
-    with pytest.raises(JobFailed, match="the stored result is not what is annotated") as failed:
+    with pytest.raises(JobFailed, match="the result was stored as something else") as failed:
         await JobRunner(queue, jobs=[numbers]).handle(numbers, handle.id)
     assert failed.value.kind is FailureKind.invalid
 

@@ -40,6 +40,11 @@ def add(first: int, second: int = 0) -> int:
     return first + second
 
 
+@task
+def keep(value: object) -> None:
+    calls.append(value)
+
+
 @task(queue_name="other", priority=10)
 async def add_slowly(first: int) -> None:
     calls.append(first)

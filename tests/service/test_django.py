@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
-from taquba import JobStatus, PermanentFailure, Queue, QueueConfig, run_worker
+from taquba import (
+    InvalidArgument,
+    InvalidArgumentType,
+    JobStatus,
+    PermanentFailure,
+    Queue,
+    QueueConfig,
+    run_worker,
+)
 from taquba.integrations.django import TaqubaBackend
 from taquba.integrations.django._running import TaskRunner
 from taquba.integrations.django._tasks import (
@@ -99,6 +108,52 @@ async def test_tasks_are_run_with_their_arguments(backend: TaqubaBackend) -> Non
         fourth = await project.add_later.aenqueue(7)
         await work(queue, backend, first, second, third, fourth)
     assert sorted(map(str, project.calls)) == sorted(map(str, [3, 5, 7, (third.id, 1)]))
+
+
+class Number(IntEnum):
+    one = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, 2),
+        {1: 2},
+        [{"a": Number.one}],
+        "\ud800",
+        1.5,
+        float("nan"),
+        -0.0,
+        2**70,
+        None,
+        {"a": []},
+    ],
+)
+async def test_arguments_reach_a_task_as_they_are_or_are_refused(
+    backend: TaqubaBackend, value: Any
+) -> None:
+    kept = not isinstance(value, tuple) and repr(value) not in (
+        "{1: 2}",
+        "[{'a': <Number.one: 1>}]",
+    )
+    async with owner(backend) as queue:
+        if kept:
+            result = await project.keep.aenqueue(value)
+            await work(queue, backend, result)
+            assert list(map(repr, project.calls)) == [repr(value)]
+            return
+        for call in (
+            lambda: project.keep.enqueue(value),
+            lambda: project.keep.enqueue(value=value),
+        ):
+            with pytest.raises(InvalidArgument, match=r"argument 'value' of task 'keep'.*give"):
+                await asyncio.to_thread(call)
+        assert (await queue.stats("default")).pending == 0
+
+
+async def test_an_argument_that_json_cannot_hold_is_refused(backend: TaqubaBackend) -> None:
+    with pytest.raises(InvalidArgumentType, match="argument 'value' of task 'keep', a datetime"):
+        await project.keep.aenqueue(datetime.now(UTC))
 
 
 async def test_signals_tell_of_them(backend: TaqubaBackend) -> None:

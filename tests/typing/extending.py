@@ -18,7 +18,15 @@ from taquba.extending import (
     until_durable,
 )
 from taquba.extending.checks import at_least_one, duration_ms, instance
-from taquba.extending.typed import Arguments, Signature, fingerprint, pack, unpack
+from taquba.extending.typed import (
+    Arguments,
+    Codec,
+    Signature,
+    digest,
+    fingerprint,
+    pack,
+    unpack,
+)
 
 
 class Loop(RunsInBackground):
@@ -44,7 +52,12 @@ def typed() -> None:
     signature = Signature("job 'send'", used, context="Context")
     assert_type(signature.bind((), {}), dict[str, Any])
     assert_type(signature.call({}), Arguments)
+    assert_type(signature.pack({}), bytes)
+    assert_type(signature.fingerprint({}), bytes)
     assert_type(signature.pack_result(None), bytes)
+    codec = Codec[int](int, "the number", "this has a type")
+    assert_type(codec.load(codec.dump(1)), int)
+    assert_type(digest({}), bytes)
     assert_type(fingerprint([]), bytes)
     assert_type(unpack(pack(None)), object)
 

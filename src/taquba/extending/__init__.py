@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model import validate
 from taquba._model.codec import UNREADABLE
-from taquba._model.describing import describe
+from taquba._model.describing import describe, shown
 from taquba._model.errors import InvalidArgument
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.validate import KvKey
@@ -42,6 +42,7 @@ __all__ = [
     "locks_of",
     "redact",
     "seen_through",
+    "shown",
     "until_durable",
     "without_secrets",
 ]

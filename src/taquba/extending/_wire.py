@@ -1,29 +1,282 @@
-"""Values as MessagePack, the same bytes for equal values where that is asked for."""
+"""Values as MessagePack, the same bytes for equal values.
+
+What is common in arguments and results, and no type of MessagePack's, is an extension: it comes
+back as itself, with its type, its zone and all its digits. For anything else there are two ways:
+`pack_exact` refuses it, `pack` takes it for what it is as plain data.
+"""
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from enum import Enum
 from hashlib import sha256
 from typing import Any, Final, cast
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgpack
-from pydantic_core import to_jsonable_python
+from pydantic_core import SchemaSerializer, TzInfo, core_schema, to_jsonable_python
+
+from taquba._model.same import difference, parts_of
 
 _TUPLE: Final = 1
+_SET: Final = 2
+_FROZENSET: Final = 3
+_INT: Final = 4
+_DATETIME: Final = 5
+_DATE: Final = 6
+_TIME: Final = 7
+_TIMEDELTA: Final = 8
+_DECIMAL: Final = 9
+_UUID: Final = 10
+
+_NATIVE: Final = frozenset({type(None), bool, float, str, bytes, list, dict})
+_MAY_HOLD_BYTES: Final = re.compile(rb"[\xc4-\xc6]")
+"""What MessagePack's bytes begin with, wherever it occurs."""
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+_BASES: Final = cast("tuple[Callable[[Any], object], ...]", (dict, tuple, set, frozenset))
+_INFERRING: Final = SchemaSerializer(core_schema.any_schema())
+
+
+class Foreign(TypeError):
+    """A value would come back as something else."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(value)
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"a {type(self.value).__name__} would not come back as it was"
+
+
+class _Packer:
+    """Packs values.
+
+    Args:
+        foreign: Given a value that has no form of its own; returns what stands for it, or raises.
+    """
+
+    def __init__(self, foreign: Callable[[Any], object]) -> None:
+        self._foreign = foreign
+
+    def pack(self, value: object) -> bytes:
+        # strict: what is of a subclass, such as an Enum's member, is not taken for its base.
+        packed: bytes = msgpack.packb(value, default=self._substitute, strict_types=True)
+        return packed
+
+    def _substitute(self, value: object) -> object:
+        encode = _ENCODERS.get(type(value))
+        if encode is not None:
+            return encode(self.pack, value)
+        simpler = self._foreign(value)
+        return simpler if type(simpler) in _NATIVE else self._substitute(simpler)
+
+
+# -- extensions ---------------------------------------------------------------------------------
+
+_Pack = Callable[[object], bytes]
+
+
+def _tuple(pack: _Pack, value: tuple[object, ...]) -> msgpack.ExtType:
+    return msgpack.ExtType(_TUPLE, pack(list(value)))
+
+
+def _set(pack: _Pack, value: set[object] | frozenset[object]) -> msgpack.ExtType:
+    # Sets have no order, and a different one in each process.
+    code = _SET if type(value) is set else _FROZENSET
+    return msgpack.ExtType(code, pack(sorted(value, key=pack)))
+
+
+def _int(pack: _Pack, value: int) -> msgpack.ExtType:
+    return msgpack.ExtType(_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _datetime(pack: _Pack, value: datetime) -> msgpack.ExtType:
+    wall = value.replace(tzinfo=None).isoformat()
+    return msgpack.ExtType(_DATETIME, pack([wall, value.fold, _zone(value)]))
+
+
+def _date(pack: _Pack, value: date) -> msgpack.ExtType:
+    return msgpack.ExtType(_DATE, value.isoformat().encode())
+
+
+def _time(pack: _Pack, value: time) -> msgpack.ExtType:
+    wall = value.replace(tzinfo=None).isoformat()
+    return msgpack.ExtType(_TIME, pack([wall, value.fold, _zone(value)]))
+
+
+def _timedelta(pack: _Pack, value: timedelta) -> msgpack.ExtType:
+    return msgpack.ExtType(_TIMEDELTA, pack([value.days, value.seconds, value.microseconds]))
+
+
+def _decimal(pack: _Pack, value: Decimal) -> msgpack.ExtType:
+    return msgpack.ExtType(_DECIMAL, str(value).encode())
+
+
+def _uuid(pack: _Pack, value: UUID) -> msgpack.ExtType:
+    return msgpack.ExtType(_UUID, value.bytes)
+
+
+_ENCODERS: Final[dict[type, Callable[[_Pack, Any], msgpack.ExtType]]] = {
+    tuple: _tuple,
+    set: _set,
+    frozenset: _set,
+    int: _int,
+    datetime: _datetime,
+    date: _date,
+    time: _time,
+    timedelta: _timedelta,
+    Decimal: _decimal,
+    UUID: _uuid,
+}
+
+
+def _zone(value: datetime | time) -> int | str | None:
+    """A zone by its name, or its offset from UTC in microseconds."""
+    zone = value.tzinfo
+    if zone is None:
+        return None
+    if type(zone) is ZoneInfo and zone.key:
+        return zone.key
+    if type(zone) in (timezone, TzInfo):
+        return cast("timedelta", zone.utcoffset(None)) // _MICROSECOND
+    raise Foreign(zone)
+
+
+def _zone_of(stored: int | str | None) -> tzinfo | None:
+    if isinstance(stored, str):
+        return ZoneInfo(stored)
+    return None if stored is None else timezone(stored * _MICROSECOND)
+
+
+def _extension(code: int, data: bytes) -> object:
+    match code:
+        case 1:
+            return tuple(_items(data))
+        case 2:
+            return set(_items(data))
+        case 3:
+            return frozenset(_items(data))
+        case 4:
+            return int.from_bytes(data, "big", signed=True)
+        case 5:
+            wall, fold, zone = _items(data)
+            return datetime.fromisoformat(wall).replace(fold=fold, tzinfo=_zone_of(zone))
+        case 6:
+            return date.fromisoformat(data.decode())
+        case 7:
+            wall, fold, zone = _items(data)
+            return time.fromisoformat(wall).replace(fold=fold, tzinfo=_zone_of(zone))
+        case 8:
+            days, seconds, microseconds = _items(data)
+            return timedelta(days, seconds, microseconds)
+        case 9:
+            return Decimal(data.decode())
+        case 10:
+            return UUID(bytes=data)
+        case _:
+            raise ValueError(f"extension type {code} is unknown")
+
+
+def _items(data: bytes) -> list[Any]:
+    items: Any = unpack(data)
+    if not issubclass(type(items), list):
+        raise ValueError("an extension holds no list")
+    listed: list[Any] = items
+    return listed
+
+
+# -- packing ------------------------------------------------------------------------------------
+
+
+def _refuse(value: object) -> object:
+    raise Foreign(value)
+
+
+def _as_plain_data(value: Any) -> object:
+    """A value that has no form of its own, as what it is in plain data."""
+    given: object = value
+    if isinstance(given, Iterator):
+        # Whoever reads it leaves nothing to the others.
+        raise Foreign(value)
+    if isinstance(given, Enum):
+        return value.value
+    if isinstance(given, deque):
+        return list(value)
+    if isinstance(given, bytearray | memoryview):
+        return bytes(value)
+    for base in _BASES:
+        if base in type(given).__mro__:
+            return base(value)
+    # Models become dicts here, whose sets are still sets, and in an order of their own.
+    inferred: object = _INFERRING.to_python(value)
+    return to_jsonable_python(value) if type(inferred) is type(given) else inferred
+
+
+def _as_its_parts(value: Any) -> object:
+    """All that an object is made of, whether it is ever written out or not."""
+    if isinstance(value, type) or inspect.isroutine(value):
+        name: str = value.__qualname__
+        if "<" in name:
+            # Of a function that was made in another: no other process has it.
+            raise Foreign(value)
+        return f"{value.__module__}.{name}"
+    kind: type[Any] = type(cast("object", value))
+    parts = None if issubclass(kind, Iterator) else parts_of(value)
+    if parts is None:
+        raise Foreign(value)
+    contents: object = None
+    if issubclass(kind, Mapping):
+        contents = dict(value)
+    elif issubclass(kind, list | tuple | deque | set | frozenset):
+        contents = tuple(value)
+    return [kind.__qualname__, contents, parts]
+
+
+_exact: Final = _Packer(_refuse)
+_lossy: Final = _Packer(_as_plain_data)
+_thorough: Final = _Packer(_as_its_parts)
 
 
 def pack(value: object) -> bytes:
-    """A value as MessagePack; what that has no type for becomes what JSON would make of it."""
-    # strict: a subclass such as an Enum's member is no text, and a tuple comes back as one.
-    packed = msgpack.packb(value, default=_substitute, strict_types=True)
-    assert packed is not None
+    """A value as MessagePack; what has no form of its own there becomes plain data."""
+    return _lossy.pack(value)
+
+
+def pack_plain(value: object) -> bytes:
+    """A value that was validated as plain data; raises `Foreign` for a class of a user's."""
+    return _exact.pack(value)
+
+
+def pack_exact(value: object) -> bytes:
+    """Any value, as what `unpack` makes the same of; raises `Foreign` where there is no such."""
+    packed = pack_plain(value)
+    if _MAY_HOLD_BYTES.search(packed):
+        # msgpack takes whatever else holds bytes for bytes.
+        found = difference(value, unpack(packed))
+        if found is not None:
+            raise Foreign(found.before)
     return packed
 
 
 def unpack(data: bytes) -> object:
-    """What `pack` was given, in MessagePack's types; raises `ValueError`."""
+    """What was packed; raises `ValueError`."""
     try:
         return msgpack.unpackb(data, ext_hook=_extension, strict_map_key=False)
-    except (TypeError, RecursionError, msgpack.StackError) as error:
+    except (
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        OSError,
+        RecursionError,
+        msgpack.StackError,
+    ) as error:
         raise ValueError(f"it is no MessagePack that this version can read: {error}") from error
 
 
@@ -32,21 +285,13 @@ def fingerprint(value: object) -> bytes:
     return sha256(pack(_ordered(value))).digest()
 
 
-def _substitute(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return msgpack.ExtType(_TUPLE, pack(list(cast("tuple[object, ...]", value))))
-    if isinstance(value, set | frozenset):
-        # Sets have no order, and a different one in each process.
-        return sorted(cast("set[object]", value), key=pack)
-    if isinstance(value, bytearray | memoryview):
-        return bytes(cast("bytearray", value))
-    return to_jsonable_python(value)
+def digest(value: object) -> bytes:
+    """SHA-256 of all that a value is made of, of any class; like `fingerprint` otherwise.
 
-
-def _extension(code: int, data: bytes) -> object:
-    if code == _TUPLE and isinstance(items := unpack(data), list):
-        return tuple(cast("list[object]", items))
-    raise ValueError(f"extension type {code} is unknown")
+    Raises:
+        TypeError: Something in it has no content, or can be read only once.
+    """
+    return sha256(_thorough.pack(_ordered(value))).digest()
 
 
 def _ordered(value: Any) -> Any:

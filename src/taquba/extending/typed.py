@@ -10,25 +10,28 @@ import inspect
 import types
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Final, NamedTuple, NotRequired, cast, get_type_hints
+from typing import Any, NamedTuple, NotRequired, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from pydantic import ValidationError
 from typing_extensions import TypedDict
 
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
-from taquba.extending._wire import fingerprint, pack, unpack
+from taquba.extending._codec import Codec, Undecodable, explain
+from taquba.extending._wire import digest, fingerprint, pack, unpack
 
-__all__ = ["Arguments", "Signature", "Undecodable", "explain", "fingerprint", "pack", "unpack"]
+__all__ = [
+    "Arguments",
+    "Codec",
+    "Signature",
+    "Undecodable",
+    "digest",
+    "explain",
+    "fingerprint",
+    "pack",
+    "unpack",
+]
 
 _Parameter = inspect.Parameter
-
-# Made at the import: the first adapter of a process has pydantic look for plugins on the disk.
-_ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
-
-
-class Undecodable(ValueError):
-    """Stored bytes do not fit the function; the message says where."""
 
 
 class Arguments(NamedTuple):
@@ -79,7 +82,7 @@ class Signature:
             if parameter.kind is _Parameter.VAR_POSITIONAL:
                 values[parameter.name] = list(values[parameter.name])
         try:
-            return _by_name(self._arguments.validate_python(values))
+            return self._arguments.validate(values)
         except ValidationError as error:
             raise InvalidArgument(f"{self._name}: {explain(error)}") from None
 
@@ -98,35 +101,48 @@ class Signature:
                 call.args.append(values.get(name, parameter.default))
         return call
 
-    def plain(self, values: dict[str, Any]) -> Any:
-        """Bound arguments as plain data, of which equal arguments make equal data."""
-        return self._arguments.dump_python(values)
+    def pack(self, values: dict[str, Any]) -> bytes:
+        """Bound arguments as MessagePack: a dict by name.
+
+        Raises:
+            InvalidArgument: One of them would not come back as it is.
+        """
+        try:
+            return self._arguments.pack(values)
+        except Undecodable as error:
+            raise InvalidArgument(str(error)) from None
+
+    def fingerprint(self, values: dict[str, Any]) -> bytes:
+        """What tells bound arguments from others.
+
+        Raises:
+            InvalidArgument: Nothing does.
+        """
+        try:
+            return self._arguments.fingerprint(values)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidArgument(
+                f"an argument of {self._name} cannot be recorded: {error}"
+            ) from None
 
     def decode(self, values: object) -> dict[str, Any]:
         """Stored arguments, unpacked, as what `bind` returned."""
         try:
-            # Not strict, whatever a model says: a moment was stored as a text.
-            return _by_name(self._arguments.validate_python(values, strict=False))
+            return self._arguments.read(values)
         except ValidationError as error:
             raise Undecodable(explain(error)) from None
 
     def pack_result(self, value: object) -> bytes:
-        """A result as MessagePack, if it is of the type annotated."""
-        try:
-            return pack(self._result.dump_python(self._result.validate_python(value)))
-        except ValidationError as error:
-            raise Undecodable(f"the result is not what is annotated: {explain(error)}") from None
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Undecodable(f"the result cannot be stored: {error}") from None
+        """A result as MessagePack.
+
+        Raises:
+            Undecodable: It is not of the type annotated, or would not come back as it is.
+        """
+        return self._result.dump(value)
 
     def unpack_result(self, data: bytes) -> Any:
         """What `pack_result` was given, or what the annotation makes of it by now."""
-        try:
-            return self._result.validate_python(unpack(data), strict=False)
-        except ValidationError as error:
-            raise Undecodable(
-                f"the stored result is not what is annotated: {explain(error)}"
-            ) from None
+        return self._result.load(data)
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -149,17 +165,20 @@ class Signature:
             ) from None
 
     @cached_property
-    def _arguments(self) -> TypeAdapter[Any]:
+    def _arguments(self) -> Codec[dict[str, Any]]:
         fields = {parameter.name: self._field(parameter) for parameter in self._parameters}
         # To type checkers a TypedDict is known before the program runs.
         make: Any = TypedDict
         kind = make(f"Arguments of {self._name}", fields)
-        kind.__pydantic_config__ = ConfigDict(extra="forbid")
-        return self._adapter(kind)
+        return Codec(kind, f"an argument of {self._name}", self._owner, arguments=True)
 
     @cached_property
-    def _result(self) -> TypeAdapter[Any]:
-        return self._adapter(self._hints.get("return", Any))
+    def _result(self) -> Codec[Any]:
+        return Codec(self._hints.get("return", Any), "the result", self._owner)
+
+    @property
+    def _owner(self) -> str:
+        return f"{self._name} has an annotation"
 
     def _field(self, parameter: inspect.Parameter) -> Any:
         hint: Any = self._hints.get(parameter.name, Any)
@@ -168,17 +187,6 @@ class Signature:
         if parameter.kind is _Parameter.VAR_KEYWORD:
             return NotRequired[types.GenericAlias(dict, (str, hint))]
         return hint if parameter.default is _Parameter.empty else NotRequired[hint]
-
-    def _adapter(self, kind: Any) -> TypeAdapter[Any]:
-        if kind is Any:
-            return _ANYTHING
-        try:
-            return TypeAdapter(kind)
-        except PydanticUserError as error:
-            why = str(error).partition("\n")[0]
-            raise InvalidArgument(
-                f"{self._name} has an annotation that pydantic cannot store: {why}"
-            ) from None
 
 
 def _context_of(name: str, parameters: list[inspect.Parameter], context: str) -> str:
@@ -191,22 +199,3 @@ def _context_of(name: str, parameters: list[inspect.Parameter], context: str) ->
             f"the function of {name} takes its context first: def function(ctx: {context}, ...)"
         )
     return first.name
-
-
-def _by_name(values: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", values)
-
-
-def explain(error: ValidationError) -> str:
-    """What does not fit, and where, as one line of text."""
-    problems: list[str] = []
-    for detail in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in detail["loc"]) or "the value"
-        given = "" if detail["type"] == "missing" else f", got {_shortened(detail['input'])}"
-        problems.append(f"{where}: {detail['msg']}{given}")
-    return "; ".join(problems)
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

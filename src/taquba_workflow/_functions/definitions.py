@@ -40,6 +40,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _OPTIONS: Final = "__taquba_step__"
+_PAIR: Final = b"\x92"
+"""How MessagePack begins a list of two."""
 
 
 # -- workflows ----------------------------------------------------------------------------------
@@ -84,13 +86,8 @@ class Workflow(Generic[P, T_co]):
 
     def input(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
         """What a run of this function is submitted with."""
-        values = self.signature.bind(args, kwargs)
-        try:
-            return pack([self.name, self.signature.plain(values)])
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InvalidArgument(
-                f"an argument of workflow {self.name!r} cannot be stored: {error}"
-            ) from None
+        values = self.signature.pack(self.signature.bind(args, kwargs))
+        return _PAIR + pack(self.name) + values
 
     def arguments(self, input: bytes) -> dict[str, Any]:
         """The arguments in what a run was submitted with; raises `Undecodable`."""

@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from taquba import CancelToken, InvalidArgument, PermanentFailure, RetryAfter
+from taquba import CancelToken, PermanentFailure, RetryAfter
 from taquba.extending import awaited, describe, is_stopped
-from taquba.extending.typed import Arguments, Signature, Undecodable, fingerprint
+from taquba.extending.typed import Arguments, Signature, Undecodable
 from taquba_workflow._errors import MisplacedCall, StepError, StepFailed
 from taquba_workflow._functions.definitions import StepFunction
 from taquba_workflow._functions.history import CallKind, CallState, Entry, Error, call_name
@@ -154,12 +154,7 @@ def bind(
 ) -> tuple[dict[str, Any], bytes]:
     """The arguments of a step by name, and what tells them from others."""
     values = step.signature.bind(args, kwargs)
-    try:
-        return values, fingerprint(step.signature.plain(values))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidArgument(
-            f"an argument of step {step.name!r} cannot be recorded: {error}"
-        ) from None
+    return values, step.signature.fingerprint(values)
 
 
 async def read_result(

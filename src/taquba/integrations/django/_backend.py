@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,7 +15,9 @@ from typing import Any, Final, TypeVar
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
+from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.options import PRIORITY_NORMAL
+from taquba._model.same import difference
 from taquba.integrations.django._producers import producer_of
 from taquba.integrations.django._tasks import (
     BaseTaskBackend,
@@ -26,6 +29,7 @@ from taquba.integrations.django._tasks import (
 
 T = TypeVar("T")
 
+_REMEDY: Final = "give what JSON has: None, bool, int, float, str, list, and dict with str keys"
 _OPTIONS: Final = {"url", "max_attempts"}
 
 
@@ -62,13 +66,15 @@ class TaqubaBackend(BaseTaskBackend):
         """Enqueue a task.
 
         Raises:
+            InvalidArgument: JSON would make something else of an argument; nothing was written.
+            InvalidArgumentType: JSON cannot hold an argument; nothing was written.
             TaqubaError: It could not be stored; see `taquba.producer.SyncProducer`.
         """
         self.validate_task(task)
-        call = {"task": task.module_path, "args": args, "kwargs": kwargs}
+        payload = _packed(task, args, kwargs)
         receipt = producer_of(self.url).enqueue(
             task.queue_name,
-            json.dumps(call).encode(),
+            payload,
             run_at=_aware(task.run_after),
             # Here the lower number comes first.
             priority=PRIORITY_NORMAL - task.priority,
@@ -90,6 +96,27 @@ class TaqubaBackend(BaseTaskBackend):
         )
         task_enqueued.send(type(self), task_result=result)
         return result
+
+
+def _packed(task: Task[..., Any], args: Any, kwargs: Mapping[str, Any]) -> bytes:
+    """A call as JSON; refuses one that would be another when it is read."""
+    names = list(inspect.signature(task.func).parameters)[1 if task.takes_context else 0 :]
+    named = [*zip([*names, *["args"] * len(args)], args, strict=False), *kwargs.items()]
+    for name, value in named:
+        try:
+            found = difference(value, json.loads(json.dumps(value)))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidArgumentType(
+                f"the argument {name!r} of task {task.name!r}, a {type(value).__name__}, cannot be "
+                f"stored: {error}; {_REMEDY}"
+            ) from None
+        if found is not None:
+            raise InvalidArgument(
+                f"the argument {name!r} of task {task.name!r} cannot be stored: "
+                f"{name}{found.path}: {found}; {_REMEDY}"
+            )
+    call = {"task": task.module_path, "args": list(args), "kwargs": dict(kwargs)}
+    return json.dumps(call).encode()
 
 
 def _aware(moment: datetime | None) -> datetime | None:
