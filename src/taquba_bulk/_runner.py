@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
-from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe, without_secrets
+from taquba.extending import Leash, awaited, describe, ends_program, without_secrets
 from taquba.extending.typed import Undecodable
 from taquba_bulk._codec import check_json
 from taquba_bulk._context import BulkContext
@@ -28,8 +28,6 @@ UNBOUNDED: Final = 2**31 - 1
 outcomes, not errors, bring the item's row."""
 
 _FINAL: Final = (PermanentFailure, InvalidArgument, InvalidArgumentType)
-_LEAVING: Final = (asyncio.CancelledError, *PROGRAM_ENDS)
-"""What ends more than the attempt."""
 _SAY_ALL: Final = (PermanentFailure, StepError)
 """Errors whose message says it all."""
 
@@ -116,9 +114,10 @@ class ItemRunner(Generic[In, Out]):
             check_json(outputs.shown(accepted))
         except Undecodable as error:
             return _failed(step, phases, str(error))
-        except _LEAVING:
-            raise
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) or ends_program(error):
+                # It ends more than the attempt.
+                raise
             return self._after(error, step, phases)
         row = ItemRow(ItemStatus.succeeded, phases.costs.packed(), 0, hash_of(step.payload))
         return Succeed(result), Ended(row, result, None)
@@ -134,7 +133,7 @@ class ItemRunner(Generic[In, Out]):
             if phases.limited_by is not None:
                 phases.limited_by.pause(put_off.delay_ms)
             raise Snooze(max(1, put_off.delay_ms) / 1000, put_off.reason) from error
-        if any(found_in(error, kind) is not None for kind in _LEAVING):
+        if found_in(error, asyncio.CancelledError) is not None:
             raise error
         if not self._is_final(error, step):
             raise error

@@ -7,17 +7,13 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from taquba import (
     CancelRequested,
-    CancelToken,
     ClaimLost,
-    Clock,
     FailWith,
     JobRecord,
     LeaseHandle,
@@ -27,7 +23,17 @@ from taquba import (
     Snooze,
     TaqubaError,
 )
-from taquba.extending import PROGRAM_ENDS, Leash, awaited, describe, is_stopped, without_secrets
+from taquba.extending import (
+    Leash,
+    NotStarted,
+    PlainCall,
+    RunTimer,
+    awaited,
+    describe,
+    ends_program,
+    is_stopped,
+    without_secrets,
+)
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
 from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
@@ -108,14 +114,12 @@ class Attempts(Generic[S]):
             job, version = self._job_of(record)
             values = job.decode(record.payload, version)
             ctx = self._context(job, record, lease, reports)
-            result = await self._run(job, ctx, values)
+            result = await self._run(job, ctx, values, lease)
             stored = await self._store(record.id, job.signature.pack_result(result))
             await reports.close()
             return self._end(record, lease, stored, reports)
-        except PROGRAM_ENDS:
-            raise
         except BaseException as error:
-            if is_stopped(error):
+            if is_stopped(error) or ends_program(error):
                 # The worker was told to stop: the job goes back unspent.
                 raise
             await reports.close()
@@ -123,7 +127,7 @@ class Attempts(Generic[S]):
                 # Whatever the function makes of that, also one that asks for another attempt.
                 own = error.effects if isinstance(error, FailWith) else SettlementEffects()
                 error = FailWith(_Cancelled(), own)
-            if isinstance(error, Snooze):
+            if isinstance(error, Snooze | NotStarted):
                 raise
             raise self._failed(record, lease, error, reports) from error
         finally:
@@ -164,28 +168,68 @@ class Attempts(Generic[S]):
         )
 
     async def _run(
-        self, job: Job[S, ..., object], ctx: JobContext[S], values: Mapping[str, Any]
+        self,
+        job: Job[S, ..., object],
+        ctx: JobContext[S],
+        values: Mapping[str, Any],
+        lease: LeaseHandle,
     ) -> object:
+        clock = self._runner.queue.clock
+
         async def call_function(ctx: JobContext[S]) -> object:
             call = job.signature.call(values)
             if job.is_async:
                 return await awaited(_call(job, ctx, call))
-            work = partial(_call, job, ctx, call)
+            work = PlainCall(clock, lease)
             if self._executor is not None:
-                elsewhere = partial(_call_elsewhere, job, ctx, call)
-                return await asyncio.wrap_future(self._executor.submit(elsewhere))
-            # A thread cannot be stopped: it is left behind, and what it returns is not heard.
-            result = await anyio.to_thread.run_sync(
-                work, limiter=self._threads, abandon_on_cancel=True
-            )
-            return await awaited(result)
+                return await work.in_executor(self._executor, _call_elsewhere, job, ctx, call)
+            return await awaited(await work.in_thread(self._threads, _call, job, ctx, call))
 
         call_next: Callable[[JobContext[S]], Awaitable[object]] = call_function
         for middleware in reversed(self._middleware):
             call_next = _around(middleware, call_next)
-        clock = self._runner.queue.clock
-        call = awaited(call_next(ctx))
-        return await _bounded(call, ctx.cancel_token, job.timeout_ms, clock)
+        return await self._bounded(awaited(call_next(ctx)), job.timeout_ms, lease)
+
+    async def _bounded(
+        self, call: Awaitable[object], timeout_ms: int | None, lease: LeaseHandle
+    ) -> object:
+        """Await `call`; cancel it when its job is asked to cancel or it takes too long."""
+        loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(None)
+        token = lease.cancel_token
+        running = True
+        # A function without a time-out may take as long as it likes to stop.
+        leash = None if timeout_ms is None else Leash(call)
+        patience: asyncio.TimerHandle | None = None
+
+        def stop() -> None:
+            nonlocal patience
+            if running and not limit.expired():
+                limit.reschedule(loop.time())
+                if leash is not None and patience is None:
+                    patience = loop.call_later(_CLEAN_UP_SECONDS, leash.leave, _LeftBehind())
+
+        timer = None
+        try:
+            async with limit:
+                token.on_cancel(stop)
+                if timeout_ms is not None:
+                    clock = self._runner.queue.clock
+                    timer = RunTimer(clock, lease, timeout_ms, stop, self._executor)
+                return await (call if leash is None else leash)
+        except (TimeoutError, _LeftBehind):
+            if not limit.expired():
+                raise
+            if token.cancelled:
+                raise _Cancelled from None
+            assert timeout_ms is not None
+            raise _TimedOut(timeout_ms) from None
+        finally:
+            running = False
+            if patience is not None:
+                patience.cancel()
+            if timer is not None:
+                timer.cancel()
 
     async def _store(self, job_id: str, data: bytes) -> Stored:
         if len(data) <= MAX_INLINE:
@@ -271,46 +315,6 @@ def _around(
     middleware: Middleware[S], call_next: Callable[[JobContext[S]], Awaitable[object]]
 ) -> Callable[[JobContext[S]], Awaitable[object]]:
     return lambda ctx: middleware(ctx, call_next)
-
-
-async def _bounded(
-    call: Awaitable[object], token: CancelToken, timeout_ms: int | None, clock: Clock
-) -> object:
-    """Await `call`, cancel it when the job is asked to cancel or takes longer than its timeout."""
-    loop = asyncio.get_running_loop()
-    limit = asyncio.timeout(None)
-    running = True
-    # A function without a time-out may take as long as it likes to stop.
-    leash = None if timeout_ms is None else Leash(call)
-    patience: asyncio.TimerHandle | None = None
-
-    def stop() -> None:
-        nonlocal patience
-        if running and not limit.expired():
-            limit.reschedule(loop.time())
-            if leash is not None and patience is None:
-                patience = loop.call_later(_CLEAN_UP_SECONDS, leash.leave, _LeftBehind())
-
-    timer = None
-    try:
-        async with limit:
-            token.on_cancel(stop)
-            if timeout_ms is not None:
-                timer = clock.call_later(timeout_ms, stop)
-            return await (call if leash is None else leash)
-    except (TimeoutError, _LeftBehind):
-        if not limit.expired():
-            raise
-        if token.cancelled:
-            raise _Cancelled from None
-        assert timeout_ms is not None
-        raise _TimedOut(timeout_ms) from None
-    finally:
-        running = False
-        if patience is not None:
-            patience.cancel()
-        if timer is not None:
-            timer.cancel()
 
 
 def _is_asked_to_cancel(lease: LeaseHandle) -> bool:

@@ -41,6 +41,9 @@ class Job(Generic[S_contra, P, T_co]):
         timeout_ms: How long an attempt may take, if that is bounded.
     """
 
+    _taquba_runs_in: Final = "a JobRunner(queue, jobs=[...])"
+    """What a worker loop says that is given one for a handler."""
+
     def __init__(
         self,
         function: Callable[..., object],

@@ -20,7 +20,7 @@ from taquba import (
     SettlementEffects,
     Snooze,
 )
-from taquba.extending import PROGRAM_ENDS, UNREADABLE, awaited, describe, is_stopped
+from taquba.extending import UNREADABLE, awaited, describe, ends_program, is_stopped
 from taquba_workflow import _headers
 from taquba_workflow._children import any_ended, waiting_lock, wake_parent
 from taquba_workflow._effects import StepEffects
@@ -149,10 +149,8 @@ class StepHandler:
             return _broken(f"no attempt of {step.max_attempts} came to an end: {job.last_error}")
         try:
             output = await self._run(step, lease)
-        except PROGRAM_ENDS:
-            raise
         except BaseException as error:
-            if is_stopped(error):
+            if is_stopped(error) or ends_program(error):
                 raise
             # A lease refuses to go on a moment before the token fires.
             asked = isinstance(error, CancelRequested) and error.job_id == step.job_id

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, assert_type
 
-from taquba import Queue
+import anyio
+
+from taquba import LeaseHandle, Queue
 from taquba.extending import (
     KeyLocks,
     Leash,
+    NotStarted,
+    PlainCall,
     RunsInBackground,
+    RunTimer,
+    contained,
     describe,
+    ends_program,
     is_stopped,
     locks_of,
     seen_through,
     until_durable,
+    warn_if_too_small,
 )
 from taquba.extending.checks import at_least_one, duration_ms, instance
 from taquba.extending.typed import (
@@ -46,6 +55,23 @@ async def used(queue: Queue) -> None:
     assert_type(describe(ValueError(), bare=(ValueError, TypeError)), str)
     assert_type(is_stopped(ValueError()), bool)
     assert_type(await Leash(queue.kv_get("key")), bytes | None)
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+async def called(queue: Queue, lease: LeaseHandle, threads: anyio.CapacityLimiter) -> None:
+    executor = ThreadPoolExecutor(1)
+    warn_if_too_small(executor, 2)
+    RunTimer(queue.clock, lease, 1000, executor.shutdown, executor).cancel()
+    call = PlainCall(queue.clock, lease)
+    try:
+        assert_type(await call.in_executor(executor, double, 1), int)
+        assert_type(await PlainCall(queue.clock).in_thread(threads, double, 1), int)
+        assert_type(await contained(queue.kv_get("key")), bytes | None)
+    except NotStarted as error:
+        assert_type(ends_program(error), bool)
 
 
 def typed() -> None:

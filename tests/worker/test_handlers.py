@@ -7,7 +7,7 @@ import functools
 import multiprocessing
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from taquba import (
     CancelRequested,
     ClaimLost,
     InvalidArgument,
+    InvalidArgumentType,
     JobRecord,
     JobStatus,
     LeaseHandle,
@@ -25,8 +26,11 @@ from taquba import (
     Queue,
     RetryAfter,
     SettlementEffects,
+    run_worker,
 )
 from taquba.testing import MockClock
+from taquba_jobs import JobContext, job
+from taquba_workflow import WorkflowContext, workflow
 from tests.worker.support import add_jobs, finish, working
 
 
@@ -129,6 +133,79 @@ async def test_what_a_plain_function_returns_to_be_awaited_is_awaited(
 ) -> None:
     """Nothing tells from outside that these are async, and the type checker accepts them."""
     assert await where_it_ran(queue, handler) == (os.getpid(), threading.get_ident())
+
+
+def takes_one(job: JobRecord) -> None: ...
+
+
+def takes_three(job: JobRecord, lease: LeaseHandle, database: object) -> None: ...
+
+
+def yields(job: JobRecord, lease: LeaseHandle) -> Iterator[None]:
+    yield
+
+
+async def yields_async(job: JobRecord, lease: LeaseHandle) -> AsyncIterator[None]:
+    yield
+
+
+@job(name="double")
+def double(ctx: JobContext, number: int) -> int:
+    return 2 * number
+
+
+@workflow(name="order")
+async def order(ctx: WorkflowContext) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        (takes_one, r"takes_one.*\(job: .*too many positional"),
+        (takes_three, "takes_three.*missing a required argument: 'database'"),
+        (functools.partial(as_function, lease=LeaseHandle.detached()), "too many"),
+        (yields, "must not yield"),
+        (yields_async, "must not yield"),
+        (functools.partial(yields), "must not yield"),
+        (PlainObject, "PlainObject is a class: pass an object of it"),
+        (double, r"'double'.*runs in a JobRunner\(queue, jobs="),
+        (order, r"'order'.*runs in a WorkflowRuntime\("),
+        (5, "not 5"),
+    ],
+)
+async def test_what_cannot_be_a_handler_is_refused_at_the_start(
+    queue: Queue, handler: Any, why: str
+) -> None:
+    with pytest.raises(InvalidArgumentType, match=why):
+        await run_worker(queue, "q", handler)
+
+
+async def test_a_handler_that_was_called_already_is_refused(queue: Queue) -> None:
+    with pytest.raises(InvalidArgumentType, match=r"as_coroutine\(\) returned.*uncalled"):
+        await run_worker(queue, "q", as_coroutine(None, None))  # type: ignore[arg-type]
+
+
+async def test_a_decorator_may_pass_more_than_it_is_given(queue: Queue) -> None:
+    @functools.wraps(takes_three)
+    def injected(*args: Any) -> None:
+        job, lease = args
+        takes_three(job, lease, "database")
+
+    (job_id,) = await add_jobs(queue, 1)
+    async with working(queue, injected):
+        assert await finish(queue, job_id) == [None]
+
+
+async def test_a_result_that_was_not_awaited_says_so(queue: Queue) -> None:
+    async def handle(job: JobRecord, lease: LeaseHandle) -> Any:
+        return as_coroutine(job, lease)
+
+    (job_id,) = await add_jobs(queue, 1, max_attempts=1)
+    async with working(queue, handle):
+        (dead,) = await finish(queue, job_id)
+    assert dead is not None
+    assert dead.last_error is not None
+    assert dead.last_error.endswith("not coroutine: await it in the handler")
 
 
 # -- threads ------------------------------------------------------------------------------------
@@ -258,6 +335,10 @@ def fail_over_there(job: JobRecord, lease: LeaseHandle) -> None:
             raise RetryAfter(60, "later")
 
 
+def returns_coroutine(job: JobRecord, lease: LeaseHandle) -> Any:
+    return as_coroutine(job, lease)
+
+
 async def test_a_process_pool(queue: Queue, processes: Executor) -> None:
     (job_id,) = await add_jobs(queue, 1, headers={"h": "v"}, max_attempts=1)
     async with working(queue, look_around, executor=processes):
@@ -304,6 +385,25 @@ async def test_a_thread_pool(queue: Queue) -> None:
         async with working(queue, handle, executor=threads):
             await finish(queue, *ids)
         assert names == ["mine_0"] * 3
+
+
+async def test_what_a_function_in_a_thread_pool_returns_to_be_awaited_is_awaited(
+    queue: Queue,
+) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        where = await where_it_ran(queue, decorated(as_coroutine), executor=threads)
+    assert where == (os.getpid(), threading.get_ident())
+
+
+async def test_what_another_process_returns_to_be_awaited_is_refused(
+    queue: Queue, processes: Executor
+) -> None:
+    (job_id,) = await add_jobs(queue, 1, max_attempts=1)
+    async with working(queue, returns_coroutine, executor=processes):
+        (dead,) = await finish(queue, job_id)
+    assert dead is not None
+    assert dead.last_error is not None
+    assert "drop executor=" in dead.last_error
 
 
 async def test_an_async_handler_in_an_executor_is_refused(queue: Queue) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, Protocol
 
+from taquba._memory.callbacks import call_soon
 from taquba._model.records import Job
 
 
@@ -37,19 +38,19 @@ class CancelToken:
         Call it from the event loop. The callback may come when the handler has ended.
         """
         if self._cancelled:
-            asyncio.get_running_loop().call_soon(callback)
+            call_soon((callback,))
         elif self._callbacks is None:
             self._callbacks = [callback]
         else:
             self._callbacks.append(callback)
 
-    def _fire(self) -> None:
+    def _fire(self, job: Job) -> None:
         self._cancelled = True
         if self._event is not None:
             self._event.set()
         callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            asyncio.get_running_loop().call_soon(callback)
+        if callbacks:
+            call_soon(callbacks, job)
 
 
 LeaseState = Literal["claiming", "held", "settling", "over"]
@@ -63,10 +64,21 @@ LeaseState = Literal["claiming", "held", "settling", "over"]
 """
 
 
+class WaitingCall(Protocol):
+    """The call of a plain function, which may have to wait for a thread or a process."""
+
+    def withdraw(self) -> None:
+        """Take it back if it waits."""
+
+    def waited_ms(self) -> int:
+        """For how long it has waited, or waited."""
+        ...
+
+
 class Lease:
     """One claim's hold on its job."""
 
-    __slots__ = ("_landed", "_token", "expires_at", "job", "on_over", "state")
+    __slots__ = ("_landed", "_token", "call", "expires_at", "job", "on_over", "state")
 
     def __init__(self, job: Job, expires_at: int) -> None:
         self.job = job
@@ -76,7 +88,9 @@ class Lease:
         self._token: CancelToken | None = None
         self._landed: asyncio.Future[None] | None = None
         self.on_over: list[Callable[[], None]] = []
-        """Called once, when the state is `over`."""
+        """Called once, by the event loop, when the state is `over`."""
+        self.call: WaitingCall | None = None
+        """What does the job's work, if that is a plain function."""
 
     @property
     def token(self) -> CancelToken:
@@ -87,7 +101,7 @@ class Lease:
     def fire_token(self) -> None:
         """The request to cancel is written: tell the handler."""
         if self._token is not None:
-            self._token._fire()  # pyright: ignore[reportPrivateUsage] - the token is the read side of this lease
+            self._token._fire(self.job)  # pyright: ignore[reportPrivateUsage] - the token is the read side of this lease
 
     def landed(self) -> asyncio.Future[None]:
         """Done when a claim or settlement that is in flight has landed."""
@@ -103,8 +117,9 @@ class Lease:
             self._landed = None
         if state == "over":
             callbacks, self.on_over = self.on_over, []
-            for callback in callbacks:
-                callback()
+            if callbacks:
+                # This is told by the writer of the store, which must not run what users wrote.
+                call_soon(callbacks, self.job)
 
 
 class LeaseRegistry:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from taquba._model.batch import encode_batch
 from taquba._model.clock import Clock
-from taquba._model.errors import ProducerClosed, TaqubaError
+from taquba._model.errors import ProducerClosed, StoreError, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._producer.lanes import Lane
 
@@ -49,23 +49,44 @@ class Packer:
             raise ProducerClosed
         landed = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(requests, sum(map(len, requests)), landed))
+        self._begin()
+        return landed
+
+    def _begin(self) -> None:
         if self._sending is None:
             self._sending = asyncio.create_task(self._send(), name="taquba-producer")
-        return landed
+            self._sending.add_done_callback(self._go_on)
+
+    def _go_on(self, sent: asyncio.Task[None]) -> None:
+        """Send what waits for one that was cancelled."""
+        if self._sending is sent:
+            # It was cancelled before it began.
+            self._sending = None
+        if sent.cancelled() and self._waiting:
+            self._begin()
 
     async def close(self) -> None:
         """Send what is waiting, and no more after it."""
         self._closed = True
-        if self._sending is not None:
+        while self._waiting or self._sending is not None:
+            self._begin()
+            assert self._sending is not None
             await asyncio.wait([self._sending])
 
     async def _send(self) -> None:
+        calls: Sequence[_Call] = ()
         try:
             while self._waiting:
                 calls = self._take()
                 error = await self._deliver(calls)
                 for call in calls:
                     _tell(call.landed, error)
+                calls = ()
+        except BaseException:
+            cut_off = StoreError("sending was cancelled: whether the jobs were stored is unknown")
+            for call in calls:
+                _tell(call.landed, cut_off)
+            raise
         finally:
             self._sending = None
 

@@ -20,6 +20,7 @@ from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import DuplicateJobId, InvalidArgument, ProducerClosed
 from taquba._model.ids import IdGenerator, id_of_key
 from taquba._model.options import EnqueueRequest
+from taquba._model.own_tasks import LastTask
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.validate import Duration
 from taquba._producer.asking import Asking
@@ -212,8 +213,8 @@ class Producer(ClosedAtExit):
         """Send what is waiting, and stop. Idempotent."""
         if self._closing is None or not self._closing.done():
             self._place.check()
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
+        if self._closing is None or self._closing.cancelled():
+            self._closing = LastTask(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:

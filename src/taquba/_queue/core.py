@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,7 @@ from taquba._memory.window import NOTHING, Window
 from taquba._model import keys, validate
 from taquba._model.clock import Clock
 from taquba._model.codec import decode_store_id
-from taquba._model.errors import QueueClosed, TaqubaError
+from taquba._model.errors import QueueClosed, StoreError, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._model.options import Policy, QueueConfig
 from taquba._model.records import DEAD, DONE, PENDING, SCHEDULED, Counters, Job, JobStatus
@@ -41,6 +42,7 @@ CAUTIOUS_MS: Final = 5000
 """How long an owner that follows a death makes its claims durable first, per queue, from its first
 claim on. What ended the process before is among the first jobs again; a job that does so at once
 would otherwise never be found claimed."""
+_log: Final = logging.getLogger(__name__)
 
 NOT_DUE: Final = 1 << 62
 """A deadline that never comes, in ms."""
@@ -143,6 +145,8 @@ class Core:
         self._failure: TaqubaError | None = None
         self.on_failure: set[Callable[[], None]] = set()
         """Called when the store can be written no more, and when the queue closes."""
+        self.on_closing: set[Callable[[], None]] = set()
+        """Called when the queue closes, while the store can still be written."""
         self.telemetry = telemetry
         self.inbox: Inbox | None = None
         self.socket: SocketServer | None = None
@@ -151,6 +155,7 @@ class Core:
             counters,
             flush_interval=flush_interval,
             on_failure=self.fail,
+            on_forsaken=self.forsaken,
             observer=None if telemetry is None else telemetry.metrics,
             on_freed=self.payloads.discard,
             cursors=ClaimCursors(cursors, self._reached),
@@ -197,8 +202,23 @@ class Core:
             for future in futures:
                 if not future.done():
                     future.set_result(None)
-        for callback in self.on_failure:
-            callback()
+        for callback in list(self.on_failure):
+            try:
+                callback()
+            except BaseException:
+                # Whatever it is, the others that wait have to be told, too.
+                _log.exception("what was to be told that the store failed did not take it")
+
+    def forsaken(self) -> None:
+        """Somebody has cancelled tasks of this queue: without them it would only look alive.
+
+        What was decided is still written, and jobs go back, for as long as the event loop runs.
+        """
+        if self._failure is None:
+            why = "its tasks were cancelled, as when the event loop ends"
+            self.fail(
+                StoreError(f"the queue works no longer: {why}; open it again", permanent=True)
+            )
 
     @property
     def failure(self) -> TaqubaError | None:
@@ -208,6 +228,8 @@ class Core:
         """From now on every call raises `QueueClosed`, whatever happened before."""
         self.fail(QueueClosed())
         self._failure = QueueClosed()
+        for callback in list(self.on_closing):
+            callback()
 
     def busy(self) -> bool:
         """True while anything of this queue moves by itself."""

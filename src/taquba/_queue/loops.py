@@ -15,13 +15,13 @@ from typing import Final
 from taquba._core import transitions
 from taquba._model import keys
 from taquba._model.codec import decode_row
+from taquba._model.ending import ends_program
 from taquba._model.errors import StoreError, TaqubaError, UnreadableJob
 from taquba._model.log_fields import about_queue
 from taquba._model.records import JobStatus
 from taquba._queue.claims import end_lease, refill
 from taquba._queue.core import NOT_DUE, Core, QueueState
 from taquba._queue.offloading import ORPHAN_AGE_MS, sweep_orphans
-from taquba._store.reads import translate
 from taquba._store.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
@@ -276,7 +276,13 @@ async def until_failure(core: Core, loop: Awaitable[None]) -> None:
     """Run a loop; once the store can be written no more it ends quietly, its queue says why."""
     try:
         await loop
-    except Exception as error:
+    except asyncio.CancelledError:
+        # Nothing, where it was the queue that closed.
+        core.forsaken()
+        raise
+    except BaseException as error:
         # Without its loops a queue would look alive and not be: better it ends.
         if core.failure is None:
-            core.committer.fail(translate(error), error)
+            core.committer.lose(error)
+        if ends_program(error):
+            raise

@@ -12,6 +12,7 @@ from taquba._model import validate
 from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.options import EnqueueRequest, InboxConfig, QueueConfig, SettlementEffects
+from taquba._model.own_tasks import LastTask
 from taquba._model.records import (
     CancelOutcome,
     Counters,
@@ -175,8 +176,8 @@ class Queue(ClosedAtExit):
         """Write what is waiting, stop the background tasks, close the store. Idempotent."""
         if self._closing is None or not self._closing.done():
             self._core.place.check()
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
+        if self._closing is None or self._closing.cancelled():
+            self._closing = LastTask(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
@@ -188,10 +189,11 @@ class Queue(ClosedAtExit):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await core.committer.close(lambda: closing_state(core))
-        await core.payloads.close()
+        hurried = core.committer.forsaken
+        await core.payloads.close(hurried=hurried)
         if core.inbox is not None:
             await core.inbox.close()
-        await core.engine.close()
+        await core.engine.close(hurried=hurried)
 
     @property
     def clock(self) -> Clock:

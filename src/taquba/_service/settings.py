@@ -10,7 +10,7 @@ from taquba._model import validate
 from taquba._model.errors import InvalidArgumentType
 from taquba._model.options import InboxConfig, QueueConfig
 from taquba._model.validate import Duration
-from taquba._worker.handlers import Handler, as_async
+from taquba._worker.handlers import Handler, check_handler
 from taquba._worker.workers import WorkerSpec
 
 if TYPE_CHECKING:
@@ -51,5 +51,5 @@ def worker_specs(handlers: Handlers) -> tuple[WorkerSpec, ...]:
     for spec in specs:
         validate.instance(spec, WorkerSpec, "each handler")
         validate.queue_name(spec.name)
-        as_async(spec.handler, spec.executor, spec.concurrency)
+        check_handler(spec.handler, spec.executor)
     return specs

@@ -12,18 +12,21 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from taquba._model import keys
 from taquba._model.codec import encode_counters
+from taquba._model.describing import shown
+from taquba._model.ending import ends_program
 from taquba._model.errors import QueueClosed, StoreError, TaqubaError
 from taquba._model.keys import Op
+from taquba._model.own_tasks import OwnTask
 from taquba._model.records import Counters
 from taquba._store.cursors import ClaimCursors
 from taquba._store.engine import Engine
-from taquba._store.limits import OPERATION_TIMEOUT
+from taquba._store.limits import LAST_SECONDS, OPERATION_TIMEOUT
 from taquba._store.reads import translate
 from taquba._store.transaction import Transaction
 from taquba._store.watchdog import Watchdog
@@ -84,6 +87,7 @@ class Committer:
         flush_interval: float,
         timeout: float = OPERATION_TIMEOUT,
         on_failure: Callable[[TaqubaError], None],
+        on_forsaken: Callable[[], None],
         on_freed: Callable[[list[str]], None],
         cursors: ClaimCursors,
         observer: CommitObserver | None = None,
@@ -96,15 +100,19 @@ class Committer:
             flush_interval: Least time between the starts of two flushes, in seconds.
             timeout: Seconds after which callers of a store that hangs get an error.
             on_failure: Told once, when the store can no longer be written.
+            on_forsaken: Told once, when somebody has cancelled the tasks. What is submitted after
+                that is still written.
             on_freed: Told which payload objects belonged to jobs that have left, durably.
             cursors: Say which cursors move with a group.
             observer: Told of every commit, flush and answer.
         """
+        self._loop = asyncio.get_running_loop()
         self._engine = engine
         self._counters = counters
         self._flush_interval = flush_interval
         self._timeout = timeout
         self._on_failure = on_failure
+        self._on_forsaken = on_forsaken
         self._observer = observer
         self._on_freed = on_freed
         self._cursors = cursors
@@ -126,12 +134,16 @@ class Committer:
         self._flush_watch = Watchdog(timeout, self._flush_stalled)
         self._write_wanted = asyncio.Event()
         self._flush_wanted = asyncio.Event()
+        self._pause_over = asyncio.Event()
+        self._hurried = False
+        """Whether flushes no longer wait for `flush_interval`."""
+        self.forsaken = False
+        """True once somebody has cancelled the tasks: new ones run while there is work, no longer.
+        """
         self._idle = asyncio.Event()
         self._idle.set()
-        self._tasks = [
-            asyncio.create_task(self._write_loop(), name="taquba-writer"),
-            asyncio.create_task(self._flush_loop(), name="taquba-flusher"),
-        ]
+        self._writer = self._run(self._write_loop, "taquba-writer")
+        self._flusher = self._run(self._flush_loop, "taquba-flusher")
 
     @property
     def busy(self) -> bool:
@@ -143,7 +155,7 @@ class Committer:
 
         The commit goes on when the caller stops waiting.
         """
-        waiter = transaction.waiter = asyncio.get_running_loop().create_future()
+        waiter = transaction.waiter = self._loop.create_future()
         transaction.durable = durable
         if self._observer is not None:
             waiter.add_done_callback(partial(self._observer.answered, transaction))
@@ -153,6 +165,8 @@ class Committer:
         self._waiting.append(transaction)
         self._idle.clear()
         self._write_wanted.set()
+        if self.forsaken and self._writer.done():
+            self._writer = self._run(self._write_loop, "taquba-writer")
         return waiter
 
     async def barrier(self) -> None:
@@ -175,12 +189,12 @@ class Committer:
     def _flushed(self, *, with_next: bool) -> asyncio.Future[None]:
         """Done when the flush under way is, or the next one, as if a transaction of it waited."""
         transaction = Transaction()
-        waiter = transaction.waiter = asyncio.get_running_loop().create_future()
+        waiter = transaction.waiter = self._loop.create_future()
         # A flush that nobody waited for was none to be busy with.
         self._idle.clear()
         if with_next:
             self._unflushed.append(transaction)
-            self._flush_wanted.set()
+            self._want_flush()
         else:
             self._flushing.append(transaction)
         return waiter
@@ -188,7 +202,7 @@ class Committer:
     async def drain(self) -> None:
         """Wait, with a bound, until nothing is waiting or under way."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(LAST_SECONDS if self.forsaken else self._timeout):
                 while self.busy:
                     await self._idle.wait()
 
@@ -197,19 +211,84 @@ class Committer:
 
         Nothing lands after the last transaction, so what it says of the store stays true.
         """
+        self._hurry()
         await self.drain()
         if not self.busy and self._refusal is None:
             self.submit(last(), durable=False)
             self._refusal = QueueClosed()
             await self.drain()
+        if self.busy:
+            left = len(self._waiting) + len(self._in_flight) + len(self._unflushed)
+            left += len(self._flushing)
+            _log.error("the store did not take %d commits before it was closed", left)
         self.fail(QueueClosed())
         if self._lazy_flush is not None:
             self._lazy_flush.cancel()
         for watch in (self._write_watch, self._flush_watch):
             watch.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in (self._writer, self._flusher):
+            task.end()
+        await asyncio.gather(self._writer, self._flusher, return_exceptions=True)
+
+    # -- the two tasks ----------------------------------------------------------------------
+
+    def _run(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> OwnTask:
+        return OwnTask(self._unless_it_ends(loop), name, self._forsake)
+
+    async def _unless_it_ends(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run one of the loops; whatever ends it, nobody may wait for it in vain."""
+        try:
+            await loop()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as cause:
+            self.lose(cause)
+            if ends_program(cause):
+                raise
+
+    def lose(self, cause: BaseException) -> None:
+        """Something that the store cannot do without has ended: it can be written no more."""
+        if isinstance(cause, Exception):
+            error = translate(cause)
+        else:
+            error = StoreError(f"the store failed: {shown(cause)}", permanent=True)
+        if not error.permanent:
+            # Memory cannot follow a write that may or may not land later.
+            error = StoreError(f"{error}; close the queue, open it", permanent=True)
+        self.fail(error, cause)
+
+    def _forsake(self) -> None:
+        """Somebody has cancelled the tasks, most likely because the event loop is to end.
+
+        They end when they have done what is there. What comes after that, such as jobs that are
+        given back, is written by tasks of its own: it has to be before the loop ends.
+        """
+        first, self.forsaken = not self.forsaken, True
+        self._hurry()
+        self._write_wanted.set()
+        self._flush_wanted.set()
+        self._loop.call_later(LAST_SECONDS, self._cut_off, self._writer, self._flusher)
+        if first and self.failure is None:
+            self._on_forsaken()
+
+    def _cut_off(self, *tasks: OwnTask) -> None:
+        """Somebody waits for tasks to end, and the store does not answer."""
+        if all(task.done() for task in tasks):
+            return
+        why = f"the event loop ended, and the store did not answer within {LAST_SECONDS:g} s"
+        error = StoreError(f"{why}; whether its last commits land is unknown", permanent=True)
+        self.fail(error, error)
+        for task in tasks:
+            task.end()
+
+    def _hurry(self) -> None:
+        self._hurried = True
+        self._pause_over.set()
+
+    def _want_flush(self) -> None:
+        self._flush_wanted.set()
+        if self.forsaken and self._flusher.done():
+            self._flusher = self._run(self._flush_loop, "taquba-flusher")
 
     async def _write_loop(self) -> None:
         while True:
@@ -217,19 +296,13 @@ class Committer:
             self._write_wanted.clear()
             while self._waiting:
                 self._in_flight = self._take_group()
-                try:
-                    with self._write_watch:
-                        await self._write(self._in_flight)
-                except Exception as cause:
-                    error = translate(cause)
-                    if not error.permanent:
-                        # Memory cannot follow a write that may or may not land later.
-                        error = StoreError(f"{error}; close the queue, open it", permanent=True)
-                    self.fail(error, cause)
-                    return
+                with self._write_watch:
+                    await self._write(self._in_flight)
                 self.stalled = False
                 self._in_flight = []
             self._settle()
+            if self.forsaken:
+                return
 
     def _take_group(self) -> list[Transaction]:
         group = [self._waiting.popleft()]
@@ -263,10 +336,9 @@ class Committer:
             else:
                 transaction.resolve()
         if self._unflushed:
-            self._flush_wanted.set()
+            self._want_flush()
         elif ops and self._lazy_flush is None:
-            loop = asyncio.get_running_loop()
-            self._lazy_flush = loop.call_later(_LAZY_FLUSH_SECONDS, self._flush_wanted.set)
+            self._lazy_flush = self._loop.call_later(_LAZY_FLUSH_SECONDS, self._want_flush)
 
     def _counted(self, group: Iterable[Transaction]) -> dict[str, Counters]:
         """Absolute counters, after `group`, of the queues it touches."""
@@ -286,13 +358,15 @@ class Committer:
         return {queue: Counters(*total) for queue, total in totals.items()}
 
     async def _flush_loop(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         not_before = 0.0
         while True:
             await self._flush_wanted.wait()
             self._flush_wanted.clear()
+            if self.forsaken and not self._unflushed and self._lazy_flush is None:
+                return
             if (early := not_before - loop.time()) > 0:
-                await asyncio.sleep(early)
+                await self._pause(early)
             not_before = loop.time() + self._flush_interval
             if self._lazy_flush is not None:
                 self._lazy_flush.cancel()
@@ -313,6 +387,16 @@ class Committer:
                     self._on_freed(transaction.freed)
             self._flushing = []
             self._settle()
+            if self.forsaken and not self._flush_wanted.is_set():
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        """Let commits gather, unless the end is near."""
+        if not self._hurried:
+            timer = self._loop.call_later(seconds, self._pause_over.set)
+            await self._pause_over.wait()
+            timer.cancel()
+            self._pause_over.clear()
 
     async def _flush(self) -> TaqubaError | None:
         try:

@@ -23,6 +23,7 @@ from taquba._store import binding
 from taquba._store.building import build
 from taquba._store.engine_objects import connect_engine
 from taquba._store.folder import DurableFolder
+from taquba._store.limits import LAST_SECONDS, OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
 from taquba._store.memory import return_free_memory
 from taquba._store.owner_lock import OwnerLock
@@ -198,16 +199,21 @@ class Engine(Reads):
         message = reason.name.lower() if self._trouble is None else message_of(self._trouble)
         return translate(Error.Closed(reason, message))
 
-    async def close(self) -> None:
-        """Write what is in memory as tables, and stop the engine."""
+    async def close(self, *, hurried: bool = False) -> None:
+        """Write what is in memory as tables, and stop the engine.
+
+        `hurried` leaves what is durable to the next owner, who reads it from the log, and waits
+        for a store that does not answer no longer than a moment.
+        """
         if self._shortening is not None:
             self._shortening.cancel()
         try:
             try:
-                if self.failure() is None:
+                if not hurried and self.failure() is None:
                     await self._write_tables()
             finally:
-                await bounded(self._db.shutdown(), "closing")
+                seconds = LAST_SECONDS if hurried else OPERATION_TIMEOUT
+                await bounded(self._db.shutdown(), "closing", seconds)
         except (StoreFenced, QueueClosed):
             # Nothing is lost: what was acknowledged is durable, the rest is not ours to write.
             return

@@ -6,3 +6,6 @@ from typing import Final
 
 OPERATION_TIMEOUT: Final = 30.0
 """Seconds after which a store that does not answer fails an operation."""
+
+LAST_SECONDS: Final = 1.0
+"""Seconds for which a store that does not answer is waited for while its event loop ends."""

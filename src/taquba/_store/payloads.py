@@ -168,10 +168,11 @@ class Payloads(PayloadReads):
         """Remove what is left of uploads that were cut off, and of the caller's objects."""
         await self._objects.remove_unfinished(self._store_id, age_ms / 1000)
 
-    async def close(self) -> None:
+    async def close(self, *, hurried: bool = False) -> None:
         """Give the removals under way a moment; what is left is for the next owner's sweep."""
         if self._removing is not None:
-            await asyncio.wait({self._removing}, timeout=_CLOSING_SECONDS)
+            if not hurried:
+                await asyncio.wait({self._removing}, timeout=_CLOSING_SECONDS)
             self._removing.cancel()
             await asyncio.gather(self._removing, return_exceptions=True)
         await self._objects.close()

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from slatedb.uniffi import CloseReason, Error, KeyRange
 
+from taquba._model.describing import shown
 from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import prefix_end
 from taquba._model.redaction import without_secrets
@@ -41,7 +42,7 @@ def translate(error: Exception) -> TaqubaError:
     if isinstance(error, Error):
         permanent = not isinstance(error, (Error.Unavailable, Error.Transaction))
         return StoreError(f"the store failed: {message_of(error)}", permanent=permanent)
-    return StoreError(f"the store failed: {error!r}", permanent=True)
+    return StoreError(f"the store failed: {shown(error)}", permanent=True)
 
 
 def message_of(error: Exception) -> str:

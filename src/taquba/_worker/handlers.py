@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import logging
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Final, Protocol, cast
 
 import anyio
-import anyio.to_thread
 
+from taquba._model.clock import Clock
+from taquba._model.describing import shown
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.options import SettlementEffects
 from taquba._model.records import JobRecord
 from taquba._worker.lease_handle import LeaseHandle
+from taquba._worker.plain import PlainCall
+
+_log: Final = logging.getLogger(__name__)
 
 HandlerResult = SettlementEffects | None
 """What a handler returns: effects to apply with the ack, or None."""
@@ -38,48 +43,141 @@ Handler = AsyncHandler | PlainHandler | Processor
 """``async def``, a plain function (run in a worker thread), or an object with ``process``."""
 
 
-def as_async(handler: Handler, executor: Executor | None, concurrency: int) -> AsyncHandler:
+def check_handler(handler: Handler, executor: Executor | None) -> Callable[..., object]:
+    """What is called for each job; refuses what cannot be, or not there."""
+    call = _callable(handler)
+    if executor is not None and not isinstance(executor, Executor):
+        raise InvalidArgumentType(
+            f"executor must be a concurrent.futures.Executor, not {shown(executor)}"
+        )
+    if executor is not None and _is_async(call):
+        raise InvalidArgument("an async handler runs on the event loop; drop executor=")
+    return call
+
+
+def as_async(
+    handler: Handler, executor: Executor | None, concurrency: int, clock: Clock
+) -> AsyncHandler:
     """The handler as a coroutine function, wherever it really runs."""
+    call = check_handler(handler, executor)
+    if _is_async(call):
+        return cast("AsyncHandler", call)
+    if executor is not None:
+        warn_if_too_small(executor, concurrency)
+        return partial(_in_executor, clock, executor, call)
+    return partial(_in_thread, clock, anyio.CapacityLimiter(concurrency), call)
+
+
+def warn_if_too_small(executor: Executor, concurrency: int) -> None:
+    """Tell that jobs will be claimed only to wait for a place in their executor."""
+    places: object = getattr(executor, "_max_workers", None)
+    if isinstance(places, int) and places < concurrency:
+        _log.warning(
+            "concurrency is %d, but the executor runs %d at a time: the others are claimed and "
+            "wait; make it larger, or concurrency smaller",
+            concurrency,
+            places,
+        )
+
+
+def returned(value: object) -> HandlerResult:
+    """What a handler returned, or an error that says what it may return."""
+    if value is None or isinstance(value, SettlementEffects):
+        return value
+    remedy = "a value that is to be kept goes into SettlementEffects(kv_writes=...)"
+    if inspect.isawaitable(value):
+        remedy = "await it in the handler"
+    if inspect.iscoroutine(value):
+        # Nobody will await it, which would be reported.
+        value.close()
+    raise InvalidArgumentType(
+        f"a handler returns None or SettlementEffects, not {type(value).__name__}: {remedy}"
+    )
+
+
+def _callable(handler: object) -> Callable[..., object]:
+    if isinstance(handler, type):
+        raise InvalidArgumentType(
+            f"the handler {handler.__qualname__} is a class: pass an object of it"
+        )
+    if inspect.iscoroutine(handler):
+        handler.close()
+        raise InvalidArgumentType(
+            f"the handler is what {handler.__qualname__}() returned: pass the function, uncalled"
+        )
+    runs_in: object = getattr(type(handler), "_taquba_runs_in", None)
+    if isinstance(runs_in, str):
+        raise InvalidArgumentType(f"{shown(handler)} is not a handler: it runs in {runs_in}")
     call: object = getattr(handler, "process", handler)
     if not callable(call):
         raise InvalidArgumentType(
             f"a handler is a function (job, lease) or an object with process(job, lease), "
-            f"not {handler!r}"
+            f"not {shown(handler)}"
         )
-    if executor is not None and not isinstance(executor, Executor):
+    if _is(inspect.isgeneratorfunction, call) or _is(inspect.isasyncgenfunction, call):
         raise InvalidArgumentType(
-            f"executor must be a concurrent.futures.Executor, not {executor!r}"
+            f"the handler {shown(handler)} is a generator, whose code would never run: "
+            "it must not yield"
         )
-    if _is_async(call):
-        if executor is not None:
-            raise InvalidArgument("an async handler runs on the event loop; drop executor=")
-        return cast("AsyncHandler", call)
-    plain = cast("PlainHandler", call)
-    if executor is not None:
-        return partial(_in_executor, executor, plain)
-    return partial(_in_thread, anyio.CapacityLimiter(concurrency), plain)
+    try:
+        # Of the call itself: a decorator may pass the function it wraps more than it is given.
+        signature = inspect.signature(call, follow_wrapped=False)
+    except (TypeError, ValueError):
+        # Of some that are written in C it is not known.
+        return call
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise InvalidArgumentType(
+            f"a handler is called as handler(job, lease), which does not fit "
+            f"{shown(handler)} with its {signature}: {error}"
+        ) from None
+    return call
 
 
-def _is_async(call: Any) -> bool:
+def _is_async(call: object) -> bool:
+    return _is(inspect.iscoroutinefunction, call)
+
+
+def _is(kind: Callable[[object], bool], call: object) -> bool:
     while isinstance(call, partial):
         call = call.func
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-        getattr(call, "__call__", None)  # noqa: B004 - an instance with an async __call__
-    )
+    # Or it is an object whose class defines how it is called.
+    return kind(call) or kind(getattr(call, "__call__", None))  # noqa: B004
 
 
 async def _in_thread(
-    limiter: anyio.CapacityLimiter, call: PlainHandler, job: JobRecord, lease: LeaseHandle
+    clock: Clock,
+    threads: anyio.CapacityLimiter,
+    call: Callable[..., object],
+    job: JobRecord,
+    lease: LeaseHandle,
 ) -> HandlerResult:
-    # A thread cannot be stopped: on a time-out it is left behind and its result is ignored.
-    result = await anyio.to_thread.run_sync(
-        call, job, lease, limiter=limiter, abandon_on_cancel=True
-    )
+    result = await PlainCall(clock).in_thread(threads, call, job, lease)
     # A lambda or a decorated function does not show that it returns something to be awaited.
-    return await result if inspect.isawaitable(result) else result
+    return cast("HandlerResult", await result if inspect.isawaitable(result) else result)
 
 
 async def _in_executor(
-    executor: Executor, call: PlainHandler, job: JobRecord, lease: LeaseHandle
+    clock: Clock,
+    executor: Executor,
+    call: Callable[..., object],
+    job: JobRecord,
+    lease: LeaseHandle,
 ) -> HandlerResult:
-    return await asyncio.wrap_future(executor.submit(call, job, lease))
+    work = PlainCall(clock, lease)
+    result = await work.in_executor(executor, _checked, os.getpid(), call, job, lease)
+    return cast("HandlerResult", await result if inspect.isawaitable(result) else result)
+
+
+def _checked(owner: int, call: Callable[..., object], job: JobRecord, lease: LeaseHandle) -> object:
+    """Call a handler; what it returns to be awaited cannot leave another process."""
+    result = call(job, lease)
+    if os.getpid() != owner and inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise InvalidArgumentType(
+            f"the handler returned {shown(result)}, to be awaited, in another process: "
+            "an async handler runs on the event loop; drop executor="
+        )
+    return result

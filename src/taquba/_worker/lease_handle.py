@@ -8,7 +8,8 @@ from concurrent.futures import Future, wait
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from taquba._memory.leases import CancelToken, Lease
+from taquba._memory.callbacks import call_soon
+from taquba._memory.leases import CancelToken, Lease, WaitingCall
 from taquba._model import validate
 from taquba._model.errors import CancelRequested, ClaimLost
 from taquba._model.validate import Duration
@@ -79,16 +80,17 @@ class LeaseHandle:
             self._extend_from_thread(extension_ms)
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call `callback` on the event loop once the hold on the job is over.
+        """Have the event loop call `callback` once the hold on the job is over.
 
         The job was then settled, given back or taken back: what the handler decided is applied,
-        or never will be. Call it from the event loop; a detached handle's hold does not end.
+        or never will be. What the callback raises is logged. Call it from the event loop; a
+        detached handle's hold does not end.
         """
         if self._core is None:
             return
         lease = claims.lease_of(self._held_claim())
         if lease.state == "over":
-            callback()
+            call_soon((callback,), lease.job)
         else:
             lease.on_over.append(callback)
 
@@ -133,3 +135,15 @@ class LeaseHandle:
     def _held_claim(self) -> Claim:
         assert self._claim is not None
         return self._claim
+
+
+def set_call(handle: LeaseHandle, call: WaitingCall) -> None:
+    """Note what does the work of a handle's job; a detached handle has no job."""
+    claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
+    if claim is not None:
+        claims.lease_of(claim).call = call
+
+
+def call_of(handle: LeaseHandle) -> WaitingCall | None:
+    claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
+    return None if claim is None else claims.lease_of(claim).call

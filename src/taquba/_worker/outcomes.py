@@ -80,9 +80,10 @@ class Snooze(TaqubaError):
         return self.reason
 
 
-PROGRAM_ENDS: Final = (GeneratorExit, KeyboardInterrupt, SystemExit)
-"""What a handler may raise that is not its failure. All else is, also what is no `Exception`, such
-as the panics of extensions written in Rust."""
+class NotStarted(TaqubaError):
+    """The function that was to work on a job has not begun: its attempt is not spent."""
+
+    permanent = False
 
 
 _SAY_ALL: Final = (PermanentFailure, RetryAfter, Snooze)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import Executor
 from typing import Final, Literal, cast
 
@@ -12,6 +12,7 @@ import anyio
 
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
+from taquba._model.ending import contained, ends_program
 from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
 from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
@@ -22,16 +23,17 @@ from taquba._queue.claims import Claim
 from taquba._queue.core import Core
 from taquba._queue.loading import load
 from taquba._queue.queue import Queue
-from taquba._worker.handlers import AsyncHandler, Handler, as_async
+from taquba._worker.handlers import AsyncHandler, Handler, as_async, returned
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import (
-    PROGRAM_ENDS,
     FailWith,
+    NotStarted,
     PermanentFailure,
     RetryAfter,
     Snooze,
     reason_of,
 )
+from taquba._worker.plain import RunTimer
 
 _log: Final = logging.getLogger(__name__)
 
@@ -41,9 +43,16 @@ _TASKS_PER_HANDLER: Final = 4
 """Settlements overlap with the next handlers, but do not pile up without a bound: after a crash,
 what was handled and not settled is handled again. With short handlers a flush carries more of them
 than run at a time."""
-_VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter, Snooze)
+_VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter, Snooze, NotStarted)
 
 _CANCELLED: Final = "cancelled on request"
+
+_WAITS_AFTER_SECONDS: Final = 0.5
+"""What its executor has not begun by then waits for its turn there, in real time."""
+
+_ABANDONED_AFTER_SECONDS: Final = 5.0
+"""How long a handler that was cancelled gets to clean up, in real time. One that does not end by
+then is left behind: a container is killed ten seconds after it was asked to stop."""
 
 OnCancel = Literal["notify", "interrupt"]
 Shutdown = anyio.Event | asyncio.Event
@@ -135,7 +144,7 @@ class Worker:
         self._core = core
         self.state = core.queue(validate.queue_name(name))
         self._concurrency = validate.integer(concurrency, "concurrency", 1, _MAX_CONCURRENCY)
-        self._handle: AsyncHandler = as_async(handler, executor, concurrency)
+        self._handle: AsyncHandler = as_async(handler, executor, concurrency, core.clock)
         self.lease_ms = (
             self.state.policy.lease_ms
             if lease is None
@@ -144,11 +153,14 @@ class Worker:
         self._poll_seconds = validate.duration_ms(poll_interval, "poll_interval", minimum=1) / 1000
         self._timeout_ms = validate.optional_duration_ms(timeout, "timeout", minimum=1)
         self._drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
+        self._executor = executor
         self._auto_renew = auto_renew
         self._interrupts = on_cancel == "interrupt"
         self._running: dict[asyncio.Task[None], Claim] = {}
         """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped: list[Claim] = []
+        """Jobs whose handlers were cancelled because the worker stops, on their way back."""
         self._interrupted: set[asyncio.Task[None]] = set()
         """Tasks that were cancelled because the worker stops."""
         self._wake = asyncio.Event()
@@ -164,6 +176,7 @@ class Worker:
         stopping.add_done_callback(lambda _: self._wake.set())
         self._core.on_failure.add(self._wake.set)
         self.state.loops += 1
+        self._core.on_closing.add(self._let_go)
         try:
             if self._core.gate.active:
                 # Suspects of other loops, which start in this moment, go first.
@@ -174,7 +187,10 @@ class Worker:
             self.state.loops -= 1
             stopping.cancel()
             self._core.on_failure.discard(self._wake.set)
-            await self._stop()
+            try:
+                await self._stop()
+            finally:
+                self._core.on_closing.discard(self._let_go)
 
     async def work_on(self, claim: Claim) -> None:
         """Run the handler on one job and settle it, for a caller that claims by itself."""
@@ -232,7 +248,10 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._running.pop(task, None)
+        unbegun = self._running.pop(task, None)
+        if unbegun is not None:
+            # It was cancelled before its first step.
+            self._put_back([unbegun], "its handler was cancelled")
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error(
@@ -265,10 +284,16 @@ class Worker:
             call = self._call(claim)
             telemetry = self._core.telemetry
             effects = await (call if telemetry is None else telemetry.processing(claim, call))
-        except PROGRAM_ENDS:
-            raise
+            if effects is not None:
+                effects = returned(effects)
         except BaseException as error:
+            if ends_program(error):
+                self._put_back([claim], "the program ended")
+                raise
             if self._was_stopped(task, error):
+                if task not in self._interrupted:
+                    # It was cancelled by somebody else, such as the end of the event loop.
+                    self._put_back([claim], "its handler was cancelled")
                 raise asyncio.CancelledError from error
             failure = error
         finally:
@@ -278,6 +303,10 @@ class Worker:
             await self._settle(claim, effects, failure)
         except TaqubaError as error:
             _log.warning("job %s could not be settled: %s", claim.id, error, extra=about_job(claim))
+        except asyncio.CancelledError:
+            # Nothing, if it was decided already.
+            self._put_back([claim], "its settlement was cancelled")
+            raise
 
     def _was_stopped(self, task: asyncio.Task[None], error: BaseException) -> bool:
         """Whether the handler ended because the worker did: then its job goes back unspent."""
@@ -294,13 +323,25 @@ class Worker:
                 await settling.ack(self._core, claim, effects)
             else:
                 await self._settle_failure(claim, failure)
-        except TaqubaError as error:
-            if not error.permanent or not claims.is_held(claim):
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) or ends_program(error):
+                raise
+            transient = isinstance(error, TaqubaError) and not error.permanent
+            if transient or not claims.is_held(claim):
                 # Nobody knows whether it landed, or a store that comes back would be told that
                 # a job failed that did not: the lease runs out instead.
                 raise
-            # The effects were refused, so nothing was settled: the attempt failed without them.
-            await self._settle_failure(claim, error)
+            # What was decided was refused, or could not be understood, so nothing was settled:
+            # the attempt failed without it.
+            await self._fail(claim, error)
+
+    def _let_go(self) -> None:
+        """The queue closes before this worker has ended: nothing can be settled after that."""
+        self._put_back([*self._running.values(), *self._stopped], "the queue was closed")
+
+    def _put_back(self, stopped: list[Claim], why: str) -> asyncio.Future[None] | None:
+        """Give back the jobs that are still held, their attempts unspent."""
+        return claims.release(self._core, [claims.lease_of(claim) for claim in stopped], why)
 
     async def _call(self, claim: Claim) -> SettlementEffects | None:
         handle = LeaseHandle(self._core, claim)
@@ -309,14 +350,23 @@ class Worker:
         call = self._call_interruptibly if self._interrupts else self._call_plainly
         if self._timeout_ms is None:
             return await call(claim, handle)
-        return await self._call_in_time(call(claim, handle), self._timeout_ms)
+        return await self._call_in_time(call(claim, handle), handle, self._timeout_ms)
 
     async def _call_in_time(
-        self, call: Awaitable[SettlementEffects | None], timeout_ms: int
+        self,
+        call: Awaitable[SettlementEffects | None],
+        handle: LeaseHandle,
+        timeout_ms: int,
     ) -> SettlementEffects | None:
         core = self._core
         limit = asyncio.timeout(None)
-        timer = core.clock.call_later(timeout_ms, lambda: limit.reschedule(core.loop.time()))
+        timer = RunTimer(
+            core.clock,
+            handle,
+            timeout_ms,
+            lambda: limit.reschedule(core.loop.time()),
+            self._executor,
+        )
         try:
             async with limit:
                 return await call
@@ -335,7 +385,7 @@ class Worker:
     async def _call_interruptibly(
         self, claim: Claim, handle: LeaseHandle
     ) -> SettlementEffects | None:
-        call = asyncio.ensure_future(self._handle(claim.job, handle))
+        call = asyncio.ensure_future(contained(self._handle(claim.job, handle)))
         asked = asyncio.ensure_future(claim.cancel_token.wait())
         try:
             await asyncio.wait({call, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -358,37 +408,54 @@ class Worker:
         if isinstance(cause, CancelRequested):
             # The lease refused to go on: the handler stopped as it was asked to.
             cause = PermanentFailure(_CANCELLED)
-        if isinstance(cause, Snooze):
+        if isinstance(cause, NotStarted):
+            given_back = self._put_back([claim], str(cause))
+            if given_back is not None:
+                await given_back
+        elif isinstance(cause, Snooze):
             await settling.snooze(core, claim, cause.reason, cause.delay_ms)
         elif isinstance(cause, PermanentFailure):
             await settling.dead_letter(core, claim, reason_of(cause), effects)
             _log_failure(claim, cause, retried=False)
         else:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
-            outcome = await settling.nack(core, claim, reason_of(cause), effects, delay_ms)
-            _log_failure(claim, cause, retried=outcome.retried)
+            await self._fail(claim, cause, effects, delay_ms)
+
+    async def _fail(
+        self,
+        claim: Claim,
+        cause: str | BaseException,
+        effects: SettlementEffects | None = None,
+        delay_ms: int | None = None,
+    ) -> None:
+        """The attempt failed."""
+        outcome = await settling.nack(self._core, claim, reason_of(cause), effects, delay_ms)
+        _log_failure(claim, cause, retried=outcome.retried)
 
     async def _drain(self, timeout_ms: int | None) -> None:
         """Wait for running handlers and settlements; give back what is not done in time."""
         if timeout_ms is None:
             timeout_ms = validate.MAX_DURATION_MS
         if self._tasks and timeout_ms:
+            for claim in self._running.values():
+                call = claims.lease_of(claim).call
+                if call is not None:
+                    # What waits for its turn need not begin any more.
+                    self._core.loop.call_later(_WAITS_AFTER_SECONDS, call.withdraw)
             ended = asyncio.ensure_future(asyncio.wait(set(self._tasks)))
             try:
                 await wait_until_done(ended, self._core.clock, timeout_ms)
             finally:
                 ended.cancel()
         unfinished = dict(self._running)
-        self._interrupted.update(unfinished)
-        for task in unfinished:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
-        given_back = claims.release(
-            self._core,
-            [claims.lease_of(claim) for claim in unfinished.values()],
-            "the worker shut down",
-        )
+        self._stopped = list(unfinished.values())
+        try:
+            await self._interrupt(unfinished)
+            if self._tasks:
+                await asyncio.wait(set(self._tasks))
+        finally:
+            # Also where this is cancelled, again.
+            given_back = self._put_back(self._stopped, "the worker shut down")
         if given_back is not None:
             try:
                 await asyncio.shield(given_back)
@@ -399,6 +466,26 @@ class Worker:
                     self.state.name,
                     error,
                     extra=about_queue(self.state.name),
+                )
+
+    async def _interrupt(self, unfinished: Mapping[asyncio.Task[None], Claim]) -> None:
+        """Cancel handlers that run; what does not heed it is left behind."""
+        self._interrupted.update(unfinished)
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished, timeout=_ABANDONED_AFTER_SECONDS)
+        for task, claim in unfinished.items():
+            if task in self._running:
+                self._running.pop(task)
+                self._tasks.discard(task)
+                _log.error(
+                    "the handler of job %s of queue %r has not ended %g s after it was cancelled: "
+                    "it is left behind, and its job goes back",
+                    claim.id,
+                    claim.queue,
+                    _ABANDONED_AFTER_SECONDS,
+                    extra=about_job(claim),
                 )
 
 

@@ -21,29 +21,37 @@ from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model import validate
 from taquba._model.codec import UNREADABLE
 from taquba._model.describing import describe, shown
+from taquba._model.ending import contained, ends_program
 from taquba._model.errors import InvalidArgument
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.validate import KvKey
 from taquba._queue import entries
 from taquba._queue.queue import Queue
-from taquba._worker.outcomes import PROGRAM_ENDS
+from taquba._worker.handlers import warn_if_too_small
+from taquba._worker.outcomes import NotStarted
+from taquba._worker.plain import PlainCall, RunTimer
 from taquba.extending._leash import Leash
 
 __all__ = [
-    "PROGRAM_ENDS",
     "UNREADABLE",
     "HeldLocks",
     "KeyLocks",
     "Leash",
+    "NotStarted",
+    "PlainCall",
+    "RunTimer",
     "RunsInBackground",
     "awaited",
+    "contained",
     "describe",
+    "ends_program",
     "is_stopped",
     "locks_of",
     "redact",
     "seen_through",
     "shown",
     "until_durable",
+    "warn_if_too_small",
     "without_secrets",
 ]
 

@@ -55,6 +55,9 @@ class Workflow(Generic[P, T_co]):
         version: Its version; programs that have an older one leave its runs alone.
     """
 
+    _taquba_runs_in: Final = "a WorkflowRuntime(queue, workflows=[...])"
+    """What a worker loop says that is given one for a handler."""
+
     def __init__(self, function: Callable[..., object], *, name: str, version: int) -> None:
         """Internal: use the decorator `workflow`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from taquba import CancelToken, PermanentFailure, RetryAfter
-from taquba.extending import awaited, describe, is_stopped
+from taquba.extending import PlainCall, awaited, describe, ends_program, is_stopped
 from taquba.extending.typed import Arguments, Signature, Undecodable
 from taquba_workflow._errors import MisplacedCall, StepError, StepFailed
 from taquba_workflow._functions.definitions import StepFunction
@@ -116,8 +114,8 @@ class Steps:
         try:
             result = await self._call(step, step.signature.call(values), info)
             packed = step.signature.pack_result(result)
-        except (Exception, asyncio.CancelledError) as error:
-            if is_stopped(error):
+        except BaseException as error:
+            if is_stopped(error) or ends_program(error):
                 raise
             failures += 1
             said = Error(type(error).__name__, describe(error, bare=(type(error),)))
@@ -140,11 +138,8 @@ class Steps:
                 )
                 if step.is_async:
                     return await awaited(work())
-                # A thread cannot be stopped: it is left behind, and what it returns is not heard.
-                result = await anyio.to_thread.run_sync(
-                    work, limiter=self._threads, abandon_on_cancel=True
-                )
-                return await awaited(result)
+                call = PlainCall(self._turn.clock)
+                return await awaited(await call.in_thread(self._threads, work))
             finally:
                 _current.reset(token)
 

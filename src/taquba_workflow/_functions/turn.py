@@ -24,7 +24,7 @@ from random import Random
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from taquba import CancelToken, Clock, TaqubaError, Timer
-from taquba.extending import Leash, awaited
+from taquba.extending import Leash, awaited, contained
 from taquba_workflow._errors import MisplacedCall, NonDeterminism
 from taquba_workflow._functions.history import CallKind, Entry, History, Place, call_name
 
@@ -227,7 +227,7 @@ class Turn:
 
         async def run() -> T:
             _branch.set(branch)
-            return await leash
+            return await contained(leash)
 
         self._active += 1
         task = asyncio.create_task(run())

@@ -1,0 +1,33 @@
+"""Callbacks of users: called by the event loop, never by what they are told of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from taquba._model.ending import ends_program
+from taquba._model.log_fields import about_job
+from taquba._model.records import Job, JobView
+
+_log: Final = logging.getLogger(__name__)
+
+
+def call_soon(callbacks: Iterable[Callable[[], None]], job: Job | None = None) -> None:
+    """Have the event loop call them, in order; what one raises is logged and stops no other."""
+    asyncio.get_running_loop().call_soon(_call, callbacks, job)
+
+
+def _call(callbacks: Iterable[Callable[[], None]], job: Job | None) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except BaseException as error:
+            if ends_program(error):
+                raise
+            if job is None:
+                _log.exception("a callback failed that was told of a job's cancellation")
+            else:
+                what = "a callback that was told of job %s of queue %r failed"
+                _log.exception(what, job.id, job.queue, extra=about_job(JobView(job)))

@@ -1,0 +1,94 @@
+"""What a function raised: whether it is its failure, or ends more than the function."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Awaitable, Iterator
+from functools import partial
+from types import CodeType, TracebackType
+from typing import Final, TypeVar
+
+from taquba._model.describing import describe
+
+T = TypeVar("T")
+
+_EXITS: Final = (KeyboardInterrupt, SystemExit)
+
+_OF_THE_LOOP: Final = (
+    asyncio.CancelledError,
+    GeneratorExit,
+    KeyboardInterrupt,
+    StopAsyncIteration,
+    StopIteration,
+    SystemExit,
+)
+"""What means something of its own where coroutines run."""
+
+
+def ends_program(error: BaseException) -> bool:
+    """Whether an error is meant for more than the function of a user that it came out of.
+
+    A `SystemExit` or `KeyboardInterrupt` that a signal sent to this thread is, and so is the
+    `GeneratorExit` of a coroutine that nobody runs any more. What the function's own code raised,
+    such as the `SystemExit` of a command-line parser, is its failure. Call it in the thread where
+    the error was caught, with the traceback that it has there.
+    """
+    if isinstance(error, GeneratorExit):
+        return _is_abandoned()
+    return isinstance(error, _EXITS) and _was_sent(error)
+
+
+def failure_of(error: BaseException) -> BaseException:
+    """What a function raised, as a failure that means nothing else to who awaits it."""
+    if not isinstance(error, _OF_THE_LOOP):
+        return error
+    failure = RuntimeError(f"the function raised {describe(error)}")
+    failure.__cause__ = error
+    return failure
+
+
+async def contained(work: Awaitable[T]) -> T:
+    """Await `work` in a task of its own: an exit that a task ends with would end its event loop."""
+    try:
+        return await work
+    except (GeneratorExit, *_EXITS) as error:
+        if ends_program(error):
+            raise
+        raise failure_of(error) from error
+
+
+def _is_abandoned() -> bool:
+    """Whether the calling coroutine is being closed: it must not wait for anything then."""
+    try:
+        return asyncio.current_task() is None
+    except RuntimeError:
+        return True
+
+
+def _was_sent(error: BaseException) -> bool:
+    if threading.current_thread() is not threading.main_thread():
+        # Python runs the handlers of signals in the main thread only.
+        return False
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    if isinstance(error, KeyboardInterrupt) and signal.default_int_handler in handlers:
+        # It is written in C, so it leaves no trace.
+        return True
+    codes = {code for handler in handlers if (code := _code_of(handler)) is not None}
+    return any(code in codes for code in _codes(error.__traceback__))
+
+
+def _code_of(handler: object) -> CodeType | None:
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not hasattr(handler, "__code__"):
+        handler = getattr(type(handler), "__call__", None)  # noqa: B004 - its code is looked for
+    code: object = getattr(handler, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _codes(trace: TracebackType | None) -> Iterator[CodeType]:
+    while trace is not None:
+        yield trace.tb_frame.f_code
+        trace = trace.tb_next

@@ -1,0 +1,57 @@
+"""Tasks that are not cut off where the event loop ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class OwnTask(asyncio.Task[None]):
+    """A task that is not cut off by whoever cancels all tasks of its event loop.
+
+    `asyncio.run` does so when its main function has ended, and so do handlers of signals. In the
+    middle of a write nobody could tell then whether it lands. `cancel` only tells the owner, who
+    has the task end soon, for the one who cancelled waits for that.
+
+    So nothing that it awaits may use `cancel` for a purpose of its own, as time-outs do.
+
+    Args:
+        work: What it runs.
+        name: Its name.
+        cancelled: Told that somebody wants the task to end.
+    """
+
+    def __init__(
+        self, work: Coroutine[Any, Any, None], name: str, cancelled: Callable[[], None]
+    ) -> None:
+        super().__init__(work, name=name)
+        self._tell_owner = cancelled
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Have the owner end it."""
+        if self.done():
+            return False
+        self._tell_owner()
+        return True
+
+    def end(self) -> None:
+        """Cancel it, on behalf of the owner."""
+        super().cancel()
+
+
+class LastTask(asyncio.Task[T]):
+    """A task that comes to its end also when its event loop does, which waits for it.
+
+    For what has to be done at the end, such as closing, and has bounds of its own. A cancellation
+    while the event loop runs is one like any other.
+    """
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancel it, unless that is how the event loop ends."""
+        # Runners cancel all tasks when they have stopped the loop, and then let it run once more.
+        if asyncio._get_running_loop() is None:
+            return False
+        return super().cancel(msg)

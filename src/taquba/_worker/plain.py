@@ -1,0 +1,199 @@
+"""Plain functions: called in a worker thread or an executor, and awaited on the event loop.
+
+What a function raises crosses as data. Set on a future, some exceptions would end the event loop,
+some would be lost, and others be taken for the loop's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from taquba._model.clock import Clock, Timer
+from taquba._model.describing import describe
+from taquba._model.ending import failure_of
+from taquba._worker.lease_handle import LeaseHandle, call_of, set_call
+from taquba._worker.outcomes import NotStarted
+
+T = TypeVar("T")
+
+_LOOKS: Final = 16
+"""How often, in the time that a call gets, it is looked at whether it has begun."""
+
+
+class PlainCall:
+    """One call of a plain function.
+
+    Args:
+        clock: The queue's.
+        lease: Of the job whose whole work the call is: it can be taken back at shutdown then, and
+            a `RunTimer` leaves out the time for which it waits.
+    """
+
+    __slots__ = ("_asked_at", "_begin", "_clock", "_submitted")
+
+    def __init__(self, clock: Clock, lease: LeaseHandle | None = None) -> None:
+        self._clock = clock
+        self._asked_at = clock.monotonic_ms()
+        self._begin = _Begin(clock)
+        self._submitted: Future[_Outcome[Any]] | None = None
+        if lease is not None:
+            set_call(lease, self)
+
+    async def in_thread(
+        self, threads: anyio.CapacityLimiter, function: Callable[..., T], *args: object
+    ) -> T:
+        """Call it in a thread. One that is not waited for any more goes on, unheard."""
+        outcome = await anyio.to_thread.run_sync(
+            _call, self._begin, function, args, limiter=threads, abandon_on_cancel=True
+        )
+        try:
+            return outcome.result()
+        finally:
+            del outcome
+
+    async def in_executor(self, executor: Executor, function: Callable[..., T], *args: object) -> T:
+        """Call it in an executor.
+
+        Raises:
+            NotStarted: The call was taken back before it began, by `withdraw` or the executor.
+        """
+        self._submitted = executor.submit(_call, self._begin, function, args)
+        try:
+            outcome: _Outcome[T] = await asyncio.wrap_future(self._submitted)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._submitted.cancelled() and not (task is not None and task.cancelling()):
+                raise NotStarted("it waited in its executor and was not started") from None
+            raise
+        finally:
+            self._submitted = None
+        try:
+            return outcome.result()
+        finally:
+            del outcome
+
+    def withdraw(self) -> None:
+        """Take the call back if it waits for its turn in an executor."""
+        if self._submitted is not None:
+            self._submitted.cancel()
+
+    def waited_ms(self) -> int:
+        """For how long it has waited, or waited, for its turn."""
+        begun = self._begin.at_ms
+        if begun is None:
+            begun = self._clock.monotonic_ms()
+            if self._submitted is not None and self._submitted.running():
+                # In another process, which notes it for nobody.
+                self._begin.at_ms = begun
+        return begun - self._asked_at
+
+
+class RunTimer:
+    """Calls back when the call of a job's function has run for a time; waiting does not count.
+
+    Args:
+        clock: The queue's.
+        lease: The job's.
+        timeout_ms: For how long.
+        callback: What to call, on the event loop.
+        executor: Where the function runs, if it is a plain one with an executor. Of another
+            process it is only seen that a call has begun, so it may get a sixteenth more.
+    """
+
+    __slots__ = ("_callback", "_clock", "_due", "_lease", "_step", "_timer")
+
+    def __init__(
+        self,
+        clock: Clock,
+        lease: LeaseHandle,
+        timeout_ms: int,
+        callback: Callable[[], None],
+        executor: Executor | None = None,
+    ) -> None:
+        self._clock = clock
+        self._lease = lease
+        self._callback = callback
+        self._due = clock.monotonic_ms() + timeout_ms
+        self._step = timeout_ms if executor is None else max(1, timeout_ms // _LOOKS)
+        self._timer: Timer = clock.call_later(self._step, self._look)
+
+    def _look(self) -> None:
+        call = call_of(self._lease)
+        waited = 0 if call is None else call.waited_ms()
+        left = self._due + waited - self._clock.monotonic_ms()
+        if left <= 0:
+            self._callback()
+        else:
+            self._timer = self._clock.call_later(min(left, self._step), self._look)
+
+    def cancel(self) -> None:
+        """Do not call back any more."""
+        self._timer.cancel()
+
+
+class _Begin:
+    """Notes when a call begins; a copy in another process notes it for nobody."""
+
+    __slots__ = ("_clock", "at_ms")
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
+        self.at_ms: int | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_Begin, ())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process that waits for the call."""
+        return self._clock is not None
+
+    def note(self) -> None:
+        if self._clock is not None:
+            self.at_ms = self._clock.monotonic_ms()
+
+
+class _Outcome(NamedTuple, Generic[T]):
+    """What a call came to. Raised, an error leads to the frames it passes, so none keeps it."""
+
+    value: T | None
+    error: BaseException | None
+
+    def result(self) -> T:
+        if self.error is None:
+            return cast("T", self.value)
+        try:
+            raise failure_of(self.error)
+        finally:
+            del self
+
+
+def _call(begin: _Begin, function: Callable[..., T], args: tuple[object, ...]) -> _Outcome[T]:
+    begin.note()
+    try:
+        return _Outcome(function(*args), None)
+    except BaseException as error:
+        return _Outcome(None, error if begin.is_here else _portable(error))
+
+
+def _portable(error: BaseException) -> BaseException:
+    """An error as it can leave its process: with its traceback as a note, which would be lost.
+
+    One that pickles and does not unpickle would break the pool.
+    """
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except BaseException:
+        stand_in = RuntimeError(f"the function raised {describe(error)}")
+        stand_in.__notes__ = error.__notes__
+        return stand_in
+    return error
