@@ -14,6 +14,7 @@ import msgpack
 from taquba import Duration, InvalidArgument, KvEntry, ObjectDamaged, Queue
 from taquba.extending import UNREADABLE, locks_of
 from taquba.extending.checks import duration_ms
+from taquba.extending.named import NamedObjectMissing, read_named
 from taquba.extending.typed import Codec, Undecodable
 from taquba_bulk import _values
 from taquba_bulk._phases import Kept, in_phase
@@ -133,7 +134,8 @@ class Cache:
         return made
 
     async def _get(self, key: CacheKey) -> Kept | None:
-        packed = await self._queue.kv_get(_path(quote(key.name, safe=""), key.digest))
+        path = _path(quote(key.name, safe=""), key.digest)
+        packed = await self._queue.kv_get(path)
         if packed is None:
             return None
         try:
@@ -142,12 +144,24 @@ class Cache:
                 return None
             value: bytes | None
             if isinstance(row.value, str):
-                value = await self._queue.objects.get(row.value)
+                value = await self._object(row.value, path, packed)
             else:
                 value = row.value
             return None if value is None else Kept.decode(value)
         except (*UNREADABLE, InvalidArgument, ObjectDamaged) as error:
             _log.warning("an unreadable entry of cache %r is made anew: %s", key.name, error)
+            return None
+
+    async def _object(self, name: str, path: str, packed: bytes) -> bytes | None:
+        """A large value; it may have cost something, so one answer does not make it a miss."""
+
+        async def is_kept() -> bool:
+            return await self._queue.kv_get(path) == packed
+
+        try:
+            return await read_named(self._queue, name, is_kept)
+        except NamedObjectMissing as error:
+            _log.warning("a value of a cache is made anew: %s", error)
             return None
 
     async def _put(self, key: CacheKey, value: bytes) -> None:

@@ -18,6 +18,7 @@ from taquba import (
     QueueReader,
     StoreError,
 )
+from taquba.extending.named import read_named
 from taquba_jobs._decisions import is_over
 from taquba_jobs._errors import FailureKind, JobFailed
 from taquba_jobs._job import Job
@@ -92,12 +93,19 @@ async def read_outcome(source: Queue | QueueReader, job_id: str) -> Outcome | No
 async def result_of(
     source: Queue | QueueReader, job: Job[S, P, T], job_id: str, outcome: Outcome
 ) -> T:
-    """The result in an outcome; raises `JobNotFound` when retention has removed it meanwhile."""
+    """The result in an outcome; raises `JobNotFound` when retention has removed it meanwhile.
+
+    A `StoreError` tells of one that is kept as an object and not found.
+    """
     if outcome.failure is not None:
         raise JobFailed(job_id, FailureKind(outcome.failure), outcome.message or "")
     data = outcome.data
     if outcome.object_key is not None:
-        data = await source.objects.get(outcome.object_key)
+
+        async def is_kept() -> bool:
+            return await read_outcome(source, job_id) == outcome
+
+        data = await read_named(source, outcome.object_key, is_kept)
     if data is None:
         raise JobNotFound(job_id)
     try:

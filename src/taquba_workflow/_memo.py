@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Final
 
@@ -16,6 +17,7 @@ from taquba import (
     QueueReader,
     StoreError,
 )
+from taquba.extending.named import read_named
 from taquba_workflow import _values
 from taquba_workflow._keys import keys_of
 
@@ -69,27 +71,47 @@ class Values:
             return None
         if not row.startswith((_INLINE, _OBJECT)):
             raise StoreError(f"the entry {key!r} cannot be read: delete it", permanent=True)
-        return await self.unpack(row)
 
-    async def unpack(self, packed: bytes) -> bytes | None:
-        """What was packed; None when retention has removed its object meanwhile."""
-        return await unpack(self._queue, packed)
+        async def is_kept() -> bool:
+            return await self._queue.kv_get(key) == row
+
+        return await unpack(self._queue, row, is_kept)
+
+    async def unpack(
+        self, packed: bytes, is_kept: Callable[[], Awaitable[bool]] | None = None
+    ) -> bytes | None:
+        """What was packed; see `unpack`. Without `is_kept` nothing removes it meanwhile."""
+        return await unpack(self._queue, packed, is_kept or _always)
 
     async def put(self, run_id: str, key: str, value: bytes) -> None:
         await self._queue.kv_put(key, await self.pack(run_id, value))
 
 
-async def unpack(store: Queue | QueueReader, packed: bytes) -> bytes | None:
+async def _always() -> bool:
+    return True
+
+
+async def unpack(
+    store: Queue | QueueReader, packed: bytes, is_kept: Callable[[], Awaitable[bool]]
+) -> bytes | None:
     """A value from what its row keeps.
 
     None when retention has removed its object meanwhile, and for a row that cannot be read.
+
+    Args:
+        store: Where the row is.
+        packed: What the row keeps.
+        is_kept: Whether it still does.
+
+    Raises:
+        StoreError: Its object is not found, though the row still names it.
     """
     if packed.startswith(_INLINE):
         return packed[len(_INLINE) :]
     try:
         if not packed.startswith(_OBJECT):
             raise ValueError(f"it begins with {packed[:1]!r}")
-        return await store.objects.get(packed[len(_OBJECT) :].decode())
+        return await read_named(store, packed[len(_OBJECT) :].decode(), is_kept)
     except (ValueError, InvalidArgument) as error:
         _log.warning("a value that a run has kept cannot be read: %s", error)
         return None

@@ -69,7 +69,11 @@ async def read_step_job(store: Store, queue_name: str, run_id: str) -> JobRecord
 async def read_status(store: Store, queue_name: str, run_id: str) -> RunStatus | None:
     found = await read_step_job(store, queue_name, run_id)
     if isinstance(found, EndedRun):
-        result = None if found.result is None else await unpack(store, found.result)
+
+        async def is_kept() -> bool:
+            return await read_run(store, queue_name, run_id) == found
+
+        result = None if found.result is None else await unpack(store, found.result, is_kept)
         return _ended(run_id, found, result)
     return None if found is None else live_status(found)
 

@@ -15,6 +15,7 @@ from taquba import (
     LeaseHandle,
     Producer,
     Queue,
+    QueueConfig,
     Service,
     StoreError,
     run_service,
@@ -24,6 +25,9 @@ from taquba._store.fitness import check_new_store
 from taquba._store.inbox import InboxObjects
 from taquba._store.location import StoreLocation
 from taquba._store.objects import ObjectSpace
+from taquba.extending.named import NamedObjectMissing, read_named
+from taquba_jobs import JobContext, JobRunner, job
+from taquba_workflow import RunSpec, Step, StepOutcome, Succeed, WorkflowRuntime
 from tests.queue.support import must_claim
 from tests.servers.faulty_s3 import FaultyS3, Odd, OddRule, once
 
@@ -382,3 +386,70 @@ async def test_a_producer_waits_for_a_refusal_to_pass(s3: FaultyS3) -> None:
         s3.odd = None
         await enqueueing
         assert await queue.ingest_now() == 2
+
+
+# -- what packages keep in objects ---------------------------------------------------------------
+
+A_WHILE = 3
+"""Reads in a row that do not find an object, and more than one call of the queue makes."""
+
+
+def not_found(s3: FaultyS3, part: str, times: int) -> None:
+    left = [NOT_THERE] * times
+
+    def rule(method: str, key: str, conditional: bool) -> Odd | None:
+        is_meant = method == "GET" and part in key and not key.startswith("LIST ")
+        return left.pop() if is_meant and left else None
+
+    s3.odd = rule
+
+
+@job(name="large")
+async def large(ctx: JobContext[None]) -> bytes:
+    return b"x" * 100_000
+
+
+async def test_a_large_result_that_is_not_found_for_a_moment_is_read(s3: FaultyS3) -> None:
+    async with owner() as queue, JobRunner(queue, jobs=[large], state=None) as runner:
+        handle = await runner.submit(large)
+        not_found(s3, "/objects/", 2 * A_WHILE)
+        assert await handle.join(timeout=20) == b"x" * 100_000
+
+
+class Remembers:
+    async def run_step(self, step: Step) -> StepOutcome:
+        known = await step.memo.get("large")
+        if known is None:
+            await step.memo.put("large", b"x" * 100_000)
+            raise ValueError("once more")
+        return Succeed(b"known")
+
+
+async def test_a_large_memo_that_is_not_found_for_a_moment_is_remembered(s3: FaultyS3) -> None:
+    config = QueueConfig(max_attempts=2, retry_backoff_base=0)
+    async with (
+        Queue.open(URL, default_config=config) as queue,
+        WorkflowRuntime(queue, Remembers()) as runtime,
+    ):
+        not_found(s3, "/objects/", 2 * A_WHILE)
+        await runtime.submit(RunSpec(b"", run_id="run"))
+        status = await runtime.wait_for_completion("run", timeout=20)
+        assert status is not None
+        assert status.result == b"known"
+
+
+async def test_a_named_object_that_stays_away_is_an_error_and_one_that_is_not_named_is_none(
+    s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taquba.extending.named._PAUSES", (0.0,))
+    named = True
+
+    async def is_named() -> bool:
+        return named
+
+    async with owner() as queue:
+        with pytest.raises(NamedObjectMissing, match="'key' is not found") as caught:
+            await read_named(queue, "key", is_named)
+        assert not caught.value.permanent
+        named = False
+        assert await read_named(queue, "key", is_named) is None

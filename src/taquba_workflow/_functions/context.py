@@ -337,7 +337,11 @@ class WorkflowContext:
         if run is None:
             error = Error("lost", "its outcome is forgotten")
         elif run.state is RunState.succeeded and run.result is not None:
-            result = await turn.recorded(recorder.unpack(run.result))
+
+            async def is_kept() -> bool:
+                return await self._children.look(run_id) == run
+
+            result = await turn.recorded(recorder.unpack(run.result, is_kept))
             if result is None:
                 error = Error("lost", "its result is forgotten")
             else:

@@ -341,10 +341,15 @@ def _unreadable(text: str, problem: UnreadableHistory) -> CallRecord:
     )
 
 
+async def _perhaps_not() -> bool:
+    """A look at a run that may be forgotten meanwhile does not insist."""
+    return False
+
+
 async def _record(
     source: Queue | QueueReader, run_id: str, place: Place, entry: Entry
 ) -> CallRecord:
-    value = None if entry.value is None else await unpack(source, entry.value)
+    value = None if entry.value is None else await unpack(source, entry.value, _perhaps_not)
     result: object = value
     if value is not None and entry.kind is not CallKind.signal:
         result = unpack_value(value)

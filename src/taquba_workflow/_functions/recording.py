@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from taquba import Clock, KvKey, LeaseHandle, Queue
 from taquba_workflow._functions.history import (
     CallKind,
@@ -77,8 +79,11 @@ class Recorder:
         """A value for an entry; a large one is written as an object of its own."""
         return await self._values.pack(self._step.run_id, value)
 
-    async def unpack(self, packed: bytes) -> bytes | None:
-        return await self._values.unpack(packed)
+    async def unpack(
+        self, packed: bytes, is_kept: Callable[[], Awaitable[bool]] | None = None
+    ) -> bytes | None:
+        """A value of this run; with `is_kept`, one of another run, which may be forgotten."""
+        return await self._values.unpack(packed, is_kept)
 
     async def write(self, place: Place, entry: Entry) -> None:
         """Make an entry durable.

@@ -1,0 +1,50 @@
+"""Objects that an entry names: each was written before the entry, so it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from taquba._model.errors import StoreError
+from taquba._queue.queue import Queue
+from taquba._queue.reader import QueueReader
+
+__all__ = ["NamedObjectMissing", "read_named"]
+
+_PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
+"""Seconds between reads of an object that is named and not found."""
+
+
+class NamedObjectMissing(StoreError):
+    """An object that an entry names is not found."""
+
+
+async def read_named(
+    source: Queue | QueueReader, key: str, is_named: Callable[[], Awaitable[bool]]
+) -> bytes | None:
+    """The content of a caller-owned object; None once no entry names it any more.
+
+    A bucket may not find an object for a moment, so one that is named is looked for again, for
+    some seconds.
+
+    Args:
+        source: Whose object it is.
+        key: Its key.
+        is_named: Whether the entry that named it still does.
+
+    Raises:
+        NamedObjectMissing: It is named, and not found.
+        StoreError: The store fails.
+    """
+    for pause in (0.0, *_PAUSES):
+        await asyncio.sleep(pause)
+        found = await source.objects.get(key)
+        if found is not None:
+            return found
+        if not await is_named():
+            return None
+    raise NamedObjectMissing(
+        f"the object {key!r} is not found, and what was kept names it: try again later, or "
+        "restore it"
+    )
