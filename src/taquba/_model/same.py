@@ -12,11 +12,12 @@ import inspect
 import math
 from array import array
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
@@ -27,10 +28,6 @@ _COMPARED: Final = frozenset({type(None), bool, int, str, bytes, timedelta})
 
 _TOLD: Final = (int, float, Decimal, date, time, timedelta, tzinfo, Enum)
 """Types whose values errors may show. A text may be a secret."""
-
-_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
-_CONTENT: Final = (Mapping, list, tuple, deque, set, frozenset)
-"""Types that are compared by what they contain."""
 
 
 class _Missing:
@@ -80,9 +77,8 @@ def difference(before: Any, after: Any) -> Difference | None:
         return None if str(before) == str(after) else Difference("", before, after)
     if kind is datetime or kind is time:
         return _between_times(before, after)
-    if kind in _CONTAINERS:
-        return _between_contents(before, after)
-    return _between_contents(before, after) or _between_parts(before, after)
+    between = _CONTAINERS.get(kind, _between_objects)
+    return between(before, after)
 
 
 # -- numbers and times --------------------------------------------------------------------------
@@ -113,17 +109,6 @@ def _zone(zone: tzinfo | None) -> object:
 
 
 # -- containers ---------------------------------------------------------------------------------
-
-
-def _between_contents(before: Any, after: Any) -> Difference | None:
-    kind = _class_of(before)
-    if issubclass(kind, Mapping):
-        return _between_mappings(before, after)
-    if issubclass(kind, list | tuple | deque):
-        return _between_sequences(before, after)
-    if issubclass(kind, set | frozenset):
-        return _between_sets(before, after)
-    return None
 
 
 def _between_mappings(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Difference | None:
@@ -169,58 +154,133 @@ def _between_sets(before: Set[Any], after: Set[Any]) -> Difference | None:
     return None
 
 
+_CONTAINERS: Final[dict[type[Any], Callable[[Any, Any], Difference | None]]] = {
+    dict: _between_mappings,
+    list: _between_sequences,
+    tuple: _between_sequences,
+    set: _between_sets,
+    frozenset: _between_sets,
+}
+
+
 # -- objects ------------------------------------------------------------------------------------
 
 
-def _between_parts(before: Any, after: Any) -> Difference | None:
-    if isinstance(before, type) or inspect.isroutine(before):
+class _Shape(NamedTuple):
+    """What is the same for all objects of a class."""
+
+    between_contents: Callable[[Any, Any], Difference | None] | None
+    """Compares what they contain, if they are containers."""
+    fields: tuple[str, ...] | None
+    """What a model or a dataclass declares."""
+    is_model: bool
+    is_code: bool
+    """Whether they are classes or functions, which are what they are."""
+    computed: frozenset[str]
+    """Attributes that are computed from others when they are asked for."""
+
+
+_BY_ITEMS: Final[tuple[tuple[Any, Any], ...]] = (
+    (Mapping, _between_mappings),
+    ((list, tuple, deque), _between_sequences),
+    ((set, frozenset), _between_sets),
+)
+_CODE: Final = (type, FunctionType, MethodType, BuiltinFunctionType)
+
+
+@lru_cache(maxsize=1024)
+def _shape_of(kind: Any) -> _Shape:
+    is_dataclass = dataclasses.is_dataclass(cast("object", kind))
+    is_model = hasattr(kind, "__pydantic_fields__") and not is_dataclass
+    fields: tuple[str, ...] | None = None
+    if is_model:
+        fields = tuple(kind.__pydantic_fields__)
+    elif is_dataclass:
+        fields = tuple(field.name for field in dataclasses.fields(kind))
+    return _Shape(
+        next((between for bases, between in _BY_ITEMS if issubclass(kind, bases)), None),
+        fields,
+        is_model,
+        issubclass(kind, _CODE),
+        frozenset(
+            name
+            for name in dir(kind)
+            if isinstance(inspect.getattr_static(kind, name, None), cached_property)
+        ),
+    )
+
+
+def _between_objects(before: Any, after: Any) -> Difference | None:
+    shape = _shape_of(_class_of(before))
+    if shape.is_code:
         return Difference("", before, after)
-    kind = _class_of(before)
+    if shape.is_model:
+        return _between_models(before, after, shape)
+    found = None if shape.between_contents is None else shape.between_contents(before, after)
+    if found is not None:
+        return found
     parts, others = parts_of(before), parts_of(after)
     if parts is None or others is None:
         # A lock, a connection: it has no content, and no value is lost with it.
         return None
-    for name in {**parts, **others}:
-        found = difference(parts.get(name, _MISSING), others.get(name, _MISSING))
-        if found is not None:
-            # What pickle keeps of an object says nothing to whoever has given it.
-            has_fields = dataclasses.is_dataclass(kind) or hasattr(kind, "__pydantic_fields__")
-            return found.within(f".{name}") if has_fields else Difference("", before, after)
+    found = _between_named(parts, others, {**parts, **others})
+    if found is not None and shape.fields is None:
+        # What pickle keeps of an object says nothing to whoever has given it.
+        return Difference("", before, after)
+    return found
+
+
+def _between_models(before: Any, after: Any, shape: _Shape) -> Difference | None:
+    """Not by which of their fields were given: pydantic does not compare that either."""
+    found = _between_named(before.__dict__, after.__dict__, shape.fields or ())
+    if found is not None:
+        return found
+    for own, others in (
+        (before.__pydantic_extra__, after.__pydantic_extra__),
+        (before.__pydantic_private__, after.__pydantic_private__),
+    ):
+        if own or others:
+            found = _between_named(own or {}, others or {}, {**(own or {}), **(others or {})})
+            if found is not None:
+                return found
     return None
 
 
-def _class_of(value: object) -> type[Any]:
+def _between_named(
+    own: dict[str, object], others: dict[str, object], names: Iterable[str]
+) -> Difference | None:
+    for name in names:
+        found = difference(own.get(name, _MISSING), others.get(name, _MISSING))
+        if found is not None:
+            return found.within(f".{name}")
+    return None
+
+
+def _class_of(value: object) -> Any:
     return type(value)
 
 
 def parts_of(value: Any) -> dict[str, object] | None:
     """What an object is made of, by name; None where it cannot be taken apart."""
-    kind = _class_of(value)
-    if dataclasses.is_dataclass(kind):
-        declared = [field.name for field in dataclasses.fields(kind)]
-        fields = {name: getattr(value, name) for name in declared if hasattr(value, name)}
-        return {**fields, **_attributes(value)}
-    if hasattr(kind, "__pydantic_fields__"):
-        # Not which of its fields were given: pydantic does not compare that either.
-        names: Collection[str] = getattr(kind, "__pydantic_fields__")  # noqa: B009
-        fields = {name: value.__dict__.get(name, _MISSING) for name in names}
-        return {**fields, **(value.__pydantic_extra__ or {}), **(value.__pydantic_private__ or {})}
-    if issubclass(kind, _CONTENT):
+    shape = _shape_of(_class_of(value))
+    if shape.is_model:
+        own: dict[str, object] = value.__dict__
+        parts = {name: own[name] for name in shape.fields or () if name in own}
+        return {**parts, **(value.__pydantic_extra__ or {}), **(value.__pydantic_private__ or {})}
+    if shape.fields is not None:
+        fields = {name: getattr(value, name) for name in shape.fields if hasattr(value, name)}
+        return {**fields, **_attributes(value, shape)}
+    if shape.between_contents is not None:
         # What it contains is compared already.
         settings = {name: getattr(value, name, None) for name in ("default_factory", "maxlen")}
-        return {**settings, **_attributes(value)}
+        return {**settings, **_attributes(value, shape)}
     return _reduced(value)
 
 
-def _attributes(value: Any) -> dict[str, object]:
-    """An object's own attributes, without what it computes from the others when asked for it."""
+def _attributes(value: Any, shape: _Shape) -> dict[str, object]:
+    """An object's own attributes, but for those that follow from others."""
     own: dict[str, object] = getattr(value, "__dict__", {})
-    kind = _class_of(value)
-    return {
-        name: part
-        for name, part in own.items()
-        if not isinstance(inspect.getattr_static(kind, name, None), cached_property)
-    }
+    return {name: part for name, part in own.items() if name not in shape.computed}
 
 
 def _reduced(value: Any) -> dict[str, object] | None:
