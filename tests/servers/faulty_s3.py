@@ -90,6 +90,7 @@ class FaultyS3:
         self.faults: set[str] = set()
         self.objects: dict[str, StoredObject] = {}
         self.first_contents: dict[str, bytes] = {}
+        self.uploads: dict[str, dict[int, bytes]] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.clock_skew = timedelta()
         self.read_seconds = 0.0
@@ -158,13 +159,21 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve(self._get)
 
     def do_PUT(self) -> None:
-        self._serve(self._put)
+        self._serve(self._put_part if "uploadId" in self._query else self._put)
 
     def do_POST(self) -> None:
-        self._serve(self._delete_many)
+        if "uploads" in self._query:
+            self._serve(self._begin_upload)
+        elif "uploadId" in self._query:
+            self._serve(self._complete_upload)
+        else:
+            self._serve(self._delete_many)
 
     def do_DELETE(self) -> None:
-        self._serve(lambda _body: self._delete(self._key))
+        if "uploadId" in self._query:
+            self._serve(self._abort_upload)
+        else:
+            self._serve(lambda _body: self._delete(self._key))
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -284,6 +293,44 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(
             200, f"<CopyObjectResult><ETag>{escape(found.etag)}</ETag></CopyObjectResult>".encode()
         )
+
+    @property
+    def _upload(self) -> str:
+        return self._query["uploadId"][0]
+
+    def _begin_upload(self, _body: bytes) -> None:
+        state = self.server_state
+        with state.lock:
+            upload = str(len(state.uploads) + 1)
+            state.uploads[upload] = {}
+        self._answer(
+            200,
+            f"<InitiateMultipartUploadResult><Key>{escape(self._key)}</Key>"
+            f"<UploadId>{upload}</UploadId></InitiateMultipartUploadResult>".encode(),
+        )
+
+    def _put_part(self, body: bytes) -> None:
+        self.server_state.uploads[self._upload][int(self._query["partNumber"][0])] = body
+        self._answer(200, b"", {"ETag": StoredObject(body, self.server_state.now()).etag})
+
+    def _complete_upload(self, _body: bytes) -> None:
+        state = self.server_state
+        with state.lock:
+            if self._precondition_fails():
+                self._refuse(412, "PreconditionFailed")
+                return
+            parts = state.uploads[self._upload]
+            stored = StoredObject(b"".join(parts[n] for n in sorted(parts)), state.now())
+            state.objects[self._key] = stored
+        self._answer(
+            200,
+            f"<CompleteMultipartUploadResult><Key>{escape(self._key)}</Key>"
+            f"<ETag>{escape(stored.etag)}</ETag></CompleteMultipartUploadResult>".encode(),
+        )
+
+    def _abort_upload(self, _body: bytes) -> None:
+        # What is left of it costs nothing here.
+        self._answer(204, b"")
 
     def _precondition_fails(self) -> bool:
         state = self.server_state
