@@ -79,7 +79,7 @@ async def dump(queue: Queue) -> Dump:
         elif space == keys.CURSOR:
             cursors[keys.cursor_queue(key)] = value
         else:
-            assert key == keys.META or space == keys.HEARTBEAT, f"a stray row {key!r}"
+            assert key in (keys.META, keys.OWNER) or space == keys.HEARTBEAT, f"a stray row {key!r}"
 
     assert index.keys() == state.jobs.keys(), "index and records differ"
     for job_id, (status, key, job) in state.jobs.items():

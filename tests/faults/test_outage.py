@@ -20,6 +20,7 @@ from taquba import (
     StoreError,
     run_worker,
 )
+from taquba._store import reopening
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
 from tests.crash.audit import audit
@@ -80,6 +81,7 @@ async def test_an_owner_that_gives_its_store_up_says_so(
     caplog.set_level(logging.CRITICAL, "taquba")
     # After half a minute; here sooner.
     monkeypatch.setattr(StoreLocation, "retries", 2)
+    monkeypatch.setattr(reopening, "PATIENCE", 2.0)
     queue = await store.open()
     kept = await queue.enqueue("q", b"x")
     waiting = asyncio.create_task(queue.claim("empty", wait=3600))

@@ -108,7 +108,7 @@ def read(rows: Iterable[tuple[bytes, bytes]], objects: Mapping[str, bytes]) -> C
         elif space == keys.CURSOR:
             cursors[rest.decode()] = value
         else:
-            assert key == keys.META, f"a row that should not be there: {key!r}"
+            assert key in (keys.META, keys.OWNER), f"a row that should not be there: {key!r}"
     for queue, key in pending:
         # I6: the next owner's first scan starts behind the cursor.
         assert key > cursors.get(queue, b""), f"a pending job of {queue} that nobody would find"

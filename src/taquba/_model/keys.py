@@ -38,6 +38,8 @@ MARK: Final = b"\x0f" + _VERSION
 """What was taken from the inbox and may come again: batches, and ids that callers chose."""
 MARK_TIME: Final = b"\x10" + _VERSION
 """The marks again, by the time at which each was made."""
+OWNER: Final = b"\x11" + _VERSION
+"""The mark of the owner that opened the store last, a new one at each opening."""
 META: Final = b"\x0c"
 """The meta key carries no version: it is what tells the version of everything else."""
 

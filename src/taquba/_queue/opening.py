@@ -103,6 +103,7 @@ async def open_core(
         start.ops += stamping
         # What a clean close left is true of the store as it was then.
         start.delete(keys.CLOSED)
+        start.ops.append(await engine.mark(ids))
         await core.committer.submit(start, durable=False)
         await _take_back_claimed(core, died=not clean)
         await core.committer.submit(Transaction(), durable=True)

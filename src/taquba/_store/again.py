@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -22,11 +23,17 @@ T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
+_BELIEVED: Final = re.compile("not found|already exists", re.IGNORECASE)
+"""What clients and the engine do not ask for again."""
+
 A_MOMENT: Final = (0.1, 0.3)
 """Seconds between the tries of something that must say soon what is wrong."""
 
-A_WHILE: Final = (0.1, 0.2, 0.4, 0.8, 1.0)
-"""Seconds between the tries of something that takes many requests."""
+A_WHILE: Final = (0.1, 0.2, 0.4, 0.8, *[1.0] * 8)
+"""Seconds between the tries of something that takes many requests, each of which may be the one."""
+
+_SAME: Final = 3
+"""Tries that come to the same after which one more would too: what is missing stays missing."""
 
 
 async def again(
@@ -35,13 +42,15 @@ async def again(
     """Do a step, again after each of `pauses` (seconds) while an odd answer may have spoiled it.
 
     Raises:
-        StoreError: What the last try came to.
+        TaqubaError: What the last try came to.
     """
+    said: list[str] = []
     for pause in pauses:
         try:
             return await step()
         except TaqubaError as error:
-            if not may_be_odd(error):
+            said = [text for text in said if text == str(error)] + [str(error)]
+            if not may_be_odd(error) or len(said) == _SAME:
                 raise
             _log.warning("%s failed, and is tried again: %s", what, error)
         await asyncio.sleep(pause)
@@ -57,6 +66,8 @@ def may_be_odd(error: TaqubaError) -> bool:
         # That request was sent several times already.
         return False
     if isinstance(cause, Error.Closed):
-        return cause.reason is CloseReason.UNKNOWN
-    # What is unavailable was asked for many times already.
-    return cause is not None and not isinstance(cause, (Error.Unavailable, Error.Invalid))
+        return cause.reason is not CloseReason.CLEAN
+    if isinstance(cause, Error.Unavailable):
+        # Most of these were asked for many times already.
+        return _BELIEVED.search(str(error)) is not None
+    return cause is not None and not isinstance(cause, Error.Invalid)

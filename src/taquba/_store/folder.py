@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import time
 from bisect import bisect_left
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 _WAL: Final = "wal"
-_TABLE_FOLDERS: Final = ("compacted", "compactions", "manifest")
+_MANIFEST: Final = "manifest"
+_TABLE_FOLDERS: Final = ("compacted", "compactions", _MANIFEST)
 """In the order in which they are synced: a manifest must not be on disk before its tables."""
 
 _TIMESTAMP_SLACK_NS: Final = 50_000_000
@@ -152,6 +154,32 @@ def remove_unfinished(folder: Path, seconds: float) -> None:
                 # What is no file was not left by a writer.
                 if "#" in name and stat.S_ISREG(info.st_mode) and info.st_mtime < before:
                     file.unlink()
+
+
+_UNFINISHED: Final = re.compile(r"[^#]+\.(?:sst|manifest|compactions)#\d+")
+_READERS_SECONDS: Final = 1.0
+"""Readers write manifests, too, which takes them some ms."""
+
+
+def remove_unfinished_of_engine(folder: Path, seconds: float) -> None:
+    """Remove what an engine that was killed was writing, where it writes. Blocking.
+
+    Args:
+        folder: The store.
+        seconds: For how long nobody has written to it, by real time; 0 while nobody owns the store.
+    """
+    for name in (_WAL, *_TABLE_FOLDERS):
+        age = max(seconds, _READERS_SECONDS) if name == _MANIFEST else seconds
+        before = time.time() - age
+        with contextlib.suppress(OSError), os.scandir(folder / name) as entries:
+            for entry in entries:
+                if not _UNFINISHED.fullmatch(entry.name):
+                    continue
+                # One that may not be removed must not keep the others.
+                with contextlib.suppress(OSError):
+                    seen = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(seen.st_mode) and seen.st_mtime <= before:
+                        os.unlink(entry.path)
 
 
 def _names(folder: str) -> Iterator[str]:

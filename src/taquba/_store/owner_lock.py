@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from taquba._model.errors import StoreError
 from taquba._store.file_lock import FileLock
 
 _NAME: Final = "owner.lock"
@@ -37,6 +38,15 @@ class OwnerLock:
             self._opening.close()
             self._opening = None
 
+    def is_alone(self) -> bool:
+        """Whether no other owner of this machine lives; False where that cannot be told."""
+        if self._file is None:
+            return False
+        alone = self._file.take()
+        # Also where the other kind of lock was not taken, the first one may be lost.
+        _share(self._file)
+        return alone
+
     def is_removed(self) -> bool:
         """Whether the file is gone, and with it the folder that the owner opened."""
         return self._file is not None and self._file.is_removed()
@@ -54,13 +64,25 @@ def _held(path: Path) -> FileLock | None:
     file: FileLock | None = None
     with contextlib.suppress(OSError):
         file = FileLock(path, create=True)
-        # Shared, because the owner that this one fences may still hold it.
-        for _ in range(_ATTEMPTS):
-            if file.take(shared=True):
-                break
-            # Somebody is looking whether the lock is held, which takes a moment.
-            time.sleep(_PAUSE_SECONDS)
+        _share(file)
     return file
+
+
+def _share(file: FileLock) -> None:
+    # Shared, because the owner that this one fences may still hold it.
+    for _ in range(_ATTEMPTS):
+        if file.take(shared=True):
+            return
+        # Somebody is looking whether the lock is held, which takes a moment.
+        time.sleep(_PAUSE_SECONDS)
+
+
+def folder_removed() -> StoreError:
+    """What an owner is told whose lock is gone: the engine would make an empty folder and go on."""
+    return StoreError(
+        "the store's folder was removed while it was open; restore it, and open it again",
+        permanent=True,
+    )
 
 
 def is_held(folder: Path) -> bool | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
-from slatedb.uniffi import CloseReason, Error, KeyRange
+from slatedb.uniffi import CloseReason, DbIterator, Error, KeyRange
 
 from taquba._model.describing import shown
 from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import prefix_end
 from taquba._model.redaction import without_secrets
 from taquba._store import binding
-from taquba._store.binding import Handle
+from taquba._store.again import A_MOMENT
+from taquba._store.binding import Handle, Row
 from taquba._store.limits import OPERATION_TIMEOUT
 
 T = TypeVar("T")
@@ -61,7 +62,13 @@ async def bounded(operation: Awaitable[T], what: str, seconds: float = OPERATION
 
 
 async def _patiently(answer: Awaitable[T]) -> T:
-    return await bounded(answer, "reading")
+    try:
+        async with asyncio.timeout(OPERATION_TIMEOUT):
+            return await answer
+    except TimeoutError:
+        raise StoreError(
+            f"the store did not answer within {OPERATION_TIMEOUT:g} s (reading)"
+        ) from None
 
 
 class Reads:
@@ -73,14 +80,35 @@ class Reads:
         self.under_way = 0
         """Reads that were started and have not answered."""
 
-    async def _ask(self, operation: Awaitable[T]) -> T:
+    async def _ask(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a read, which is repeated where an odd answer may have spoiled it."""
         self.under_way += 1
+        pauses = iter(A_MOMENT)
         try:
-            return await operation
-        except Error as error:
-            raise translate(error) from without_secrets(error)
+            while True:
+                handle = self._handle
+                try:
+                    return await operation()
+                except Error as error:
+                    if isinstance(error, Error.Closed) or self._has_stopped(handle):
+                        await self._go_on_after(error, handle)
+                        continue
+                    pause = next(pauses, None)
+                    if pause is None or not isinstance(error, Error.Data):
+                        raise translate(error) from without_secrets(error)
+                    await asyncio.sleep(pause)
         finally:
             self.under_way -= 1
+
+    def _has_stopped(self, handle: Handle) -> bool:
+        """Whether a handle is of no more use."""
+        del handle
+        return False
+
+    async def _go_on_after(self, error: Error, handle: Handle) -> None:
+        """Have another handle instead of one that failed for good, or raise why there is none."""
+        del handle
+        raise translate(error) from without_secrets(error)
 
     async def get(self, key: bytes) -> bytes | None:
         value = await self._read(key)
@@ -90,16 +118,16 @@ class Reads:
         return value
 
     async def _read(self, key: bytes) -> bytes | None:
-        return await self._ask(binding.get(self._handle, key, _patiently))
+        return await self._ask(lambda: binding.get(self._handle, key, _patiently))
 
     async def newest_write(self, prefix: bytes) -> int | None:
         """When the newest row under `prefix` was written, in ms since the epoch."""
         span = KeyRange(
             start=prefix, start_inclusive=True, end=prefix_end(prefix), end_inclusive=False
         )
-        rows = await self._ask(_patiently(self._handle.scan(span)))
         newest: int | None = None
-        while found := await self._ask(_patiently(rows.next_batch(_SCAN_BATCH))):
+        rows = await self._ask(lambda: _patiently(self._handle.scan(span)))
+        while found := await self._ask(lambda: _patiently(rows.next_batch(_SCAN_BATCH))):
             newest = max(newest or 0, *(row.create_ts for row in found))
         return newest
 
@@ -111,12 +139,29 @@ class Reads:
         They come in batches of at most `batch`, fewer where rows are large: a batch is lifted in
         one go, and must not hold the event loop for long.
         """
-        span = KeyRange(start=start, start_inclusive=not after, end=end, end_inclusive=False)
-        rows = await self._ask(_patiently(self._handle.scan(span)))
         wanted = min(batch, _FIRST_SCAN_BATCH)
+        scanned: Handle | None = None
+        rows: DbIterator | None = None
+
+        async def more() -> list[Row]:
+            nonlocal scanned, rows
+            if rows is None or scanned is not self._handle:
+                # At first, and where the database was opened anew meanwhile: after the last row.
+                scanned = self._handle
+                span = KeyRange(
+                    start=start, start_inclusive=not after, end=end, end_inclusive=False
+                )
+                rows = await _patiently(scanned.scan(span))
+            try:
+                return await binding.next_rows(rows, wanted, _patiently)
+            except Error:
+                rows = None
+                raise
+
         while True:
-            found = await self._ask(binding.next_rows(rows, wanted, _patiently))
+            found = await self._ask(more)
             if found:
+                start, after = found[-1][0], True
                 yield found
             if len(found) < wanted:
                 return

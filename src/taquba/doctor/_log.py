@@ -7,7 +7,7 @@ from typing import Final
 
 from taquba._model.errors import StoreError
 from taquba._store.location import StoreLocation
-from taquba._store.wal import Damage, find_damage, hole_in, look_at_log
+from taquba._store.write_ahead_log import WriteAheadLog
 from taquba.doctor._diagnosis import Check
 
 _NAME: Final = "write-ahead log"
@@ -17,21 +17,19 @@ _PAUSES: Final = (0.2, 0.8)
 
 async def check_log(location: StoreLocation) -> Check:
     """Whether the next owner finds all that was acknowledged, and can read it again."""
+    log = await WriteAheadLog.connect(location)
     try:
-        trouble = await _look(location)
+        trouble = await log.trouble()
         for pause in _PAUSES:
             if trouble is None:
                 break
             await asyncio.sleep(pause)
-            trouble = await _look(location)
+            trouble = await log.trouble()
     except StoreError as error:
         remedy = "look again; if it stays, restore the store"
         return Check(name=_NAME, ok=False, detail=str(error), remedy=remedy)
+    finally:
+        await log.close()
     if trouble is None:
         return Check(name=_NAME, ok=True, detail="it has neither holes nor emptied files")
     return Check(name=_NAME, ok=False, detail=trouble.what, remedy=trouble.remedy)
-
-
-async def _look(location: StoreLocation) -> Damage | None:
-    log = await look_at_log(location)
-    return await find_damage(location, log) or hole_in(log)
