@@ -113,6 +113,11 @@ ALLOWED = [
         "a process pool starts its processes while the first call is submitted; which executor"
         " runs the handlers is the caller's choice",
     ),
+    (
+        "multiprocessing/resource_tracker.py",
+        {"_check_alive", "_send"},
+        "a pool's locks are garbage at some time: a few bytes into a pipe say so",
+    ),
 ]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import anyio
@@ -24,9 +23,11 @@ from taquba import (
     TaqubaError,
 )
 from taquba.extending import (
+    ExecutorOrFactory,
     Leash,
     NotStarted,
     PlainCall,
+    Pool,
     RunTimer,
     awaited,
     describe,
@@ -93,7 +94,7 @@ class Attempts(Generic[S]):
         *,
         middleware: Sequence[Middleware[S]],
         classify: Callable[[Exception], Verdict],
-        executor: Executor | None,
+        executor: ExecutorOrFactory | None,
         concurrency: int,
     ) -> None:
         self._runner = runner
@@ -102,8 +103,20 @@ class Attempts(Generic[S]):
         self._state = state
         self._middleware = middleware
         self._classify = classify
-        self._executor = executor
+        plain = [job for job in jobs.values() if not job.is_async]
+        self._pool = None if executor is None else Pool(executor, runner.queue.clock, plain)
+        self._concurrency = concurrency
         self._threads = anyio.CapacityLimiter(concurrency)
+
+    async def start(self) -> None:
+        """Have the executor made, if it is to be made."""
+        if self._pool is not None:
+            await self._pool.start(self._concurrency)
+
+    def close(self) -> None:
+        """No function runs any more: end the executor, if it was made for them."""
+        if self._pool is not None:
+            self._pool.close()
 
     async def handle(self, record: JobRecord, lease: LeaseHandle) -> SettlementEffects:
         """Run a job; returns what its success writes, or raises with what its failure does."""
@@ -175,20 +188,30 @@ class Attempts(Generic[S]):
         lease: LeaseHandle,
     ) -> object:
         clock = self._runner.queue.clock
+        undone: list[NotStarted] = []
 
         async def call_function(ctx: JobContext[S]) -> object:
             call = job.signature.call(values)
             if job.is_async:
                 return await awaited(_call(job, ctx, call))
             work = PlainCall(clock, lease)
-            if self._executor is not None:
-                return await work.in_executor(self._executor, _call_elsewhere, job, ctx, call)
+            if self._pool is not None:
+                try:
+                    return await work.in_executor(self._pool, _call_elsewhere, job, ctx, call)
+                except NotStarted as why:
+                    undone.append(why)
+                    raise
             return await awaited(await work.in_thread(self._threads, _call, job, ctx, call))
 
         call_next: Callable[[JobContext[S]], Awaitable[object]] = call_function
         for middleware in reversed(self._middleware):
             call_next = _around(middleware, call_next)
-        return await self._bounded(awaited(call_next(ctx)), job.timeout_ms, lease)
+        try:
+            return await self._bounded(awaited(call_next(ctx)), job.timeout_ms, lease)
+        finally:
+            if undone:
+                # Whatever the middleware makes of it: the function has not come to an end.
+                raise undone[0]
 
     async def _bounded(
         self, call: Awaitable[object], timeout_ms: int | None, lease: LeaseHandle
@@ -215,7 +238,7 @@ class Attempts(Generic[S]):
                 token.on_cancel(stop)
                 if timeout_ms is not None:
                     clock = self._runner.queue.clock
-                    timer = RunTimer(clock, lease, timeout_ms, stop, self._executor)
+                    timer = RunTimer(clock, lease, timeout_ms, stop, self._pool)
                 return await (call if leash is None else leash)
         except (TimeoutError, _LeftBehind):
             if not limit.expired():

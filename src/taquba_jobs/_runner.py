@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from datetime import timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
@@ -21,7 +20,7 @@ from taquba import (
     WorkerSpec,
     run_workers,
 )
-from taquba.extending import RunsInBackground
+from taquba.extending import ExecutorOrFactory, RunsInBackground
 from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
 from taquba_jobs._attempt import Attempts, Verdict, always_transient
 from taquba_jobs._context import Middleware
@@ -57,8 +56,10 @@ class JobRunner(RunsInBackground, Generic[S]):
         queue_name: The queue of jobs that do not name their own; configure retries, backoff and
             leases by this name. One runner per queue name.
         concurrency: Functions that run at the same time, for each queue.
-        executor: Where plain functions run, any `concurrent.futures.Executor`; threads of this
-            process by default. Functions, arguments and results have to be picklable for most.
+        executor: Where plain functions run: any `concurrent.futures.Executor`, or a function that
+            makes one and is called again when it breaks, such as
+            ``lambda: ProcessPoolExecutor(4)``; threads of this process by default. Functions,
+            arguments and results must be picklable for most.
         middleware: Around each function; the first one is the outermost.
         classify: Says of an exception whether a retry may help, ``"transient"``, or not,
             ``"permanent"``; by default it may.
@@ -76,7 +77,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         jobs: Iterable[Job[None, ..., object]],
         queue_name: str = ...,
         concurrency: int = ...,
-        executor: Executor | None = ...,
+        executor: ExecutorOrFactory | None = ...,
         middleware: Sequence[Middleware[None]] = ...,
         classify: Callable[[Exception], Verdict] = ...,
         result_retention: Duration | None = ...,
@@ -91,7 +92,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         state: S,
         queue_name: str = ...,
         concurrency: int = ...,
-        executor: Executor | None = ...,
+        executor: ExecutorOrFactory | None = ...,
         middleware: Sequence[Middleware[S]] = ...,
         classify: Callable[[Exception], Verdict] = ...,
         result_retention: Duration | None = ...,
@@ -105,7 +106,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         state: Any = None,
         queue_name: str = "jobs",
         concurrency: int = 50,
-        executor: Executor | None = None,
+        executor: ExecutorOrFactory | None = None,
         middleware: Sequence[Middleware[Any]] = (),
         classify: Callable[[Exception], Verdict] = always_transient,
         result_retention: Duration | None = _WEEK,
@@ -217,6 +218,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         spending their attempt. Raises what ends a worker loop for good: the store is fenced or
         closed.
         """
+        await self._attempts.start()
         sweeping = asyncio.create_task(self._retention.run(), name="taquba-jobs-retention")
         working = asyncio.ensure_future(self._work(shutdown))
         try:
@@ -226,6 +228,7 @@ class JobRunner(RunsInBackground, Generic[S]):
             working.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(sweeping, working, return_exceptions=True)
+            self._attempts.close()
         for task in (working, sweeping):
             if not task.cancelled():
                 task.result()

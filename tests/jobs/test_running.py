@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +120,21 @@ async def test_a_process_pool_runs_plain_functions(queue: Queue, pool: ProcessPo
                 await failing
 
 
-async def test_a_worker_process_that_dies_fails_the_attempt_only(
+async def test_a_worker_process_that_dies_ends_the_runner_and_spends_no_attempt(
     open_queue: OpenQueue, tmp_path: Path
 ) -> None:
     queue = await open_queue(default_config=QueueConfig(retry_backoff_base=0))
     flag = str(tmp_path / "died")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as first:
-        async with JobRunner(queue, jobs=[die_once], executor=first) as runner:
-            handle = await runner.submit_with(SubmitOptions(max_attempts=1), die_once, flag)
-            with pytest.raises(JobFailed, match="BrokenProcessPool"):
-                await handle
+        runner = JobRunner(queue, jobs=[die_once], executor=first)
+        handle = await runner.submit_with(SubmitOptions(max_attempts=1), die_once, flag)
+        with pytest.raises(BrokenExecutor, match="abruptly"):
+            await runner.run()
     # A process pool does not recover; the next one takes the job up.
-    await queue.requeue_dead(handle.id)
+    record = await queue.get_job(handle.id)
+    assert record is not None
+    assert (record.status.value, record.attempts) == ("pending", 0)
     with ProcessPoolExecutor(1, context) as second:
         async with JobRunner(queue, jobs=[die_once], executor=second) as runner:
             await queue.wait_for_completion(handle.id, 20)

@@ -11,10 +11,12 @@ import anyio
 
 from taquba import LeaseHandle, Queue
 from taquba.extending import (
+    ExecutorOrFactory,
     KeyLocks,
     Leash,
     NotStarted,
     PlainCall,
+    Pool,
     RunsInBackground,
     RunTimer,
     contained,
@@ -24,7 +26,6 @@ from taquba.extending import (
     locks_of,
     seen_through,
     until_durable,
-    warn_if_too_small,
 )
 from taquba.extending.checks import at_least_one, duration_ms, instance
 from taquba.extending.typed import (
@@ -62,12 +63,13 @@ def double(number: int) -> int:
 
 
 async def called(queue: Queue, lease: LeaseHandle, threads: anyio.CapacityLimiter) -> None:
-    executor = ThreadPoolExecutor(1)
-    warn_if_too_small(executor, 2)
-    RunTimer(queue.clock, lease, 1000, executor.shutdown, executor).cancel()
+    executor: ExecutorOrFactory = ThreadPoolExecutor(1)
+    pool = Pool(executor, queue.clock)
+    assert_type(await pool.start(2), None)
+    RunTimer(queue.clock, lease, 1000, pool.close, pool).cancel()
     call = PlainCall(queue.clock, lease)
     try:
-        assert_type(await call.in_executor(executor, double, 1), int)
+        assert_type(await call.in_executor(pool, double, 1), int)
         assert_type(await PlainCall(queue.clock).in_thread(threads, double, 1), int)
         assert_type(await contained(queue.kv_get("key")), bytes | None)
     except NotStarted as error:

@@ -118,6 +118,8 @@ async def running(queue: Queue, pool: ProcessPoolExecutor) -> None:
         shutdown=anyio.Event(),
         drain_timeout=5,
     )
+    await run_worker(queue, "q", plain, executor=lambda: ProcessPoolExecutor(4))
+    await run_worker(queue, "q", plain, executor=ProcessPoolExecutor)
     await run_worker(queue, "q", AsyncProcessor(), shutdown=asyncio.Event())
     assert_type(
         await run_workers(queue, WorkerSpec("a", plain, concurrency=2), WorkerSpec("b", plain)),

@@ -363,17 +363,6 @@ async def test_outcomes_come_back_from_another_process(queue: Queue, processes: 
     assert [job.last_error for job in jobs if job] == ["ValueError: broken", "later"]
 
 
-async def test_a_handler_that_cannot_be_pickled_fails_its_job(
-    queue: Queue, processes: Executor
-) -> None:
-    (job_id,) = await add_jobs(queue, 1, max_attempts=1)
-    async with working(queue, lambda job, lease: None, executor=processes):
-        (job,) = await finish(queue, job_id)
-    assert job is not None
-    assert job.last_error is not None
-    assert "pickle" in job.last_error
-
-
 async def test_a_thread_pool(queue: Queue) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="mine") as threads:
         names: list[str] = []

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from functools import partial
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 import anyio
 
@@ -19,8 +17,7 @@ from taquba._model.options import SettlementEffects
 from taquba._model.records import JobRecord
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.plain import PlainCall
-
-_log: Final = logging.getLogger(__name__)
+from taquba._worker.pools import ExecutorOrFactory, Pool, check_executor, check_portable
 
 HandlerResult = SettlementEffects | None
 """What a handler returns: effects to apply with the ack, or None."""
@@ -43,41 +40,25 @@ Handler = AsyncHandler | PlainHandler | Processor
 """``async def``, a plain function (run in a worker thread), or an object with ``process``."""
 
 
-def check_handler(handler: Handler, executor: Executor | None) -> Callable[..., object]:
+def check_handler(handler: Handler, executor: ExecutorOrFactory | None) -> Callable[..., object]:
     """What is called for each job; refuses what cannot be, or not there."""
     call = _callable(handler)
-    if executor is not None and not isinstance(executor, Executor):
-        raise InvalidArgumentType(
-            f"executor must be a concurrent.futures.Executor, not {shown(executor)}"
-        )
-    if executor is not None and _is_async(call):
-        raise InvalidArgument("an async handler runs on the event loop; drop executor=")
+    if executor is not None:
+        check_executor(executor)
+        if _is_async(call):
+            raise InvalidArgument("an async handler runs on the event loop; drop executor=")
+        check_portable(call, executor)
     return call
 
 
-def as_async(
-    handler: Handler, executor: Executor | None, concurrency: int, clock: Clock
-) -> AsyncHandler:
-    """The handler as a coroutine function, wherever it really runs."""
-    call = check_handler(handler, executor)
+def as_async(handler: Handler, pool: Pool | None, concurrency: int, clock: Clock) -> AsyncHandler:
+    """The handler, which was checked, as a coroutine function, wherever it really runs."""
+    call = _callable(handler)
     if _is_async(call):
         return cast("AsyncHandler", call)
-    if executor is not None:
-        warn_if_too_small(executor, concurrency)
-        return partial(_in_executor, clock, executor, call)
+    if pool is not None:
+        return partial(_in_executor, clock, pool, call)
     return partial(_in_thread, clock, anyio.CapacityLimiter(concurrency), call)
-
-
-def warn_if_too_small(executor: Executor, concurrency: int) -> None:
-    """Tell that jobs will be claimed only to wait for a place in their executor."""
-    places: object = getattr(executor, "_max_workers", None)
-    if isinstance(places, int) and places < concurrency:
-        _log.warning(
-            "concurrency is %d, but the executor runs %d at a time: the others are claimed and "
-            "wait; make it larger, or concurrency smaller",
-            concurrency,
-            places,
-        )
 
 
 def returned(value: object) -> HandlerResult:
@@ -160,13 +141,13 @@ async def _in_thread(
 
 async def _in_executor(
     clock: Clock,
-    executor: Executor,
+    pool: Pool,
     call: Callable[..., object],
     job: JobRecord,
     lease: LeaseHandle,
 ) -> HandlerResult:
     work = PlainCall(clock, lease)
-    result = await work.in_executor(executor, _checked, os.getpid(), call, job, lease)
+    result = await work.in_executor(pool, _checked, os.getpid(), call, job, lease)
     return cast("HandlerResult", await result if inspect.isawaitable(result) else result)
 
 

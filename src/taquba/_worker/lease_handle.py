@@ -144,6 +144,15 @@ def set_call(handle: LeaseHandle, call: WaitingCall) -> None:
         claims.lease_of(claim).call = call
 
 
+def runs_alone(handle: LeaseHandle) -> bool:
+    """Whether nothing runs beside a handle's job."""
+    claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
+    if claim is None:
+        return False
+    suspicion = claims.lease_of(claim).job.suspicion
+    return suspicion is not None and suspicion.alone
+
+
 def call_of(handle: LeaseHandle) -> WaitingCall | None:
     claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
     return None if claim is None else claims.lease_of(claim).call

@@ -81,9 +81,22 @@ class Snooze(TaqubaError):
 
 
 class NotStarted(TaqubaError):
-    """The function that was to work on a job has not begun: its attempt is not spent."""
+    """The function that was to work on a job has not begun: its attempt is not spent.
+
+    Args:
+        why: What happened.
+        ends_worker: What the worker loop ends with: it could start no other function, either.
+    """
 
     permanent = False
+
+    def __init__(self, why: str, *, ends_worker: BaseException | None = None) -> None:
+        super().__init__(why)
+        self.ends_worker = ends_worker
+
+
+class LostProcess(NotStarted):
+    """What ran the function has ended: the job is a suspect, its attempt spent if it ran alone."""
 
 
 _SAY_ALL: Final = (PermanentFailure, RetryAfter, Snooze)

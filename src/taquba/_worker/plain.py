@@ -10,7 +10,7 @@ import asyncio
 import pickle
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 import anyio
@@ -19,8 +19,9 @@ import anyio.to_thread
 from taquba._model.clock import Clock, Timer
 from taquba._model.describing import describe
 from taquba._model.ending import failure_of
-from taquba._worker.lease_handle import LeaseHandle, call_of, set_call
+from taquba._worker.lease_handle import LeaseHandle, call_of, runs_alone, set_call
 from taquba._worker.outcomes import NotStarted
+from taquba._worker.pools import Pool, probe, settle_in
 
 T = TypeVar("T")
 
@@ -37,13 +38,16 @@ class PlainCall:
             a `RunTimer` leaves out the time for which it waits.
     """
 
-    __slots__ = ("_asked_at", "_begin", "_clock", "_submitted")
+    __slots__ = ("_asked_at", "_begin", "_clock", "_lease", "_ready", "_submitted")
 
     def __init__(self, clock: Clock, lease: LeaseHandle | None = None) -> None:
         self._clock = clock
+        self._lease = lease
+        self._ready: asyncio.Future[Executor] | None = None
+        """Done when there is an executor; only while that is waited for."""
         self._asked_at = clock.monotonic_ms()
         self._begin = _Begin(clock)
-        self._submitted: Future[_Outcome[Any]] | None = None
+        self._submitted: Future[object] | None = None
         if lease is not None:
             set_call(lease, self)
 
@@ -51,39 +55,87 @@ class PlainCall:
         self, threads: anyio.CapacityLimiter, function: Callable[..., T], *args: object
     ) -> T:
         """Call it in a thread. One that is not waited for any more goes on, unheard."""
-        outcome = await anyio.to_thread.run_sync(
-            _call, self._begin, function, args, limiter=threads, abandon_on_cancel=True
+        outcome: _Outcome[T] = _received(
+            await anyio.to_thread.run_sync(
+                _call, self._begin, function, args, limiter=threads, abandon_on_cancel=True
+            )
         )
         try:
             return outcome.result()
         finally:
             del outcome
 
-    async def in_executor(self, executor: Executor, function: Callable[..., T], *args: object) -> T:
+    async def in_executor(self, pool: Pool, function: Callable[..., T], *args: object) -> T:
         """Call it in an executor.
 
         Raises:
-            NotStarted: The call was taken back before it began, by `withdraw` or the executor.
+            NotStarted: The call was taken back before it began, by `withdraw` or the executor; or,
+                as `LostProcess`, the executor has lost it.
         """
-        self._submitted = executor.submit(_call, self._begin, function, args)
+        executor = await self._submit(pool, function, args)
+        submitted = self._submitted
+        assert submitted is not None
         try:
-            outcome: _Outcome[T] = await asyncio.wrap_future(self._submitted)
+            crossed = await asyncio.wrap_future(submitted)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._submitted.cancelled() and not (task is not None and task.cancelling()):
-                raise NotStarted("it waited in its executor and was not started") from None
+            if submitted.cancelled() and not _is_cancelled():
+                raise _not_started() from None
             raise
+        except Exception as error:
+            raise pool.lost(executor, submitted, error) from error
         finally:
             self._submitted = None
+            pool.collected(submitted)
+        outcome: _Outcome[T] = _received(crossed)
         try:
             return outcome.result()
         finally:
             del outcome
 
+    async def _submit(
+        self, pool: Pool, function: Callable[..., object], args: tuple[object, ...]
+    ) -> Executor:
+        """Have it called, if need be by an executor that has to be made first."""
+        packed: bytes | None = None
+        while True:
+            executor = pool.executor or await self._until_ready(pool)
+            if packed is None and isinstance(executor, ProcessPoolExecutor):
+                # What cannot be packed, or unpacked there, fails its own job, and not the pool.
+                packed = pickle.dumps((self._begin, function, args))
+            try:
+                if self._lease is not None and runs_alone(self._lease):
+                    # If the executor breaks now, that will be blamed on this job.
+                    await asyncio.wrap_future(pool.submit(executor, probe))
+                if isinstance(executor, ProcessPoolExecutor):
+                    self._submitted = pool.submit(executor, _call_packed, packed)
+                else:
+                    self._submitted = pool.submit(executor, _call, self._begin, function, args)
+            except Exception as error:
+                pool.unusable(executor, error)
+                if pool.failure is not None:
+                    why = f"its executor takes no calls: {describe(error)}"
+                    raise NotStarted(why, ends_worker=pool.failure) from error
+            else:
+                return executor
+
+    async def _until_ready(self, pool: Pool) -> Executor:
+        self._ready = asyncio.ensure_future(pool.ready())
+        try:
+            return await self._ready
+        except asyncio.CancelledError:
+            if not _is_cancelled():
+                raise _not_started() from None
+            raise
+        finally:
+            self._ready.cancel()
+            self._ready = None
+
     def withdraw(self) -> None:
         """Take the call back if it waits for its turn in an executor."""
         if self._submitted is not None:
             self._submitted.cancel()
+        elif self._ready is not None:
+            self._ready.cancel()
 
     def waited_ms(self) -> int:
         """For how long it has waited, or waited, for its turn."""
@@ -104,7 +156,7 @@ class RunTimer:
         lease: The job's.
         timeout_ms: For how long.
         callback: What to call, on the event loop.
-        executor: Where the function runs, if it is a plain one with an executor. Of another
+        pool: Where the function runs, if it is a plain one with an executor. Of another
             process it is only seen that a call has begun, so it may get a sixteenth more.
     """
 
@@ -116,13 +168,13 @@ class RunTimer:
         lease: LeaseHandle,
         timeout_ms: int,
         callback: Callable[[], None],
-        executor: Executor | None = None,
+        pool: Pool | None = None,
     ) -> None:
         self._clock = clock
         self._lease = lease
         self._callback = callback
         self._due = clock.monotonic_ms() + timeout_ms
-        self._step = timeout_ms if executor is None else max(1, timeout_ms // _LOOKS)
+        self._step = timeout_ms if pool is None else max(1, timeout_ms // _LOOKS)
         self._timer: Timer = clock.call_later(self._step, self._look)
 
     def _look(self) -> None:
@@ -176,12 +228,62 @@ class _Outcome(NamedTuple, Generic[T]):
             del self
 
 
-def _call(begin: _Begin, function: Callable[..., T], args: tuple[object, ...]) -> _Outcome[T]:
+def _call(
+    begin: _Begin, function: Callable[..., T], args: tuple[object, ...]
+) -> _Outcome[T] | bytes:
+    """Call a function; from another process its outcome leaves as bytes, which always unpickle."""
     begin.note()
+    if begin.is_here:
+        return _called(function, args)
+    return _packed(_called(function, args))
+
+
+def _call_packed(work: bytes) -> bytes:
+    """`_call` in a process of a pool."""
+    settle_in()
+    try:
+        _, function, args = pickle.loads(work)
+    except BaseException as error:
+        error.add_note("The function could not be loaded in the process that was to run it.")
+        return _packed(_Outcome(None, error))
+    return _packed(_called(function, args))
+
+
+def _called(function: Callable[..., T], args: tuple[object, ...]) -> _Outcome[T]:
     try:
         return _Outcome(function(*args), None)
     except BaseException as error:
-        return _Outcome(None, error if begin.is_here else _portable(error))
+        return _Outcome(None, error)
+
+
+def _packed(outcome: _Outcome[Any]) -> bytes:
+    try:
+        error = outcome.error
+        return pickle.dumps(outcome if error is None else _Outcome(None, _portable(error)))
+    except BaseException as error:
+        error.add_note("What the function returned could not be sent to the process that waits.")
+        return pickle.dumps(_Outcome(None, _portable(error)))
+
+
+def _received(crossed: object) -> _Outcome[Any]:
+    """An outcome, wherever it comes from."""
+    if not isinstance(crossed, bytes):
+        return cast("_Outcome[Any]", crossed)
+    try:
+        return cast("_Outcome[Any]", pickle.loads(crossed))
+    except Exception as error:
+        error.add_note("What the function returned, or raised, could not be read in this process.")
+        return _Outcome(None, error)
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task was sent a cancellation."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _not_started() -> NotStarted:
+    return NotStarted("it waited in its executor and was not started")
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
-from concurrent.futures import Executor
 from typing import Final, Literal, cast
 
 import anyio
@@ -23,10 +22,11 @@ from taquba._queue.claims import Claim
 from taquba._queue.core import Core
 from taquba._queue.loading import load
 from taquba._queue.queue import Queue
-from taquba._worker.handlers import AsyncHandler, Handler, as_async, returned
+from taquba._worker.handlers import AsyncHandler, Handler, as_async, check_handler, returned
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import (
     FailWith,
+    LostProcess,
     NotStarted,
     PermanentFailure,
     RetryAfter,
@@ -34,6 +34,7 @@ from taquba._worker.outcomes import (
     reason_of,
 )
 from taquba._worker.plain import RunTimer
+from taquba._worker.pools import ExecutorOrFactory, Pool
 
 _log: Final = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ async def run_worker(
     poll_interval: Duration = 1,
     timeout: Duration | None = None,
     auto_renew: bool = True,
-    executor: Executor | None = None,
+    executor: ExecutorOrFactory | None = None,
     on_cancel: OnCancel = "notify",
     shutdown: Shutdown | None = None,
     drain_timeout: Duration | None = None,
@@ -94,7 +95,9 @@ async def run_worker(
         timeout: Seconds, on the queue's clock, after which a handler is cancelled and its
             attempt fails. A plain function's thread cannot be stopped and runs on, unheard.
         auto_renew: Keep the lease of a running handler alive.
-        executor: Where a plain handler runs, for example a `ProcessPoolExecutor`.
+        executor: Where a plain handler runs: an executor, or a function that makes one, such as
+            ``lambda: ProcessPoolExecutor(4)``, which is called again when the executor breaks.
+            One that was passed ready-made ends the loop with its error then.
         on_cancel: What happens to a running handler whose job is asked to cancel: ``"notify"``
             only fires its cancel token, ``"interrupt"`` cancels it and dead-letters the job.
         shutdown: Stop claiming when it is set, and return when running handlers are done.
@@ -134,7 +137,7 @@ class Worker:
         poll_interval: Duration = 1,
         timeout: Duration | None = None,
         auto_renew: bool = True,
-        executor: Executor | None = None,
+        executor: ExecutorOrFactory | None = None,
         on_cancel: OnCancel = "notify",
         drain_timeout: Duration | None = None,
     ) -> None:
@@ -144,7 +147,9 @@ class Worker:
         self._core = core
         self.state = core.queue(validate.queue_name(name))
         self._concurrency = validate.integer(concurrency, "concurrency", 1, _MAX_CONCURRENCY)
-        self._handle: AsyncHandler = as_async(handler, executor, concurrency, core.clock)
+        call = check_handler(handler, executor)
+        self._pool = None if executor is None else Pool(executor, core.clock, (call,))
+        self._handle: AsyncHandler = as_async(handler, self._pool, concurrency, core.clock)
         self.lease_ms = (
             self.state.policy.lease_ms
             if lease is None
@@ -153,7 +158,6 @@ class Worker:
         self._poll_seconds = validate.duration_ms(poll_interval, "poll_interval", minimum=1) / 1000
         self._timeout_ms = validate.optional_duration_ms(timeout, "timeout", minimum=1)
         self._drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
-        self._executor = executor
         self._auto_renew = auto_renew
         self._interrupts = on_cancel == "interrupt"
         self._running: dict[asyncio.Task[None], Claim] = {}
@@ -166,12 +170,17 @@ class Worker:
         self._wake = asyncio.Event()
         """Something changed: a task ended, a job came, or it is time to stop."""
         self._renewal: Timer | None = None
+        self._failure: BaseException | None = None
+        """What the loop ends with, because it can run no handler any more."""
+        self._stopping = False
 
     async def run(self, shutdown: Shutdown | None) -> None:
         if shutdown is not None:
             check_shutdown(shutdown)
             if shutdown.is_set():
                 return
+        if self._pool is not None:
+            await self._pool.start(self._concurrency)
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
         self._core.on_failure.add(self._wake.set)
@@ -182,6 +191,7 @@ class Worker:
                 # Suspects of other loops, which start in this moment, go first.
                 await asyncio.sleep(0)
             await self._claim_until(stopping)
+            self._stopping = self._failure is None
             await self._drain(self._drain_ms)
         finally:
             self.state.loops -= 1
@@ -191,6 +201,8 @@ class Worker:
                 await self._stop()
             finally:
                 self._core.on_closing.discard(self._let_go)
+        if self._failure is not None:
+            raise self._failure
 
     async def work_on(self, claim: Claim) -> None:
         """Run the handler on one job and settle it, for a caller that claims by itself."""
@@ -208,9 +220,11 @@ class Worker:
         if self._renewal is not None:
             self._renewal.cancel()
             self._renewal = None
+        if self._pool is not None:
+            self._pool.close()
 
     async def _claim_until(self, stopping: asyncio.Future[None]) -> None:
-        while not stopping.done():
+        while not stopping.done() and self._failure is None:
             self._core.check()
             self._wake.clear()
             free = self._concurrency - len(self._running)
@@ -365,7 +379,7 @@ class Worker:
             handle,
             timeout_ms,
             lambda: limit.reschedule(core.loop.time()),
-            self._executor,
+            self._pool,
         )
         try:
             async with limit:
@@ -409,9 +423,7 @@ class Worker:
             # The lease refused to go on: the handler stopped as it was asked to.
             cause = PermanentFailure(_CANCELLED)
         if isinstance(cause, NotStarted):
-            given_back = self._put_back([claim], str(cause))
-            if given_back is not None:
-                await given_back
+            await self._give_back_unfinished(claim, cause)
         elif isinstance(cause, Snooze):
             await settling.snooze(core, claim, cause.reason, cause.delay_ms)
         elif isinstance(cause, PermanentFailure):
@@ -420,6 +432,26 @@ class Worker:
         else:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
             await self._fail(claim, cause, effects, delay_ms)
+
+    async def _give_back_unfinished(self, claim: Claim, why: NotStarted) -> None:
+        """The job's function was not started, or what ran it has ended."""
+        if why.ends_worker is not None and self._failure is None:
+            _log.error(
+                "the worker of queue %r ends: %s",
+                self.state.name,
+                why,
+                extra=about_queue(self.state.name),
+            )
+            self._failure = why.ends_worker
+            self._wake.set()
+        if isinstance(why, LostProcess) and not self._stopping:
+            _log.warning("job %s was lost: %s", claim.id, why, extra=about_job(claim))
+            landed = claims.lose_process(self._core, claims.lease_of(claim), str(why))
+        else:
+            # What stops this worker may have reached the processes of its executor as well.
+            landed = self._put_back([claim], str(why))
+        if landed is not None:
+            await landed
 
     async def _fail(
         self,

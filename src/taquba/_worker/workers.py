@@ -6,7 +6,6 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +17,7 @@ from taquba._model.errors import InvalidArgument
 from taquba._model.validate import Duration
 from taquba._queue.queue import Queue
 from taquba._worker.handlers import Handler
+from taquba._worker.pools import ExecutorOrFactory
 from taquba._worker.worker import OnCancel, Shutdown, check_shutdown, run_worker
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -34,7 +34,7 @@ class WorkerSpec:
     poll_interval: Duration = field(default=1, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
     auto_renew: bool = field(default=True, kw_only=True)
-    executor: Executor | None = field(default=None, kw_only=True)
+    executor: ExecutorOrFactory | None = field(default=None, kw_only=True)
     on_cancel: OnCancel = field(default="notify", kw_only=True)
 
 

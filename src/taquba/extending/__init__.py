@@ -27,18 +27,20 @@ from taquba._model.redaction import redact, without_secrets
 from taquba._model.validate import KvKey
 from taquba._queue import entries
 from taquba._queue.queue import Queue
-from taquba._worker.handlers import warn_if_too_small
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
+from taquba._worker.pools import ExecutorOrFactory, Pool
 from taquba.extending._leash import Leash
 
 __all__ = [
     "UNREADABLE",
+    "ExecutorOrFactory",
     "HeldLocks",
     "KeyLocks",
     "Leash",
     "NotStarted",
     "PlainCall",
+    "Pool",
     "RunTimer",
     "RunsInBackground",
     "awaited",
@@ -51,7 +53,6 @@ __all__ = [
     "seen_through",
     "shown",
     "until_durable",
-    "warn_if_too_small",
     "without_secrets",
 ]
 
