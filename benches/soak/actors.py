@@ -92,9 +92,9 @@ def seen(job: Claim | JobRecord) -> list[Any]:
     try:
         payload = job.payload
     except PayloadMissing:
-        return [job.id, job.priority, job.attempts, None]
+        return [job.id, job.priority, job.attempts, None, job.suspect]
     intact = payload == content(job.id, len(payload))
-    return [job.id, job.priority, job.attempts, len(payload) if intact else None]
+    return [job.id, job.priority, job.attempts, len(payload) if intact else None, job.suspect]
 
 
 class Actor:

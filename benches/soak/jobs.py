@@ -37,6 +37,8 @@ class Handed:
     end: float
     call: str
     attempts: int
+    suspect: bool
+    """It ran alone, because a process had ended in which it ran."""
 
 
 @dataclass(slots=True)
@@ -127,14 +129,14 @@ class JobBook:
 
     def _claim(self, call: Call) -> None:
         self.tally["claims of nothing"] += call.result == []
-        for job_id, priority, attempts, size in call.result or ():
+        for job_id, priority, attempts, size, suspect in call.result or ():
             assert call.end is not None
-            handed = Handed(call.life, call.begin, call.end, call.id, attempts)
+            handed = Handed(call.life, call.begin, call.end, call.id, attempts, suspect)
             self._hand_out(job_id, call.asked["queue"], priority, size, handed)
 
     def _handle(self, call: Call) -> None:
-        job_id, priority, attempts, size = call.asked["job"]
-        handed = Handed(call.life, call.begin, call.begin, call.id, attempts)
+        job_id, priority, attempts, size, suspect = call.asked["job"]
+        handed = Handed(call.life, call.begin, call.begin, call.id, attempts, suspect)
         self._hand_out(job_id, TASKS, priority, size, handed)
 
     def _hand_out(

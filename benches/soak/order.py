@@ -6,10 +6,12 @@ checked that hold whichever moment that was:
 - A job was *surely waiting* while a claim was made if its enqueue was acknowledged before that
   claim began (and the owner had the store open), and it was first handed out by a claim that began
   after that claim had ended. Jobs that had to wait for their time do not count, nor do retried and
-  requeued ones: nobody outside sees when they came back. Neither do jobs that a claim may have
-  held that failed or never returned.
+  requeued ones: nobody outside sees when they came back. Neither do suspects, which run alone, nor
+  jobs that a claim may have held that failed or never returned.
 - While a job was surely waiting, no claim of its queue by the same owner may return a job that
-  comes after it, or none.
+  comes after it. None may return nothing either, unless a suspect may have been running, or have
+  been holding others back: before the last one of an owner's life had ended, and in the last
+  seconds of a life, when one may have been waiting that was never handed out.
 - While a job surely held a dedup key, no other may be enqueued with the key; and an enqueue that
   returned a job must not return one that was handed out before.
 """
@@ -28,6 +30,9 @@ from benches.soak.jobs import Job
 GIVEN_BACK_SECONDS = 60.0
 """Within which a job is back that a failed claim may have held."""
 
+HELD_BACK_SECONDS = 10.0
+"""For how long, at the end of a life, a suspect may have held others back that nobody saw."""
+
 Key = tuple[int, str]
 
 
@@ -43,7 +48,7 @@ def check_order(life: Life, jobs: dict[str, Job]) -> Iterator[str]:
         returned = [call for call in calls if call.ok]
         failed = [call for call in calls if not call.ok]
         waiting = sorted(_surely_waiting(life, returned, failed, jobs))
-        yield from _compare(returned, waiting)
+        yield from _compare(returned, waiting, _times_without_suspects(life))
 
 
 def _surely_waiting(
@@ -59,6 +64,8 @@ def _surely_waiting(
             first = job.first
             if job.delayed or first is None or first.call != claim.id or first.attempts != 1:
                 continue
+            if first.suspect:
+                continue
             since = max(job.call.end, life.opened)
             if since < first.begin and not _may_have_held(failed, since, first.begin):
                 yield since, job.key, first.begin
@@ -71,7 +78,26 @@ def _may_have_held(failed: list[Call], since: float, until: float) -> bool:
     )
 
 
-def _compare(claims: list[Call], waiting: list[tuple[float, Key, float]]) -> Iterator[str]:
+def _times_without_suspects(life: Life) -> tuple[float, float]:
+    """From when to when it is sure that no suspect ran or waited."""
+    suspects: set[str] = set()
+    since = until = -math.inf
+    for call in life.calls:
+        until = max(until, call.begin if call.end is None else call.end)
+        handed = call.result if call.name == "claim" and call.ok else ()
+        if call.name == "handle":
+            handed = (call.asked["job"],)
+        if any(suspect for *_, suspect in handed):
+            suspects.add(call.id)
+    for call in life.calls:
+        if call.id in suspects or call.asked.get("claim") in suspects:
+            since = max(since, math.inf if call.end is None else call.end)
+    return since, until - HELD_BACK_SECONDS
+
+
+def _compare(
+    claims: list[Call], waiting: list[tuple[float, Key, float]], sure: tuple[float, float]
+) -> Iterator[str]:
     """Go through the claims by their beginning, with a heap of the jobs that waited by then."""
     heap: list[tuple[Key, float]] = []
     coming = 0
@@ -89,6 +115,8 @@ def _compare(claims: list[Call], waiting: list[tuple[float, Key, float]]) -> Ite
             key, until = heapq.heappop(heap)
             if claim.end is not None and until > claim.end:
                 aside.append((key, until))
+                if not taken and not sure[0] < claim.begin < claim.end < sure[1]:
+                    break
                 what = f"returned {taken[-1][1]}" if taken else "returned nothing"
                 rule = "order" if taken else "nothing hidden"
                 yield f"{rule}: {claim.id} {what} while {key[1]} was waiting"

@@ -84,7 +84,8 @@ class Story:
     def claim(self, *job_ids: str, actor: str = "worker", **options: Any) -> Call:
         asked = options.pop("queue", ORDERS)
         attempts, priority = options.pop("attempts", 1), options.pop("priority", 1000)
-        result = [[job_id, priority, attempts, SIZE] for job_id in job_ids]
+        suspect = options.pop("suspect", False)
+        result = [[job_id, priority, attempts, SIZE, suspect] for job_id in job_ids]
         return self.call(actor, "claim", result, queue=asked, **options)
 
     def settle(

@@ -81,7 +81,7 @@ def test_an_enqueue_that_landed_unseen_is_lost_like_any_other(story: Story) -> N
 
 def test_a_follow_up_is_lost_with_its_task(story: Story) -> None:
     story.enqueue("a", queue=TASKS)
-    story.call("tasks", "handle", job=["a", 1000, 1, SIZE])
+    story.call("tasks", "handle", job=["a", 1000, 1, SIZE, False])
     del story.places["a"]
     story.places["f-a"] = FOLLOW, "pending"
     story.done[TASKS] = 1
@@ -266,7 +266,50 @@ def test_a_batch_is_out_of_order(story: Story) -> None:
 def test_the_queue_is_said_to_be_empty_while_a_job_waits(story: Story) -> None:
     story.enqueue("a")
     story.claim()
-    assert order_of(story, ("a", 1000)) == {"nothing hidden"}
+    order_of(story, ("a", 1000))
+    long_after(story)
+    assert story.broken_rules() == {"nothing hidden"}
+
+
+def long_after(story: Story) -> None:
+    """The owner lives on for so long that no suspect can have been waiting unseen."""
+    story.now += 60
+    story.claim()
+
+
+def test_a_queue_may_seem_empty_while_a_suspect_runs(story: Story) -> None:
+    story.enqueue("a")
+    story.claim("a")
+    story.begin_life()
+    story.enqueue("b")
+    suspect = story.claim("a", suspect=True)
+    story.claim(actor="other")
+    story.ack(suspect, "a")
+    order_of(story, ("b", 1000))
+    long_after(story)
+    assert story.broken_rules() == set()
+
+
+def test_a_queue_does_not_seem_empty_once_the_last_suspect_has_ended(story: Story) -> None:
+    story.enqueue("a")
+    story.claim("a")
+    story.begin_life()
+    story.enqueue("b")
+    story.ack(story.claim("a", suspect=True), "a")
+    story.claim(actor="other")
+    order_of(story, ("b", 1000))
+    long_after(story)
+    assert story.broken_rules() == {"nothing hidden"}
+
+
+def test_the_order_holds_beside_suspects(story: Story) -> None:
+    story.enqueue("a")
+    story.claim("a")
+    story.begin_life()
+    story.enqueue("b")
+    story.enqueue("c")
+    story.ack(story.claim("a", suspect=True), "a")
+    assert order_of(story, ("c", 1000), ("b", 1000)) == {"order"}
 
 
 def meanwhile(call: Call, other: Call) -> None:
