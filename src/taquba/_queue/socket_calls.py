@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
@@ -79,7 +79,7 @@ class SocketCalls:
 
 
 @contextmanager
-def _as_refusals() -> Iterator[None]:
+def _as_refusals() -> Generator[None]:
     """Turn what a call of a queue raises into what goes over the socket."""
     try:
         yield

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -174,7 +174,7 @@ class FolderFiles:
         leave_alone("/".join(parts), str(self._root), why)
 
     @contextlib.contextmanager
-    def _folder(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
+    def _folder(self, parts: Sequence[str], *, make: bool = False) -> Generator[int]:
         """A descriptor of a folder below the root, to which no link led."""
         current = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -220,7 +220,7 @@ class FolderFiles:
                     raise
 
     @contextlib.contextmanager
-    def _unfinished(self, folder: int, name: str, data: bytes) -> Iterator[tuple[str, int]]:
+    def _unfinished(self, folder: int, name: str, data: bytes) -> Generator[tuple[str, int]]:
         """A file with this content whose name says that it is not there yet; its descriptor."""
         while True:
             unfinished = f"{name}{_UNFINISHED}{secrets.token_hex(1)}"
