@@ -20,7 +20,12 @@ from taquba import (
     WorkerSpec,
     run_workers,
 )
-from taquba.extending import ExecutorOrFactory, RunsInBackground
+from taquba.extending import (
+    ExecutorOrFactory,
+    RunsInBackground,
+    only_runner,
+    was_cancelled,
+)
 from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
 from taquba_jobs._attempt import Attempts, Verdict, always_transient
 from taquba_jobs._context import Middleware
@@ -218,11 +223,18 @@ class JobRunner(RunsInBackground, Generic[S]):
         spending their attempt. Raises what ends a worker loop for good: the store is fenced or
         closed.
         """
+        handlers = dict.fromkeys(self._queue_names(), self._attempts.handle)
+        with only_runner(self._queue, handlers):
+            await self._run(shutdown)
+
+    async def _run(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
         await self._attempts.start()
         sweeping = asyncio.create_task(self._retention.run(), name="taquba-jobs-retention")
-        working = asyncio.ensure_future(self._work(shutdown))
+        working = asyncio.create_task(self._work(shutdown), name="taquba-jobs-workers")
+        cancelled: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait({sweeping, working}, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait({sweeping, working}, return_when=asyncio.FIRST_COMPLETED)
+            cancelled = [task for task in ended if task.cancelled()]
         finally:
             sweeping.cancel()
             working.cancel()
@@ -232,6 +244,8 @@ class JobRunner(RunsInBackground, Generic[S]):
         for task in (working, sweeping):
             if not task.cancelled():
                 task.result()
+        for task in cancelled:
+            raise was_cancelled(task)
 
     async def _work(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
         specs = [

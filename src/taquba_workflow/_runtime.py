@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from taquba import (
     WorkerSpec,
     run_workers,
 )
-from taquba.extending import RunsInBackground, seen_through
+from taquba.extending import RunsInBackground, only_runner, seen_through, was_cancelled
 from taquba.extending.checks import at_least_one, plain_function
 from taquba_workflow import _headers, _values
 from taquba_workflow._errors import InputMismatch
@@ -179,18 +179,38 @@ class WorkflowRuntime(RunsInBackground):
                     poll_interval=self._poll_interval,
                 )
             )
+        with only_runner(self._queue, {worker.name: worker.handler for worker in workers}):
+            await self._run(workers, shutdown)
+
+    async def _run(
+        self, workers: Sequence[WorkerSpec], shutdown: anyio.Event | asyncio.Event | None
+    ) -> None:
         self._running_turns.go_on()
         beside = [asyncio.create_task(self._stop_turns(shutdown), name="taquba-workflow-stopping")]
         if self._retention is not None:
             sweeping = self._retention.run()
             beside.append(asyncio.create_task(sweeping, name="taquba-workflow-retention"))
+        working = asyncio.create_task(
+            run_workers(self._queue, *workers, shutdown=shutdown, handle_signals=False),
+            name="taquba-workflow-workers",
+        )
+        ended_early: list[asyncio.Task[None]] = []
         try:
-            await run_workers(self._queue, *workers, shutdown=shutdown, handle_signals=False)
+            ended_early = await _until_ended(working, beside)
         finally:
+            working.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([working])
             for task in beside:
                 await _stop(task)
             # Of a store that failed, leases never end; nothing is decided any more.
             self._handler.let_go()
+        if not working.cancelled():
+            working.result()
+        for task in ended_early:
+            if task.cancelled():
+                raise was_cancelled(task)
+            task.result()
 
     async def _stop_turns(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
         if shutdown is not None:
@@ -443,6 +463,19 @@ class WorkflowRuntime(RunsInBackground):
 
 def _is_parked(job: JobRecord) -> bool:
     return job.last_error is not None and job.last_error.startswith(PARKED)
+
+
+async def _until_ended(
+    working: asyncio.Task[None], beside: Sequence[asyncio.Task[None]]
+) -> list[asyncio.Task[None]]:
+    """Wait for the workers, or for a task beside them that fails; which of them were cut off."""
+    pending = {working, *beside}
+    while not working.done():
+        ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        cut_off = [task for task in ended if task.cancelled() or task.exception() is not None]
+        if cut_off:
+            return cut_off
+    return []
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, assert_type
 
 import anyio
 
-from taquba import LeaseHandle, Queue
+from taquba import LeaseHandle, Queue, TaqubaError
 from taquba.extending import (
     ExecutorOrFactory,
     KeyLocks,
@@ -24,8 +24,10 @@ from taquba.extending import (
     ends_program,
     is_stopped,
     locks_of,
+    only_runner,
     seen_through,
     until_durable,
+    was_cancelled,
 )
 from taquba.extending.checks import at_least_one, duration_ms, instance
 from taquba.extending.typed import (
@@ -55,6 +57,8 @@ async def used(queue: Queue) -> None:
     await until_durable(queue, "key")
     assert_type(describe(ValueError(), bare=(ValueError, TypeError)), str)
     assert_type(is_stopped(ValueError()), bool)
+    with only_runner(queue, {"q": used}):
+        assert_type(was_cancelled(asyncio.create_task(used(queue))), TaqubaError)
     assert_type(await Leash(queue.kv_get("key")), bytes | None)
 
 

@@ -127,6 +127,8 @@ class Core:
         self.moves = Moves()
         self.locks = KeyLocks()
         self.queues: dict[str, QueueState] = {}
+        self.runners: dict[str, object] = {}
+        """By queue name: the handler of the runner that has the queue to itself."""
         self.completions: dict[str, list[asyncio.Future[Change | None]]] = {}
         """Who waits for a job to finish; gets how it did, or None when nobody will know."""
         self.scheduled = Window(

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar
 
+from taquba._model.ending import ends_program
 from taquba._model.redaction import without_secrets
 
 _log: Final = logging.getLogger(__name__)
@@ -27,7 +28,10 @@ def guarded(function: Callable[P, T]) -> Callable[P, T | None]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
             return function(*args, **kwargs)
-        except Exception as error:
+        except BaseException as error:
+            # Also a panic of an exporter written in Rust: this may be the store's writer.
+            if ends_program(error):
+                raise
             name = function.__qualname__
             level = logging.DEBUG if name in _reported else logging.WARNING
             _reported.add(name)

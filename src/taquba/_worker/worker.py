@@ -11,6 +11,7 @@ import anyio
 
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
+from taquba._model.describing import shown
 from taquba._model.ending import contained, ends_program
 from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
@@ -146,6 +147,7 @@ class Worker:
             raise InvalidArgument(f"on_cancel must be 'notify' or 'interrupt'; got {on_cancel!r}")
         self._core = core
         self.state = core.queue(validate.queue_name(name))
+        self._handler = handler
         self._concurrency = validate.integer(concurrency, "concurrency", 1, _MAX_CONCURRENCY)
         call = check_handler(handler, executor)
         self._pool = None if executor is None else Pool(executor, core.clock, (call,))
@@ -179,6 +181,12 @@ class Worker:
             check_shutdown(shutdown)
             if shutdown.is_set():
                 return
+        runner = self._core.runners.get(self.state.name)
+        if runner is not None and runner != self._handler:
+            raise InvalidArgument(
+                f"queue {self.state.name!r} is run by {shown(runner)}, which would lose its "
+                "jobs to another worker: use another queue"
+            )
         if self._pool is not None:
             await self._pool.start(self._concurrency)
         stopping = asyncio.ensure_future(_wait_for(shutdown))
@@ -193,6 +201,11 @@ class Worker:
             await self._claim_until(stopping)
             self._stopping = self._failure is None
             await self._drain(self._drain_ms)
+            if stopping.cancelled():
+                raise TaqubaError(
+                    f"the wait of queue {self.state.name!r} for its shutdown was cancelled from "
+                    "outside: this worker has ended"
+                )
         finally:
             self.state.loops -= 1
             stopping.cancel()

@@ -12,7 +12,8 @@ import asyncio
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from taquba._model import validate
 from taquba._model.codec import UNREADABLE
 from taquba._model.describing import describe, shown
 from taquba._model.ending import contained, ends_program
-from taquba._model.errors import InvalidArgument
+from taquba._model.errors import InvalidArgument, TaqubaError
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.validate import KvKey
 from taquba._queue import entries
@@ -49,10 +50,12 @@ __all__ = [
     "ends_program",
     "is_stopped",
     "locks_of",
+    "only_runner",
     "redact",
     "seen_through",
     "shown",
     "until_durable",
+    "was_cancelled",
     "without_secrets",
 ]
 
@@ -117,6 +120,39 @@ def _ignore(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
+@contextmanager
+def only_runner(queue: Queue, handlers: Mapping[str, object]) -> Generator[None]:
+    """Have queues to oneself, in this process, while this is entered.
+
+    Args:
+        queue: The open queue.
+        handlers: The handler of each queue, by its name, as given to `run_worker`.
+
+    Raises:
+        InvalidArgument: Somebody works on one of the queues already, with a handler of its own.
+    """
+    core = queue._core  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
+    for name in handlers:
+        if name in core.runners or core.queue(name).loops:
+            raise InvalidArgument(
+                f"queue {name!r} is worked on already in this process, by another runner or "
+                "worker, and each would take the other's jobs: give one of them another queue_name"
+            )
+    core.runners.update(handlers)
+    try:
+        yield
+    finally:
+        for name in handlers:
+            core.runners.pop(name, None)
+
+
+def was_cancelled(task: asyncio.Task[Any]) -> TaqubaError:
+    """What to raise where a task of ours was cancelled, and not by us."""
+    return TaqubaError(
+        f"the task {task.get_name()!r} was cancelled from outside, so what it belongs to has ended"
+    )
+
+
 class RunsInBackground(ABC):
     """Something whose `run` goes on for as long as its ``async with`` block does.
 
@@ -150,11 +186,16 @@ class RunsInBackground(ABC):
         assert self._running is not None
         running, self._running = self._running, None
         self._stop.set()
-        if isinstance(error, asyncio.CancelledError):
+        cancels = isinstance(error, asyncio.CancelledError)
+        if cancels:
             # Whoever cancels wants to leave now.
             running.cancel()
         await asyncio.wait([running])
-        failure = None if running.cancelled() else running.exception()
+        failure: BaseException | None
+        if not running.cancelled():
+            failure = running.exception()
+        else:
+            failure = None if cancels else was_cancelled(running)
         if failure is not None and error is not None:
             shown = without_secrets(failure)
             _log.error("%s had ended with an error", type(self).__name__, exc_info=shown)

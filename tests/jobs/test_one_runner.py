@@ -1,0 +1,76 @@
+"""One runner has its queues to itself, and tells when its tasks are cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taquba import InvalidArgument, JobRecord, LeaseHandle, Queue, TaqubaError, run_worker
+from taquba_jobs import JobContext, JobRunner, job
+from taquba_workflow import WorkflowContext, WorkflowRuntime, workflow
+from tests.worker.support import REAL_SECONDS, working
+
+
+@job(name="double")
+async def double(ctx: JobContext, number: int) -> int:
+    return 2 * number
+
+
+@workflow(name="nothing")
+async def nothing(ctx: WorkflowContext) -> None: ...
+
+
+async def other(job: JobRecord, lease: LeaseHandle) -> None: ...
+
+
+def runners(queue: Queue) -> list[Any]:
+    return [
+        JobRunner(queue, jobs=[double], queue_name="shared"),
+        WorkflowRuntime(queue, workflows=[nothing], queue_name="shared", memo_retention=60),
+    ]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("second", [0, 1])
+async def test_a_second_runner_of_a_queue_is_refused(queue: Queue, first: int, second: int) -> None:
+    async with runners(queue)[first]:
+        await asyncio.sleep(0)
+        with pytest.raises(InvalidArgument, match=r"'shared' is worked on already"):
+            await runners(queue)[second].run()
+    # The first has gone: another may come.
+    async with runners(queue)[second]:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+async def test_a_worker_beside_a_runner_is_refused(queue: Queue, kind: int) -> None:
+    async with runners(queue)[kind]:
+        await asyncio.sleep(0)
+        with pytest.raises(InvalidArgument, match=r"'shared' is run by .*another queue"):
+            await run_worker(queue, "shared", other)
+    async with working(queue, other, name="shared"):
+        await asyncio.sleep(0)
+        with pytest.raises(InvalidArgument, match=r"'shared' is worked on already"):
+            await runners(queue)[kind].run()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (0, "taquba-jobs-retention"),
+        (0, "taquba-jobs-workers"),
+        (1, "taquba-workflow-retention"),
+        (1, "taquba-workflow-workers"),
+    ],
+)
+async def test_a_runner_whose_task_is_cancelled_fails(queue: Queue, kind: int, name: str) -> None:
+    running = asyncio.create_task(runners(queue)[kind].run())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    (task,) = [task for task in asyncio.all_tasks() if task.get_name() == name]
+    task.cancel()
+    async with asyncio.timeout(REAL_SECONDS):
+        with pytest.raises(TaqubaError, match=rf"{name}.*cancelled from outside"):
+            await running
