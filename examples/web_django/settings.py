@@ -6,7 +6,7 @@ ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "examples.web_django.urls"
 USE_TZ = True
 
-INSTALLED_APPS = ["taquba.integrations.django"]
+INSTALLED_APPS = ["taquba.integrations.django", "examples.web_django"]
 TASKS = {
     "default": {
         "BACKEND": "taquba.integrations.django.TaqubaBackend",

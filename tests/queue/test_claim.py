@@ -310,6 +310,42 @@ async def test_wait_for_jobs_on_takes_nothing_from_claimers(
     assert await claimer is not None
 
 
+async def test_a_job_wakes_one_of_those_that_wait_for_jobs(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    names = [("q",), ("q", "other"), ("other", "q"), ("q",), ("q",)]
+    waiters = [asyncio.create_task(queue.wait_for_jobs_on(*some, timeout=60)) for some in names]
+    await asyncio.sleep(0)
+
+    async def woken() -> int:
+        await mock_clock.advance(1)
+        return sum(waiter.done() for waiter in waiters)
+
+    await queue.enqueue("q", b"")
+    assert await woken() == 1
+    await queue.enqueue_batch([EnqueueRequest("q", b""), EnqueueRequest("q", b"")])
+    assert await woken() == 3
+    # One that is cancelled takes no wakeup with it.
+    waiters[3].cancel()
+    await queue.enqueue("q", b"")
+    assert await woken() == 5
+    assert await waiters[4]
+
+
+async def test_those_that_only_look_keep_no_job_from_those_that_claim(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    lookers = [asyncio.create_task(queue.wait_for_jobs_on("q", timeout=60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    claimers = [asyncio.create_task(queue.claim("q", wait=60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await queue.enqueue_batch([EnqueueRequest("q", b"")] * 3)
+    await mock_clock.advance(1)
+    assert all([await claimer for claimer in claimers])
+    for looker in lookers:
+        looker.cancel()
+
+
 async def test_wait_for_jobs_on_goes_on_when_the_job_was_taken_by_another(
     queue: Queue, mock_clock: MockClock
 ) -> None:

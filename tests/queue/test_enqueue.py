@@ -12,6 +12,7 @@ from taquba import (
     DuplicateJobId,
     EnqueueRequest,
     EnqueueResult,
+    InvalidArgument,
     InvalidJobId,
     JobStatus,
     Queue,
@@ -467,3 +468,20 @@ async def test_ids_that_were_handed_out_and_not_used_are_not_kept_for_ever(queue
     assert held.calls["get"] == 1
     with pytest.raises(DuplicateJobId):
         await queue.enqueue("q", b"", job_id=first)
+
+
+async def test_a_batch_of_more_than_one_commit_should_hold_is_refused(queue: Queue) -> None:
+    request = EnqueueRequest("q", b"")
+    with pytest.raises(InvalidArgument, match="at most 100000 requests"):
+        await queue.enqueue_batch(request for _ in range(10**9))
+    assert (await queue.stats("q")).pending == 0
+
+
+async def test_headers_are_bounded(queue: Queue) -> None:
+    most = {f"{number:03}": "x" * 500 for number in range(128)}
+    await queue.enqueue("q", b"", headers=most)
+    with pytest.raises(InvalidArgument, match="at most 128 headers; got 129"):
+        await queue.enqueue("q", b"", headers=most | {"one": "more"})
+    with pytest.raises(InvalidArgument, match="at most 65536 UTF-8 bytes"):
+        await queue.enqueue("q", b"", headers={"h": "\u00fc" * 32768})
+    assert (await queue.stats("q")).pending == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -206,6 +207,42 @@ async def test_what_is_no_task_is_not_run(
         lease: Any = None
         with pytest.raises(error):
             await asyncio.to_thread(TaskRunner(backend), claim.job, lease)
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [("trap", False), ("app.other", False), ("app.tasks", True), ("app.tasks.deep", True)],
+)
+@pytest.mark.allow_blocking("importing reads files")
+async def test_a_job_makes_a_worker_import_only_where_tasks_are(
+    backend: TaqubaBackend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    imported: bool,
+) -> None:
+    (tmp_path / "app" / "tasks").mkdir(parents=True)
+    for name in ("trap", "app/__init__", "app/other", "app/tasks/__init__", "app/tasks/deep"):
+        (tmp_path / f"{name}.py").write_text("it = 5")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    lease: Any = None
+    try:
+        with override_settings(INSTALLED_APPS=["app"]):
+            async with Queue.open("memory://") as queue:
+                await queue.enqueue(
+                    "default",
+                    json.dumps({"task": f"{module}.it", "args": [], "kwargs": {}}).encode(),
+                )
+                claim = await queue.claim("default")
+                assert claim is not None
+                with pytest.raises(PermanentFailure if imported else ImportError):
+                    await asyncio.to_thread(TaskRunner(backend), claim.job, lease)
+        assert (module in sys.modules) is imported
+    finally:
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] in ("app", "trap"):
+                del sys.modules[name]
 
 
 @pytest.mark.parametrize(

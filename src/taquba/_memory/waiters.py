@@ -7,22 +7,30 @@ from collections import deque
 
 
 class Waiters:
-    """Callers that wait for a job of one queue."""
+    """Callers that wait for a job of one queue: to claim it, or only to hear of it.
+
+    Callers that only look do not keep the job from those that claim: a wakeup of one of them goes
+    on to the next that claims.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._looking: set[asyncio.Future[None]] = set()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def join(self) -> asyncio.Future[None]:
+    def join(self, *, looking: bool = False) -> asyncio.Future[None]:
         """A future that `wake` finishes."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
+        if looking:
+            self._looking.add(future)
         return future
 
     def leave(self, future: asyncio.Future[None], *, pass_on: bool) -> None:
         """Stop waiting. A caller that was woken but takes no job passes the wakeup on."""
+        self._looking.discard(future)
         if not future.done():
             future.cancel()
             self._waiting.remove(future)
@@ -36,6 +44,14 @@ class Waiters:
             if not future.done():
                 future.set_result(None)
                 count -= 1
+
+    def wake_claimer(self) -> None:
+        """There is a job to claim, of which those that look have heard."""
+        for future in self._waiting:
+            if future not in self._looking:
+                self._waiting.remove(future)
+                future.set_result(None)
+                return
 
     def wake_all(self) -> None:
         self.wake(len(self._waiting))

@@ -97,18 +97,27 @@ async def wait_until_ready(core: Core, states: list[QueueState], timeout_ms: int
         now = core.clock.monotonic_ms()
         if any(core.gate.lets_through(state, now) for state in states):
             return True
-        ready = [state.waiters.join() for state in states]
+        ready = [state.waiters.join(looking=True) for state in states]
         any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
         left = deadline - core.clock.monotonic_ms()
+        woken = False
         try:
             woken = await wait_until_done(any_ready, core.clock, left)
         finally:
             any_ready.cancel()
+            heard = False
             for state, future in zip(states, ready, strict=True):
-                # The wakeup is for whoever claims the job; this call only looks. It ends with the
-                # job: passed on without one, it would go round among those who look for ever.
+                # A wakeup ends with its job: passed on without one, it would go round among those
+                # who look for ever.
                 has_jobs = bool(state.window) or not state.window.complete
-                state.waiters.leave(future, pass_on=has_jobs)
+                if woken and not heard and future.done():
+                    # This call has heard of the job, and leaves it to whoever claims it.
+                    heard = True
+                    state.waiters.leave(future, pass_on=False)
+                    if has_jobs:
+                        state.waiters.wake_claimer()
+                else:
+                    state.waiters.leave(future, pass_on=has_jobs)
         core.check()
         if not woken:
             return False
@@ -226,7 +235,7 @@ def _take(
     transaction.on_applied.append(applied)
     transaction.on_failed.append(failed)
     if window or not window.complete:
-        state.waiters.wake()
+        state.waiters.wake_claimer()
     return transaction, [lease for _, _, lease in taken]
 
 

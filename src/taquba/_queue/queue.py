@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from taquba._model import validate
@@ -54,6 +55,9 @@ from taquba._telemetry.settings import Telemetry, as_telemetry, instrument
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
+
+_MAX_ENQUEUE_BATCH: Final = 100_000
+"""One commit is made in one go, and takes memory for all of its jobs."""
 
 _MAX_CLAIM_BATCH = 10_000
 
@@ -248,9 +252,15 @@ class Queue(ClosedAtExit):
 
         Raises:
             DuplicateJobId: A `job_id` exists already, or comes twice; nothing was written.
+            InvalidArgument: More than 100,000 requests; nothing was written.
         """
         self._core.check()
-        batch = list(requests)
+        batch = list(islice(requests, _MAX_ENQUEUE_BATCH + 1))
+        if len(batch) > _MAX_ENQUEUE_BATCH:
+            raise InvalidArgument(
+                f"a batch has at most {_MAX_ENQUEUE_BATCH} requests, which are one commit: "
+                "enqueue them in several"
+            )
         for request in batch:
             validate.instance(request, EnqueueRequest, "each request")
         return await enqueueing.enqueue(self._core, batch) if batch else []
@@ -292,7 +302,8 @@ class Queue(ClosedAtExit):
     ) -> list[Claim]:
         """Take up to `max_jobs` pending jobs, in one commit and under one lease duration.
 
-        Waits, like `claim`, for the first of them only.
+        Waits, like `claim`, for the first of them only. There may be fewer than were asked for
+        though more are pending: claim again until there are none.
         """
         core = self._core
         core.check()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import traceback
+from importlib import import_module
 from typing import Any
 
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.db import close_old_connections
 from django.utils import timezone
-from django.utils.module_loading import import_string
 
 from taquba import JobRecord, LeaseHandle, PermanentFailure
 from taquba.extending import awaited
@@ -64,9 +66,7 @@ class TaskRunner:
         except (ValueError, TypeError, KeyError) as error:
             raise PermanentFailure(f"not a task of Django: {error!r}") from error
         # A worker that does not know it yet raises here, and the task is retried.
-        task: object = import_string(path)
-        if not isinstance(task, Task):
-            raise PermanentFailure(f"{path} is not a task")
+        task = _task_at(path)
         now = timezone.now()
         return TaskResult(
             task=task,
@@ -83,6 +83,38 @@ class TaskRunner:
             # One entry for each attempt, as Django counts them.
             worker_ids=["taquba"] * job.attempts,
         )
+
+
+def _task_at(path: object) -> Task[..., Any]:
+    """The task that a job names.
+
+    A job can name any module there is, and importing one runs it. So only those are looked into
+    that this process has imported, and those where applications keep their tasks.
+    """
+    if not isinstance(path, str):
+        raise PermanentFailure(f"{path!r:.200} is not the path of a task")
+    module_name, _, name = path.rpartition(".")
+    module = sys.modules.get(module_name)
+    if module is None and _holds_tasks(module_name):
+        module = import_module(module_name)
+    if module is None:
+        raise ImportError(
+            f"{path:.200} is not in the tasks module of an installed application, and nothing has "
+            "imported it: move it there, or import its module when the application is ready"
+        )
+    task: object = vars(module).get(name)
+    if task is None:
+        raise ImportError(f"there is no {name:.200} in {module_name:.200}")
+    if not isinstance(task, Task):
+        raise PermanentFailure(f"{path:.200} is not a task")
+    return task
+
+
+def _holds_tasks(module_name: str) -> bool:
+    return any(
+        module_name == f"{app.name}.tasks" or module_name.startswith(f"{app.name}.tasks.")
+        for app in apps.get_app_configs()
+    )
 
 
 def _finish(
