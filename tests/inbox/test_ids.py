@@ -113,7 +113,7 @@ async def test_a_batch_that_is_restored_after_its_window_doubles_no_job_that_is_
         )
     shutil.copytree(tmp_path / "store-inbox", tmp_path / "backup")
     async with Queue.open(store, inbox=ASLEEP, clock=clock) as queue:
-        assert await queue.ingest_now() == 30
+        await queue.ingest_now()
         if state == "claimed":
             assert len(await queue.claim_batch("q", 30, lease=7200)) == 30
         for _ in range(6):
@@ -131,4 +131,5 @@ async def test_the_largest_batch_is_looked_up_and_taken_once() -> None:
     url = fresh_url()
     async with Queue.open(url, inbox=ASLEEP) as queue, Producer.open(url) as producer:
         await producer.enqueue_batch([EnqueueRequest("q", b"")] * MAX_BATCH_JOBS)
-        assert await queue.ingest_now() == MAX_BATCH_JOBS
+        await queue.ingest_now()
+        assert (await queue.stats("q")).pending == MAX_BATCH_JOBS
