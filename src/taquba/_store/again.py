@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
-_BELIEVED: Final = re.compile("not found|already exists", re.IGNORECASE)
-"""What clients and the engine do not ask for again."""
+_REPEATED_SECONDS: Final = 5.0
+"""What the engine calls unavailable after so long it has asked for many times already."""
 
 A_MOMENT: Final = (0.1, 0.3)
 """Seconds between the tries of something that must say soon what is wrong."""
@@ -46,11 +46,15 @@ async def again(
     """
     said: list[str] = []
     for pause in pauses:
+        started = time.monotonic()
         try:
             return await step()
         except TaqubaError as error:
             said = [text for text in said if text == str(error)] + [str(error)]
-            if not may_be_odd(error) or len(said) == _SAME:
+            repeated = isinstance(error.__cause__, Error.Unavailable) and (
+                time.monotonic() - started > _REPEATED_SECONDS
+            )
+            if repeated or not may_be_odd(error) or len(said) == _SAME:
                 raise
             _log.warning("%s failed, and is tried again: %s", what, error)
         await asyncio.sleep(pause)
@@ -67,7 +71,4 @@ def may_be_odd(error: TaqubaError) -> bool:
         return False
     if isinstance(cause, Error.Closed):
         return cause.reason is not CloseReason.CLEAN
-    if isinstance(cause, Error.Unavailable):
-        # Most of these were asked for many times already.
-        return _BELIEVED.search(str(error)) is not None
     return cause is not None and not isinstance(cause, Error.Invalid)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from typing import Final, NamedTuple
 
@@ -10,6 +12,7 @@ from slatedb.uniffi import (
     DbBuilder,
     DbCache,
     DefaultMetricsRecorder,
+    Error,
     MokaCacheOptions,
     ObjectStore,
     Settings,
@@ -18,8 +21,10 @@ from slatedb.uniffi import (
 
 from taquba._model.errors import StoreError, StoreFenced
 from taquba._store.again import A_WHILE, again
+from taquba._store.damage import damage_in
+from taquba._store.disk import hindrance, intruder
 from taquba._store.location import StoreLocation
-from taquba._store.reads import bounded
+from taquba._store.reads import bounded, message_of
 from taquba._store.write_ahead_log import WriteAheadLog
 
 _SETTINGS: Final[dict[str, object]] = {
@@ -117,9 +122,31 @@ async def build(
         StoreFenced: Somebody else opened it at the same time.
         StoreError: It cannot be opened, or its log has lost commits.
     """
-    return await again(
-        lambda: build_once(location, store, log, recorder), f"opening {location.url}", A_WHILE
-    )
+    try:
+        return await again(
+            lambda: build_once(location, store, log, recorder), f"opening {location.url}", A_WHILE
+        )
+    except StoreError as error:
+        named = await _named(location, log, error)
+        if named is error:
+            raise
+        raise named from error.__cause__
+
+
+async def _named(location: StoreLocation, log: WriteAheadLog, error: StoreError) -> StoreError:
+    """A failure to open, with the file or the fault of the disk that is to blame."""
+    if not isinstance(error.__cause__, Error):
+        return error
+    if location.folder is not None and damage_in(str(error)) is None:
+        problem = await asyncio.to_thread(hindrance, location.folder)
+        return error if problem is None else problem.as_error(location)
+    if damage_in(message_of(error.__cause__)) is None:
+        return error
+    with contextlib.suppress(StoreError):
+        name = await log.broken()
+        if name is not None and name not in str(error):
+            return StoreError(f"{location.url}: {name} cannot be read: {error}", permanent=True)
+    return StoreError(f"{location.url}: {error}", permanent=True)
 
 
 async def build_once(
@@ -132,6 +159,10 @@ async def build_once(
 ) -> Built:
     """The same, in one try; a log that only this owner has written is looked at less closely."""
     before = 0
+    if location.folder is not None:
+        strange = await asyncio.to_thread(intruder, location.folder)
+        if strange is not None:
+            raise strange.as_error(location)
     if not location.in_memory:
         before = (await log.make_whole(written_by_others=written_by_others)).epoch
     builder = DbBuilder(location.path, store)

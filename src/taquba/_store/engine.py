@@ -179,7 +179,9 @@ class Engine(Reads):
             except Error as error:
                 await self._go_on_after(error, db)
             except OSError as error:
-                raise translate(error) from error
+                later = self._reopening is not None and await self._reopening.can_sync_later(error)
+                if not later or self._closing:
+                    raise translate(error) from error
             else:
                 if db is self._db:
                     del self._unflushed[:covered]

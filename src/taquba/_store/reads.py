@@ -15,6 +15,7 @@ from taquba._model.redaction import without_secrets
 from taquba._store import binding
 from taquba._store.again import A_MOMENT
 from taquba._store.binding import Handle, Row
+from taquba._store.damage import RESTORE, damage_in
 from taquba._store.limits import OPERATION_TIMEOUT
 
 T = TypeVar("T")
@@ -40,6 +41,9 @@ def translate(error: Exception) -> TaqubaError:
             f"the storage engine stopped ({error.message}); close the queue, open it again",
             permanent=True,
         )
+    damage = damage_in(message_of(error)) if isinstance(error, Error) else None
+    if damage is not None:
+        return StoreError(f"{damage}; {RESTORE} ({message_of(error).strip()})", permanent=True)
     if isinstance(error, Error):
         permanent = not isinstance(error, (Error.Unavailable, Error.Transaction))
         return StoreError(f"the store failed: {message_of(error)}", permanent=permanent)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -30,6 +31,7 @@ from taquba._model.redaction import redact
 from taquba._store import binding
 from taquba._store.batches import batch_of
 from taquba._store.building import Built, build_once, was_opened_since
+from taquba._store.disk import hindrance
 from taquba._store.limits import OPERATION_TIMEOUT
 from taquba._store.location import StoreLocation
 from taquba._store.owner_lock import OwnerLock, folder_removed
@@ -41,6 +43,8 @@ _log: Final = logging.getLogger(__name__)
 
 PATIENCE: Final = OPERATION_TIMEOUT
 """Seconds for which a store that has worked is tried again, as long as calls wait for it."""
+
+_LATER: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 1.0
@@ -106,8 +110,8 @@ class Reopening:
                 if failed.permanent and failed.__cause__ is None:
                     # Not an answer of the store, but what was made of several.
                     raise
-                trouble = failed
-                _log.info("%s: an attempt to open it again failed: %s", self._location.url, failed)
+                trouble = await self._named(failed)
+                _log.info("%s: an attempt to open it again failed: %s", self._location.url, trouble)
             else:
                 _log.warning("%s: the store was opened again, nothing is lost", self._location.url)
                 return db
@@ -115,11 +119,34 @@ class Reopening:
                 break
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        if isinstance(trouble, StoreError):
+            trouble = await self._named(trouble)
         raise StoreError(
             f"the storage engine stopped ({message_of(error)}), and could not be opened again "
             f"within {PATIENCE:g} s: {trouble}; close the queue, open it again",
             permanent=True,
         ) from error
+
+    async def _named(self, error: StoreError) -> StoreError:
+        folder = self._location.folder
+        problem = None if folder is None else await asyncio.to_thread(hindrance, folder)
+        return error if problem is None else problem.as_error(self._location)
+
+    async def can_sync_later(self, error: OSError) -> bool:
+        """Wait a moment where nothing was synced yet, because no file could be opened.
+
+        Raises:
+            StoreError: A file was not put on disk, and never may be: it says why.
+        """
+        if error.errno in _LATER:
+            await asyncio.sleep(_FIRST_PAUSE)
+            return True
+        folder = self._location.folder
+        problem = None if folder is None else await asyncio.to_thread(hindrance, folder, error)
+        if problem is not None:
+            problem.permanent = True
+            raise problem.as_error(self._location) from error
+        return False
 
     async def _check_owner(self) -> None:
         if self._lock is not None and await asyncio.to_thread(self._lock.is_removed):

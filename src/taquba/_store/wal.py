@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from taquba._model.errors import StoreError
+from taquba._store.damage import RESTORE
 from taquba._store.location import StoreLocation
 
 FOLDER: Final = "wal"
@@ -87,12 +88,6 @@ class Damage(NamedTuple):
         return StoreError(f"{location.url}: {self.what}; {self.remedy}", permanent=True)
 
 
-_RESTORE: Final = (
-    "restore that file from a backup, or from an older version of it if the bucket keeps them; "
-    "otherwise restore the whole store, or start a new one"
-)
-
-
 def object_name(number: int) -> str:
     """The key of a write-ahead object, below the store's location."""
     return f"{FOLDER}/{number:0{DIGITS}d}{SUFFIX}"
@@ -104,7 +99,7 @@ def loss(log: Log) -> Damage | None:
     if not lost:
         return None
     what = _named(lost, "is missing", "are missing")
-    return Damage(f"{what}, and held acknowledged changes: later ones are there", _RESTORE)
+    return Damage(f"{what}, and held acknowledged changes: later ones are there", RESTORE)
 
 
 def emptied(log: Log, sequences: Mapping[int, tuple[int, int]]) -> Damage | None:
@@ -121,7 +116,7 @@ def emptied(log: Log, sequences: Mapping[int, tuple[int, int]]) -> Damage | None
             below = log.replayed if before is None else before
             empty = [number for number in range(below + 1, after) if number in log.sizes]
             what = _named(empty, "is empty, and held", "are empty, and one of them held")
-            return Damage(f"{what} the acknowledged changes {last + 1} to {first - 1}", _RESTORE)
+            return Damage(f"{what} the acknowledged changes {last + 1} to {first - 1}", RESTORE)
     return None
 
 

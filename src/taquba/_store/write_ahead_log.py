@@ -137,6 +137,30 @@ class WriteAheadLog:
             await self._mend(object_name(number))
         return log
 
+    async def broken(self) -> str | None:
+        """The file that cannot be read, of those that an opening reads first; None without one."""
+        try:
+            await self.manifest()
+        except StoreError:
+            return max(await self._names("manifest"), default=None)
+        store = f"reading the log of {self._location.url}"
+        reader = SlateDbWalReader.with_options(
+            self._location.path,
+            self._store,
+            SlateDbWalReaderOptions(max_buffered_bytes=1, max_fetch_tasks=1),
+        )
+        log = await self.look()
+        for number in sorted(number for number, size in log.sizes.items() if size):
+            try:
+                await bounded(_first_rows(reader, number), store)
+            except StoreError:
+                return object_name(number)
+        return max(await self._names("compactions"), default=None)
+
+    async def _names(self, folder: str) -> list[str]:
+        async with aclosing(self._objects.list(folder)) as pages:
+            return [found.key async for page in pages for found in page]
+
     async def _mend(self, name: str) -> None:
         made = await self._objects.create(name, b"")
         # Whether it was made is for the store to show, not to say.
