@@ -49,6 +49,16 @@ def failure_of(error: BaseException) -> BaseException:
     return failure
 
 
+def legible(error: BaseException) -> BaseException:
+    """An error that can be asked for its class: itself, or one that tells of it."""
+    try:
+        _ = error.__class__
+    except BaseException:
+        # isinstance asks so, too, and would raise this instead of answering.
+        return RuntimeError(f"the function raised {describe(error)}")
+    return error
+
+
 async def contained(work: Awaitable[T]) -> T:
     """Await `work` in a task of its own: an exit that a task ends with would end its event loop."""
     try:

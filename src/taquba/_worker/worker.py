@@ -12,7 +12,7 @@ import anyio
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
 from taquba._model.describing import shown
-from taquba._model.ending import contained, ends_program
+from taquba._model.ending import contained, ends_program, legible
 from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
 from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
@@ -313,7 +313,8 @@ class Worker:
             effects = await (call if telemetry is None else telemetry.processing(claim, call))
             if effects is not None:
                 effects = returned(effects)
-        except BaseException as error:
+        except BaseException as raised:
+            error = legible(raised)
             if ends_program(error):
                 self._put_back([claim], "the program ended")
                 raise
