@@ -63,6 +63,7 @@ REFUSALS: Final = (
     Odd(503, "SlowDown"),
     Odd(0),
 )
+_AT_ONCE: Final = 16
 _QUEUE: Final = QueueConfig(max_attempts=100, retry_backoff_base=0.05, retry_backoff_max=0.5)
 
 
@@ -282,7 +283,9 @@ class Campaign:
     async def _work(self, queue: Queue, seconds: float, *, stays_open: bool) -> None:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            worker = group.create_task(run_worker(queue, "w", self._handle, shutdown=stop))
+            worker = group.create_task(
+                run_worker(queue, "w", self._handle, concurrency=_AT_ONCE, shutdown=stop)
+            )
             tasks = [
                 group.create_task(self._enqueue(queue, stop)),
                 group.create_task(self._submit(queue, stop)),
@@ -396,13 +399,16 @@ class Campaign:
             URL, inbox=InboxConfig(poll_interval=3600), clock=clock, default_config=_QUEUE
         ) as queue:
             stop = asyncio.Event()
-            working = asyncio.create_task(run_worker(queue, "w", self._handle, shutdown=stop))
-            for _ in range(3):
-                await queue.ingest_now()
-            async with asyncio.timeout(120):
-                while (await queue.stats("w")).pending or await self._is_busy(queue):
+            working = asyncio.create_task(
+                run_worker(queue, "w", self._handle, concurrency=_AT_ONCE, shutdown=stop)
+            )
+            async with asyncio.timeout(600):
+                for _ in range(3):
+                    await queue.ingest_now()
+                await self._until_worked(queue)
+                while (await queue.stats("w")).scheduled:
                     await clock.advance(30)
-                    await asyncio.sleep(0.02)
+                    await self._until_worked(queue)
             stop.set()
             await working
             done = await self._done(queue)
@@ -415,9 +421,9 @@ class Campaign:
                 report.wrong.append(f"the inbox is left with {inbox}")
 
     @staticmethod
-    async def _is_busy(queue: Queue) -> bool:
-        stats = await queue.stats("w")
-        return bool(stats.scheduled or stats.claimed)
+    async def _until_worked(queue: Queue) -> None:
+        while (stats := await queue.stats("w")).pending or stats.claimed:  # noqa: ASYNC110 - nobody tells when
+            await asyncio.sleep(0.05)
 
     @staticmethod
     async def _done(queue: Queue) -> set[str]:
