@@ -76,6 +76,8 @@ class ItemRow(NamedTuple):
         """The row of an item; None where it cannot be read: its run tells how it has ended."""
         try:
             row = cls(*msgpack.unpackb(data))
+            if not isinstance(row.input_hash, bytes):
+                raise TypeError(f"{row.input_hash!r} is not a hash")
             return row._replace(status=ItemStatus(row.status), costs=Costs(row.costs).packed())
         except UNREADABLE as error:
             _log.warning("the row of item %r is made anew, it cannot be read: %s", run_id, error)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from taquba import Duration, EnqueueRequest, InvalidArgument, InvalidArgumentType
 from taquba.extending import describe
 from taquba.extending.checks import duration_ms, plain_function, yields_nothing
-from taquba.extending.typed import Signature, Undecodable, fingerprint, unpack
+from taquba.extending.typed import Signature, Undecodable, digest, fingerprint, unpack
 from taquba_jobs._context import JobContext
 from taquba_jobs._rows import submission_key
 
@@ -228,7 +228,11 @@ def payload_idempotency_key(*args: object, **kwargs: object) -> str:
     Returns:
         SHA-256 of the arguments' MessagePack form, in hex.
     """
-    return fingerprint(_ANYTHING.dump_python([args, kwargs])).hex()
+    try:
+        return fingerprint(_ANYTHING.dump_python([args, kwargs])).hex()
+    except ValueError:
+        # Something in them is written out by its annotation only.
+        return digest([args, kwargs]).hex()
 
 
 def unpack_arguments(payload: bytes) -> dict[str, object]:

@@ -16,6 +16,7 @@ from tests.bulk.support import EAGER
 from tests.workflow.support import entries
 
 DAMAGED = [b"", b"\xc1", msgpack.packb(7), msgpack.packb([1]), msgpack.packb([{}, b"\xc1"])]
+ITEMS = [*DAMAGED, msgpack.packb(["succeeded", {}, 0, 2**63])]
 
 
 async def damage(queue: Queue, part: str, row: bytes) -> int:
@@ -85,7 +86,7 @@ async def test_a_paid_call_whose_record_cannot_be_read_is_unknown(
     assert calls == [1]
 
 
-@pytest.mark.parametrize("row", DAMAGED, ids=repr)
+@pytest.mark.parametrize("row", ITEMS, ids=repr)
 async def test_an_item_whose_row_cannot_be_read_is_not_run_again(queue: Queue, row: bytes) -> None:
     ran: list[int] = []
 

@@ -147,7 +147,14 @@ async def test_a_reader_lists_schedules_beside_their_owner(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"\xff", b"[]", b"{}", b'{"expression": "* * * * *", "timezone": "Nowhere"}'],
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"expression": "* * * * *", "timezone": "Nowhere"}',
+    ],
 )
 async def test_an_entry_that_cannot_be_read_is_named_and_hinders_no_other(
     queue: Queue, mock_clock: MockClock, value: bytes

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from taquba import InvalidArgument
-from taquba.extending.typed import Codec, Signature, Undecodable
+from taquba.extending.typed import Codec, Signature, Undecodable, unpack
 from tests.extending.kinds import BERLIN, KINDS, Animal, Dog, Kind, alike
 
 
@@ -146,3 +148,38 @@ def test_an_alias_of_a_parameter_is_not_its_name() -> None:
 
     signature = Signature("job 'alias'", function)
     assert signature.bind((3,), {}) == {"number": 3}
+
+
+def nested(kind: type, levels: int) -> Any:
+    value: Any = kind()
+    for _ in range(levels):
+        value = kind([value])
+    return value
+
+
+@pytest.mark.parametrize("kind", [list, tuple, frozenset])
+def test_what_is_nested_too_deep_is_refused_at_once(kind: type) -> None:
+    codec = Codec[Any](Any, "the value", "it")
+    assert codec.load(codec.dump(nested(kind, 30))) == nested(kind, 30)
+    with pytest.raises(Undecodable, match="the value cannot be stored"):
+        codec.dump(nested(kind, 1_100 if kind is list else 33))
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 5, 7, 8])
+def test_bytes_that_are_nested_too_deep_do_not_exhaust_the_stack(code: int) -> None:
+    data = b"\x90"
+    for _ in range(2_000):
+        data = msgpack.packb([msgpack.ExtType(code, data)])
+    with pytest.raises(ValueError, match="nested more than 32 deep"):
+        unpack(data)
+
+
+def test_arguments_are_told_apart_that_are_written_out_for_json_only() -> None:
+    def function(zone: ZoneInfo) -> None: ...
+
+    signature = Signature("step 'zone'", function)
+    marks = [
+        signature.fingerprint(signature.bind((ZoneInfo(name),), {}))
+        for name in ("Asia/Tokyo", "Europe/Berlin", "Asia/Tokyo")
+    ]
+    assert marks[0] == marks[2] != marks[1]

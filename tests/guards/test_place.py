@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from taquba import (
     Claim,
     JobRecord,
     LeaseHandle,
+    Producer,
+    ProducerClosed,
     Queue,
     QueueClosed,
     WorkerSpec,
@@ -25,6 +28,7 @@ from tests.crash.held_engine import hold_engine
 from tests.guards import calls
 
 METHODS = calls.public_methods()
+SYNCHRONOUS = ["config", "next_job_id", "renew_lease", "lease_expiry"]
 
 
 @pytest.fixture
@@ -54,6 +58,36 @@ async def test_a_closed_queue_refuses_every_method(queue: Queue, claim: Claim, m
     await queue.close()
     with pytest.raises(QueueClosed):
         await calls.result(queue, method, claim)
+
+
+ASYNCHRONOUS = sorted(set(METHODS) - set(SYNCHRONOUS))
+
+
+@pytest.mark.parametrize("method", ASYNCHRONOUS)
+async def test_a_loop_around_a_refused_call_lets_others_run(
+    queue: Queue, claim: Claim, method: str
+) -> None:
+    await queue.close()
+    enough = asyncio.Event()
+    asyncio.get_running_loop().call_soon(enough.set)
+    for _ in range(1000):
+        with contextlib.suppress(QueueClosed):
+            await calls.result(queue, method, claim)
+        if enough.is_set():
+            break
+    else:
+        pytest.fail("nothing else ran meanwhile")
+
+
+async def test_a_loop_around_a_closed_producer_lets_others_run(tmp_path: Path) -> None:
+    async with Queue.open(tmp_path / "store", inbox=True):
+        producer = await Producer.open(tmp_path / "store")
+        await producer.close()
+    enough = asyncio.Event()
+    asyncio.get_running_loop().call_soon(enough.set)
+    while not enough.is_set():
+        with pytest.raises(ProducerClosed):
+            await producer.enqueue("q", b"")
 
 
 async def test_a_closed_queue_refuses_workers(queue: Queue) -> None:
@@ -91,9 +125,6 @@ async def test_another_event_loop_is_refused(queue: Queue, claim: Claim, method:
     # Nothing was done, and the queue works on.
     assert (await queue.stats("q")).claimed == 1
     await queue.ack(claim)
-
-
-SYNCHRONOUS = ["config", "next_job_id", "renew_lease", "lease_expiry"]
 
 
 @pytest.mark.parametrize("method", SYNCHRONOUS)

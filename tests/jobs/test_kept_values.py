@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -109,3 +110,17 @@ async def test_progress_that_cannot_be_stored_is_refused(
 ) -> None:
     async with JobRunner(queue, jobs=[report]) as runner:
         assert (await (await runner.submit(report, progress))).startswith(says)
+
+
+@job(name="zoned", idempotency_key=payload_idempotency_key)
+async def zoned(ctx: JobContext, zone: ZoneInfo) -> str:
+    return zone.key
+
+
+async def test_arguments_that_are_written_out_by_their_annotation_make_a_key(queue: Queue) -> None:
+    async with JobRunner(queue, jobs=[zoned]) as runner:
+        first = await runner.submit(zoned, ZoneInfo("Asia/Tokyo"))
+        again = await runner.submit(zoned, ZoneInfo("Asia/Tokyo"))
+        other = await runner.submit(zoned, ZoneInfo("Europe/Berlin"))
+        assert (again.id, again.new, other.new) == (first.id, False, True)
+        assert await other == "Europe/Berlin"

@@ -32,7 +32,14 @@ def encode_job(job: Job) -> bytes:
     return _pack(job[2:])
 
 
-UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+)
 """What decoding a damaged record, or one of another version, may raise."""
 
 

@@ -28,7 +28,7 @@ from taquba._producer.lanes import InboxLane, Lane
 from taquba._producer.packing import Packer
 from taquba._producer.socket_lane import SocketLane
 from taquba._queue.handles import ClosedAtExit, Opening
-from taquba._queue.place import Place
+from taquba._queue.place import Place, refuse
 from taquba._socket.owner import OwnerSocket
 from taquba._store.location import StoreLocation
 
@@ -134,7 +134,7 @@ class Producer(ClosedAtExit):
         Raises:
             InvalidArgument: A value cannot be used; nothing was written.
         """
-        self._place.check()
+        await self._enter()
         if idempotency_key is not None:
             if job_id is not None:
                 raise InvalidArgument("give job_id or idempotency_key, not both")
@@ -163,7 +163,7 @@ class Producer(ClosedAtExit):
             InvalidArgument: More than 10,000 requests, or more than 16 MiB.
             DuplicateJobId: A `job_id` comes twice.
         """
-        self._place.check()
+        await self._enter()
         batch = list(requests)
         for request in batch:
             validate.instance(request, EnqueueRequest, "each request")
@@ -183,7 +183,7 @@ class Producer(ClosedAtExit):
         Raises:
             OwnerUnreachable: There is no owner with a socket on this machine.
         """
-        self._check()
+        await self._enter()
         return await self._asking.get_job(validate.job_id(job_id))
 
     async def stats(self, name: str) -> QueueStats:
@@ -192,7 +192,7 @@ class Producer(ClosedAtExit):
         Raises:
             OwnerUnreachable: There is no owner with a socket on this machine.
         """
-        self._check()
+        await self._enter()
         return await self._asking.stats(validate.queue_name(name))
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
@@ -205,7 +205,7 @@ class Producer(ClosedAtExit):
         Raises:
             OwnerUnreachable: There is no owner with a socket on this machine.
         """
-        self._check()
+        await self._enter()
         timeout_ms = validate.duration_ms(timeout, "timeout")
         return await self._asking.wait_for_completion(validate.job_id(job_id), timeout_ms)
 
@@ -221,10 +221,10 @@ class Producer(ClosedAtExit):
         await self._packer.close()
         await self._lane.close()
 
-    def _check(self) -> None:
+    async def _enter(self) -> None:
         self._place.check()
         if self._closing is not None:
-            raise ProducerClosed
+            await refuse(ProducerClosed())
 
     async def _send(self, requests: list[EnqueueRequest]) -> list[Receipt]:
         now = self._clock.time_ms()

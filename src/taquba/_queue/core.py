@@ -23,7 +23,7 @@ from taquba._model.ids import IdGenerator
 from taquba._model.options import Policy, QueueConfig
 from taquba._model.records import DEAD, DONE, PENDING, SCHEDULED, Counters, Job, JobStatus
 from taquba._queue.objects import Objects
-from taquba._queue.place import Place
+from taquba._queue.place import Place, refuse
 from taquba._store.committer import Committer
 from taquba._store.cursors import ClaimCursors
 from taquba._store.engine import Engine
@@ -172,6 +172,12 @@ class Core:
         self.place.check()
         if self._failure is not None:
             raise self._failure.again()
+
+    async def enter(self) -> None:
+        """`check`, at the beginning of a call that is awaited."""
+        self.place.check()
+        if self._failure is not None:
+            await refuse(self._failure.again())
 
     async def lock(self, names: Collection[Hashable]) -> HeldLocks:
         """Take locks; a commit in flight may hold one for as long as the store hangs."""

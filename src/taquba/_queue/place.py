@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import NoReturn
 
 from taquba._model.errors import ForkedError, WrongEventLoop
 
@@ -22,3 +23,13 @@ class Place:
             raise ForkedError(self._what)
         if asyncio._get_running_loop() is not self.loop:
             raise WrongEventLoop(self._what)
+
+
+async def refuse(error: Exception) -> NoReturn:
+    """Raise an error, once others have had their turn.
+
+    A loop that catches whatever a call raises, and calls again, would otherwise hold the event loop
+    for ever where every call is refused at once.
+    """
+    await asyncio.sleep(0)
+    raise error

@@ -231,7 +231,7 @@ class Queue(ClosedAtExit):
             DuplicateJobId: `job_id` exists already.
             InvalidArgument: A value cannot be used; nothing was written.
         """
-        self._core.check()
+        await self._core.enter()
         request = EnqueueRequest(
             name,
             payload,
@@ -254,7 +254,7 @@ class Queue(ClosedAtExit):
             DuplicateJobId: A `job_id` exists already, or comes twice; nothing was written.
             InvalidArgument: More than 100,000 requests; nothing was written.
         """
-        self._core.check()
+        await self._core.enter()
         batch = list(islice(requests, _MAX_ENQUEUE_BATCH + 1))
         if len(batch) > _MAX_ENQUEUE_BATCH:
             raise InvalidArgument(
@@ -306,7 +306,7 @@ class Queue(ClosedAtExit):
         though more are pending: claim again until there are none.
         """
         core = self._core
-        core.check()
+        await core.enter()
         state = core.queue(validate.queue_name(name))
         return await loading.claim_batch(
             core,
@@ -321,7 +321,7 @@ class Queue(ClosedAtExit):
     async def wait_for_jobs_on(self, *names: str, timeout: Duration) -> bool:
         """Wait until one of the queues has a pending job; False when `timeout` passed first."""
         core = self._core
-        core.check()
+        await core.enter()
         if not names:
             raise InvalidArgument("wait_for_jobs_on needs at least one queue name")
         states = [core.queue(validate.queue_name(name)) for name in names]
@@ -339,7 +339,7 @@ class Queue(ClosedAtExit):
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
         """
-        self._core.check()
+        await self._core.enter()
         return await settling.ack(self._core, claim, effects)
 
     async def nack(
@@ -352,7 +352,7 @@ class Queue(ClosedAtExit):
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
         """
-        self._core.check()
+        await self._core.enter()
         return await settling.nack(self._core, claim, error, effects)
 
     async def dead_letter(
@@ -363,7 +363,7 @@ class Queue(ClosedAtExit):
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
         """
-        self._core.check()
+        await self._core.enter()
         return await settling.dead_letter(self._core, claim, reason, effects)
 
     def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
@@ -396,7 +396,7 @@ class Queue(ClosedAtExit):
         The request to a claimed job is stored, fires its cancel token, and survives redelivery.
         Effects are applied only with a removal.
         """
-        self._core.check()
+        await self._core.enter()
         return await operating.cancel(self._core, validate.job_id(job_id), effects)
 
     async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
@@ -406,7 +406,7 @@ class Queue(ClosedAtExit):
             job_id: The job.
             payload: A message to it, at most `MAX_KV_VALUE_SIZE` bytes.
         """
-        self._core.check()
+        await self._core.enter()
         if payload is not None:
             payload = validate.wake_payload(payload)
         return await operating.wake_scheduled(self._core, validate.job_id(job_id), payload)
@@ -418,7 +418,7 @@ class Queue(ClosedAtExit):
             JobNotFound: There is no such job (any more).
             InvalidState: The job is not dead.
         """
-        self._core.check()
+        await self._core.enter()
         await operating.requeue_dead(self._core, validate.job_id(job_id))
 
     async def purge_dead(self, job_id: str) -> None:
@@ -428,7 +428,7 @@ class Queue(ClosedAtExit):
             JobNotFound: There is no such job (any more).
             InvalidState: The job is not dead.
         """
-        self._core.check()
+        await self._core.enter()
         await operating.purge_dead(self._core, validate.job_id(job_id))
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
@@ -438,18 +438,18 @@ class Queue(ClosedAtExit):
             job_id: The job.
             timeout: Seconds, on the queue's clock.
         """
-        self._core.check()
+        await self._core.enter()
         timeout_ms = validate.duration_ms(timeout, "timeout")
         return await operating.wait_for_completion(self._core, validate.job_id(job_id), timeout_ms)
 
     async def reap_now(self) -> int:
         """Take back every job whose lease has expired; returns how many."""
-        self._core.check()
+        await self._core.enter()
         return (await loops.reap(self._core)).total()
 
     async def promote_scheduled_now(self) -> int:
         """Move every scheduled job that is due to pending; returns how many."""
-        self._core.check()
+        await self._core.enter()
         return await loops.promote_due(self._core)
 
     async def sweep_now(self) -> int:
@@ -457,7 +457,7 @@ class Queue(ClosedAtExit):
 
         Payload objects that a crash left without a job go as well, an hour after their upload.
         """
-        self._core.check()
+        await self._core.enter()
         await offloading.sweep_orphans(self._core)
         return await loops.sweep(self._core)
 
@@ -467,7 +467,7 @@ class Queue(ClosedAtExit):
         Returns:
             How many jobs are new; 0 where the queue was opened without an inbox.
         """
-        self._core.check()
+        await self._core.enter()
         inbox = self._core.inbox
         return 0 if inbox is None else await inbox.take()
 
@@ -475,7 +475,7 @@ class Queue(ClosedAtExit):
 
     async def kv_get(self, key: KvKey) -> bytes | None:
         """The value of an entry, or None."""
-        self._core.check()
+        await self._core.enter()
         return await entries.get(self._core.engine, key)
 
     async def kv_put(self, key: KvKey, value: bytes) -> None:
@@ -484,22 +484,22 @@ class Queue(ClosedAtExit):
         Raises:
             KvValueTooLarge: The value does not fit.
         """
-        self._core.check()
+        await self._core.enter()
         await entries.write(self._core, key, validate.kv_value(key, value))
 
     async def kv_delete(self, key: KvKey) -> None:
         """Delete an entry, if it exists; durable on return."""
-        self._core.check()
+        await self._core.enter()
         await entries.write(self._core, key, None)
 
     async def kv_compare_put(self, key: KvKey, expected: bytes | None, value: bytes) -> bool:
         """Write an entry only if it holds `expected` (None: is absent). False: nothing changed."""
-        self._core.check()
+        await self._core.enter()
         return await entries.compare_write(self._core, key, expected, validate.kv_value(key, value))
 
     async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
         """Delete an entry only if it holds `expected`. False: nothing changed."""
-        self._core.check()
+        await self._core.enter()
         validate.kv_value(key, expected)
         return await entries.compare_write(self._core, key, expected, None)
 
@@ -509,7 +509,7 @@ class Queue(ClosedAtExit):
         A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys. Keys that are no text
         are in `KvPage.unreadable` where text was asked for.
         """
-        self._core.check()
+        await self._core.enter()
         return await entries.scan(self._core.engine, prefix, cursor, limit)
 
     @property
@@ -574,17 +574,17 @@ class Queue(ClosedAtExit):
 
     async def inbox_stats(self) -> InboxStats:
         """What is in the store's inbox, whether the owner looks into it or not."""
-        self._core.check()
+        await self._core.enter()
         return await inbox_looking.stats(self._core.location)
 
     async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
         """The first batches, by name, that the owner could not take, and why."""
-        self._core.check()
+        await self._core.enter()
         return await inbox_looking.rejected(self._core.location, limit)
 
     async def _look(self) -> None:
         """What is looked at holds everything that was decided before."""
-        self._core.check()
+        await self._core.enter()
         await self._core.committer.barrier()
 
 

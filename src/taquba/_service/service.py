@@ -16,7 +16,7 @@ from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.validate import Duration
 from taquba._producer.producer import Producer, Receipt
 from taquba._queue.handles import Opening
-from taquba._queue.place import Place
+from taquba._queue.place import Place, refuse
 from taquba._queue.queue import Queue
 from taquba._service.ownership import Ownership
 from taquba._service.settings import Handlers, OwnerOptions, worker_specs
@@ -188,7 +188,7 @@ class Service(RunsInBackground):
         if self._place is not None:
             self._place.check()
         if self._refusal is not None:
-            raise self._refusal.again()
+            await refuse(self._refusal.again())
         opening = self._opening
         if opening is None or (opening.done() and opening.exception() is not None):
             opening = self._opening = asyncio.ensure_future(self._connect())

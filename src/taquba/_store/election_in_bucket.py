@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from ulid import ULID
 
+from taquba._model.codec import UNREADABLE
 from taquba._store.client import Client
 from taquba._store.election import Election
 from taquba._store.location import StoreLocation
@@ -214,7 +215,7 @@ async def _read(client: Client) -> Seen | None:
         return None
     try:
         holder = json.loads(content)["holder"]
-    except (ValueError, TypeError, KeyError):
+    except UNREADABLE:
         # Whatever wrote it does not renew it.
         holder = ""
     return Seen(_version(found.meta["e_tag"], found.meta["version"]), holder)

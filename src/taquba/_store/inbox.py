@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Collection
 from typing import Final, Self
 
 from taquba._model.batch import BATCH_FORMAT
+from taquba._model.codec import UNREADABLE
 from taquba._model.errors import InboxNotOpen, IncompatibleStore, StoreError
 from taquba._store.left_alone import leave_alone
 from taquba._store.location import INBOX, StoreLocation
@@ -63,7 +64,7 @@ class InboxObjects:
             raise InboxNotOpen(self.location.url)
         try:
             known = json.loads(sign)["batches"]
-        except (ValueError, TypeError, KeyError):
+        except UNREADABLE:
             known = None
         if known != BATCH_FORMAT:
             raise IncompatibleStore(

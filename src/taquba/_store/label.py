@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from slatedb.uniffi import AdminBuilder
 
 from taquba._model import keys
+from taquba._model.codec import UNREADABLE
 from taquba._store.client import Client
 from taquba._store.engine_objects import connect_engine
 from taquba._store.location import StoreLocation
@@ -106,6 +107,6 @@ async def _label(client: Client) -> bytes | None:
 def _layout(label: bytes | None) -> int | None:
     try:
         layout = json.loads(label or b"")["layout"]
-    except (ValueError, TypeError, KeyError):
+    except UNREADABLE:
         return None
     return layout if isinstance(layout, int) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +29,8 @@ T = TypeVar("T")
 _REMEDY: Final = (
     "annotate the type that it is, give plain data, or do without what is lost in writing it"
 )
+_MOST_STEPS: Final = 20
+"""How far into a value errors say where something is."""
 _FIRST_KEY: Final = re.compile(r"^\['(\w+)'\]")
 _UNPACKABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 
@@ -123,7 +126,12 @@ class Codec(Generic[T]):
 
     def fingerprint(self, value: T) -> bytes:
         """What tells an accepted value from others, whether it can be stored or not."""
-        return fingerprint(value if self.nature is Nature.plain else self._written_out(value))
+        if self.nature is Nature.plain:
+            return fingerprint(value)
+        try:
+            return fingerprint(self._written_out(value))
+        except _UNPACKABLE:
+            return fingerprint(self._written_for_json(value))
 
     def shown(self, value: T) -> object:
         """An accepted value as plain data for people: also what is computed from it."""
@@ -134,15 +142,17 @@ class Codec(Generic[T]):
     def _written_out(self, value: T) -> object:
         return self._serializer.to_python(value, by_alias=False, round_trip=True, warnings=False)
 
+    def _written_for_json(self, value: T) -> object:
+        """The same for types that are written out for JSON only."""
+        return self._serializer.to_python(
+            value, mode="json", by_alias=False, round_trip=True, warnings=False
+        )
+
     def _pack_written_out(self, value: T) -> bytes:
         try:
             return pack(self._written_out(value))
         except _UNPACKABLE:
-            # Some types are written out for JSON only.
-            plain = self._serializer.to_python(
-                value, mode="json", by_alias=False, round_trip=True, warnings=False
-            )
-            return pack(plain)
+            return pack(self._written_for_json(value))
 
     def _path_of_unpackable(self, value: T) -> str:
         if self.nature is not Nature.compared:
@@ -230,17 +240,32 @@ def _kinds(value: object, error: ValidationError) -> str:
 
 
 def _path_of_unpackable(value: object) -> str:
-    """Where plain data contains what the wire does not take."""
-    parts: list[tuple[str, object]] = []
+    """Where plain data contains what the wire does not take, as far down as is of use."""
+    path = ""
+    for _ in range(_MOST_STEPS):
+        for step, part in _steps_into(value):
+            if not _is_packable(part):
+                path += step
+                value = part
+                break
+        else:
+            break
+    return path
+
+
+def _steps_into(value: object) -> Iterator[tuple[str, object]]:
+    """What is directly in a container, with how to get there."""
     if isinstance(value, dict):
-        items = cast("dict[object, object]", value).items()
-        parts = [(f"[{shown(key)}]", part) for key, part in items]
+        for key, part in cast("dict[object, object]", value).items():
+            yield f"[{shown(key)}]", part
     elif isinstance(value, list | tuple):
-        items_of = enumerate(cast("list[object]", value))
-        parts = [(f"[{place}]", part) for place, part in items_of]
-    for step, part in parts:
-        try:
-            pack_exact(part)
-        except _UNPACKABLE:
-            return step + _path_of_unpackable(part)
-    return ""
+        for place, part in enumerate(cast("list[object]", value)):
+            yield f"[{place}]", part
+
+
+def _is_packable(value: object) -> bool:
+    try:
+        pack_exact(value)
+    except _UNPACKABLE:
+        return False
+    return True

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, cast
 from uuid import UUID
@@ -34,6 +35,11 @@ _TIME: Final = 7
 _TIMEDELTA: Final = 8
 _DECIMAL: Final = 9
 _UUID: Final = 10
+
+_MOST_NESTED: Final = 32
+"""How deep tuples, sets and the like may be nested: each level is a MessagePack of its own, and
+reading one takes 40 KiB of the thread's stack."""
+_TOO_DEEP: Final = f"tuples or sets are nested more than {_MOST_NESTED} deep"
 
 _NATIVE: Final = frozenset({type(None), bool, float, str, bytes, list, dict})
 _MAY_HOLD_BYTES: Final = re.compile(rb"[\xc4-\xc6]")
@@ -60,10 +66,12 @@ class _Packer:
 
     Args:
         foreign: Given a value that has no form of its own; returns what stands for it, or raises.
+        depth: How deep extensions may be nested.
     """
 
-    def __init__(self, foreign: Callable[[Any], object]) -> None:
+    def __init__(self, foreign: Callable[[Any], object], depth: int = _MOST_NESTED) -> None:
         self._foreign = foreign
+        self._inner = _Packer(foreign, depth - 1) if depth else None
 
     def pack(self, value: object) -> bytes:
         # strict: what is of a subclass, such as an Enum's member, is not taken for its base.
@@ -73,9 +81,15 @@ class _Packer:
     def _substitute(self, value: object) -> object:
         encode = _ENCODERS.get(type(value))
         if encode is not None:
-            return encode(self.pack, value)
+            return encode(self._pack_inside, value)
         simpler = self._foreign(value)
         return simpler if type(simpler) in _NATIVE else self._substitute(simpler)
+
+    def _pack_inside(self, value: object) -> bytes:
+        """What an extension holds."""
+        if self._inner is None:
+            raise ValueError(_TOO_DEEP)
+        return self._inner.pack(value)
 
 
 # -- extensions ---------------------------------------------------------------------------------
@@ -90,7 +104,8 @@ def _tuple(pack: _Pack, value: tuple[object, ...]) -> msgpack.ExtType:
 def _set(pack: _Pack, value: set[object] | frozenset[object]) -> msgpack.ExtType:
     # Sets have no order, and a different one in each process.
     code = _SET if type(value) is set else _FROZENSET
-    return msgpack.ExtType(code, pack(sorted(value, key=pack)))
+    head: bytes = msgpack.Packer().pack_array_header(len(value))
+    return msgpack.ExtType(code, head + b"".join(sorted(map(pack, value))))
 
 
 def _int(pack: _Pack, value: int) -> msgpack.ExtType:
@@ -155,26 +170,26 @@ def _zone_of(stored: int | str | None) -> tzinfo | None:
     return None if stored is None else timezone(stored * _MICROSECOND)
 
 
-def _extension(code: int, data: bytes) -> object:
+def _extension(depth: int, code: int, data: bytes) -> object:
     match code:
         case 1:
-            return tuple(_items(data))
+            return tuple(_items(data, depth))
         case 2:
-            return set(_items(data))
+            return set(_items(data, depth))
         case 3:
-            return frozenset(_items(data))
+            return frozenset(_items(data, depth))
         case 4:
             return int.from_bytes(data, "big", signed=True)
         case 5:
-            wall, fold, zone = _items(data)
+            wall, fold, zone = _items(data, depth)
             return datetime.fromisoformat(wall).replace(fold=fold, tzinfo=_zone_of(zone))
         case 6:
             return date.fromisoformat(data.decode())
         case 7:
-            wall, fold, zone = _items(data)
+            wall, fold, zone = _items(data, depth)
             return time.fromisoformat(wall).replace(fold=fold, tzinfo=_zone_of(zone))
         case 8:
-            days, seconds, microseconds = _items(data)
+            days, seconds, microseconds = _items(data, depth)
             return timedelta(days, seconds, microseconds)
         case 9:
             return Decimal(data.decode())
@@ -184,8 +199,12 @@ def _extension(code: int, data: bytes) -> object:
             raise ValueError(f"extension type {code} is unknown")
 
 
-def _items(data: bytes) -> list[Any]:
-    items: Any = unpack(data)
+_EXTENSIONS: Final = tuple(partial(_extension, depth) for depth in range(_MOST_NESTED + 1))
+"""How extensions are read, by how many others they are in."""
+
+
+def _items(data: bytes, depth: int) -> list[Any]:
+    items: Any = _unpack(data, depth + 1)
     if not issubclass(type(items), list):
         raise ValueError("an extension holds no list")
     listed: list[Any] = items
@@ -267,8 +286,14 @@ def pack_exact(value: object) -> bytes:
 
 def unpack(data: bytes) -> object:
     """What was packed; raises `ValueError`."""
+    return _unpack(data, 0)
+
+
+def _unpack(data: bytes, depth: int) -> object:
+    if depth > _MOST_NESTED:
+        raise ValueError(_TOO_DEEP)
     try:
-        return msgpack.unpackb(data, ext_hook=_extension, strict_map_key=False)
+        return msgpack.unpackb(data, ext_hook=_EXTENSIONS[depth], strict_map_key=False)
     except (
         TypeError,
         LookupError,

@@ -120,7 +120,7 @@ class Signature:
         """
         try:
             return self._arguments.fingerprint(values)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidArgument(
                 f"an argument of {self._name} cannot be recorded: {error}"
             ) from None

@@ -213,6 +213,7 @@ def step_function(function: Callable[..., object], options: StepOptions | None) 
 
     Raises:
         InvalidArgumentType: It is none, or has no name.
+        InvalidArgument: Values of an annotation cannot be stored.
     """
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         raise InvalidArgumentType(
@@ -224,10 +225,13 @@ def step_function(function: Callable[..., object], options: StepOptions | None) 
     name = chosen.name or own.name or function.__name__
     if name == "<lambda>":
         raise InvalidArgumentType("a lambda has no name that a history could keep: use a `def`")
+    signature = Signature(f"step {name!r}", function)
+    # Before it is called: what it returns could not be recorded.
+    signature.resolve()
     return StepFunction(
         name,
         chosen,
         function,
-        Signature(f"step {name!r}", function),
+        signature,
         inspect.iscoroutinefunction(function),
     )

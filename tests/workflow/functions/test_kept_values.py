@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -154,3 +154,24 @@ async def test_arguments_of_children_are_refused_before_they_start(queue: Queue)
         came = await result_of(await runtime.start(parent))
         assert came.startswith("an argument of workflow 'child' cannot be stored: pet: a Dog")
         assert isinstance(runtime, WorkflowRuntime)
+
+
+called: list[int] = []
+
+
+async def gives_an_iterator(number: int) -> Iterator[int]:
+    called.append(number)
+    return iter([number])
+
+
+@workflow(name="asks-for-an-iterator")
+async def asks_for_an_iterator(ctx: WorkflowContext) -> int:
+    return sum(await ctx.step(gives_an_iterator, 1))
+
+
+async def test_a_step_whose_results_cannot_be_stored_is_not_called(queue: Queue) -> None:
+    async with running(queue, asks_for_an_iterator) as runtime:
+        handle = await runtime.start(asks_for_an_iterator)
+        with pytest.raises(RunFailed, match="'gives_an_iterator' has an annotation"):
+            await handle.result(timeout=5)
+    assert called == []

@@ -19,7 +19,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 
 from taquba import JobRecord, LeaseHandle, PermanentFailure
-from taquba.extending import awaited
+from taquba.extending import UNREADABLE, awaited
 from taquba.integrations.django._backend import TaqubaBackend
 from taquba.integrations.django._tasks import (
     Task,
@@ -63,7 +63,7 @@ class TaskRunner:
         try:
             call = json.loads(job.payload)
             path, args, kwargs = call["task"], call["args"], call["kwargs"]
-        except (ValueError, TypeError, KeyError) as error:
+        except UNREADABLE as error:
             raise PermanentFailure(f"not a task of Django: {error!r}") from error
         # A worker that does not know it yet raises here, and the task is retried.
         task = _task_at(path)
