@@ -188,6 +188,8 @@ def _signals(running: asyncio.Future[BulkReport], shutdown: asyncio.Event) -> Ge
 
 def _lines_of(inputs: Path) -> JsonLines[Any]:
     if str(inputs) == "-":
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - as with <&-
+            raise CommandError("standard input is closed: name a file", ExitCode.usage)
         return JsonLines(sys.stdin.fileno(), Any)
     if not inputs.exists():
         raise CommandError(f"there is no file {inputs}", ExitCode.not_found)

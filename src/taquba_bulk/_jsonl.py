@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import stat
@@ -73,6 +74,8 @@ class JsonLines(Generic[T]):
 
     def parse(self, number: int, line: bytes) -> T:
         """The value of a line; raises `InvalidArgument`, which names it."""
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         try:
             return self._adapter.validate_json(line)
         except ValidationError as error:

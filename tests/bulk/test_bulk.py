@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import functools
 import os
 import sys
@@ -119,6 +120,12 @@ async def test_a_pipeline_and_its_phases_may_be_under_plain_decorators(queue: Qu
 
     async with aclosing(Bulk(queue, pipeline).stream([2])) as records:
         assert [record.output async for record in records] == [6]
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + b'{"a": 1}\r\n2\r\n')
+    assert list(read_jsonl(path)) == [{"a": 1}, 2]
 
 
 async def test_a_pipeline_without_annotations_gets_plain_data(queue: Queue) -> None:

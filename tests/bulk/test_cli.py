@@ -6,13 +6,17 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from taquba._cli.content import content
+from taquba.cli import CommandError
 from taquba_bulk import ProgressSnapshot
+from taquba_bulk._cli import _lines_of
 from taquba_bulk._display import line_of, span
 from tests.bulk.support import rows_of
 from tests.cli.support import PATIENCE, Taquba, finish, start
@@ -140,6 +144,14 @@ def test_ctrl_c_ends_a_batch_that_waits_for_standard_input(folder: Folder) -> No
     child.wait(PATIENCE)
     assert child.returncode == 130
     assert "run it again to go on" in finish(child).err
+
+
+def test_standard_input_that_is_closed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(CommandError, match="standard input is closed: name a file"):
+        _lines_of(Path("-"))
+    with pytest.raises(CommandError, match="standard input is closed: name the payload"):
+        content("payload", "-", None)
 
 
 def test_a_folder_is_no_input(folder: Folder) -> None:

@@ -35,6 +35,8 @@ def content(name: str, argument: str | None, file: Path | None) -> bytes:
         except OSError as error:
             raise CommandError(f"cannot read {file}: {error.strerror}") from error
     if file is not None or argument == "-":
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - as with <&-
+            raise CommandError(f"standard input is closed: name the {name}", ExitCode.usage)
         return sys.stdin.buffer.read()
     # Bytes of the command line that are no text pass through as they are.
     return (argument or "").encode(errors="surrogateescape")
