@@ -51,14 +51,20 @@ async def again(
             return await step()
         except TaqubaError as error:
             said = [text for text in said if text == str(error)] + [str(error)]
-            repeated = isinstance(error.__cause__, Error.Unavailable) and (
-                time.monotonic() - started > _REPEATED_SECONDS
-            )
-            if repeated or not may_be_odd(error) or len(said) == _SAME:
+            if (
+                was_repeated(error.__cause__, started)
+                or not may_be_odd(error)
+                or len(said) == _SAME
+            ):
                 raise
             _log.warning("%s failed, and is tried again: %s", what, error)
         await asyncio.sleep(pause)
     return await step()
+
+
+def was_repeated(error: BaseException | None, started: float) -> bool:
+    """Whether the engine has asked again by itself, since a time by the monotonic clock."""
+    return isinstance(error, Error.Unavailable) and time.monotonic() - started > _REPEATED_SECONDS
 
 
 def may_be_odd(error: TaqubaError) -> bool:

@@ -174,7 +174,9 @@ async def build_once(
     try:
         db = await bounded(builder.build(), f"opening {location.url}", OPEN_TIMEOUT)
     except StoreFenced as error:
-        if await was_opened_since(log, before):
+        # One more than this one may be this one: the answer to a write that landed was odd. If it
+        # was another opening at the same time, whichever is tried last is the owner.
+        if await was_opened_since(log, before + 1):
             raise
         raise StoreError(
             f"{location.url}: the store said that another owner opened it, and nobody did; "

@@ -138,7 +138,8 @@ class Engine(Reads):
         """The row, to be written at once, that tells this owner from those before and after it."""
         mark = ids.next().encode()
         if self._reopening is not None:
-            self._reopening.marks = {mark, await self.get(keys.OWNER)}
+            before, _ = await asyncio.gather(self.get(keys.OWNER), self._reopening.begin())
+            self._reopening.marks = {mark, before}
         return keys.OWNER, mark
 
     async def opened(self) -> None:
@@ -185,6 +186,8 @@ class Engine(Reads):
             else:
                 if db is self._db:
                     del self._unflushed[:covered]
+                    if self._wal_objects >= _MOST_WAL_OBJECTS:
+                        self._shorten_wal()
                     return
 
     async def _go_on_after(self, error: Error, handle: Handle) -> None:
@@ -226,7 +229,7 @@ class Engine(Reads):
         """Do what has to be done once in a while.
 
         That is: opening again what has stopped, putting new tables on disk, returning freed
-        memory, and shortening a bucket's log.
+        memory, and shortening a log that could not be shortened before.
 
         Raises `StoreError` when a local store was removed: the engine would make it again, without
         what it held, and go on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -13,7 +14,7 @@ from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaErr
 from taquba._model.keys import prefix_end
 from taquba._model.redaction import without_secrets
 from taquba._store import binding
-from taquba._store.again import A_MOMENT
+from taquba._store.again import A_MOMENT, was_repeated
 from taquba._store.binding import Handle, Row
 from taquba._store.damage import RESTORE, damage_in
 from taquba._store.limits import OPERATION_TIMEOUT
@@ -90,7 +91,7 @@ class Reads:
         pauses = iter(A_MOMENT)
         try:
             while True:
-                handle = self._handle
+                handle, started = self._handle, time.monotonic()
                 try:
                     return await operation()
                 except Error as error:
@@ -98,7 +99,8 @@ class Reads:
                         await self._go_on_after(error, handle)
                         continue
                     pause = next(pauses, None)
-                    if pause is None or not isinstance(error, Error.Data):
+                    odd = isinstance(error, (Error.Data, Error.Unavailable))
+                    if pause is None or not odd or was_repeated(error, started):
                         raise translate(error) from without_secrets(error)
                     await asyncio.sleep(pause)
         finally:

@@ -29,6 +29,7 @@ from taquba._model.errors import StoreError, StoreFenced, TaqubaError
 from taquba._model.keys import Op
 from taquba._model.redaction import redact
 from taquba._store import binding
+from taquba._store.again import again
 from taquba._store.batches import batch_of
 from taquba._store.building import Built, build_once, was_opened_since
 from taquba._store.disk import hindrance
@@ -47,7 +48,7 @@ PATIENCE: Final = OPERATION_TIMEOUT
 _LATER: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 0.5
 _SHUTDOWN_SECONDS: Final = 2.0
 """What an engine that has stopped gets to end its tasks: the new one fences them anyway."""
 
@@ -74,6 +75,12 @@ class Reopening:
         self._recorder = recorder
         self.marks: set[bytes | None] = set()
         """What the mark of the store's owner may be while nobody else has owned it."""
+
+    async def begin(self) -> None:
+        """Count the openings up to this one: an odd answer may have made it count twice."""
+        manifest = await again(self._log.manifest, f"looking at {self._location.url}")
+        if manifest is not None:
+            self._before = manifest.writer_epoch - 1
 
     async def reopen(
         self, stopped: Db, error: Error, unflushed: Callable[[], Sequence[Sequence[Op]]]
