@@ -34,13 +34,24 @@ requests = st.builds(
     job_id=st.none() | st.none() | own_ids,
     entries=writes,
 )
+
+
+def consistent(effects: Effects) -> Effects:
+    """Without what would be refused: a key that is written and deleted, or written differently."""
+    written = {key for request in effects.requests for key, _ in request.entries}
+    writes = tuple(entry for entry in effects.writes if entry[0] not in written)
+    written.update(key for key, _ in writes)
+    deletes = tuple(key for key in effects.deletes if key not in written)
+    return effects._replace(writes=writes, deletes=deletes)
+
+
 plain_requests = requests.map(lambda request: request._replace(job_id=None, dedup_key=None))
 effects = st.just(Effects()) | st.builds(
     Effects,
     requests=st.lists(requests, max_size=2).map(tuple),
     writes=writes,
     deletes=st.lists(entry_keys, max_size=1).map(tuple),
-)
+).map(consistent)
 # What may run at once with others: a failure of its effects would show to them for a moment.
 safe_effects = st.just(Effects()) | st.builds(
     Effects,
@@ -52,7 +63,7 @@ safe_effects = st.just(Effects()) | st.builds(
     ).map(tuple),
     writes=writes,
     deletes=st.lists(entry_keys, max_size=1).map(tuple),
-)
+).map(consistent)
 cancel_effects = st.just(Effects()) | st.builds(
     Effects,
     requests=st.lists(
@@ -61,5 +72,5 @@ cancel_effects = st.just(Effects()) | st.builds(
     ).map(tuple),
     writes=writes,
     deletes=st.just(()),
-)
+).map(consistent)
 durations = st.sampled_from([None, None, SECOND, 5 * SECOND, 30 * SECOND])

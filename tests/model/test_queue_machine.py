@@ -53,6 +53,7 @@ from tests.model.strategies import (
     SECOND,
     SETTINGS,
     cancel_effects,
+    consistent,
     durations,
     effects,
     entry_keys,
@@ -397,7 +398,7 @@ class QueueMachine(RuleBasedStateMachine):
             case "s":
                 settlement = data.draw(st.sampled_from([Ack, Nack, Nack, DeadLetter, Snooze]))
                 staged = data.draw(some_effects)
-                staged = staged._replace(writes=written or staged.writes)
+                staged = consistent(staged._replace(writes=written or staged.writes))
                 handle = self.handle(pick) if job_id is None else self.handle_of(job_id)
                 if handle is not None:
                     return settlement(handle, staged, turns=start)
@@ -408,7 +409,7 @@ class QueueMachine(RuleBasedStateMachine):
                     return Renew(handle, extension, turns=start)
             case "x":
                 staged = data.draw(cancel_effects)
-                staged = staged._replace(writes=written or staged.writes)
+                staged = consistent(staged._replace(writes=written or staged.writes))
                 return Cancel(target, staged, turns=start)
             case "w":
                 return Wake(target, data.draw(st.sampled_from([None, b"woken"])), turns=start)
