@@ -65,7 +65,9 @@ async def work(store: str, hold_after: int, hold: int) -> None:
         result = await asyncio.to_thread(measure, os.fsdecode(job.payload))
         # The result lands in the same commit as the job's end: both or neither. Its key is unique
         # to this run of the handler, so a job that ended twice would leave two results.
-        key = f"result/{job.id}/{job.attempts}/{uuid.uuid4().hex}"
+        # What was interrupted by the kill says so, though it spent no attempt.
+        delivery = "first" if job.last_error is None else "again"
+        key = f"result/{job.id}/{delivery}/{uuid.uuid4().hex}"
         return SettlementEffects(kv_writes={key: json.dumps(result).encode()})
 
     async def report() -> int:
@@ -183,14 +185,14 @@ async def count(store: str, paths: dict[str, str], seconds: float) -> bool:
     """Read from the store what happened, check it, print it; False when something is wrong."""
     async with Queue.open(store) as queue:
         stats = await queue.stats(QUEUE)
-        attempts: dict[str, list[int]] = defaultdict(list)
+        deliveries: dict[str, list[str]] = defaultdict(list)
         found: dict[str, dict[str, Any]] = {}
         cursor = None
         while True:
             page = await queue.kv_scan("result/", cursor, limit=BATCH)
             for key, value in page.entries:
-                _, job_id, attempt, _ = key.split("/")
-                attempts[job_id].append(int(attempt))
+                _, job_id, delivery, _ = key.split("/")
+                deliveries[job_id].append(delivery)
                 found[job_id] = json.loads(value)
             cursor = page.next_cursor
             if cursor is None:
@@ -207,10 +209,10 @@ async def count(store: str, paths: dict[str, str], seconds: float) -> bool:
             wrong += 1
 
     left = stats.pending + stats.scheduled + stats.claimed + stats.dead
-    redelivered = sum(max(numbers) > 1 for numbers in attempts.values())
+    redelivered = sum("again" in found_as for found_as in deliveries.values())
     lost = sum(job_id not in found for job_id in paths)
     # Counted twice, independently: by results per job, and by the queue's own counter.
-    twice = max(sum(len(numbers) > 1 for numbers in attempts.values()), stats.done - len(paths))
+    twice = max(sum(len(found_as) > 1 for found_as in deliveries.values()), stats.done - len(paths))
     print(f"jobs          {len(paths):8}")
     print(f"redelivered   {redelivered:8}")
     print(f"lost          {lost:8}")

@@ -27,7 +27,8 @@ from taquba_workflow import (
 
 RUN_ID = "book"
 
-# By default the third process in a row that dies in one step fails the run: the step may be why.
+# By default the run fails when three processes have died in a step that ran alone in them: the step
+# may be why.
 PATIENT = QueueConfig(max_attempts=100)
 
 
