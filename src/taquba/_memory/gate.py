@@ -140,9 +140,11 @@ class Gate:
             return len(queue.window) > 0
         if self.alone is not None:
             return False
-        if is_next(queue) and self.quiet:
+        due = is_next(queue)
+        if due and self.quiet:
             return True
-        return len(queue.window) > 0 and now >= self._held_until
+        held_back = (due or _due_elsewhere(self._waiting, queue)) and now < self._held_until
+        return len(queue.window) > 0 and not held_back
 
 
 def _due_elsewhere(waiting: Iterable[HasSuspects], here: HasSuspects) -> bool:
