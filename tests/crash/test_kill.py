@@ -75,8 +75,8 @@ async def kill_again_and_again(folder: Path, kills: int, seed: int, *, fsync: bo
 
 async def test_nothing_acknowledged_is_lost_over_kills(tmp_path: Path) -> None:
     state = await kill_again_and_again(tmp_path, 16, 1, fsync=False)
-    # The children did work of every kind.
-    assert len(state.entries("acked/")) > 500
+    # The children did work of every kind; what a kill interrupts runs alone afterwards, one by one.
+    assert len(state.entries("acked/")) > 250
     assert state.entries("dead/")
     assert state.entries("cancelled/")
     assert state.entries("batch/")

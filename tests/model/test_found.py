@@ -89,7 +89,7 @@ async def test_dead_jobs_go_although_the_sweep_that_was_due_failed(
         assert claim is not None
         await queue.dead_letter(claim, "no")
 
-        async def hiccup(*_: object) -> list[tuple[bytes, bytes]]:
+        async def hiccup(*_: object, **__: object) -> list[tuple[bytes, bytes]]:
             raise StoreError("the store did not answer")
 
         with monkeypatch.context() as outage:
