@@ -302,7 +302,7 @@ async def test_an_fsync_that_fails_acknowledges_nothing(
     monkeypatch.setattr(os, "fsync", fails)
     # After a failed fsync the kernel may have dropped the data: no later one makes it good.
     for _ in range(2):
-        with pytest.raises(StoreError, match="the disk of .* fails") as caught:
+        with pytest.raises(StoreError, match=r"the disk of .* fails") as caught:
             await queue.enqueue("q", b"x")
         assert caught.value.permanent
         monkeypatch.setattr(os, "fsync", real)

@@ -280,3 +280,16 @@ async def test_the_first_claims_after_a_death_are_durable_and_later_ones_wait_fo
     fifth = await open_queue(url)
     claim = await must_claim(fifth)
     assert (claim.id, claim.suspect) == (ids[2], False)
+
+
+async def test_a_queue_without_suspects_is_said_to_be_ready_while_another_holds_back(
+    open_queue: OpenQueue,
+) -> None:
+    """`wait_for_jobs_on` and `claim` agree."""
+    queue, _ = await crashed(open_queue, 1, 1)
+    await queue.enqueue_batch([EnqueueRequest("other", b"")] * 2)
+    await must_claim(queue, "other")
+    assert await queue.claim("q") is None, "its suspect holds back what comes after it"
+    assert not await queue.wait_for_jobs_on("q", timeout=0)
+    assert await queue.wait_for_jobs_on("other", timeout=0)
+    assert await queue.claim("other") is not None
