@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -205,7 +206,8 @@ def _take(
     transaction = Transaction()
     taken: list[tuple[bytes, Job, Lease]] = []
     while window and len(taken) < limit:
-        if before is not None and window.first_key() > before:  # type: ignore[operator]
+        front = None if before is None else window.first_key()
+        if before is not None and front is not None and front > before:
             break
         key, job = window.pop_front()
         if job.suspicion is not None:
@@ -216,6 +218,19 @@ def _take(
         lease = Lease(change.job, expires_at)
         core.add_lease(lease)
         taken.append((key, job, lease))
+    _follow(core, window, transaction, taken)
+    if window or not window.complete:
+        state.waiters.wake_claimer()
+    return transaction, [lease for _, _, lease in taken]
+
+
+def _follow(
+    core: Core,
+    window: Window,
+    transaction: Transaction,
+    taken: Sequence[tuple[bytes, Job, Lease]],
+) -> None:
+    """Let memory follow a claim: rows as they were in `window`, their jobs, the new leases."""
     if core.moves.watched:
         for _, job, _ in taken:
             core.moves.touch(job.id)
@@ -234,9 +249,6 @@ def _take(
 
     transaction.on_applied.append(applied)
     transaction.on_failed.append(failed)
-    if window or not window.complete:
-        state.waiters.wake_claimer()
-    return transaction, [lease for _, _, lease in taken]
 
 
 def _take_suspect(core: Core, state: QueueState, lease_ms: int) -> tuple[Transaction, list[Lease]]:
@@ -252,21 +264,7 @@ def _take_suspect(core: Core, state: QueueState, lease_ms: int) -> tuple[Transac
     lease = Lease(change.job, core.clock.monotonic_ms() + lease_ms)
     core.add_lease(lease)
     gate.enter(lease)
-    if core.moves.watched:
-        core.moves.touch(job.id)
-
-    def applied() -> None:
-        state.window.forget(key)
-        if lease.state == "claiming":
-            lease.enter("held")
-
-    def failed() -> None:
-        core.leases.drop(lease)
-        state.window.forget(key)
-        core.add_pending(key, job)
-
-    transaction.on_applied.append(applied)
-    transaction.on_failed.append(failed)
+    _follow(core, state.window, transaction, [(key, job, lease)])
     _let_others_in_later(core, lease)
     return transaction, [lease]
 
