@@ -12,6 +12,7 @@ import pytest
 from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
+from taquba._store import places
 from tests.servers.faulty_s3 import FaultyS3
 from tests.servers.stores import AzureServer, S3Server
 
@@ -53,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def no_place_has_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of tests get free ports, and so may get one where an earlier test's server worked."""
+    monkeypatch.setattr(places, "_worked", set())
 
 
 @pytest.fixture
