@@ -24,8 +24,8 @@ from slatedb.uniffi import (
 from benches._harness import Bench, Place, Row, child, elapsed, positive
 from benches.enqueue import produce
 from taquba import Queue
-from taquba._store.engine_objects import connect_engine
-from taquba._store.location import StoreLocation
+from taquba._engine.object_store import connect_engine
+from taquba._objects.location import StoreLocation
 
 MODULE = "benches.design_reasons"
 

@@ -44,7 +44,7 @@ class Writes:
 
     def __init__(self, queue: Queue) -> None:
         self.count = 0
-        engine = queue._core.engine
+        engine = queue._owner.engine
         self._write = engine.write
         engine.write = self._counted  # type: ignore[method-assign]
 

@@ -12,7 +12,7 @@ import pytest
 from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
-from taquba._store import places
+from taquba._objects import places
 from tests.servers.faulty_s3 import FaultyS3
 from tests.servers.stores import AzureServer, S3Server
 
@@ -100,7 +100,7 @@ UNWATCHED = ("os.fsync", "os.fdatasync", "os.open")
 # Where taquba's code may block the loop: (file, functions, why).
 ALLOWED = [
     (
-        "taquba/_store/location.py",
+        "taquba/_objects/location.py",
         {"_local"},
         "making a path absolute asks for the working directory, which is in the kernel's memory",
     ),

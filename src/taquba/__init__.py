@@ -2,18 +2,27 @@
 
 The layers, top to bottom; each uses only those below it:
 
-    _cli        the command line, which needs the extra ``taquba[cli]``; `taquba.cli` is the part
-                of it that packages with commands of their own build on
-    _service    processes that share a store: one owns it, all of them enqueue
-    _producer   requests from processes that do not own the store; no part of it needs the engine
-    _worker     worker loops that run handlers
-    _queue      the facade `Queue`, one module per kind of operation, and the background loops
-    _telemetry  metrics and traces through OpenTelemetry, imported only where they are on
-    _socket     calls from other processes of the machine to the owner
-    _memory     ready windows, leases, waiters, locks
-    _store      transaction, group commit, SlateDB, durable folders, objects
-    _core       transitions: what a job becomes, as pure functions
-    _model      vocabulary: keys, codec, records, options, clock, errors
+    __main__      ``python -m taquba``
+    cli           for packages that add a command to `taquba`
+    _cli          the command line, which needs the extra ``taquba[cli]``
+    integrations  taquba in the frameworks that programs are written with
+    doctor        examines a place for a store
+    testing       virtual time, fresh stores, and a pytest plugin
+    _service      processes that share a store: one owns it, all of them enqueue
+    extending     for packages built on a queue
+    _worker       worker loops that run handlers
+    _queue        the owner: operations, background loops, and the facade `Queue`
+    producer      producers alone
+    _producer     requests from processes that do not own the store; no part needs the engine
+    telemetry     telemetry settings alone
+    _telemetry    metrics and traces through OpenTelemetry, imported only where they are on
+    _line         calls between the processes of a machine and the owner
+    _store        the commit path: transaction, group commit, claim cursors
+    _engine       the storage engine: the only room that imports slatedb
+    _memory       ready windows, leases, waiters, locks
+    _objects      object storage without the engine: places, clients, payloads, inbox, election
+    _rules        transitions: what a job becomes, as pure functions
+    _model        vocabulary: keys, codec, records, options, clock, errors
 
 Beside them, to be imported by name: `taquba.testing`, `taquba.integrations` for frameworks, and
 `taquba.doctor`, which examines a place for a store. Start with `Queue.open`.
@@ -85,14 +94,14 @@ if TYPE_CHECKING:
         WakeOutcome,
     )
     from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
+    from taquba._objects.space import ObjectInfo
     from taquba._producer.producer import Producer, Receipt
     from taquba._producer.threads import SyncProducer
     from taquba._queue.claims import Claim
-    from taquba._queue.objects import Objects, ReadOnlyObjects
     from taquba._queue.queue import Queue
     from taquba._queue.reader import QueueReader
+    from taquba._queue.user_objects import Objects, ReadOnlyObjects
     from taquba._service.service import Service, run_service
-    from taquba._store.objects import ObjectInfo
     from taquba._telemetry.settings import Telemetry
     from taquba._worker.handlers import (
         AsyncHandler,
@@ -199,10 +208,10 @@ _HOMES: Final = (
     "_model.clock",
     "_producer.producer",
     "_producer.threads",
-    "_store.objects",
+    "_objects.space",
     "_memory.leases",
     "_telemetry.settings",
-    "_queue.objects",
+    "_queue.user_objects",
     "_queue.claims",
     "_queue.queue",
     "_queue.reader",

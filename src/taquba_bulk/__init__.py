@@ -3,16 +3,30 @@
 The layers, top to bottom; each uses only those below it, and of taquba and taquba_workflow only
 their public names:
 
-    _bulk        the facade `Bulk`: run, stream, progress
-    _pass        one pass over the inputs: submits, notices what ends, has it written
-    _output      writes records, each once, whatever happens
-    _runner      runs the pipeline on one item and says how that goes on
-    _pipeline, _context            the pipeline, and what it gets
-    _paid, _phases                 calls that are paid for; what is remembered
-    _shared, _budget, _rates, _cache   what items share: money, turns, results
-    _inputs, _jsonl, _sinks        where inputs come from and records go
-    _report, _records, _costs      counts, rows, amounts
-    _codec, _stopping, _values, _errors   typed values, leaving early, checks, errors
+    _cli       the command `taquba bulk`, which taquba's command line imports when it is asked for
+    _bulk      `Bulk`: one pipeline over many inputs
+    _pass      one pass over the inputs of a batch: submits, notices what ends, and has it written
+    _runner    runs the pipeline as the one step of each item's run, and says how the item goes on
+    _inputs    inputs of a batch: read a chunk at a time, each an item with a key of its own
+    _output    writes records to a sink, each once, however often the process dies
+    _pipeline  a pipeline: the function, and the types of what goes in and comes out
+    _context   what a pipeline gets: its input, and what it can have remembered
+    _paid      calls that are paid for: an intent is durable before each, its result after it
+    _shared    what the items of a batch share while it runs
+    _budget    the budget of a batch: reserved before a call, settled after it, kept in the store
+    _cache     what phases came to, by their content, for all runs of a store
+    _phases    phases of an item: what each came to, and what it cost, remembered beyond an attempt
+    _rates     rate limits: how often items may do something, by key
+    _sinks     where the records of ended items go
+    _display   shows people how far a batch is: a bar on a terminal, a line now and then elsewhere
+    _errors    what can go wrong with a batch, beside the errors of taquba and taquba_workflow
+    _report    how far a batch is, and how it has ended
+    _records   what is kept of an item and of a batch's output, and what callers see of an item
+    _costs     costs: amounts by metric, added up without rounding
+    _codec     values of a batch's types
+    _jsonl     reading inputs from a file, or a stream, of JSON lines
+    _stopping  how an attempt is left that cannot go on now, through no fault of its item
+    _values    checks of what callers pass in
 """
 
 from taquba_bulk._bulk import Bulk

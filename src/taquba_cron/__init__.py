@@ -2,12 +2,12 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _cli          the command `taquba cron`, imported by taquba's command line alone
-    _scheduler    sleeps until the next firing, and enqueues its job
-    _schedule     a schedule as it is registered, its jobs, and what can be told about it
-    _record       what is stored of a schedule, and what follows from it, as pure functions
-    _expression   when an expression fires in a time zone: cron fields, gaps and repeated hours
-    _errors       what can be wrong with a schedule
+    _cli         the command `taquba cron`, which taquba's command line imports when it is asked for
+    _scheduler   `CronScheduler`: sleeps until the next firing, and enqueues its job
+    _schedule    a schedule as it is registered, the jobs it makes, and what can be told about it
+    _record      what is stored of a schedule, and what follows from it: which firings are due
+    _expression  when a cron expression fires: fields matched in local time
+    _errors      every error that taquba_cron adds
 
 Start with `CronScheduler`.
 """

@@ -2,14 +2,14 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _worker       `WebhookWorker`, the handler
-    _enqueueing   asking for a delivery, by itself or as an effect of another commit
-    _sending      one HTTP exchange, over guarded connections
-    _hosts        how many deliveries a host gets at a time
-    _addresses    what is a public address (pure), and name resolution
-    _verdict      what an answer means (pure)
-    _signing      Standard Webhooks signatures (pure)
-    _request      the request, and the job headers that carry it (pure)
+    _worker      `WebhookWorker`: delivers what the jobs of a queue ask for
+    _enqueueing  asking for a delivery: as a job by itself, or as part of another commit
+    _sending     sending one HTTP request: over connections that the worker owns
+    _verdict     what a receiver's answer means for the delivery
+    _addresses   which addresses are public, and what a host's name leads to
+    _hosts       how many deliveries one host gets at a time, and when those beyond that try again
+    _request     the HTTP request that a job stands for: checked when it is made
+    _signing     signatures of Standard Webhooks, symmetric version ``v1``
 """
 
 from taquba_webhooks._enqueueing import EnqueueOptions, enqueue_webhook, webhook_enqueue_request

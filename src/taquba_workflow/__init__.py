@@ -2,17 +2,27 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _runtime       the facade `WorkflowRuntime`: submit, start, status, cancel, signal, run
-    _functions     workflows as functions, replayed from what they have done (its own map inside)
-    _handler       runs a step and turns its outcome into the settlement of its job
-    _webhooks      a terminal hook that delivers ends by HTTP
-    _retention     forgets runs that ended long ago
-    _status, _signals, _children, _termination, _replay   looking at runs; signals in both
-                   directions; runs of runs; terminal hooks; outputs kept until they are settled
-    _transitions   what a run becomes, as pure functions
-    _steps, _memo, _effects, _outcomes   what a runner sees, remembers, stages and returns
-    _records, _headers, _keys   rows, headers, and where things are kept
-    _turns, _values, _errors   whose turn it is, checks, errors
+    _runtime      `WorkflowRuntime`: submits, steers and runs the runs of one workflow queue
+    _functions    workflows as functions, on top of runs and their steps
+    _handler      the handler of step jobs: runs a step
+    _replay       outputs of steps, kept until they are settled
+    _children     runs that belong to another: their end wakes it
+    _status       where a run is, read from its row and its job
+    _signals      signals: rows in both directions, decided under one lock per key
+    _transitions  what a run becomes: every transition, as a pure function of step, outcome and time
+    _steps        a step: the job that carries it, and what its runner sees of it
+    _webhooks     ends of runs as webhooks, through taquba_webhooks
+    _termination  the end of a run, as its hook sees it: a job of its own
+    _effects      what a step or a terminal hook stages, to be applied with its settlement
+    _memo         what steps remember beyond the end of an attempt
+    _retention    forgets runs that ended long enough ago, with all that their steps remember
+    _headers      names of the headers that the runtime puts on its jobs, beside the caller's
+    _outcomes     what a step decides: how its run goes on, or how it ends
+    _records      the rows that tell about runs, and what callers see of them
+    _errors       what can go wrong with runs, beside the errors of taquba itself
+    _keys         where the rows and objects of a workflow queue are kept
+    _turns        what the runtimes of one workflow queue share in memory
+    _values       checks of what callers pass in
 """
 
 from taquba_workflow._effects import StepEffects, TerminalEffects

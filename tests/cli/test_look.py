@@ -91,7 +91,7 @@ async def _damage(store: Path, letter: dict[str, Any]) -> None:
         transaction = Transaction()
         key = keys.finished(keys.DEAD, "mail", at, letter["id"])
         transaction.ops.append((key, b"\xc1"))
-        await queue._core.committer.submit(transaction, durable=True)
+        await queue._owner.committer.submit(transaction, durable=True)
 
 
 def test_the_json_of_a_job(taquba: Taquba) -> None:

@@ -40,8 +40,8 @@ from taquba import (
     WakeOutcome,
     run_worker,
 )
-from taquba._store.engine_objects import connect_engine
-from taquba._store.location import StoreLocation
+from taquba._engine.object_store import connect_engine
+from taquba._objects.location import StoreLocation
 from taquba.testing import MockClock
 from tests.crash.audit import audit
 from tests.crash.children import ChildProcess, Ledger, read_reports

@@ -49,7 +49,7 @@ class Dump:
 async def dump(queue: Queue) -> Dump:
     """Read the whole store and check that its rows agree with each other (I1, I2, I8)."""
     rows: dict[bytes, bytes] = {}
-    async for found in queue._core.engine.scan(b"", None):
+    async for found in queue._owner.engine.scan(b"", None):
         rows.update(found)
     state = Dump(rows)
     index: dict[str, tuple[JobStatus, bytes]] = {}
@@ -122,14 +122,14 @@ def _check_counters(state: Dump) -> None:
 
 async def audit(queue: Queue, *, idle: bool = True) -> Dump:
     """`dump`, once nothing is in flight any more, and check that memory says the same."""
-    core = queue._core
-    await asyncio.wait_for(core.committer._idle.wait(), 10)
+    owner = queue._owner
+    await asyncio.wait_for(owner.committer._idle.wait(), 10)
     state = await dump(queue)
-    assert {name: c for name, c in core.counters.items() if any(c)} == {
+    assert {name: c for name, c in owner.counters.items() if any(c)} == {
         name: c for name, c in state.counters.items() if any(c)
     }
-    assert {lease.job.id for lease in core.leases} == state.with_status(JobStatus.claimed)
-    for lease in core.leases:
+    assert {lease.job.id for lease in owner.leases} == state.with_status(JobStatus.claimed)
+    for lease in owner.leases:
         assert lease.state == "held"
         assert lease.job == state.jobs[lease.job.id][2]
     waiting: dict[str | None, dict[bytes, Job]] = defaultdict(dict)
@@ -138,11 +138,11 @@ async def audit(queue: Queue, *, idle: bool = True) -> Dump:
             waiting[job.queue][key] = job
         elif status is JobStatus.scheduled:
             waiting[None][key] = job
-    windows = {name: of_queue.window for name, of_queue in core.queues.items()}
-    for name, window in {**windows, None: core.scheduled}.items():
+    windows = {name: of_queue.window for name, of_queue in owner.queues.items()}
+    for name, window in {**windows, None: owner.scheduled}.items():
         horizon = window.horizon
         # Suspects that the owner knows wait beside the window, wherever its horizon is.
-        aside = {} if name is None else core.queues[name].suspects
+        aside = {} if name is None else owner.queues[name].suspects
         seen = {key: job for key, job in waiting[name].items() if horizon is None or key <= horizon}
         assert aside.items() <= waiting[name].items(), f"the suspects of {name}"
         assert window._jobs.keys().isdisjoint(aside)
@@ -150,8 +150,8 @@ async def audit(queue: Queue, *, idle: bool = True) -> Dump:
         if idle:
             assert window._leaving == set(aside)
     if idle:
-        assert not core.locks._waiting, "a lock was left behind"
-        assert not core.moves._moving
-        assert not core.moves._watches
-        assert not core.completions
+        assert not owner.locks._waiting, "a lock was left behind"
+        assert not owner.moves._moving
+        assert not owner.moves._watches
+        assert not owner.completions
     return state

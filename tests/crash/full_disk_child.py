@@ -19,7 +19,7 @@ import sys
 import time
 
 from taquba import Queue, StoreError
-from taquba._store import reopening
+from taquba._engine import reopening
 
 PATIENCE = 50.0
 """Seconds: more than the bound on one operation."""

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from taquba import Queue
+from taquba._engine.engine import Engine
 from taquba._model.keys import Op
 from taquba._store.committer import Committer
-from taquba._store.engine import Engine
 
 
 def give_up_after(committer: Committer, seconds: float) -> None:
@@ -75,8 +75,8 @@ class HeldEngine(Engine):
 
 def hold_engine(queue: Queue, timeout: float = 0.15) -> HeldEngine:
     """Put a `HeldEngine` under an open queue, whose callers give up on it after `timeout` s."""
-    core = queue._core
-    held = HeldEngine(core.engine, core.committer, timeout)
-    core.engine = held
-    core.committer._engine = held
+    owner = queue._owner
+    held = HeldEngine(owner.engine, owner.committer, timeout)
+    owner.engine = held
+    owner.committer._engine = held
     return held

@@ -185,15 +185,15 @@ async def test_the_queue_is_busy_while_an_answer_waits_for_a_flush_that_nobody_w
     await asyncio.sleep(0.002)
     await queue.reap_now()
     await held.reached("flush", flushes + 1)
-    assert not queue._core.committer.busy
+    assert not queue._owner.committer.busy
     asking = asyncio.ensure_future(queue.cancel(job_id))
     done, _ = await asyncio.wait([asking], timeout=0.05)
     assert not done
-    assert queue._core.committer.busy
+    assert queue._owner.committer.busy
     held.release()
     async with asyncio.timeout(10):
         assert await asking is CancelOutcome.not_found
-        await queue._core.committer._idle.wait()
+        await queue._owner.committer._idle.wait()
 
 
 async def test_what_was_applied_during_a_flush_is_answered_after_the_next(

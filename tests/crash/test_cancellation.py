@@ -220,7 +220,7 @@ CALLS: list[Call] = [
 
 async def come_to_rest(queue: Queue, clock: MockClock) -> Dump:
     await clock.advance(0)
-    assert all(not state.waiters._waiting for state in queue._core.queues.values())
+    assert all(not state.waiters._waiting for state in queue._owner.queues.values())
     return await audit(queue)
 
 
@@ -304,15 +304,15 @@ async def test_a_claim_whose_settlement_was_cancelled_is_settled_or_still_held(
     queue: Queue, mock_clock: MockClock, prepare: Call, gate: str
 ) -> None:
     call = asyncio.ensure_future(await prepare(queue))
-    (lease,) = queue._core.leases
-    claim = Claim(queue._core, lease)
+    (lease,) = queue._owner.leases
+    claim = Claim(queue._owner, lease)
     held = hold_engine(queue, timeout=30)
     held.hold(gate)
     await asyncio.sleep(0.01)
     received = await cancelled(call)
     held.release()
     state = await come_to_rest(queue, mock_clock)
-    if lease in list(queue._core.leases):
+    if lease in list(queue._owner.leases):
         assert state.jobs[claim.id][0] == "claimed"
         await queue.ack(claim, effects(claim.id))
     else:
@@ -379,10 +379,10 @@ async def test_a_cancelled_worker_passes_its_wakeup_on(queue: Queue) -> None:
     await asyncio.sleep(0.01)
     waiting = asyncio.ensure_future(queue.claim("q", wait=3600))
     await asyncio.sleep(0.01)
-    core = queue._core
+    owner = queue._owner
     enqueue = asyncio.ensure_future(queue.enqueue("q", b"x"))
     # At the very moment at which the worker is woken it is cancelled as well.
-    while not (core.queues["q"].window or enqueue.done()):  # noqa: ASYNC110 - one turn at a time
+    while not (owner.queues["q"].window or enqueue.done()):  # noqa: ASYNC110 - one turn at a time
         await asyncio.sleep(0)
     worker.cancel()
     await asyncio.wait([worker])

@@ -188,7 +188,7 @@ def test_a_store_that_does_not_answer_holds_nothing_up(
 
             async def wait() -> None:
                 # Nobody cancels what it waits for.
-                future = queue._core.committer.submit(transaction_of(queue), durable=True)
+                future = queue._owner.committer.submit(transaction_of(queue), durable=True)
                 future.add_done_callback(lambda done: told.append(done.exception()))
                 await asyncio.sleep(60)
 

@@ -24,7 +24,7 @@ from taquba import (
     StoreError,
     run_worker,
 )
-from taquba._store.engine import bounded
+from taquba._engine.engine import bounded
 from taquba.testing import MockClock
 from tests.crash.audit import audit
 from tests.crash.held_engine import HeldEngine, hold_engine
@@ -213,7 +213,7 @@ async def test_a_waiting_claim_gets_the_job_whose_cancel_was_withdrawn(
     first = asyncio.ensure_future(queue.kv_put("first", b"x"))
     await held.reached("write", held.calls["write"] + 1)
     cancel = asyncio.ensure_future(queue.cancel(job.id))
-    await turns_until(lambda: not queue._core.queues["q"].window)
+    await turns_until(lambda: not queue._owner.queues["q"].window)
     waiting = asyncio.ensure_future(queue.claim("q", wait=3600))
     await fails_in_time(cancel)  # type: ignore[arg-type]
     await fails_in_time(first)  # type: ignore[arg-type]
@@ -231,9 +231,9 @@ async def test_a_scheduled_job_whose_cancel_was_withdrawn_starts_in_time(
     first = asyncio.ensure_future(queue.kv_put("first", b"x"))
     await held.reached("write", held.calls["write"] + 1)
     cancel = asyncio.ensure_future(queue.cancel(job.id))
-    await turns_until(lambda: len(queue._core.scheduled) == 1)
+    await turns_until(lambda: len(queue._owner.scheduled) == 1)
     # The scheduler looks again while the job is out of its sight.
-    queue._core.scheduler_alarm.ring()
+    queue._owner.scheduler_alarm.ring()
     await fails_in_time(cancel)  # type: ignore[arg-type]
     await fails_in_time(first)  # type: ignore[arg-type]
     held.release()
@@ -357,7 +357,7 @@ async def test_a_worker_cannot_settle_a_claim_that_was_withdrawn(
     if read_fails:
         held.before["get"] = unreadable
     held.release()
-    await turns_until(lambda: queue._core.counters["q"].done == 1)
+    await turns_until(lambda: queue._owner.counters["q"].done == 1)
     stop.set()
     await worker
     state = await audit(queue)

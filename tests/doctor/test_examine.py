@@ -13,11 +13,11 @@ from slatedb.uniffi import DbBuilder, WriteBatch
 
 import taquba.doctor
 from taquba import InvalidArgument, Queue
+from taquba._engine.object_store import connect_engine
 from taquba._model import keys
-from taquba._store.client import Client
-from taquba._store.engine_objects import connect_engine
-from taquba._store.location import StoreLocation
-from taquba._store.probe import Probe
+from taquba._objects.client import Client
+from taquba._objects.location import StoreLocation
+from taquba._objects.probe import Probe
 from taquba.doctor import Check, Diagnosis, examine
 from taquba.doctor._folder import file_system
 from tests.servers.faulty_s3 import FaultyS3, StoredObject
@@ -134,7 +134,7 @@ async def test_a_clock_that_is_nearly_right_is_fine(s3: FaultyS3) -> None:
 async def test_a_store_that_never_answers_is_given_up(
     s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taquba._store.client._TIMEOUT", 0.2)
+    monkeypatch.setattr("taquba._objects.client._TIMEOUT", 0.2)
     s3.faults.add("silent")
     (failure,) = (await examine("s3://bucket/prefix")).checks
     assert failure.detail == "the store does not answer"

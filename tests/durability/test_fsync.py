@@ -13,7 +13,7 @@ import pytest
 from slatedb.uniffi import FlushOptions, FlushType
 
 from taquba import EnqueueRequest, JobStatus, Queue, QueueConfig, SettlementEffects, StoreError
-from taquba._store.folder import DurableFolder
+from taquba._objects.folder import DurableFolder
 from taquba.testing import MockClock
 from tests.crash.audit import audit
 from tests.durability.recorder import Recorder, is_written_synchronously
@@ -164,7 +164,7 @@ async def test_jobs_are_on_disk_across_flushes_of_tables(loss: PowerLoss, tmp_pa
         for number in range(12):
             ids.append((await queue.enqueue("q", b"x" * 1000)).id)
             if number % 3 == 2:
-                await queue._core.engine._db.flush_with_options(TABLES)
+                await queue._owner.engine._db.flush_with_options(TABLES)
                 ids.append((await queue.enqueue("q", b"after a flush")).id)
                 loss.now(holds(*ids))
     await loss.check()
@@ -246,7 +246,7 @@ async def test_a_file_is_synced_before_its_folder_and_both_before_the_acknowledg
 async def test_without_fsync_nothing_is_synced(recorder: Recorder, tmp_path: Path) -> None:
     async with Queue.open(tmp_path / "store", fsync=False) as queue:
         await queue.enqueue("q", b"x")
-        await queue._core.engine._db.flush_with_options(TABLES)
+        await queue._owner.engine._db.flush_with_options(TABLES)
         await queue.enqueue("q", b"x")
     assert recorder.calls == []
     for folder in (tmp_path / "store").iterdir():

@@ -36,9 +36,9 @@ from taquba import (
     TaqubaError,
     run_worker,
 )
-from taquba._store.election import stand_for
-from taquba._store.location import StoreLocation
-from taquba._store.read_only import Mode
+from taquba._engine.read_only import Mode
+from taquba._objects.candidates import stand_for
+from taquba._objects.location import StoreLocation
 from taquba.testing import MockClock
 from taquba_jobs import JobContext, JobRunner, job
 from taquba_workflow import RunSpec, RunState, Step, StepOutcome, Succeed, WorkflowRuntime
@@ -310,7 +310,7 @@ class Campaign:
 
     async def _enqueue(self, queue: Queue, stop: asyncio.Event) -> None:
         chance = random.Random(f"{self._seed} enqueue {self.report.openings}")
-        while not stop.is_set() and queue._core.failure is None:
+        while not stop.is_set() and queue._owner.failure is None:
             payload = payload_of(chance)
             await self._acknowledge(queue.enqueue("w", payload), payload)
             await asyncio.sleep(chance.uniform(0, 0.02))
@@ -318,7 +318,7 @@ class Campaign:
     async def _submit(self, queue: Queue, stop: asyncio.Event) -> None:
         chance = random.Random(f"{self._seed} submit {self.report.openings}")
         async with JobRunner(queue, jobs=[large], state=None) as runner:
-            while not stop.is_set() and queue._core.failure is None:
+            while not stop.is_set() and queue._owner.failure is None:
                 fill = chance.randrange(256)
                 async with patiently():
                     handle = await runner.submit(large, fill)
@@ -328,7 +328,7 @@ class Campaign:
 
     async def _run_workflows(self, queue: Queue, stop: asyncio.Event) -> None:
         async with WorkflowRuntime(queue, self._remembering) as runtime:
-            while not stop.is_set() and queue._core.failure is None:
+            while not stop.is_set() and queue._owner.failure is None:
                 run_id = queue.next_job_id()
                 async with patiently():
                     await runtime.submit(RunSpec(b"m", run_id=run_id))

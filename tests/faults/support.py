@@ -127,11 +127,11 @@ async def working(queue: Queue, log: Path, seed: int) -> AsyncIterator[Work]:
 
 async def settled(queue: Queue) -> Dump:
     """Once nothing moves by itself any more, memory agrees with the store."""
-    core = queue._core
+    owner = queue._owner
     before = None
     async with asyncio.timeout(30):
         # What a cancelled call has begun goes on for a moment, and so do retries and uploads.
-        while len(core.scheduled) or core.committer.busy or before != core.counters:
-            before = dict(core.counters)
+        while len(owner.scheduled) or owner.committer.busy or before != owner.counters:
+            before = dict(owner.counters)
             await asyncio.sleep(0.5)
     return await audit(queue)

@@ -20,11 +20,11 @@ from taquba import (
     StoreError,
     run_service,
 )
-from taquba._store.election import stand_for
-from taquba._store.fitness import check_new_store
-from taquba._store.inbox import InboxObjects
-from taquba._store.location import StoreLocation
-from taquba._store.objects import ObjectSpace
+from taquba._objects.candidates import stand_for
+from taquba._objects.fitness import check_new_store
+from taquba._objects.inbox import InboxObjects
+from taquba._objects.location import StoreLocation
+from taquba._objects.space import ObjectSpace
 from taquba.extending.named import NamedObjectMissing, read_named
 from taquba_jobs import JobContext, JobRunner, job
 from taquba_workflow import RunSpec, Step, StepOutcome, Succeed, WorkflowRuntime
@@ -211,7 +211,7 @@ async def test_an_object_is_written_read_listed_and_removed_over_an_odd_answer(
 async def test_a_listing_that_breaks_off_goes_on_behind_what_it_has_shown(
     s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taquba._store.objects._PAGE", 2)
+    monkeypatch.setattr("taquba._objects.space._PAGE", 2)
     space = await ObjectSpace.open(StoreLocation.parse(URL), fsync=False)
     for number in range(7):
         await space.put(f"folder/{number}", b"")

@@ -20,9 +20,9 @@ from taquba import (
     StoreError,
     run_worker,
 )
-from taquba._store import reopening
-from taquba._store.limits import OPERATION_TIMEOUT
-from taquba._store.location import StoreLocation
+from taquba._engine import reopening
+from taquba._objects.limits import OPERATION_TIMEOUT
+from taquba._objects.location import StoreLocation
 from tests.crash.audit import audit
 from tests.crash.held_engine import give_up_after
 from tests.faults.support import FaultyStore, working
@@ -57,7 +57,7 @@ async def enqueue_until_known(queue: Queue, job_id: str) -> int:
 async def test_an_owner_goes_on_when_its_store_comes_back(store: FaultyStore, how: str) -> None:
     queue = await store.open()
     first = await queue.enqueue("q", b"x")
-    give_up_after(queue._core.committer, 0.3)
+    give_up_after(queue._owner.committer, 0.3)
     await store.proxy.inject(AWAY[how])
     calls = [asyncio.create_task(enqueue_until_known(queue, f"own-{n}")) for n in range(5)]
     await asyncio.sleep(1.5)
@@ -67,7 +67,7 @@ async def test_an_owner_goes_on_when_its_store_comes_back(store: FaultyStore, ho
         unknown = await asyncio.gather(*calls)
     # They were told in between.
     assert min(unknown) >= 1
-    give_up_after(queue._core.committer, OPERATION_TIMEOUT)
+    give_up_after(queue._owner.committer, OPERATION_TIMEOUT)
     await queue.enqueue("q", b"x", job_id="later")
     await queue.close()
     async with store.next_owner() as new:

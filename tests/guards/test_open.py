@@ -12,9 +12,9 @@ import pytest
 from slatedb.uniffi import DbBuilder, KeyRange, ObjectStore, WriteBatch
 
 from taquba import IncompatibleStore, InvalidArgument, Queue, StoreError, TaqubaError
+from taquba._engine.object_store import connect_engine
 from taquba._model import keys
-from taquba._store.engine_objects import connect_engine
-from taquba._store.location import StoreLocation
+from taquba._objects.location import StoreLocation
 
 
 async def write_rows(store: ObjectStore, rows: dict[bytes, bytes]) -> None:

@@ -13,9 +13,9 @@ import pytest
 from slatedb.uniffi import Db, DbBuilder, WriteBatch
 
 from taquba import IncompatibleStore, Queue, QueueReader, StoreError, StoreNotInitialized
+from taquba._engine.object_store import connect_engine
 from taquba._model import keys
-from taquba._store.engine_objects import connect_engine
-from taquba._store.location import StoreLocation
+from taquba._objects.location import StoreLocation
 from tests.servers.faulty_s3 import FaultyS3
 
 URL = "s3://bucket/prefix"
@@ -132,7 +132,7 @@ async def test_settings_of_other_providers_are_named(
 async def test_a_bucket_that_never_answers_is_given_up(
     s3: FaultyS3, monkeypatch: pytest.MonkeyPatch, open_: Open
 ) -> None:
-    monkeypatch.setattr("taquba._store.client._TIMEOUT", 0.2)
+    monkeypatch.setattr("taquba._objects.client._TIMEOUT", 0.2)
     s3.faults.add("silent")
     error = await refusal(open_)
     assert not error.permanent

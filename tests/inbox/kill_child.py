@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taquba import EnqueueRequest, InboxConfig, Producer, Queue
-from taquba._store.engine import Engine
-from taquba._store.objects import ObjectSpace
+from taquba._engine.engine import Engine
+from taquba._objects.space import ObjectSpace
 from tests.crash.stepwise import kill_at_every_step
 from tests.inbox.support import contents, inbox_at
 

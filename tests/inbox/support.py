@@ -9,8 +9,8 @@ from ulid import ULID
 from taquba import EnqueueRequest, Queue
 from taquba._model import keys
 from taquba._model.batch import Batch, decode_batch, encode_batch, encode_request
-from taquba._store.inbox import InboxObjects
-from taquba._store.location import StoreLocation
+from taquba._objects.inbox import InboxObjects
+from taquba._objects.location import StoreLocation
 from tests.queue.support import rows
 
 MARKS = (keys.MARK, keys.MARK_TIME)

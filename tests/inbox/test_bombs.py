@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ulid import ULID
 
 from taquba import EnqueueRequest, InboxConfig, InvalidArgument, Producer, Queue
+from taquba._line.frames import BrokenFrame, Frames
 from taquba._model.batch import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ENTRIES,
@@ -25,7 +26,6 @@ from taquba._model.batch import (
     encode_batch,
     encode_request,
 )
-from taquba._socket.frames import BrokenFrame, Frames
 from tests.inbox.support import inbox_at, rejected
 from tests.queue.support import fresh_url
 

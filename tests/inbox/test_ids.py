@@ -11,8 +11,8 @@ from ulid import ULID
 
 from taquba import EnqueueRequest, InboxConfig, JobStatus, Producer, Queue, QueueConfig
 from taquba._model.batch import MAX_BATCH_JOBS, decode_batch, encode_batch, encode_request
+from taquba._objects.inbox import InboxObjects
 from taquba._queue.ingesting import ingest
-from taquba._store.inbox import InboxObjects
 from taquba.testing import MockClock
 from tests.inbox.support import inbox_at
 from tests.queue.support import fresh_url
@@ -90,7 +90,7 @@ async def test_of_batches_that_have_an_id_in_common_one_makes_the_job() -> None:
 
         new = await asyncio.gather(
             *(
-                ingest(queue._core, decode_batch(str(ULID()), batch(own)))
+                ingest(queue._owner, decode_batch(str(ULID()), batch(own)))
                 for own in (False, True, False, False)
             )
         )

@@ -27,8 +27,8 @@ from taquba import (
     StoreFenced,
 )
 from taquba._model.batch import MAX_BATCH_BYTES, encode_batch, encode_request
-from taquba._store.inbox import InboxObjects
-from taquba._store.objects import ObjectInfo
+from taquba._objects.inbox import InboxObjects
+from taquba._objects.space import ObjectInfo
 from taquba.testing import MockClock
 from tests.inbox.support import contents, inbox_at, marks, names, put, rejected
 from tests.payloads.support import payload_objects
@@ -467,7 +467,7 @@ async def test_without_an_inbox_nothing_is_taken(
 async def test_an_owner_that_stops_as_it_begins_to_read_leaves_nothing_behind(
     queue: Queue,
 ) -> None:
-    inbox = queue._core.inbox
+    inbox = queue._inbox
     assert inbox is not None
     batches = [ObjectInfo(str(ULID()), 100, NOW) for _ in range(3)]
     taking = asyncio.create_task(inbox._take_group(batches))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from taquba import EnqueueRequest, InboxConfig, Producer, Queue
-from taquba._store.location import StoreLocation
-from taquba._store.wake import WakeHint, WakeListener
+from taquba._objects.location import StoreLocation
+from taquba._objects.wake import WakeHint, WakeListener
 from taquba.testing import MockClock
 from tests.inbox.support import inbox_at, opened_inbox, put
 from tests.servers.proxy import FaultyProxy

@@ -312,7 +312,7 @@ async def test_an_attempt_that_lost_its_job_does_not_touch_the_outcome(
     async with slow:
         await until(lambda: bool(deps.calls))
         # As if its process had hung for longer than the lease: somebody else gets the job.
-        lease = queue._core.leases.get(handle.id)  # pyright: ignore[reportPrivateUsage]
+        lease = queue._owner.leases.get(handle.id)  # pyright: ignore[reportPrivateUsage]
         assert lease is not None
         lease.expires_at = 0
         assert await queue.reap_now() == 1

@@ -195,7 +195,7 @@ class Snooze(_OnClaim):
     effects: Effects
 
     async def _run(self, queue: Queue) -> Results:
-        await settling.snooze(queue._core, self.handle.claim, "busy", SNOOZE)
+        await settling.snooze(queue._owner, self.handle.claim, "busy", SNOOZE)
         return []
 
     def _explains(self, model: Model, job_id: str, name: int, outcome: Results | str) -> bool:

@@ -93,7 +93,7 @@ async def test_dead_jobs_go_although_the_sweep_that_was_due_failed(
             raise StoreError("the store did not answer")
 
         with monkeypatch.context() as outage:
-            outage.setattr(queue._core.engine, "read_range", hiccup)
+            outage.setattr(queue._owner.engine, "read_range", hiccup)
             await clock.advance(15)
         assert await queue.get_job(job.id) is not None
         await clock.advance(5)

@@ -71,7 +71,7 @@ from tests.payloads.support import payload_contents, payload_objects, referred
 T = TypeVar("T")
 
 TINY = {
-    "taquba._queue.core.Window": partial(Window, max_entries=3),
+    "taquba._queue.owner.Window": partial(Window, max_entries=3),
     "taquba._queue.claims._REFILL_ROWS": 2,
     "taquba._queue.claims._REFILL_BATCH": 2,
     "taquba._queue.loops._ROUND": 2,
@@ -162,7 +162,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     async def contents(self) -> Contents:
         assert self.queue is not None
-        rows = [row async for page in self.queue._core.engine.scan_prefix(b"") for row in page]
+        rows = [row async for page in self.queue._owner.engine.scan_prefix(b"") for row in page]
         return read(rows, await payload_contents(self.queue))
 
     @staticmethod
@@ -469,7 +469,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         async def reopen() -> tuple[list[Any], Contents]:
             outcomes, _ = await asyncio.gather(self.run_all(operations), close())
-            with pytest.raises(type(queue._core.failure)):
+            with pytest.raises(type(queue._owner.failure)):
                 await queue.claim("a")
             self.queue = await self.open()
             return outcomes, await self.contents()

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taquba import EnqueueRequest, Queue, QueueConfig, SettlementEffects
-from taquba._store.engine import Engine
-from taquba._store.objects import ObjectSpace
+from taquba._engine.engine import Engine
+from taquba._objects.space import ObjectSpace
 from tests.crash.stepwise import kill_at_every_step
 
 PAYLOAD = b"p" * 1000

@@ -9,7 +9,7 @@ from taquba import Queue
 
 async def payload_objects(queue: Queue) -> set[str]:
     """References of all payload objects there are, once those that are to go have gone."""
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     while payloads._is_removing:
         assert payloads._removing is not None
         await payloads._removing
@@ -22,7 +22,7 @@ async def payload_objects(queue: Queue) -> set[str]:
 
 async def payload_contents(queue: Queue) -> dict[str, bytes]:
     """Every payload object by its reference, at this moment."""
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     refs = [
         info.key.rpartition("/")[2]
         async for page in payloads._objects.list(payloads._prefix)
@@ -44,7 +44,7 @@ async def referred(queue: Queue, name: str = "q") -> set[str]:
 
 async def remove_payload(queue: Queue, job_id: str) -> None:
     """Remove a job's payload object, as an accident would."""
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     refs = [ref for ref in await payload_objects(queue) if ref.startswith(f"{job_id}.")]
     assert refs
     await payloads._objects.delete([f"{payloads._prefix}/{ref}" for ref in refs])
@@ -71,7 +71,7 @@ def _flipped(data: bytes, place: int) -> bytes:
 
 async def damage(queue: Queue, part: str, change: Callable[[bytes], bytes]) -> dict[str, bytes]:
     """Change each object whose key has `part` in it; returns what they were."""
-    space = queue._core.payloads._objects
+    space = queue._owner.payloads._objects
     found = [info.key async for page in space.list("") for info in page if part in info.key]
     assert found
     before: dict[str, bytes] = {}
@@ -87,11 +87,11 @@ async def exchange(queue: Queue, part: str) -> None:
     """Have two objects whose keys have `part` in them change places."""
     contents = await damage(queue, part, lambda data: data)
     (one, first), (other, second) = contents.items()
-    await queue._core.payloads._objects.put(one, second)
-    await queue._core.payloads._objects.put(other, first)
+    await queue._owner.payloads._objects.put(one, second)
+    await queue._owner.payloads._objects.put(other, first)
 
 
 async def put_right(queue: Queue, before: dict[str, bytes]) -> None:
     """Undo `damage`."""
     for key, content in before.items():
-        await queue._core.payloads._objects.put(key, content)
+        await queue._owner.payloads._objects.put(key, content)

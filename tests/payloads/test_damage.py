@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taquba import JobRecord, LeaseHandle, ObjectDamaged, PayloadDamaged, Queue, QueueReader
-from taquba._store.integrity import Damaged, check_mark, mark_of, seal, unseal
+from taquba._objects.integrity import Damaged, check_mark, mark_of, seal, unseal
 from taquba.testing import MockClock, drain
 from tests.payloads.support import DAMAGES, damage, exchange, payload_objects, put_right
 from tests.queue.support import OpenQueue, fresh_url, must_claim
@@ -131,7 +131,7 @@ async def test_a_reader_refuses_it_as_well(tmp_path: Path) -> None:
 async def test_orphans_are_found_by_their_names(queue: Queue, mock_clock: MockClock) -> None:
     await queue.enqueue("q", bytes(5000))
     (ref,) = await payload_objects(queue)
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     await payloads._objects.put(f"{payloads._prefix}/no-job.{ref.partition('.')[2]}", b"")
     await mock_clock.advance(timedelta(days=2))
     await queue.sweep_now()

@@ -74,8 +74,8 @@ async def test_a_clean_end_leaves_nothing_to_sweep(killed: list[Path]) -> None:
 
 async def orphan(queue: Queue) -> str:
     """An object as a crash leaves it between its upload and its commit."""
-    ref = await queue._core.payloads.upload(queue.next_job_id(), BIG)
-    queue._core.payloads.release(ref)
+    ref = await queue._owner.payloads.upload(queue.next_job_id(), BIG)
+    queue._owner.payloads.release(ref)
     return ref
 
 
@@ -133,14 +133,14 @@ async def test_the_sweep_looks_many_jobs_up_at_once(queue: Queue, mock_clock: Mo
 async def test_the_sweep_leaves_an_upload_whose_commit_is_under_way(
     queue: Queue, mock_clock: MockClock
 ) -> None:
-    ref = await queue._core.payloads.upload(queue.next_job_id(), BIG)
+    ref = await queue._owner.payloads.upload(queue.next_job_id(), BIG)
     await mock_clock.advance(timedelta(hours=3))
     await queue.sweep_now()
     assert await payload_objects(queue) == {ref}
 
 
 async def test_the_sweep_leaves_objects_of_other_names(queue: Queue, mock_clock: MockClock) -> None:
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     names = {"README", "a.b", "x.01ARZ3NDEKTSV4RRFFQ69G5FA!"}
     for name in names:
         await payloads._objects.put(f"{payloads._prefix}/{name}", b"")
@@ -176,7 +176,7 @@ async def test_a_file_that_was_being_written_at_a_kill_goes_after_an_hour(
 ) -> None:
     queue = await open_queue(tmp_path / "store", payload_offload_threshold=LIMIT)
     await queue.enqueue("q", BIG)
-    jobs = tmp_path / "store-payloads" / queue._core.payloads._prefix
+    jobs = tmp_path / "store-payloads" / queue._owner.payloads._prefix
     old = [leave_unfinished(folder, 2) for folder in (jobs, jobs.parent / "objects" / "a")]
     young = leave_unfinished(jobs, 0.5)
     other_store = leave_unfinished(tmp_path / "store-payloads" / "another" / "jobs", 2)

@@ -318,7 +318,7 @@ async def test_a_payload_that_is_found_later_costs_its_job_nothing(
     assert await queue.claim("q") is None
     await mock_clock.advance(PAUSES[0])
     assert await queue.claim("q") is None
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     await payloads._objects.put(f"{payloads._prefix}/{ref}", BIG)
     await mock_clock.advance(PAUSES[1])
     claim = await must_claim(queue)
@@ -420,7 +420,7 @@ async def test_a_dead_job_whose_object_came_back_can_be_requeued(
     queue: Queue, mock_clock: MockClock
 ) -> None:
     lost, _ = await queue.enqueue("q", BIG)
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     (ref,) = await payload_objects(queue)
     await remove_payload(queue, lost)
     await look_until_dead(queue, mock_clock)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taquba import EnqueueRequest, Queue, QueueConfig, StoreError, WaitStatus
-from taquba._store import objects, payloads
+from taquba._objects import payloads, space
 from taquba.testing import MockClock
 from tests.queue.support import NO_RETRY_WAIT, OpenQueue, must_claim
 from tests.servers.faulty_s3 import FaultyS3
@@ -67,7 +67,7 @@ async def test_a_claim_says_that_the_store_lets_no_payload_be_read(
 ) -> None:
     queue = await open_queue(tmp_path / "data", payload_offload_threshold=LIMIT)
     ids = [(await queue.enqueue("q", BIG)).id for _ in range(3)]
-    payloads = queue._core.payloads
+    payloads = queue._owner.payloads
     folder = tmp_path / "data-payloads" / payloads._prefix
     aside = put_a_file_in_place_of(folder)
     # It must not go on with the next job, and come back to the first when that is pending again.
@@ -92,7 +92,7 @@ async def test_a_small_job_is_claimed_beside_one_that_cannot_be_read(
     queue = await open_queue(tmp_path / "data", payload_offload_threshold=LIMIT)
     await queue.enqueue("q", BIG)
     small, _ = await queue.enqueue("q", b"small")
-    put_a_file_in_place_of(tmp_path / "data-payloads" / queue._core.payloads._prefix)
+    put_a_file_in_place_of(tmp_path / "data-payloads" / queue._owner.payloads._prefix)
     assert [claim.id for claim in await queue.claim_batch("q", 2)] == [small]
 
 
@@ -116,7 +116,7 @@ async def test_a_silent_store_holds_a_batch_up_once_and_not_for_each_of_its_jobs
         "memory://", payload_url=f"{s3.root}/payloads", payload_offload_threshold=LIMIT
     ) as queue:
         await queue.enqueue_batch([EnqueueRequest("q", BIG)] * jobs)
-        for module in (objects, payloads):
+        for module in (space, payloads):
             monkeypatch.setattr(module, "OPERATION_TIMEOUT", 0.25)
         s3.faults.add("silent")
         with pytest.raises(StoreError, match=r"did not answer|no large payload"):

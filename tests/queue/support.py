@@ -29,10 +29,10 @@ def fresh_url() -> str:
 
 async def rows(queue: Queue) -> dict[bytes, bytes]:
     """Every row of the store, as of everything submitted so far."""
-    core = queue._core
-    await core.committer.barrier()
+    owner = queue._owner
+    await owner.committer.barrier()
     found: dict[bytes, bytes] = {}
-    async for batch in core.engine.scan_prefix(b""):
+    async for batch in owner.engine.scan_prefix(b""):
         found.update(batch)
     return found
 

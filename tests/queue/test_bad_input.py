@@ -530,7 +530,7 @@ async def test_a_store_of_another_layout(open_queue: OpenQueue) -> None:
     await queue.enqueue("q", b"")
     stamp = Transaction()
     stamp.put(keys.META, encode_meta(0, "s").replace(bytes([keys.FORMAT_VERSION]), b"\x63", 1))
-    await queue._core.committer.submit(stamp, durable=True)
+    await queue._owner.committer.submit(stamp, durable=True)
     await queue.close()
     with pytest.raises(IncompatibleStore, match=f"{url} holds layout 99.*reads layout 1"):
         await open_queue(url)
@@ -542,7 +542,7 @@ async def test_a_database_of_something_else(open_queue: OpenQueue) -> None:
     await queue.kv_put("k", b"v")
     unstamp = Transaction()
     unstamp.delete(keys.META)
-    await queue._core.committer.submit(unstamp, durable=True)
+    await queue._owner.committer.submit(unstamp, durable=True)
     await queue.close()
     with pytest.raises(IncompatibleStore, match=f"{url} holds a SlateDB database that taquba did"):
         await open_queue(url)

@@ -430,7 +430,7 @@ async def test_a_backlog_larger_than_memory_keeps_comes_out_in_order(
 async def test_jobs_of_one_commit_come_in_order_also_while_memory_is_about_to_follow(
     open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taquba._queue.core.Window", partial(Window, max_entries=2))
+    monkeypatch.setattr("taquba._queue.owner.Window", partial(Window, max_entries=2))
     queue = await open_queue(fresh_url())
     await queue.enqueue_batch([EnqueueRequest("q", b"", priority=level) for level in (1, 2, 4)])
     assert len(await queue.claim_batch("q", 2)) == 2

@@ -15,7 +15,7 @@ from taquba import (
     SettlementEffects,
     TaqubaError,
 )
-from taquba._core.transitions import backoff_ms
+from taquba._rules.transitions import backoff_ms
 from taquba.testing import MockClock
 from tests.queue.support import OpenQueue
 

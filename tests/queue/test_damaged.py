@@ -24,7 +24,7 @@ async def damage(queue: Queue, key: bytes, value: bytes) -> None:
     """Write a row over another one, behind the queue's back."""
     transaction = Transaction()
     transaction.ops.append((key, value))
-    await queue._core.committer.submit(transaction, durable=True)
+    await queue._owner.committer.submit(transaction, durable=True)
 
 
 async def ids(queue: Queue | QueueReader, status: JobStatus) -> tuple[list[str], list[str]]:

@@ -422,7 +422,7 @@ async def test_a_purge_is_durable(open_queue: OpenQueue) -> None:
 async def waiting_for(queue: Queue, job_id: str, timeout: float = 60) -> asyncio.Task[object]:
     task = asyncio.create_task(queue.wait_for_completion(job_id, timeout))
     for _ in range(200):
-        if job_id in queue._core.completions:
+        if job_id in queue._owner.completions:
             break
         await asyncio.sleep(0)
     await rows(queue)
@@ -441,7 +441,7 @@ async def test_waiting_ends_with_the_ack(queue: Queue) -> None:
         assert (outcome.completed, outcome.timed_out, outcome.not_found) == (True, False, False)
         # Nothing is kept of a job that was acknowledged.
         assert outcome.job is None
-    assert queue._core.completions == {}
+    assert queue._owner.completions == {}
 
 
 async def test_waiting_gives_the_kept_record(open_queue: OpenQueue) -> None:
@@ -502,7 +502,7 @@ async def test_waiting_times_out(queue: Queue, mock_clock: MockClock) -> None:
     assert (outcome.status, outcome.job) == (WaitStatus.timed_out, None)
     assert outcome.timed_out
     assert (await queue.wait_for_completion("a", 0)).timed_out
-    assert queue._core.completions == {}
+    assert queue._owner.completions == {}
 
 
 async def test_waiting_for_a_job_that_does_not_exist(queue: Queue) -> None:
@@ -534,7 +534,7 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(queue: Queue) -> None:
     waiter = await waiting_for(queue, "a")
     waiter.cancel()
     await asyncio.wait([waiter])
-    assert queue._core.completions == {}
+    assert queue._owner.completions == {}
 
 
 # -- promote ------------------------------------------------------------------------------------

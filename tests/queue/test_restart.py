@@ -212,7 +212,7 @@ async def test_after_a_crash_the_first_scan_starts_near_where_claims_left_off(
     await queue.claim_batch("q", 2)
     # Another one, without a close of this one: to the store that is a crash.
     queue = await open_queue(url)
-    horizon = queue._core.queues["q"].window.horizon
+    horizon = queue._owner.queues["q"].window.horizon
     assert horizon is not None
     assert keys.pending("q", 1000, ids[40])[:-1] <= horizon < keys.pending("q", 1000, ids[60])
     assert await claimed_ids(queue) == ids[60:]

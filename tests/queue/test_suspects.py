@@ -6,7 +6,7 @@ import asyncio
 
 from taquba import EnqueueRequest, JobRecord, LeaseHandle, Queue, QueueConfig, run_worker
 from taquba._memory import gate
-from taquba._queue.core import CAUTIOUS_MS
+from taquba._queue.owner import CAUTIOUS_MS
 from taquba.testing import MockClock, drain
 from tests.queue.support import OpenQueue, fresh_url, must_claim
 
@@ -156,7 +156,7 @@ async def test_a_suspect_that_runs_for_long_lets_others_in_and_is_not_to_blame_a
     await mock_clock.advance(1)
     assert (await must_claim(queue)).id == ids[1]
     # Another owner: the end of this process may be anybody's fault.
-    again = await open_queue(queue._core.location.url)
+    again = await open_queue(queue._owner.location.url)
     job = await again.get_job(ids[0])
     assert job is not None
     assert (job.attempts, job.suspect) == (0, True)
@@ -177,7 +177,7 @@ async def test_a_slow_killer_is_given_up(open_queue: OpenQueue, mock_clock: Mock
     while await queue.claim("q", lease=3600) is not None:
         lives += 1
         await mock_clock.advance(4 * ALONE - 1)
-        queue = await open_queue(queue._core.location.url)
+        queue = await open_queue(queue._owner.location.url)
         await mock_clock.advance(60)
     job = await queue.get_job(ids[0])
     assert job is not None
@@ -192,14 +192,14 @@ async def test_a_suspect_waits_longer_after_each_death_that_counts(
     for wait in (1, 2):
         await must_claim(queue)
         queue = await open_queue(
-            queue._core.location.url, default_config=QueueConfig(retry_jitter=0)
+            queue._owner.location.url, default_config=QueueConfig(retry_jitter=0)
         )
         assert await queue.claim("q") is None
         await mock_clock.advance(wait - 0.001)
         assert await queue.claim("q") is None
         await mock_clock.advance(0.001)
     await must_claim(queue)
-    queue = await open_queue(queue._core.location.url)
+    queue = await open_queue(queue._owner.location.url)
     (dead,) = (await queue.dead_jobs("q")).jobs
     assert dead.id == ids[0]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from taquba import InvalidArgument, OwnerPresence, OwnerSigns, Queue, QueueReader
+from taquba._engine.engine import Engine
+from taquba._engine.read_only import Mode
 from taquba._model import keys
-from taquba._store import owner_lock
-from taquba._store.engine import Engine
-from taquba._store.location import StoreLocation
-from taquba._store.owner_lock import OwnerLock
-from taquba._store.read_only import Mode
+from taquba._objects import owner_lock
+from taquba._objects.location import StoreLocation
+from taquba._objects.owner_lock import OwnerLock
 from tests.queue.support import OpenQueue, fresh_url, rows
 
 IDLE_OWNER = """
@@ -172,8 +172,8 @@ async def test_an_owner_without_a_lock_is_seen_when_the_store_moves(
             if sign == "work":
                 await queue.enqueue("q", b"")
             else:
-                await queue._core.engine.write([(keys.HEARTBEAT, str(number).encode())])
-                await queue._core.engine.flush()
+                await queue._owner.engine.write([(keys.HEARTBEAT, str(number).encode())])
+                await queue._owner.engine.flush()
             await asyncio.sleep(0.05)
 
     busy = asyncio.create_task(be_busy())

@@ -113,7 +113,7 @@ async def test_a_place_without_a_store_is_named(tmp_path: Path, mode: Mode) -> N
 
 async def test_another_layout_is_refused(tmp_path: Path) -> None:
     async with Queue.open(tmp_path / "store") as queue:
-        await queue._core.engine.write([(keys.META, b"\x92\x63\x00")])
+        await queue._owner.engine.write([(keys.META, b"\x92\x63\x00")])
     with pytest.raises(IncompatibleStore, match="layout 99"):
         await QueueReader.open(tmp_path / "store")
 

@@ -12,8 +12,8 @@ import os
 import sys
 import time
 
-from taquba._store.election import stand_for
-from taquba._store.location import StoreLocation
+from taquba._objects.candidates import stand_for
+from taquba._objects.location import StoreLocation
 
 
 async def main(url: str, takeover_seconds: float, *, forks: bool) -> None:

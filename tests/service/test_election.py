@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from taquba import Queue
-from taquba._store.election import Election, stand_for
-from taquba._store.election_in_bucket import Seen, Watch
-from taquba._store.location import StoreLocation
+from taquba._objects.candidates import stand_for
+from taquba._objects.election import Election
+from taquba._objects.election_in_bucket import Seen, Watch
+from taquba._objects.location import StoreLocation
 from tests.servers.faults import Faults
 from tests.servers.proxy import FaultyProxy
 from tests.servers.stores import S3Server

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from taquba import Producer, Queue
-from taquba._socket import server as server_module
-from taquba._socket.address import socket_path
-from taquba._socket.budget import Budget
-from taquba._socket.client import CallFailed, Disconnected, SocketClient
-from taquba._socket.frames import MAX_BODY, frame
-from taquba._socket.server import Large, SocketServer, most_connections
-from taquba._store.location import StoreLocation
+from taquba._line import server as server_module
+from taquba._line.address import socket_path
+from taquba._line.budget import Budget
+from taquba._line.client import CallFailed, Disconnected, SocketClient
+from taquba._line.frames import MAX_BODY, frame
+from taquba._line.server import Large, SocketServer, most_connections
+from taquba._objects.location import StoreLocation
 from tests.socket.test_calls import until
 
 SECONDS = 20

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from taquba._socket.address import socket_path
-from taquba._socket.client import CallFailed, Disconnected, SocketClient
-from taquba._socket.frames import MAX_BODY, VERSION, TooLarge, frame
-from taquba._socket.server import Refused, SocketServer
-from taquba._store.location import StoreLocation
+from taquba._line.address import socket_path
+from taquba._line.client import CallFailed, Disconnected, SocketClient
+from taquba._line.frames import MAX_BODY, VERSION, TooLarge, frame
+from taquba._line.server import Refused, SocketServer
+from taquba._objects.location import StoreLocation
 
 SECONDS = 20
 

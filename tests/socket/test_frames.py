@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taquba._socket.frames import MAX_BODY, VERSION, BrokenFrame, Frames, TooLarge, frame
+from taquba._line.frames import MAX_BODY, VERSION, BrokenFrame, Frames, TooLarge, frame
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.binary() | st.text(),

@@ -22,9 +22,9 @@ from taquba import (
     SyncProducer,
     WaitStatus,
 )
+from taquba._line.address import socket_path
+from taquba._objects.location import StoreLocation
 from taquba._producer import socket_lane
-from taquba._socket.address import socket_path
-from taquba._store.location import StoreLocation
 from tests.inbox.support import inbox_at, names
 from tests.servers.stores import S3Server
 from tests.socket.relay import relayed
@@ -199,7 +199,7 @@ async def test_plain_threads_use_it_too(queue: Queue, tmp_path: Path) -> None:
     claim = await queue.claim("q", wait=SECONDS)
     assert claim is not None
     async with asyncio.timeout(SECONDS):
-        while not queue._core.completions:  # noqa: ASYNC110 - nothing tells
+        while not queue._owner.completions:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
     await queue.ack(claim)
     assert await using == claim.id

@@ -25,9 +25,9 @@ from slatedb.uniffi import (
     WriteBatch,
 )
 
+from taquba._engine import binding
+from taquba._engine.binding import Fill, Flush, Get, Handle, NextRows, Row, Write
 from taquba._model.keys import Op
-from taquba._store import binding
-from taquba._store.binding import Fill, Flush, Get, Handle, NextRows, Row, Write
 
 keys = st.binary(min_size=1, max_size=40)
 values = st.binary(max_size=300) | st.sampled_from([b"", bytes(65_536), b"\xff" * 262_144])
@@ -244,7 +244,7 @@ async def test_commits_that_are_given_up_at_any_moment_do_no_harm() -> None:
 PLAIN_RUN = """
 import asyncio
 from taquba import Queue
-from taquba._store import binding
+from taquba._engine import binding
 
 async def main():
     assert not binding.uses_fast_path

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from taquba._store import building, engine
-from taquba._store.location import StoreLocation
+from taquba._engine import building, engine
+from taquba._objects.location import StoreLocation
 
 
 async def test_old_manifests_of_a_folder_go_again_and_again(

@@ -13,10 +13,10 @@ import pytest
 from slatedb.uniffi import DbBuilder, Error
 
 from taquba import Queue, StoreError, StoreFenced
-from taquba._store import wal
-from taquba._store.engine_objects import connect_engine
-from taquba._store.location import StoreLocation
-from taquba._store.wal import Log
+from taquba._engine import wal_check
+from taquba._engine.object_store import connect_engine
+from taquba._engine.wal_check import Log
+from taquba._objects.location import StoreLocation
 from tests.conftest import LONG
 from tests.servers.faulty_s3 import FaultyS3, StoredObject
 from tests.store.oddly import CONFLICT, NO_KEY, Odd
@@ -101,7 +101,7 @@ async def test_a_fencing_write_that_is_refused_though_nobody_wrote_does_no_harm(
         async with Queue.open(URL) as queue:
             assert (await queue.stats("q")).pending == JOBS
             await queue.enqueue("q", b"")
-    hole = wal.object_name(int(last[-24:-4]) + 1)
+    hole = wal_check.object_name(int(last[-24:-4]) + 1)
     assert f"had a hole at {hole}" in caplog.text
     assert await pending() == JOBS + 1
 
@@ -209,10 +209,10 @@ async def test_an_emptied_file_below_commits_is_refused_by_name(
     tmp_path: Path, number: int
 ) -> None:
     await crash(str(tmp_path))
-    file = tmp_path / wal.object_name(number)
+    file = tmp_path / wal_check.object_name(number)
     content = file.read_bytes()
     file.write_bytes(b"")
-    with pytest.raises(StoreError, match=rf"{wal.object_name(number)} is empty") as caught:
+    with pytest.raises(StoreError, match=rf"{wal_check.object_name(number)} is empty") as caught:
         await Queue.open(tmp_path)
     assert caught.value.permanent
     file.write_bytes(content)
@@ -222,9 +222,13 @@ async def test_an_emptied_file_below_commits_is_refused_by_name(
 async def test_an_emptied_file_beside_a_fence_is_found(tmp_path: Path) -> None:
     await crash(str(tmp_path))
     await crash(str(tmp_path))
-    fences = [n for n in range(2, 2 * JOBS) if not (tmp_path / wal.object_name(n)).stat().st_size]
-    (tmp_path / wal.object_name(fences[0] - 1)).write_bytes(b"")
-    names = rf"{wal.object_name(fences[0] - 1)} to {wal.object_name(fences[0])} are empty"
+    fences = [
+        n for n in range(2, 2 * JOBS) if not (tmp_path / wal_check.object_name(n)).stat().st_size
+    ]
+    (tmp_path / wal_check.object_name(fences[0] - 1)).write_bytes(b"")
+    names = (
+        rf"{wal_check.object_name(fences[0] - 1)} to {wal_check.object_name(fences[0])} are empty"
+    )
     with pytest.raises(StoreError, match=names):
         await Queue.open(tmp_path)
 

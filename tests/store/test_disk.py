@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from taquba import Queue, StoreError
-from taquba._store.damage import damage_in
-from taquba._store.disk import hindrance, intruder
+from taquba._engine.damage import damage_in
+from taquba._objects.disk import hindrance, intruder
 
 CHILD = Path(__file__).with_name("crashing_child.py")
 
 LOOK = """
 import sys
 from pathlib import Path
-from taquba._store.disk import hindrance
+from taquba._objects.disk import hindrance
 found = hindrance(Path(sys.argv[1]))
 print(found and f"{found.what}; {found.remedy}")
 """

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from taquba._store.file_lock import FileLock
-from taquba._store.owner_lock import is_held
+from taquba._objects.file_lock import FileLock
+from taquba._objects.owner_lock import is_held
 
 OWNER_WITH_A_CHILD = """
 import os, signal, sys
 from pathlib import Path
-from taquba._store.owner_lock import OwnerLock
+from taquba._objects.owner_lock import OwnerLock
 
 lock = OwnerLock(Path(sys.argv[1]))
 if os.fork() == 0:

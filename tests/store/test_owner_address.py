@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from taquba import InboxConfig, Producer, Queue
-from taquba._socket.address import socket_path
-from taquba._store.location import StoreLocation
-from taquba._store.owner_address import owner_address
+from taquba._line.address import socket_path
+from taquba._objects.location import StoreLocation
+from taquba._objects.owner_address import owner_address
 from tests.servers.faulty_s3 import FaultyS3
 
 WAIT = 20

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from slatedb.uniffi import Db, WriteBatch
 
 from taquba import EnqueueRequest, Queue, SettlementEffects
+from taquba._engine import binding
+from taquba._engine.recent import RecentEntries
 from taquba._model.keys import Op, user
-from taquba._store import binding
-from taquba._store.recent import RecentEntries
 from tests.queue.support import must_claim
 
 NAMES = [user(b"a"), user(b"b"), user(b"c"), b"\x01\x01other"]

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import pytest
 
 from taquba import Queue, StoreError, StoreFenced
-from taquba._store import reopening
-from taquba._store.engine import _FLUSH_TABLES
+from taquba._engine import reopening
+from taquba._engine.engine import _FLUSH_TABLES
 from tests.conftest import LONG
 from tests.crash.audit import audit
 from tests.servers.faulty_s3 import FaultyS3
@@ -49,7 +49,7 @@ async def test_an_odd_answer_to_a_background_task_is_survived(
         for _ in range(5):
             await queue.enqueue("q", b"")
         odd.answer("PUT", f"/{folder}/", NO_KEY)
-        engine = queue._core.engine
+        engine = queue._owner.engine
         with pytest.raises(Exception, match="not found"):
             await engine._db.flush_with_options(_FLUSH_TABLES)
         assert engine._db.status().close_reason is not None
@@ -64,7 +64,7 @@ async def test_a_scan_goes_on_where_the_engine_stopped(s3: FaultyS3, odd: Odd) -
     async with Queue.open(URL) as queue:
         for number in range(100):
             await queue.kv_put(f"key/{number:03d}", b"x")
-        engine = queue._core.engine
+        engine = queue._owner.engine
         scan = engine.scan(b"", None, batch=10)
         rows = await anext(scan)
         odd.answer("PUT", "/wal/", NO_KEY)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from taquba import Queue
+from taquba._engine import engine
 from taquba._queue import loops
-from taquba._store import engine
 from tests.servers.faults import Faults
 from tests.servers.proxy import FaultyProxy
 from tests.servers.stores import S3Server
@@ -59,5 +59,5 @@ async def test_a_log_that_cannot_be_shortened_now_is_shortened_later(bucket: Buc
         assert (await bucket.proxy.counts()).of(method="PUT", kind="compacted").struck
         await bucket.proxy.calm()
         async with asyncio.timeout(20):
-            while queue._core.engine._wal_objects >= MOST:  # noqa: ASYNC110
+            while queue._owner.engine._wal_objects >= MOST:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

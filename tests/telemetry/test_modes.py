@@ -24,7 +24,7 @@ async def one_job(**options):
         await queue.enqueue("q", b"")
         claim = await queue.claim("q")
         await queue.ack(claim)
-        return dict(claim.headers), queue._core.telemetry is not None
+        return dict(claim.headers), queue._owner.telemetry is not None
 
 def loaded():
     return any(name.partition(".")[0] == "opentelemetry" for name in sys.modules)

@@ -13,9 +13,9 @@ import pytest
 from slatedb.uniffi import DbBuilder, WriteBatch
 
 from taquba import IncompatibleStore, Queue, QueueReader
+from taquba._engine.object_store import connect_engine
 from taquba._model import keys
-from taquba._store.engine_objects import connect_engine
-from taquba._store.location import StoreLocation
+from taquba._objects.location import StoreLocation
 from taquba.testing import MockClock
 from tests.upgrade.contents import LEFT_AT, check_left, open_store, work_to_the_end
 from tests.upgrade.write_stores import ENDS, STORES, packed, present_version

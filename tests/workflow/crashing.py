@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from taquba import Queue, StoreError
+from taquba._engine.engine import Engine
 from taquba._model.keys import Op
-from taquba._store.engine import Engine
 
 Moment = Callable[[Sequence[Op]], bool]
 """Whether the process ends instead of writing these rows."""
@@ -37,10 +37,10 @@ class DyingEngine(Engine):
 
 def die_at(queue: Queue, moment: Moment) -> DyingEngine:
     """End the process of an open queue at a moment; reopen the store *before* closing the queue."""
-    core = queue._core
-    dying = DyingEngine(core.engine, moment)
-    core.engine = dying
-    core.committer._engine = dying
+    owner = queue._owner
+    dying = DyingEngine(owner.engine, moment)
+    owner.engine = dying
+    owner.committer._engine = dying
     return dying
 
 

@@ -19,8 +19,8 @@ from taquba._cli.errors import CommandError, ExitCode
 from taquba._cli.options import AsJson, command
 from taquba._cli.output import Column, note, print_json, print_table
 from taquba._cli.stores import NoStore, reading
-from taquba._store.location import StoreLocation
-from taquba._store.objects import ObjectSpace
+from taquba._objects.location import StoreLocation
+from taquba._objects.space import ObjectSpace
 
 _PAYLOAD: Final = b"x" * 64
 _IDLE_JOBS: Final = 50

@@ -1,1 +1,23 @@
-"""Vocabulary: keys, codec, records, options, clock, errors. No I/O happens here."""
+"""Vocabulary: keys, codec, records, options, clock, errors. No I/O happens here.
+
+The modules, top to bottom; each uses only those below it:
+
+    batch       batches: requests on their way from a producer to the owner
+    codec       values: MessagePack arrays
+    options     option objects: frozen, validated once when they are made
+    validate    checks of what callers pass in
+    ending      what a function raised: whether it is its failure, or ends more than the function
+    ids         job ids: ULIDs that ascend strictly within one open store, whatever the clock does
+    log_fields  fields of log records that are about a queue or a job, for handlers that write JSON
+    records     records: the job as the store holds it, and the read-only views that callers see
+    place       where a queue, reader or producer may be used
+    errors      every error taquba raises
+    same        whether a value came back as it was: with the same types and content
+    describing  texts about objects of users, whatever their own methods do
+    clock       time
+    keys        keys: ``[space tag][format version][fields]``
+    own_tasks   tasks that are not cut off where the event loop ends
+    redaction   secrets taken out of text that comes from outside: of clients, of URLs
+    resources   what an `open` returns: something to ``await``, or to use with ``async with``
+    unpacking   MessagePack from strangers, read piece by piece
+"""

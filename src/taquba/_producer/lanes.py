@@ -7,10 +7,10 @@ import logging
 from typing import Final, Protocol, Self
 
 from taquba._model.errors import StoreError
-from taquba._store.inbox import InboxObjects
-from taquba._store.location import StoreLocation
-from taquba._store.places import Complaints
-from taquba._store.wake import WakeHint
+from taquba._objects.inbox import InboxObjects
+from taquba._objects.location import StoreLocation
+from taquba._objects.places import Complaints
+from taquba._objects.wake import WakeHint
 
 _log: Final = logging.getLogger(__name__)
 

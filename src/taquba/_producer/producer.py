@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from taquba._line.remote_owner import OwnerSocket
 from taquba._model import validate
 from taquba._model.batch import (
     MAX_BATCH_BYTES,
@@ -21,16 +22,15 @@ from taquba._model.errors import DuplicateJobId, InvalidArgument, ProducerClosed
 from taquba._model.ids import IdGenerator, id_of_key
 from taquba._model.options import EnqueueRequest
 from taquba._model.own_tasks import LastTask
+from taquba._model.place import Place, refuse
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
+from taquba._model.resources import ClosedAtExit, Opening
 from taquba._model.validate import Duration
-from taquba._producer.asking import Asking
+from taquba._objects.location import StoreLocation
 from taquba._producer.lanes import InboxLane, Lane
+from taquba._producer.owner_calls import Asking
 from taquba._producer.packing import Packer
 from taquba._producer.socket_lane import SocketLane
-from taquba._queue.handles import ClosedAtExit, Opening
-from taquba._queue.place import Place, refuse
-from taquba._socket.owner import OwnerSocket
-from taquba._store.location import StoreLocation
 
 _HEAD_BYTES: Final = 64
 """More than a batch needs around its requests."""

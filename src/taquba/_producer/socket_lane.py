@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from taquba._line.client import CallFailed, Disconnected
+from taquba._line.frames import TooLarge
+from taquba._line.methods import BATCH
+from taquba._line.remote_owner import OwnerSocket
 from taquba._producer.lanes import Lane
-from taquba._socket.client import CallFailed, Disconnected
-from taquba._socket.frames import TooLarge
-from taquba._socket.methods import BATCH
-from taquba._socket.owner import OwnerSocket
 
 _SECONDS: Final = 5.0
 """After which a batch goes the other way. An owner whose store is that slow answers too late."""

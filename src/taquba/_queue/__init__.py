@@ -1,1 +1,24 @@
-"""The facade `Queue` and the operations behind it."""
+"""The facade `Queue` and the operations behind it.
+
+The modules, top to bottom; each uses only those below it:
+
+    queue           `Queue`: the owner's face of a store
+    reader          `QueueReader`: a read-only look at a store from any process
+    calls           what producers call through the owner's socket
+    control         acting on jobs by id: cancel, wake, requeue, purge, wait for completion
+    loops           background loops: scheduler, reaper, retention, heartbeat
+    payload_reads   large payloads on their way to whoever claims or reads a job
+    settling        settling a claim: ack, nack, dead-letter, with effects in the same commit
+    intake          the owner's side of the inbox: take what producers put there
+    ingesting       taking batches of producers into the queues, each once
+    enqueueing      enqueueing: new jobs, dedup keys and own ids
+    key_values      caller-owned entries: a small key-value space beside the jobs
+    payload_writes  large payloads on their way into the store
+    claims          claims: taking jobs from the front of a queue and holding them under a lease
+    inbox_listings  what is in an inbox, for people and monitors
+    opening         opening a store: check its layout, load what memory needs
+    owner           the state that all operations of an open queue share
+    listings        looking at jobs: one by id, listings, histories
+    presence        whether a store has a living owner, as far as another process can tell
+    user_objects    caller-owned objects: values too large for an entry
+"""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from taquba._core import transitions
 from taquba._memory.gate import alone_ms, first_suspect
 from taquba._memory.leases import CancelToken, Lease
 from taquba._memory.window import Window
@@ -23,7 +22,8 @@ from taquba._model.errors import (
     UnreadableJob,
 )
 from taquba._model.records import Job, JobRecord, JobStatus, JobView
-from taquba._queue.core import Core, QueueState
+from taquba._queue.owner import Owner, QueueState
+from taquba._rules import transitions
 from taquba._store.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ ABANDONED: Final = "the claim was abandoned by its caller"
 class Claim(JobView):
     """A job that the caller holds under a lease. Only a claim can be settled."""
 
-    __slots__ = ("_core", "_lease")
+    __slots__ = ("_lease", "_owner")
 
-    def __init__(self, core: Core, lease: Lease) -> None:
+    def __init__(self, owner: Owner, lease: Lease) -> None:
         super().__init__(lease.job)
-        self._core = core
+        self._owner = owner
         self._lease = lease
 
     @property
@@ -63,7 +63,7 @@ class Claim(JobView):
 
 
 async def claim_batch(
-    core: Core,
+    owner: Owner,
     state: QueueState,
     limit: int,
     lease_ms: int,
@@ -72,38 +72,38 @@ async def claim_batch(
     patient: bool = True,
 ) -> list[Claim]:
     """Claim up to `limit` jobs, waiting up to `wait_ms` for the first."""
-    deadline = core.clock.monotonic_ms() + (wait_ms or 0)
+    deadline = owner.clock.monotonic_ms() + (wait_ms or 0)
     while True:
-        claims = await _claim_ready(core, state, limit, lease_ms, patient=patient)
+        claims = await _claim_ready(owner, state, limit, lease_ms, patient=patient)
         if claims or not wait_ms:
             return claims
         ready = state.waiters.join()
         woken = False
         try:
-            woken = await wait_until_done(ready, core.clock, deadline - core.clock.monotonic_ms())
+            woken = await wait_until_done(ready, owner.clock, deadline - owner.clock.monotonic_ms())
         finally:
             state.waiters.leave(ready, pass_on=not woken)
         if not woken:
             return []
-        core.check()
+        owner.check()
 
 
-async def wait_until_ready(core: Core, states: list[QueueState], timeout_ms: int) -> bool:
+async def wait_until_ready(owner: Owner, states: list[QueueState], timeout_ms: int) -> bool:
     """Wait until one of the queues has a pending job, which is left to whoever claims it."""
-    deadline = core.clock.monotonic_ms() + timeout_ms
+    deadline = owner.clock.monotonic_ms() + timeout_ms
     while True:
         while any(not state.window and not state.window.complete for state in states):
             for state in states:
-                await look_ahead(core, state)
-        now = core.clock.monotonic_ms()
-        if any(core.gate.lets_through(state, now) for state in states):
+                await look_ahead(owner, state)
+        now = owner.clock.monotonic_ms()
+        if any(owner.gate.lets_through(state, now) for state in states):
             return True
         ready = [state.waiters.join(looking=True) for state in states]
         any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
-        left = deadline - core.clock.monotonic_ms()
+        left = deadline - owner.clock.monotonic_ms()
         woken = False
         try:
-            woken = await wait_until_done(any_ready, core.clock, left)
+            woken = await wait_until_done(any_ready, owner.clock, left)
         finally:
             any_ready.cancel()
             heard = False
@@ -119,90 +119,90 @@ async def wait_until_ready(core: Core, states: list[QueueState], timeout_ms: int
                         state.waiters.wake_claimer()
                 else:
                     state.waiters.leave(future, pass_on=has_jobs)
-        core.check()
+        owner.check()
         if not woken:
             return False
 
 
-async def look_ahead(core: Core, state: QueueState) -> None:
+async def look_ahead(owner: Owner, state: QueueState) -> None:
     """Have the first pending jobs in memory; afterwards an empty window is an empty queue."""
     window = state.window
     try:
         while not window and not window.complete:
-            await refill(core, window, keys.queue_prefix(keys.PENDING, state.name))
-            core.check()
+            await refill(owner, window, keys.queue_prefix(keys.PENDING, state.name))
+            owner.check()
     except BaseException:
         # This caller may have been woken for a job that it does not take.
         state.waiters.wake()
         raise
 
 
-async def claim_ahead(core: Core, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
+async def claim_ahead(owner: Owner, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
     """Claim up to `limit` jobs for a worker loop, without waiting until that is visible.
 
     Whatever the worker decides on them is written behind the claim, so it is never seen without
     it. When the claim turns out not to land, the leases are lost before they can be settled.
     """
-    await look_ahead(core, state)
-    if core.committer.stalled or core.gate.active or state.cautious:
+    await look_ahead(owner, state)
+    if owner.committer.stalled or owner.gate.active or state.cautious:
         # Handlers must not start over and over on claims that never get written.
-        return await _claim_ready(core, state, limit, lease_ms)
-    transaction, leases = _take(core, state, limit, lease_ms, None)
-    if not leases and core.gate.active:
+        return await _claim_ready(owner, state, limit, lease_ms)
+    transaction, leases = _take(owner, state, limit, lease_ms, None)
+    if not leases and owner.gate.active:
         # The first job is a suspect.
-        return await _claim_ready(core, state, limit, lease_ms)
+        return await _claim_ready(owner, state, limit, lease_ms)
     if leases:
-        submitted = core.committer.submit(transaction, durable=False)
+        submitted = owner.committer.submit(transaction, durable=False)
         if submitted.done():
             # The store is gone: this raises why.
             await submitted
         for lease in leases:
             lease.enter("held")
-    return [Claim(core, lease) for lease in leases]
+    return [Claim(owner, lease) for lease in leases]
 
 
 async def _claim_ready(
-    core: Core, state: QueueState, limit: int, lease_ms: int, *, patient: bool = True
+    owner: Owner, state: QueueState, limit: int, lease_ms: int, *, patient: bool = True
 ) -> list[Claim]:
     """Claim what the gate lets through, and wait until that is written."""
-    gate = core.gate
+    gate = owner.gate
     durable = True
     while True:
-        await look_ahead(core, state)
-        now = core.clock.monotonic_ms()
+        await look_ahead(owner, state)
+        now = owner.clock.monotonic_ms()
         admitted, ask_again = gate.admit(state, now, patient=patient)
         if admitted == "nobody":
             if ask_again is not None:
-                core.clock.call_later(ask_again, core.wake_claimers)
+                owner.clock.call_later(ask_again, owner.wake_claimers)
             return []
         if admitted == "a suspect":
-            transaction, leases = _take_suspect(core, state, lease_ms)
+            transaction, leases = _take_suspect(owner, state, lease_ms)
             break
         before = None if admitted == "everybody" else first_suspect(state)
-        transaction, leases = _take(core, state, limit, lease_ms, before)
+        transaction, leases = _take(owner, state, limit, lease_ms, before)
         if leases:
             durable = state.claims_durably(now)
             break
         if not gate.active or (not state.window and state.window.complete):
             return []
     try:
-        await core.committer.submit(transaction, durable=durable)
+        await owner.committer.submit(transaction, durable=durable)
     except BaseException:
-        _give_back_unclaimed(core, transaction, leases)
+        _give_back_unclaimed(owner, transaction, leases)
         raise
-    return [Claim(core, lease) for lease in leases]
+    return [Claim(owner, lease) for lease in leases]
 
 
 def _take(
-    core: Core, state: QueueState, limit: int, lease_ms: int, before: bytes | None
+    owner: Owner, state: QueueState, limit: int, lease_ms: int, before: bytes | None
 ) -> tuple[Transaction, list[Lease]]:
     """Decide on a claim of the first jobs in memory; the caller submits it at once.
 
     They end at the key `before`, or at the first suspect.
     """
     window = state.window
-    now = core.clock.time_ms()
-    expires_at = core.clock.monotonic_ms() + lease_ms
+    now = owner.clock.time_ms()
+    expires_at = owner.clock.monotonic_ms() + lease_ms
     transaction = Transaction()
     taken: list[tuple[bytes, Job, Lease]] = []
     while window and len(taken) < limit:
@@ -211,29 +211,29 @@ def _take(
             break
         key, job = window.pop_front()
         if job.suspicion is not None:
-            core.gate.add(state, key, job)
+            owner.gate.add(state, key, job)
             break
         change = transitions.claim(job, key, now)
         transaction.add(change)
         lease = Lease(change.job, expires_at)
-        core.add_lease(lease)
+        owner.add_lease(lease)
         taken.append((key, job, lease))
-    _follow(core, window, transaction, taken)
+    _follow(owner, window, transaction, taken)
     if window or not window.complete:
         state.waiters.wake_claimer()
     return transaction, [lease for _, _, lease in taken]
 
 
 def _follow(
-    core: Core,
+    owner: Owner,
     window: Window,
     transaction: Transaction,
     taken: Sequence[tuple[bytes, Job, Lease]],
 ) -> None:
     """Let memory follow a claim: rows as they were in `window`, their jobs, the new leases."""
-    if core.moves.watched:
+    if owner.moves.watched:
         for _, job, _ in taken:
-            core.moves.touch(job.id)
+            owner.moves.touch(job.id)
 
     def applied() -> None:
         for key, _, lease in taken:
@@ -243,42 +243,44 @@ def _follow(
 
     def failed() -> None:
         for key, job, lease in taken:
-            core.leases.drop(lease)
+            owner.leases.drop(lease)
             window.forget(key)
-            core.add_pending(key, job)
+            owner.add_pending(key, job)
 
     transaction.on_applied.append(applied)
     transaction.on_failed.append(failed)
 
 
-def _take_suspect(core: Core, state: QueueState, lease_ms: int) -> tuple[Transaction, list[Lease]]:
+def _take_suspect(
+    owner: Owner, state: QueueState, lease_ms: int
+) -> tuple[Transaction, list[Lease]]:
     """Decide on a claim of the queue's first suspect, and let nobody else through."""
-    gate = core.gate
+    gate = owner.gate
     key = first_suspect(state)
     assert key is not None
     job = gate.remove(state, key)
     assert job is not None
     transaction = Transaction()
-    change = transitions.claim_alone(job, key, core.clock.time_ms())
+    change = transitions.claim_alone(job, key, owner.clock.time_ms())
     transaction.add(change)
-    lease = Lease(change.job, core.clock.monotonic_ms() + lease_ms)
-    core.add_lease(lease)
+    lease = Lease(change.job, owner.clock.monotonic_ms() + lease_ms)
+    owner.add_lease(lease)
     gate.enter(lease)
-    _follow(core, state.window, transaction, [(key, job, lease)])
-    _let_others_in_later(core, lease)
+    _follow(owner, state.window, transaction, [(key, job, lease)])
+    _let_others_in_later(owner, lease)
     return transaction, [lease]
 
 
-def _let_others_in_later(core: Core, lease: Lease) -> None:
-    core.clock.call_later(alone_ms(lease.job), lambda: _let_others_in(core, lease))
+def _let_others_in_later(owner: Owner, lease: Lease) -> None:
+    owner.clock.call_later(alone_ms(lease.job), lambda: _let_others_in(owner, lease))
 
 
-def _let_others_in(core: Core, lease: Lease) -> None:
+def _let_others_in(owner: Owner, lease: Lease) -> None:
     """A suspect ran alone for long enough; once that is written, others may run beside it."""
-    if core.gate.alone is not lease or core.failure is not None:
+    if owner.gate.alone is not lease or owner.failure is not None:
         return
     if lease.state != "held":
-        _let_others_in_later(core, lease)
+        _let_others_in_later(owner, lease)
         return
     transaction = Transaction()
     change = transitions.join(lease.job)
@@ -290,20 +292,20 @@ def _let_others_in(core: Core, lease: Lease) -> None:
 
     def written(answer: asyncio.Future[None]) -> None:
         if answer.exception() is not None:
-            _let_others_in_later(core, lease)
+            _let_others_in_later(owner, lease)
             return
-        core.gate.open()
-        core.wake_claimers()
+        owner.gate.open()
+        owner.wake_claimers()
 
     transaction.on_failed.append(failed)
-    core.committer.submit(transaction, durable=True).add_done_callback(written)
+    owner.committer.submit(transaction, durable=True).add_done_callback(written)
 
 
-def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Lease]) -> None:
+def _give_back_unclaimed(owner: Owner, transaction: Transaction, leases: list[Lease]) -> None:
     """The caller is gone, or was told of an unknown outcome: nobody will settle these."""
 
     def give_back() -> None:
-        release(core, leases, ABANDONED)
+        release(owner, leases, ABANDONED)
 
     if leases[0].state == "held":
         give_back()
@@ -311,57 +313,57 @@ def _give_back_unclaimed(core: Core, transaction: Transaction, leases: list[Leas
         transaction.on_applied.append(give_back)
 
 
-def release(core: Core, leases: list[Lease], why: str) -> asyncio.Future[None] | None:
+def release(owner: Owner, leases: list[Lease], why: str) -> asyncio.Future[None] | None:
     """Put held jobs back without spending their attempt; the future is done when it is durable."""
-    now = core.clock.time_ms()
+    now = owner.clock.time_ms()
     transaction = Transaction()
     for lease in leases:
         if lease.state == "held":
-            end_lease(core, transaction, lease, transitions.interrupt(lease.job, now, why))
+            end_lease(owner, transaction, lease, transitions.interrupt(lease.job, now, why))
     if not transaction.ops:
         return None
-    return core.committer.submit(transaction, durable=True)
+    return owner.committer.submit(transaction, durable=True)
 
 
-def lose_process(core: Core, lease: Lease, why: str) -> asyncio.Future[None] | None:
+def lose_process(owner: Owner, lease: Lease, why: str) -> asyncio.Future[None] | None:
     """What ran a held job has ended, and perhaps because of it; see `transitions.lose_process`."""
     if lease.state != "held":
         return None
-    policy = core.queue(lease.job.queue).policy
+    policy = owner.queue(lease.job.queue).policy
     change = transitions.lose_process(
-        lease.job, core.clock.time_ms(), why, policy, core.random.random()
+        lease.job, owner.clock.time_ms(), why, policy, owner.random.random()
     )
     transaction = Transaction()
-    end_lease(core, transaction, lease, change)
-    return core.committer.submit(transaction, durable=True)
+    end_lease(owner, transaction, lease, change)
+    return owner.committer.submit(transaction, durable=True)
 
 
 def end_lease(
-    core: Core, transaction: Transaction, lease: Lease, change: transitions.Change
+    owner: Owner, transaction: Transaction, lease: Lease, change: transitions.Change
 ) -> None:
     """Decide the end of a held lease: `change` lands with `transaction`, or the lease goes on."""
     transaction.add(change)
     lease.state = "settling"
-    if core.moves.watched:
-        core.moves.touch(lease.job.id)
+    if owner.moves.watched:
+        owner.moves.touch(lease.job.id)
 
     def applied() -> None:
-        core.leases.drop(lease)
-        core.landed((change,))
+        owner.leases.drop(lease)
+        owner.landed((change,))
 
     transaction.on_applied.append(applied)
     transaction.on_failed.append(lambda: lease.enter("held"))
 
 
-async def refill(core: Core, window: Window, prefix: bytes) -> None:
+async def refill(owner: Owner, window: Window, prefix: bytes) -> None:
     """Read the next stretch of a space into its window; callers share one scan."""
-    scan = core.refills.get(window)
+    scan = owner.refills.get(window)
     if scan is None:
-        scan = core.refills[window] = asyncio.ensure_future(_scan_into(core, window, prefix))
+        scan = owner.refills[window] = asyncio.ensure_future(_scan_into(owner, window, prefix))
     await asyncio.shield(scan)
 
 
-async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
+async def _scan_into(owner: Owner, window: Window, prefix: bytes) -> None:
     after = window.begin_refill()
     start = after or prefix
     rows: list[tuple[bytes, Job]] = []
@@ -369,7 +371,7 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
     last = start
     more = False
     try:
-        scan = core.engine.scan(
+        scan = owner.engine.scan(
             start, keys.prefix_end(prefix), after=bool(after), batch=_REFILL_BATCH
         )
         async for found in scan:
@@ -386,24 +388,24 @@ async def _scan_into(core: Core, window: Window, prefix: bytes) -> None:
                 break
         # The scan may have seen a commit that memory has yet to follow; others of its rows, below
         # the horizon, are not in the window before that.
-        await core.committer.barrier()
+        await owner.committer.barrier()
     except BaseException:
         window.abandon_refill()
         raise
     finally:
         # At once, not when the task is reported done: who comes in between must start anew.
-        core.refills.pop(window, None)
+        owner.refills.pop(window, None)
     window.end_refill(rows, last if more else None)
 
 
-def _lease_here(core: Core, claim: Claim) -> Lease:
+def _lease_here(owner: Owner, claim: Claim) -> Lease:
     """The lease behind a claim that this queue handed out."""
     if not isinstance(claim, Claim):
         raise InvalidArgumentType(
             f"only a Claim can be settled or renewed, not {type(claim).__name__}: "
             "use what claim() or claim_batch() returned"
         )
-    if claim._core is not core:  # pyright: ignore[reportPrivateUsage] - opaque to others
+    if claim._owner is not owner:  # pyright: ignore[reportPrivateUsage] - opaque to others
         raise InvalidArgument(
             f"the claim on job {claim.id!r} belongs to another Queue object; "
             "settle it with the queue that handed it out"
@@ -411,15 +413,15 @@ def _lease_here(core: Core, claim: Claim) -> Lease:
     return lease_of(claim)
 
 
-def lease_in_force(core: Core, claim: Claim) -> Lease | None:
+def lease_in_force(owner: Owner, claim: Claim) -> Lease | None:
     """The lease of a claim, unless it is over."""
-    lease = _lease_here(core, claim)
-    return lease if core.leases.holds(lease) else None
+    lease = _lease_here(owner, claim)
+    return lease if owner.leases.holds(lease) else None
 
 
-def held_lease(core: Core, claim: Claim) -> Lease:
+def held_lease(owner: Owner, claim: Claim) -> Lease:
     """The lease of a claim that may be settled or renewed, or the error that says why not."""
-    lease = _lease_here(core, claim)
+    lease = _lease_here(owner, claim)
     if lease.state == "settling":
         raise ClaimLost(claim.id, "a settlement of it is under way")
     if lease.state != "held":
@@ -427,13 +429,13 @@ def held_lease(core: Core, claim: Claim) -> Lease:
     return lease
 
 
-def renew(core: Core, lease: Lease, extension_ms: int) -> None:
+def renew(owner: Owner, lease: Lease, extension_ms: int) -> None:
     """Let a held lease run for `extension_ms` from now."""
-    lease.expires_at = core.clock.monotonic_ms() + extension_ms
-    if lease.expires_at < core.reaper_due:
-        core.reaper_alarm.ring()
-    if core.telemetry is not None:
-        core.telemetry.lease_renewed(lease.job.queue)
+    lease.expires_at = owner.clock.monotonic_ms() + extension_ms
+    if lease.expires_at < owner.reaper_due:
+        owner.reaper_alarm.ring()
+    if owner.telemetry is not None:
+        owner.telemetry.lease_renewed(lease.job.queue)
 
 
 def lease_of(claim: Claim) -> Lease:
@@ -450,23 +452,23 @@ def is_held(claim: Claim) -> bool:
     return lease_of(claim).state == "held"
 
 
-def keep_alive(core: Core, claim: Claim, extension_ms: int) -> None:
+def keep_alive(owner: Owner, claim: Claim, extension_ms: int) -> None:
     """Renew on behalf of a worker loop, also for a job that was asked to cancel."""
     lease = lease_of(claim)
-    expires_at = core.clock.monotonic_ms() + extension_ms
+    expires_at = owner.clock.monotonic_ms() + extension_ms
     if lease.state == "held" and lease.expires_at < expires_at:
-        renew(core, lease, extension_ms)
+        renew(owner, lease, extension_ms)
 
 
-def renew_for_caller(core: Core, claim: Claim, extension_ms: int) -> datetime:
-    lease = held_lease(core, claim)
+def renew_for_caller(owner: Owner, claim: Claim, extension_ms: int) -> datetime:
+    lease = held_lease(owner, claim)
     if lease.job.cancel_requested:
         raise CancelRequested(claim.id)
-    renew(core, lease, extension_ms)
-    return expiry(core, lease)
+    renew(owner, lease, extension_ms)
+    return expiry(owner, lease)
 
 
-def expiry(core: Core, lease: Lease) -> datetime:
+def expiry(owner: Owner, lease: Lease) -> datetime:
     """When a lease runs out, in wall time as of now."""
-    remaining = lease.expires_at - core.clock.monotonic_ms()
-    return core.clock.now() + timedelta(milliseconds=remaining)
+    remaining = lease.expires_at - owner.clock.monotonic_ms()
+    return owner.clock.now() + timedelta(milliseconds=remaining)

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from taquba._core import marks, transitions
 from taquba._model import keys
 from taquba._model.batch import Batch
 from taquba._model.errors import DuplicateJobId
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import EnqueueResult, Job
-from taquba._queue.core import Core
-from taquba._queue.offloading import Uploads, large_payloads, upload
+from taquba._queue.owner import Owner
+from taquba._queue.payload_writes import Uploads, large_payloads, upload
+from taquba._rules import marks, transitions
 from taquba._store.transaction import Transaction
 
 _FEW: Final = 16
@@ -27,42 +27,42 @@ T = TypeVar("T")
 
 
 def enqueue(
-    core: Core, requests: Sequence[EnqueueRequest]
+    owner: Owner, requests: Sequence[EnqueueRequest]
 ) -> Coroutine[Any, Any, list[EnqueueResult]]:
     """Enqueue `requests` in one commit; returns when it is durable."""
-    enqueued = _enqueue(core, requests)
-    telemetry = core.telemetry
+    enqueued = _enqueue(owner, requests)
+    telemetry = owner.telemetry
     return enqueued if telemetry is None else telemetry.sending(requests, enqueued)
 
 
-async def _enqueue(core: Core, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
+async def _enqueue(owner: Owner, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
     transaction = Transaction()
-    if _all_plain(core, requests):
-        results = _stage_jobs(core, transaction, requests, _NOTHING_FOUND, None, None)
-        await core.committer.submit(transaction, durable=True)
+    if _all_plain(owner, requests):
+        results = _stage_jobs(owner, transaction, requests, _NOTHING_FOUND, None, None)
+        await owner.committer.submit(transaction, durable=True)
         return results
     try:
-        results = await _stage(core, transaction, requests, {}, ())
+        results = await _stage(owner, transaction, requests, {}, ())
     except DuplicateJobId as error:
         # To who repeats an enqueue this says that it had landed: let that be durable.
-        await core.committer.until_durable(keys.index(error.job_id))
+        await owner.committer.until_durable(keys.index(error.job_id))
         raise
     if transaction.changes:
-        await core.committer.submit(transaction, durable=True)
+        await owner.committer.submit(transaction, durable=True)
         return results
     # Every dedup key was held, by jobs that must be durable before they are reported.
     transaction.abandon()
     for result in results:
-        await core.committer.until_durable(keys.index(result.id))
+        await owner.committer.until_durable(keys.index(result.id))
     return results
 
 
-def _all_plain(core: Core, requests: Sequence[EnqueueRequest]) -> bool:
+def _all_plain(owner: Owner, requests: Sequence[EnqueueRequest]) -> bool:
     """Whether jobs can be staged as they are: nothing to look up, to lock or to upload.
 
     Most are plain, and `_stage` would find the same out in three rounds.
     """
-    limit = core.payloads.inline_limit
+    limit = owner.payloads.inline_limit
     for request in requests:
         if (
             request.job_id is not None
@@ -75,7 +75,7 @@ def _all_plain(core: Core, requests: Sequence[EnqueueRequest]) -> bool:
 
 
 async def stage_effects(
-    core: Core,
+    owner: Owner,
     transaction: Transaction,
     effects: SettlementEffects,
     *,
@@ -84,7 +84,7 @@ async def stage_effects(
 ) -> list[EnqueueResult]:
     """Add effects to a transaction; see `_stage`."""
     return await _stage(
-        core,
+        owner,
         transaction,
         effects.enqueues,
         # The options object has turned its keys into bytes.
@@ -95,17 +95,17 @@ async def stage_effects(
     )
 
 
-async def stage_batch(core: Core, transaction: Transaction, batch: Batch) -> list[EnqueueResult]:
+async def stage_batch(owner: Owner, transaction: Transaction, batch: Batch) -> list[EnqueueResult]:
     """Add the jobs of a batch to a transaction; see `_stage`.
 
     A request whose id is that of a job, or of one that a mark tells of, makes no job: a batch may
     come again after its mark is gone, or lie about its ids. The marks of the batch go with it.
     """
-    return await _stage(core, transaction, batch.requests, {}, (), batch=batch)
+    return await _stage(owner, transaction, batch.requests, {}, (), batch=batch)
 
 
 async def _stage(
-    core: Core,
+    owner: Owner,
     transaction: Transaction,
     requests: Sequence[EnqueueRequest],
     kv_writes: Mapping[bytes, bytes],
@@ -124,15 +124,15 @@ async def _stage(
     """
     own_ids = _own_ids(requests) if batch is None else batch.ids()
     uploads = None
-    if large := large_payloads(core, requests):
-        uploads = await upload(core, requests, large, leaving)
-    names = _names_to_lock(core, requests, own_ids, kv_writes, kv_deletes, at_once)
+    if large := large_payloads(owner, requests):
+        uploads = await upload(owner, requests, large, leaving)
+    names = _names_to_lock(owner, requests, own_ids, kv_writes, kv_deletes, at_once)
     found = _NOTHING_FOUND
     if names:
         try:
-            locks = await core.lock(names)
+            locks = await owner.lock(names)
             try:
-                found = await _find(core, requests, own_ids, leaving, batch)
+                found = await _find(owner, requests, own_ids, leaving, batch)
             except BaseException:
                 locks.release()
                 raise
@@ -146,8 +146,8 @@ async def _stage(
     for key in kv_deletes:
         transaction.delete(keys.user(key))
     if batch is not None:
-        transaction.ops += marks.made_for(batch, found.marked, core.clock.time_ms())
-    return _stage_jobs(core, transaction, requests, found, uploads, batch)
+        transaction.ops += marks.made_for(batch, found.marked, owner.clock.time_ms())
+    return _stage_jobs(owner, transaction, requests, found, uploads, batch)
 
 
 def _own_ids(requests: Sequence[EnqueueRequest]) -> Collection[str]:
@@ -162,7 +162,7 @@ def _own_ids(requests: Sequence[EnqueueRequest]) -> Collection[str]:
 
 
 def _names_to_lock(
-    core: Core,
+    owner: Owner,
     requests: Sequence[EnqueueRequest],
     own_ids: Collection[str],
     kv_writes: Mapping[bytes, bytes],
@@ -174,7 +174,7 @@ def _names_to_lock(
         if request.dedup_key is not None:
             names.add(("dedup", request.queue, request.dedup_key))
     at_once = at_once and not names
-    if at_once and core.locks.idle:
+    if at_once and owner.locks.idle:
         return names
     # A compare-and-set that has read an entry and a plain write of it take turns. A write that is
     # submitted at once only has to wait; one that awaits something first must hold the others off.
@@ -182,7 +182,7 @@ def _names_to_lock(
     for request in requests:
         touched.update(_entries(request))
     kv_names = [("kv", key) for key in touched]
-    if not at_once or core.locks.any_held(kv_names):
+    if not at_once or owner.locks.any_held(kv_names):
         names.update(kv_names)
     return names
 
@@ -210,7 +210,7 @@ _NOTHING_FOUND: Final = _Found((), (), {})
 
 
 async def _find(
-    core: Core,
+    owner: Owner,
     requests: Sequence[EnqueueRequest],
     own_ids: Collection[str],
     leaving: str | None,
@@ -221,60 +221,60 @@ async def _find(
         (request.queue, request.dedup_key) for request in requests if request.dedup_key is not None
     )
     if batch is None:
-        own_ids = [job_id for job_id in own_ids if not core.ids.take_reserved(job_id)]
+        own_ids = [job_id for job_id in own_ids if not owner.ids.take_reserved(job_id)]
         marked: Collection[str] = ()
     else:
-        marked = await _those_with(core, keys.job_mark, list(batch.own_ids))
+        marked = await _those_with(owner, keys.job_mark, list(batch.own_ids))
     if own_ids and dedup_names:
         jobs, held = await asyncio.gather(
-            _jobs_among(core, own_ids), _read_holders(core, list(dedup_names), leaving)
+            _jobs_among(owner, own_ids), _read_holders(owner, list(dedup_names), leaving)
         )
     else:
-        jobs = await _jobs_among(core, own_ids)
-        held = await _read_holders(core, list(dedup_names), leaving)
+        jobs = await _jobs_among(owner, own_ids)
+        held = await _read_holders(owner, list(dedup_names), leaving)
     if jobs and batch is None:
         raise DuplicateJobId(next(job_id for job_id in own_ids if job_id in jobs))
     return _Found(jobs, marked, held)
 
 
-async def _jobs_among(core: Core, job_ids: Collection[str]) -> Collection[str]:
+async def _jobs_among(owner: Owner, job_ids: Collection[str]) -> Collection[str]:
     """Those of some ids that jobs have, in any state."""
     if len(job_ids) > _FEW:
         # Most batches have ids that were drawn one after the other: few rows lie between them.
         limit = len(job_ids) + _FEW
         end = keys.index(max(job_ids)) + b"\0"
-        rows = await core.engine.read_range(keys.index(min(job_ids)), end, limit)
+        rows = await owner.engine.read_range(keys.index(min(job_ids)), end, limit)
         if len(rows) < limit:
             there = {key for key, _ in rows}
             return {job_id for job_id in job_ids if keys.index(job_id) in there}
-    return await _those_with(core, keys.index, list(job_ids))
+    return await _those_with(owner, keys.index, list(job_ids))
 
 
 async def _those_with(
-    core: Core, key_of: Callable[[str], bytes], job_ids: Sequence[str]
+    owner: Owner, key_of: Callable[[str], bytes], job_ids: Sequence[str]
 ) -> Collection[str]:
     """Those of some ids that have a row."""
     found: set[str] = set()
     for start in range(0, len(job_ids), _LOOKED_UP):
         some = job_ids[start : start + _LOOKED_UP]
-        rows = await _all(core.engine.get, [key_of(job_id) for job_id in some])
+        rows = await _all(owner.engine.get, [key_of(job_id) for job_id in some])
         found.update(job_id for job_id, row in zip(some, rows, strict=True) if row is not None)
     return found
 
 
 async def _read_holders(
-    core: Core, names: Sequence[tuple[str, str]], leaving: str | None
+    owner: Owner, names: Sequence[tuple[str, str]], leaving: str | None
 ) -> dict[tuple[str, str], str]:
     """Who holds dedup keys."""
 
     async def dedup_row(name: tuple[str, str]) -> str | None:
-        return await core.dedup_row(*name)
+        return await owner.dedup_row(*name)
 
     rows = await _all(dedup_row, names)
     return {
         name: holder
         for name, row in zip(names, rows, strict=True)
-        if (holder := core.dedup_holder(row, leaving)) is not None
+        if (holder := owner.dedup_holder(row, leaving)) is not None
     }
 
 
@@ -286,7 +286,7 @@ async def _all(read: Callable[[K], Coroutine[Any, Any, T]], names: Sequence[K]) 
 
 
 def _stage_jobs(
-    core: Core,
+    owner: Owner,
     transaction: Transaction,
     requests: Sequence[EnqueueRequest],
     found: _Found,
@@ -298,10 +298,10 @@ def _stage_jobs(
     if uploads is not None:
         # Nothing was uploaded for these, so they are what the call found when it began.
         held |= uploads.held
-    now = core.clock.time_ms()
+    now = owner.clock.time_ms()
     # A producer's clock may be ahead of this one.
     asked_at = now if batch is None else min(now, batch.sent_at)
-    headers_of = None if core.telemetry is None else core.telemetry.carrier()
+    headers_of = None if owner.telemetry is None else owner.telemetry.carrier()
     results: list[EnqueueResult] = []
     changes: list[transitions.Change] = []
     for position, request in enumerate(requests):
@@ -315,7 +315,7 @@ def _stage_jobs(
                 results.append(EnqueueResult(holder, False))
                 continue
         headers = request.headers if headers_of is None else headers_of(request.headers)
-        job = _new_job(core, request, now, asked_at, headers)
+        job = _new_job(owner, request, now, asked_at, headers)
         if uploads is not None:
             job = uploads.attach(position, job, transaction)
         if job.dedup_key is not None:
@@ -331,23 +331,23 @@ def _stage_jobs(
             known.add(job.id)
         results.append(EnqueueResult(job.id, True))
     if changes:
-        core.landed_with(transaction, changes)
+        owner.landed_with(transaction, changes)
     if uploads is not None:
         uploads.abandon()
     return results
 
 
 def _new_job(
-    core: Core,
+    owner: Owner,
     request: EnqueueRequest,
     now: int,
     asked_at: int,
     headers: Mapping[str, str] | None,
 ) -> Job:
-    policy = core.queue(request.queue).policy
+    policy = owner.queue(request.queue).policy
     # By position: with names this would take twice as long, for every job there is.
     return Job(
-        core.ids.next() if request.job_id is None else request.job_id,
+        owner.ids.next() if request.job_id is None else request.job_id,
         request.queue,
         request.payload,
         dict(headers) if headers else None,

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from taquba._model import keys
 from taquba._model.batch import Batch, decode_batch
 from taquba._queue import enqueueing
-from taquba._queue.core import Core
+from taquba._queue.owner import Owner
 from taquba._store.transaction import Transaction
 
 _AT_ONCE_BYTES: Final = 64 * 1024
@@ -44,28 +44,28 @@ async def decode(name: str, data: bytes) -> Batch:
     return await asyncio.to_thread(decode_batch, name, data)
 
 
-async def ingest(core: Core, batch: Batch) -> int:
+async def ingest(owner: Owner, batch: Batch) -> int:
     """Enqueue a batch, unless that was done before; durable when this returns.
 
     Returns:
         How many jobs are new.
     """
-    ingested = await submit(core, batch)
+    ingested = await submit(owner, batch)
     await ingested.landed
     return ingested.new
 
 
-async def submit(core: Core, batch: Batch) -> Ingested:
+async def submit(owner: Owner, batch: Batch) -> Ingested:
     """Have a batch enqueued, unless that was done before; what is submitted first counts."""
     transaction = Transaction()
     # Held until the commit has landed or failed, also where nobody waits for that any more.
-    transaction.finally_((await core.lock([("batch", batch.name)])).release)
+    transaction.finally_((await owner.lock([("batch", batch.name)])).release)
     new = 0
     try:
         mark = keys.batch_mark(batch.name)
-        known = await core.engine.get(mark) is not None
+        known = await owner.engine.get(mark) is not None
         if not known:
-            results = await enqueueing.stage_batch(core, transaction, batch)
+            results = await enqueueing.stage_batch(owner, transaction, batch)
             new = sum(result.new for result in results)
         else:
             # Its commit is visible, but perhaps not durable, and perhaps no longer this owner's
@@ -74,4 +74,4 @@ async def submit(core: Core, batch: Batch) -> Ingested:
     except BaseException:
         transaction.abandon()
         raise
-    return Ingested(new, known, core.committer.submit(transaction, durable=True))
+    return Ingested(new, known, owner.committer.submit(transaction, durable=True))

@@ -7,7 +7,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from taquba._core import transitions
+from taquba._engine.again import again
+from taquba._engine.engine import Engine
+from taquba._engine.label import Found, look, write_label
+from taquba._engine.read_only import looking_once
+from taquba._engine.reads import Reads
 from taquba._memory.window import NOTHING
 from taquba._model import keys
 from taquba._model.clock import Clock
@@ -19,19 +23,13 @@ from taquba._model.codec import (
 )
 from taquba._model.errors import IncompatibleStore, UnreadableJob
 from taquba._model.ids import IdGenerator
-from taquba._model.options import InboxConfig, QueueConfig
+from taquba._model.options import QueueConfig
 from taquba._model.records import Counters, JobStatus
-from taquba._queue.core import Core
-from taquba._queue.inbox import Inbox
-from taquba._store.again import again
-from taquba._store.engine import Engine
-from taquba._store.fitness import check_new_store
-from taquba._store.inbox import InboxObjects
-from taquba._store.label import Found, look, write_label
-from taquba._store.location import PAYLOADS, StoreLocation
-from taquba._store.objects import ObjectSpace
-from taquba._store.read_only import looking_once
-from taquba._store.reads import Reads
+from taquba._objects.fitness import check_new_store
+from taquba._objects.location import PAYLOADS, StoreLocation
+from taquba._objects.space import ObjectSpace
+from taquba._queue.owner import Owner
+from taquba._rules import transitions
 from taquba._store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ _log: Final = logging.getLogger(__name__)
 _TAKEN_BACK_PER_COMMIT = 512
 
 
-async def open_core(
+async def open_owner(
     location: StoreLocation,
     clock: Clock,
     *,
@@ -53,8 +51,7 @@ async def open_core(
     telemetry: Instrumentation | None,
     payload_threshold: int | None,
     payload_location: StoreLocation,
-    inbox: InboxConfig | None,
-) -> Core:
+) -> Owner:
     """Open the store for writing; when this returns the queue may serve."""
     labelled = location.in_memory or await again(
         lambda: _is_ready(location), f"looking at {location.url}"
@@ -62,7 +59,7 @@ async def open_core(
     objects = await ObjectSpace.open(payload_location, fsync=fsync)
     counts = telemetry is not None and telemetry.metrics is not None
     engine = await Engine.open(location, fsync=fsync, count_requests=counts)
-    core = None
+    owner = None
     try:
         ids = IdGenerator(clock)
         stamp, stamping = await _stamp(engine, location, clock, ids)
@@ -74,7 +71,7 @@ async def open_core(
         cursors: dict[str, bytes] = {}
         async for rows in engine.scan_prefix(keys.CURSOR):
             cursors.update({keys.cursor_queue(key): value for key, value in rows})
-        core = Core(
+        owner = Owner(
             location,
             engine,
             clock,
@@ -91,41 +88,31 @@ async def open_core(
         )
         for name, counter in counters.items():
             known = cursors.get(name, NOTHING) if counter.pending else None
-            state = core.add_queue(name, known)
+            state = owner.add_queue(name, known)
             # The first sweep finds out how old the oldest finished job is.
             state.sweep_due[JobStatus.done] = 0
             if counter.dead:
                 state.sweep_due[JobStatus.dead] = 0
         for name in queue_configs:
-            core.queue(name)
+            owner.queue(name)
         clean = new or await engine.get(keys.CLOSED) is not None
         start = Transaction()
         start.ops += stamping
         # What a clean close left is true of the store as it was then.
         start.delete(keys.CLOSED)
         start.ops.append(await engine.mark(ids))
-        await core.committer.submit(start, durable=False)
-        await _take_back_claimed(core, died=not clean)
-        await core.committer.submit(Transaction(), durable=True)
+        await owner.committer.submit(start, durable=False)
+        await _take_back_claimed(owner, died=not clean)
+        await owner.committer.submit(Transaction(), durable=True)
         await engine.opened()
         if not labelled:
             await write_label(location)
-        if inbox is not None:
-            core.inbox = await _open_inbox(core, location, inbox, fsync=fsync)
     except BaseException:
-        if core is not None:
-            await core.committer.close()
+        if owner is not None:
+            await owner.committer.close()
         await engine.close()
         raise
-    return core
-
-
-async def _open_inbox(
-    core: Core, location: StoreLocation, config: InboxConfig, *, fsync: bool
-) -> Inbox:
-    objects = await InboxObjects.open(location, fsync=fsync)
-    await objects.put_up_sign()
-    return Inbox(core, objects, config)
+    return owner
 
 
 def payload_location(
@@ -196,17 +183,17 @@ def _check_layout(version: int, location: StoreLocation) -> None:
         )
 
 
-async def _take_back_claimed(core: Core, *, died: bool) -> None:
+async def _take_back_claimed(owner: Owner, *, died: bool) -> None:
     """Every claimed job's holder is gone with the owner that served it."""
     # Also where none is found claimed: claims that were not flushed yet left no trace.
-    for state in core.queues.values():
+    for state in owner.queues.values():
         state.cautious = died
-    async for rows in core.engine.scan(
+    async for rows in owner.engine.scan(
         keys.CLAIMED, keys.prefix_end(keys.CLAIMED), batch=_TAKEN_BACK_PER_COMMIT
     ):
         transaction = Transaction()
         changes: list[transitions.Change] = []
-        now = core.clock.time_ms()
+        now = owner.clock.time_ms()
         for key, value in rows:
             try:
                 job = decode_row(key, value)
@@ -214,23 +201,23 @@ async def _take_back_claimed(core: Core, *, died: bool) -> None:
                 _log.warning("%s", error)
                 continue
             if died:
-                policy = core.queue(job.queue).policy
+                policy = owner.queue(job.queue).policy
                 change = transitions.lose_process(
-                    job, now, "the owner process ended", policy, core.random.random()
+                    job, now, "the owner process ended", policy, owner.random.random()
                 )
             else:
                 change = transitions.interrupt(job, now, "the queue was closed")
             transaction.add(change)
             changes.append(change)
-        core.landed_with(transaction, changes)
-        await core.committer.submit(transaction, durable=False)
+        owner.landed_with(transaction, changes)
+        await owner.committer.submit(transaction, durable=False)
 
 
-def closing_state(core: Core) -> Transaction:
+def closing_state(owner: Owner) -> Transaction:
     """What a clean close leaves behind: when, and below which key each queue has no pending row."""
     transaction = Transaction()
-    transaction.put(keys.CLOSED, str(core.clock.time_ms()).encode())
-    for name, state in core.queues.items():
+    transaction.put(keys.CLOSED, str(owner.clock.time_ms()).encode())
+    for name, state in owner.queues.items():
         reached = state.window.reached()
         if reached is not None:
             transaction.put(keys.cursor(name), reached)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from taquba._engine.read_only import looking_once
+from taquba._engine.reads import Reads
 from taquba._model import keys
 from taquba._model.clock import from_ms
 from taquba._model.records import OwnerPresence, OwnerSigns
-from taquba._store import owner_lock
-from taquba._store.location import StoreLocation
-from taquba._store.read_only import looking_once
-from taquba._store.reads import Reads
+from taquba._objects import owner_lock
+from taquba._objects.location import StoreLocation
 
 _LOOK_SECONDS: Final = 0.2
 

@@ -16,7 +16,6 @@ from taquba._model.options import EnqueueRequest, InboxConfig, QueueConfig, Sett
 from taquba._model.own_tasks import LastTask
 from taquba._model.records import (
     CancelOutcome,
-    Counters,
     EnqueueResult,
     InboxStats,
     JobAttempt,
@@ -31,30 +30,34 @@ from taquba._model.records import (
     WaitOutcome,
     WakeOutcome,
 )
+from taquba._model.resources import ClosedAtExit, Opening
 from taquba._model.validate import Duration, KvKey
+from taquba._objects.location import StoreLocation
 from taquba._queue import (
     claims,
+    control,
     enqueueing,
-    entries,
-    inbox_looking,
-    loading,
-    looking,
+    inbox_listings,
+    key_values,
+    listings,
     loops,
-    offloading,
-    operating,
+    payload_reads,
+    payload_writes,
     settling,
 )
+from taquba._queue.calls import serve_socket
 from taquba._queue.claims import Claim
-from taquba._queue.core import Core
-from taquba._queue.handles import ClosedAtExit, Opening
-from taquba._queue.objects import Objects
-from taquba._queue.opening import closing_state, open_core, payload_location
-from taquba._queue.socket_calls import serve_socket
-from taquba._store.location import StoreLocation
-from taquba._telemetry.settings import Telemetry, as_telemetry, instrument
+from taquba._queue.intake import Inbox
+from taquba._queue.opening import closing_state, open_owner, payload_location
+from taquba._queue.owner import Owner
+from taquba._queue.user_objects import Objects
+from taquba._telemetry.choosing import instrument
+from taquba._telemetry.settings import Telemetry, as_telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
+
+    from taquba._line.server import SocketServer
 
 _MAX_ENQUEUE_BATCH: Final = 100_000
 """One commit is made in one go, and takes memory for all of its jobs."""
@@ -80,10 +83,12 @@ class Queue(ClosedAtExit):
     `StoreError` when the store fails or does not answer.
     """
 
-    def __init__(self, core: Core, tasks: list[asyncio.Task[None]]) -> None:
+    def __init__(self, owner: Owner) -> None:
         """Internal: use `Queue.open`."""
-        self._core = core
-        self._tasks = tasks
+        self._owner = owner
+        self._tasks: list[asyncio.Task[None]] = []
+        self._inbox: Inbox | None = None
+        self._socket: SocketServer | None = None
         self._closing: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -154,7 +159,7 @@ class Queue(ClosedAtExit):
                 f"{location.url} is in the memory of this process: no other can use producer_socket"
             )
         return Opening(
-            _open(
+            Queue._open(
                 location,
                 default_config=_config(default_config, "default_config"),
                 queue_configs=_configs(queue_configs),
@@ -176,38 +181,116 @@ class Queue(ClosedAtExit):
             )
         )
 
+    @staticmethod
+    async def _open(
+        location: StoreLocation,
+        *,
+        default_config: QueueConfig,
+        queue_configs: dict[str, QueueConfig],
+        clock: Clock,
+        flush_ms: int,
+        fsync: bool,
+        reaper_ms: int,
+        recheck_ms: int,
+        heartbeat_ms: int | None,
+        metrics: Telemetry,
+        payload_threshold: int | None,
+        payload_location: StoreLocation,
+        inbox: InboxConfig | None,
+        socket_at: StoreLocation | None,
+    ) -> Queue:
+        owner = await open_owner(
+            location,
+            clock,
+            fsync=fsync,
+            default_config=default_config,
+            queue_configs=queue_configs,
+            flush_interval=flush_ms / 1000,
+            telemetry=await instrument(metrics, location.url, clock),
+            payload_threshold=payload_threshold,
+            payload_location=payload_location,
+        )
+        queue = Queue(owner)
+        try:
+            await queue._begin(
+                recheck_ms=recheck_ms,
+                reaper_ms=reaper_ms,
+                heartbeat_ms=heartbeat_ms,
+                inbox=inbox,
+                fsync=fsync,
+                socket_at=socket_at,
+            )
+        except BaseException:
+            await queue.close()
+            raise
+        return queue
+
     async def close(self) -> None:
         """Write what is waiting, stop the background tasks, close the store. Idempotent."""
         if self._closing is None or not self._closing.done():
-            self._core.place.check()
+            self._owner.place.check()
         if self._closing is None or self._closing.cancelled():
             self._closing = LastTask(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        core = self._core
-        if core.socket is not None:
-            await core.socket.close()
-        core.closing()
+        owner = self._owner
+        if self._socket is not None:
+            await self._socket.close()
+        owner.closing()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await core.committer.close(lambda: closing_state(core))
-        hurried = core.committer.forsaken
-        await core.payloads.close(hurried=hurried)
-        if core.inbox is not None:
-            await core.inbox.close()
-        await core.engine.close(hurried=hurried)
+        await owner.committer.close(lambda: closing_state(owner))
+        hurried = owner.committer.forsaken
+        await owner.payloads.close(hurried=hurried)
+        if self._inbox is not None:
+            await self._inbox.close()
+        await owner.engine.close(hurried=hurried)
+
+    async def _begin(
+        self,
+        *,
+        recheck_ms: int,
+        reaper_ms: int,
+        heartbeat_ms: int | None,
+        inbox: InboxConfig | None,
+        fsync: bool,
+        socket_at: StoreLocation | None,
+    ) -> None:
+        """Start what runs beside the calls."""
+        owner = self._owner
+        running: dict[str, Coroutine[Any, Any, None]] = {
+            "scheduler": loops.run_scheduler(owner, recheck_ms),
+            "reaper": loops.run_reaper(owner, reaper_ms),
+            "retention": loops.run_retention(owner, recheck_ms),
+            "orphan-sweep": loops.run_orphan_sweep(owner),
+            "engine-watch": loops.watch_engine(owner),
+        }
+        if heartbeat_ms is not None:
+            running["heartbeat"] = loops.run_heartbeat(owner, heartbeat_ms)
+        for name, loop in running.items():
+            self._run(name, loop)
+        if inbox is not None:
+            self._inbox = await Inbox.open(owner, inbox, fsync=fsync)
+            self._run("inbox", self._inbox.run())
+        if socket_at is not None:
+            self._socket = await serve_socket(owner, socket_at)
+
+    def _run(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(
+            asyncio.create_task(loops.until_failure(self._owner, loop), name=f"taquba-{name}")
+        )
 
     @property
     def clock(self) -> Clock:
         """Where this queue's time comes from."""
-        return self._core.clock
+        return self._owner.clock
 
     def config(self, name: str) -> QueueConfig:
         """The settings that a queue was opened with, or the default ones."""
-        self._core.check()
-        return self._core.config(validate.queue_name(name))
+        self._owner.check()
+        return self._owner.config(validate.queue_name(name))
 
     # -- enqueue ----------------------------------------------------------------------------
 
@@ -231,7 +314,7 @@ class Queue(ClosedAtExit):
             DuplicateJobId: `job_id` exists already.
             InvalidArgument: A value cannot be used; nothing was written.
         """
-        await self._core.enter()
+        await self._owner.enter()
         request = EnqueueRequest(
             name,
             payload,
@@ -244,7 +327,7 @@ class Queue(ClosedAtExit):
             job_id=job_id,
             kv_writes=kv_writes,
         )
-        (result,) = await enqueueing.enqueue(self._core, (request,))
+        (result,) = await enqueueing.enqueue(self._owner, (request,))
         return result
 
     async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
@@ -254,7 +337,7 @@ class Queue(ClosedAtExit):
             DuplicateJobId: A `job_id` exists already, or comes twice; nothing was written.
             InvalidArgument: More than 100,000 requests; nothing was written.
         """
-        await self._core.enter()
+        await self._owner.enter()
         batch = list(islice(requests, _MAX_ENQUEUE_BATCH + 1))
         if len(batch) > _MAX_ENQUEUE_BATCH:
             raise InvalidArgument(
@@ -263,12 +346,12 @@ class Queue(ClosedAtExit):
             )
         for request in batch:
             validate.instance(request, EnqueueRequest, "each request")
-        return await enqueueing.enqueue(self._core, batch) if batch else []
+        return await enqueueing.enqueue(self._owner, batch) if batch else []
 
     def next_job_id(self) -> str:
         """An id for a job that is enqueued later, in the order of ids handed out so far."""
-        self._core.check()
-        return self._core.ids.reserve()
+        self._owner.check()
+        return self._owner.ids.reserve()
 
     # -- claim and settle -------------------------------------------------------------------
 
@@ -305,11 +388,11 @@ class Queue(ClosedAtExit):
         Waits, like `claim`, for the first of them only. There may be fewer than were asked for
         though more are pending: claim again until there are none.
         """
-        core = self._core
-        await core.enter()
-        state = core.queue(validate.queue_name(name))
-        return await loading.claim_batch(
-            core,
+        owner = self._owner
+        await owner.enter()
+        state = owner.queue(validate.queue_name(name))
+        return await payload_reads.claim_batch(
+            owner,
             state,
             validate.integer(max_jobs, "max_jobs", 1, _MAX_CLAIM_BATCH),
             state.policy.lease_ms
@@ -320,13 +403,13 @@ class Queue(ClosedAtExit):
 
     async def wait_for_jobs_on(self, *names: str, timeout: Duration) -> bool:
         """Wait until one of the queues has a pending job; False when `timeout` passed first."""
-        core = self._core
-        await core.enter()
+        owner = self._owner
+        await owner.enter()
         if not names:
             raise InvalidArgument("wait_for_jobs_on needs at least one queue name")
-        states = [core.queue(validate.queue_name(name)) for name in names]
+        states = [owner.queue(validate.queue_name(name)) for name in names]
         timeout_ms = validate.duration_ms(timeout, "timeout")
-        return await claims.wait_until_ready(core, states, timeout_ms)
+        return await claims.wait_until_ready(owner, states, timeout_ms)
 
     async def ack(
         self, claim: Claim, effects: SettlementEffects | None = None
@@ -339,8 +422,8 @@ class Queue(ClosedAtExit):
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
         """
-        await self._core.enter()
-        return await settling.ack(self._core, claim, effects)
+        await self._owner.enter()
+        return await settling.ack(self._owner, claim, effects)
 
     async def nack(
         self, claim: Claim, error: str, effects: SettlementEffects | None = None
@@ -352,8 +435,8 @@ class Queue(ClosedAtExit):
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
         """
-        await self._core.enter()
-        return await settling.nack(self._core, claim, error, effects)
+        await self._owner.enter()
+        return await settling.nack(self._owner, claim, error, effects)
 
     async def dead_letter(
         self, claim: Claim, reason: str, effects: SettlementEffects | None = None
@@ -363,8 +446,8 @@ class Queue(ClosedAtExit):
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
         """
-        await self._core.enter()
-        return await settling.dead_letter(self._core, claim, reason, effects)
+        await self._owner.enter()
+        return await settling.dead_letter(self._owner, claim, reason, effects)
 
     def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
         """Let the claim hold its job for `extension` seconds from now; returns the new expiry.
@@ -373,20 +456,20 @@ class Queue(ClosedAtExit):
             ClaimLost: The lease was taken back, or the claim is settled.
             CancelRequested: The job was asked to cancel; the lease was not extended.
         """
-        self._core.check()
+        self._owner.check()
         extension_ms = validate.duration_ms(extension, "extension", minimum=1)
-        return claims.renew_for_caller(self._core, claim, extension_ms)
+        return claims.renew_for_caller(self._owner, claim, extension_ms)
 
     def lease_expiry(self, claim: Claim | str) -> datetime | None:
         """When the lease of a claim, or of a job by id, runs out; None when nobody holds it."""
-        core = self._core
-        core.check()
+        owner = self._owner
+        owner.check()
         lease = (
-            core.leases.get(validate.job_id(claim))
+            owner.leases.get(validate.job_id(claim))
             if isinstance(claim, str)
-            else claims.lease_in_force(core, claim)
+            else claims.lease_in_force(owner, claim)
         )
-        return None if lease is None else claims.expiry(core, lease)
+        return None if lease is None else claims.expiry(owner, lease)
 
     # -- operate ----------------------------------------------------------------------------
 
@@ -396,8 +479,8 @@ class Queue(ClosedAtExit):
         The request to a claimed job is stored, fires its cancel token, and survives redelivery.
         Effects are applied only with a removal.
         """
-        await self._core.enter()
-        return await operating.cancel(self._core, validate.job_id(job_id), effects)
+        await self._owner.enter()
+        return await control.cancel(self._owner, validate.job_id(job_id), effects)
 
     async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
         """Start a scheduled job now; it sees `woken_at` and `wake_payload`.
@@ -406,10 +489,10 @@ class Queue(ClosedAtExit):
             job_id: The job.
             payload: A message to it, at most `MAX_KV_VALUE_SIZE` bytes.
         """
-        await self._core.enter()
+        await self._owner.enter()
         if payload is not None:
             payload = validate.wake_payload(payload)
-        return await operating.wake_scheduled(self._core, validate.job_id(job_id), payload)
+        return await control.wake_scheduled(self._owner, validate.job_id(job_id), payload)
 
     async def requeue_dead(self, job_id: str) -> None:
         """Give a dead job fresh attempts; it keeps its id and enqueue time.
@@ -418,8 +501,8 @@ class Queue(ClosedAtExit):
             JobNotFound: There is no such job (any more).
             InvalidState: The job is not dead.
         """
-        await self._core.enter()
-        await operating.requeue_dead(self._core, validate.job_id(job_id))
+        await self._owner.enter()
+        await control.requeue_dead(self._owner, validate.job_id(job_id))
 
     async def purge_dead(self, job_id: str) -> None:
         """Remove a dead job before its retention is over, with its history.
@@ -428,8 +511,8 @@ class Queue(ClosedAtExit):
             JobNotFound: There is no such job (any more).
             InvalidState: The job is not dead.
         """
-        await self._core.enter()
-        await operating.purge_dead(self._core, validate.job_id(job_id))
+        await self._owner.enter()
+        await control.purge_dead(self._owner, validate.job_id(job_id))
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
         """Wait until a job is acknowledged or dead-lettered. Does not poll.
@@ -438,28 +521,28 @@ class Queue(ClosedAtExit):
             job_id: The job.
             timeout: Seconds, on the queue's clock.
         """
-        await self._core.enter()
+        await self._owner.enter()
         timeout_ms = validate.duration_ms(timeout, "timeout")
-        return await operating.wait_for_completion(self._core, validate.job_id(job_id), timeout_ms)
+        return await control.wait_for_completion(self._owner, validate.job_id(job_id), timeout_ms)
 
     async def reap_now(self) -> int:
         """Take back every job whose lease has expired; returns how many."""
-        await self._core.enter()
-        return (await loops.reap(self._core)).total()
+        await self._owner.enter()
+        return (await loops.reap(self._owner)).total()
 
     async def promote_scheduled_now(self) -> int:
         """Move every scheduled job that is due to pending; returns how many."""
-        await self._core.enter()
-        return await loops.promote_due(self._core)
+        await self._owner.enter()
+        return await loops.promote_due(self._owner)
 
     async def sweep_now(self) -> int:
         """Remove done and dead jobs whose retention is over; returns how many.
 
         Payload objects that a crash left without a job go as well, an hour after their upload.
         """
-        await self._core.enter()
-        await offloading.sweep_orphans(self._core)
-        return await loops.sweep(self._core)
+        await self._owner.enter()
+        await payload_writes.sweep_orphans(self._owner)
+        return await loops.sweep(self._owner)
 
     async def ingest_now(self) -> int:
         """Take what is in the store's inbox without waiting for the next look at it.
@@ -467,16 +550,15 @@ class Queue(ClosedAtExit):
         Returns:
             How many jobs are new; 0 where the queue was opened without an inbox.
         """
-        await self._core.enter()
-        inbox = self._core.inbox
-        return 0 if inbox is None else await inbox.take()
+        await self._owner.enter()
+        return 0 if self._inbox is None else await self._inbox.take()
 
     # -- caller-owned entries ---------------------------------------------------------------
 
     async def kv_get(self, key: KvKey) -> bytes | None:
         """The value of an entry, or None."""
-        await self._core.enter()
-        return await entries.get(self._core.engine, key)
+        await self._owner.enter()
+        return await key_values.get(self._owner.engine, key)
 
     async def kv_put(self, key: KvKey, value: bytes) -> None:
         """Write an entry of at most `MAX_KV_VALUE_SIZE` bytes; durable on return.
@@ -484,24 +566,26 @@ class Queue(ClosedAtExit):
         Raises:
             KvValueTooLarge: The value does not fit.
         """
-        await self._core.enter()
-        await entries.write(self._core, key, validate.kv_value(key, value))
+        await self._owner.enter()
+        await key_values.write(self._owner, key, validate.kv_value(key, value))
 
     async def kv_delete(self, key: KvKey) -> None:
         """Delete an entry, if it exists; durable on return."""
-        await self._core.enter()
-        await entries.write(self._core, key, None)
+        await self._owner.enter()
+        await key_values.write(self._owner, key, None)
 
     async def kv_compare_put(self, key: KvKey, expected: bytes | None, value: bytes) -> bool:
         """Write an entry only if it holds `expected` (None: is absent). False: nothing changed."""
-        await self._core.enter()
-        return await entries.compare_write(self._core, key, expected, validate.kv_value(key, value))
+        await self._owner.enter()
+        return await key_values.compare_write(
+            self._owner, key, expected, validate.kv_value(key, value)
+        )
 
     async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
         """Delete an entry only if it holds `expected`. False: nothing changed."""
-        await self._core.enter()
+        await self._owner.enter()
         validate.kv_value(key, expected)
-        return await entries.compare_write(self._core, key, expected, None)
+        return await key_values.compare_write(self._owner, key, expected, None)
 
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
         """Entries whose key starts with `prefix`, in key order, a page at a time.
@@ -509,32 +593,31 @@ class Queue(ClosedAtExit):
         A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys. Keys that are no text
         are in `KvPage.unreadable` where text was asked for.
         """
-        await self._core.enter()
-        return await entries.scan(self._core.engine, prefix, cursor, limit)
+        await self._owner.enter()
+        return await key_values.scan(self._owner.engine, prefix, cursor, limit)
 
     @property
     def objects(self) -> Objects:
         """Caller-owned objects, for values too large for an entry."""
-        return self._core.objects
+        return self._owner.objects
 
     # -- look -------------------------------------------------------------------------------
 
     async def stats(self, name: str) -> QueueStats:
         """Counters of a queue; all zero for one that was never used."""
-        await self._look()
-        counters = self._core.counters.get(validate.queue_name(name), Counters())
-        return QueueStats(*counters)
+        await self._owner.look()
+        return self._owner.stats(validate.queue_name(name))
 
     async def list_queues(self) -> list[str]:
         """Names of all queues that ever held a job, sorted."""
-        await self._look()
-        return sorted(self._core.counters)
+        await self._owner.look()
+        return sorted(self._owner.counters)
 
     async def get_job(self, job_id: str) -> JobRecord | None:
         """A job in any state, or None."""
-        await self._look()
-        core = self._core
-        return await looking.get_job(core.engine, core.payloads, validate.job_id(job_id))
+        await self._owner.look()
+        owner = self._owner
+        return await listings.get_job(owner.engine, owner.payloads, validate.job_id(job_id))
 
     async def list_jobs(
         self,
@@ -551,12 +634,12 @@ class Queue(ClosedAtExit):
         time they ended. With ``payloads=False`` large payloads, which are objects of their own,
         are not read: `JobRecord.payload` of such a job raises `PayloadMissing`.
         """
-        await self._look()
-        return await looking.list_jobs(
-            self._core.engine,
-            self._core.payloads if payloads else None,
+        await self._owner.look()
+        return await listings.list_jobs(
+            self._owner.engine,
+            self._owner.payloads if payloads else None,
             validate.queue_name(name),
-            looking.known_status(status),
+            listings.known_status(status),
             cursor,
             limit,
         )
@@ -569,77 +652,18 @@ class Queue(ClosedAtExit):
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
-        await self._look()
-        return await looking.attempt_history(self._core.engine, validate.job_id(job_id))
+        await self._owner.look()
+        return await listings.attempt_history(self._owner.engine, validate.job_id(job_id))
 
     async def inbox_stats(self) -> InboxStats:
         """What is in the store's inbox, whether the owner looks into it or not."""
-        await self._core.enter()
-        return await inbox_looking.stats(self._core.location)
+        await self._owner.enter()
+        return await inbox_listings.stats(self._owner.location)
 
     async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
         """The first batches, by name, that the owner could not take, and why."""
-        await self._core.enter()
-        return await inbox_looking.rejected(self._core.location, limit)
-
-    async def _look(self) -> None:
-        """What is looked at holds everything that was decided before."""
-        await self._core.enter()
-        await self._core.committer.barrier()
-
-
-async def _open(
-    location: StoreLocation,
-    *,
-    default_config: QueueConfig,
-    queue_configs: dict[str, QueueConfig],
-    clock: Clock,
-    flush_ms: int,
-    fsync: bool,
-    reaper_ms: int,
-    recheck_ms: int,
-    heartbeat_ms: int | None,
-    metrics: Telemetry,
-    payload_threshold: int | None,
-    payload_location: StoreLocation,
-    inbox: InboxConfig | None,
-    socket_at: StoreLocation | None,
-) -> Queue:
-    core = await open_core(
-        location,
-        clock,
-        fsync=fsync,
-        default_config=default_config,
-        queue_configs=queue_configs,
-        flush_interval=flush_ms / 1000,
-        telemetry=await instrument(metrics, location.url, clock),
-        payload_threshold=payload_threshold,
-        payload_location=payload_location,
-        inbox=inbox,
-    )
-    running: dict[str, Coroutine[Any, Any, None]] = {
-        "scheduler": loops.run_scheduler(core, recheck_ms),
-        "reaper": loops.run_reaper(core, reaper_ms),
-        "retention": loops.run_retention(core, recheck_ms),
-        "orphan-sweep": loops.run_orphan_sweep(core),
-        "engine-watch": loops.watch_engine(core),
-    }
-    if core.inbox is not None:
-        running["inbox"] = core.inbox.run()
-    if heartbeat_ms is not None:
-        running["heartbeat"] = loops.run_heartbeat(core, heartbeat_ms)
-    tasks = [
-        asyncio.create_task(loops.until_failure(core, loop), name=f"taquba-{name}")
-        for name, loop in running.items()
-    ]
-    queue = Queue(core, tasks)
-    if socket_at is not None:
-        try:
-            core.socket = await serve_socket(queue, core, socket_at)
-        except BaseException:
-            await queue.close()
-            raise
-    return queue
+        await self._owner.enter()
+        return await inbox_listings.rejected(self._owner.location, limit)
 
 
 def _config(value: QueueConfig | None, name: str) -> QueueConfig:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import get_args
 
+from taquba._engine.read_only import Mode, ReadOnlyEngine, looking_once
 from taquba._model import keys, validate
 from taquba._model.clock import from_ms
 from taquba._model.codec import decode_counters, decode_store_id
 from taquba._model.errors import InvalidArgument, QueueClosed, StoreNotInitialized
+from taquba._model.place import Place
 from taquba._model.records import (
     Counters,
     InboxStats,
@@ -24,16 +26,14 @@ from taquba._model.records import (
     QueueStats,
     RejectedBatch,
 )
+from taquba._model.resources import ClosedAtExit, Opening
 from taquba._model.validate import Duration, KvKey
-from taquba._queue import entries, inbox_looking, looking, presence
-from taquba._queue.handles import ClosedAtExit, Opening
-from taquba._queue.objects import ReadOnlyObjects
+from taquba._objects.location import StoreLocation
+from taquba._objects.payloads import PayloadReads
+from taquba._objects.space import ObjectSpace
+from taquba._queue import inbox_listings, key_values, listings, presence
 from taquba._queue.opening import find_store, payload_location, read_stamp
-from taquba._queue.place import Place
-from taquba._store.location import StoreLocation
-from taquba._store.objects import ObjectSpace
-from taquba._store.payloads import PayloadReads
-from taquba._store.read_only import Mode, ReadOnlyEngine, looking_once
+from taquba._queue.user_objects import ReadOnlyObjects
 
 
 class QueueReader(ClosedAtExit):
@@ -114,7 +114,7 @@ class QueueReader(ClosedAtExit):
 
     async def get_job(self, job_id: str) -> JobRecord | None:
         """A job in any state, or None."""
-        record = await looking.get_job(self._reads(), self._payloads, validate.job_id(job_id))
+        record = await listings.get_job(self._reads(), self._payloads, validate.job_id(job_id))
         if record is None or not await self._left_since([record]):
             return record
         return None
@@ -129,11 +129,11 @@ class QueueReader(ClosedAtExit):
         payloads: bool = True,
     ) -> JobPage:
         """Jobs of a queue in one state, a page at a time; see `Queue.list_jobs`."""
-        page = await looking.list_jobs(
+        page = await listings.list_jobs(
             self._reads(),
             self._payloads if payloads else None,
             validate.queue_name(name),
-            looking.known_status(status),
+            listings.known_status(status),
             cursor,
             limit,
         )
@@ -149,15 +149,15 @@ class QueueReader(ClosedAtExit):
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
-        return await looking.attempt_history(self._reads(), validate.job_id(job_id))
+        return await listings.attempt_history(self._reads(), validate.job_id(job_id))
 
     async def kv_get(self, key: KvKey) -> bytes | None:
         """The value of a caller-owned entry, or None."""
-        return await entries.get(self._reads(), key)
+        return await key_values.get(self._reads(), key)
 
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
         """Caller-owned entries by prefix, a page at a time; see `Queue.kv_scan`."""
-        return await entries.scan(self._reads(), prefix, cursor, limit)
+        return await key_values.scan(self._reads(), prefix, cursor, limit)
 
     async def writer_heartbeat(self) -> datetime | None:
         """The newest sign of life of an owner, by its clock; None if it never gave one.
@@ -189,12 +189,12 @@ class QueueReader(ClosedAtExit):
     async def inbox_stats(self) -> InboxStats:
         """What is in the store's inbox, whether the owner looks into it or not."""
         self._check()
-        return await inbox_looking.stats(self._location)
+        return await inbox_listings.stats(self._location)
 
     async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
         """The first batches, by name, that the owner could not take, and why."""
         self._check()
-        return await inbox_looking.rejected(self._location, limit)
+        return await inbox_listings.rejected(self._location, limit)
 
     @property
     def objects(self) -> ReadOnlyObjects:
@@ -203,11 +203,11 @@ class QueueReader(ClosedAtExit):
 
     async def _left_since(self, records: Sequence[JobRecord]) -> set[str]:
         """Those of `records` whose payload is gone because they are, as a newer look tells."""
-        bare = [record for record in records if looking.lacks_payload(record)]
+        bare = [record for record in records if listings.lacks_payload(record)]
         if not bare:
             return set()
         async with looking_once(self._location) as newest:
-            refs = await looking.payload_refs(newest, [record.id for record in bare])
+            refs = await listings.payload_refs(newest, [record.id for record in bare])
         return {r.id for r, ref in zip(bare, refs, strict=True) if ref != r.payload_ref}
 
     def _check(self) -> None:

@@ -4,88 +4,88 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from taquba._core import transitions
-from taquba._core.transitions import Change
 from taquba._memory.leases import Lease
 from taquba._model import validate
 from taquba._model.clock import to_ms
 from taquba._model.errors import ClaimLost
 from taquba._model.options import SettlementEffects
 from taquba._model.records import AttemptOutcome, EnqueueResult, Job, JobStatus, NackOutcome
-from taquba._queue import looking
+from taquba._queue import listings
 from taquba._queue.claims import Claim, end_lease, held_lease
-from taquba._queue.core import Core
 from taquba._queue.enqueueing import stage_effects
+from taquba._queue.owner import Owner
+from taquba._rules import transitions
+from taquba._rules.transitions import Change
 from taquba._store.transaction import Transaction
 
 
-async def ack(core: Core, claim: Claim, effects: SettlementEffects | None) -> list[EnqueueResult]:
-    lease = held_lease(core, claim)
-    policy = core.queue(claim.queue).policy
-    now = core.clock.time_ms
-    return await _settle(core, lease, effects, lambda job: transitions.ack(job, now(), policy))
+async def ack(owner: Owner, claim: Claim, effects: SettlementEffects | None) -> list[EnqueueResult]:
+    lease = held_lease(owner, claim)
+    policy = owner.queue(claim.queue).policy
+    now = owner.clock.time_ms
+    return await _settle(owner, lease, effects, lambda job: transitions.ack(job, now(), policy))
 
 
 async def nack(
-    core: Core,
+    owner: Owner,
     claim: Claim,
     error: str,
     effects: SettlementEffects | None,
     delay_ms: int | None = None,
 ) -> NackOutcome:
     """Retry after the backoff (or `delay_ms`), or dead-letter with effects."""
-    lease = held_lease(core, claim)
+    lease = held_lease(owner, claim)
     error = validate.error_text(error, "error")
     if effects is not None:
         validate.instance(effects, SettlementEffects, "effects")
-    policy = core.queue(claim.queue).policy
-    now = core.clock.time_ms()
+    policy = owner.queue(claim.queue).policy
+    now = owner.clock.time_ms()
     if transitions.is_last_attempt(lease.job):
-        return NackOutcome(False, await dead_letter(core, claim, error, effects))
+        return NackOutcome(False, await dead_letter(owner, claim, error, effects))
     if delay_ms is None:
-        change = transitions.nack(lease.job, now, error, policy, core.random.random())
+        change = transitions.nack(lease.job, now, error, policy, owner.random.random())
     else:
         change = transitions.retry(lease.job, now, error, delay_ms)
-    await _settle(core, lease, None, lambda _: change)
+    await _settle(owner, lease, None, lambda _: change)
     return NackOutcome(True, [])
 
 
-async def snooze(core: Core, claim: Claim, reason: str, delay_ms: int) -> None:
+async def snooze(owner: Owner, claim: Claim, reason: str, delay_ms: int) -> None:
     """Put the job off without spending its attempt."""
-    lease = held_lease(core, claim)
+    lease = held_lease(owner, claim)
     reason = validate.error_text(reason, "reason")
-    change = transitions.snooze(lease.job, core.clock.time_ms(), reason, delay_ms)
-    await _settle(core, lease, None, lambda _: change)
+    change = transitions.snooze(lease.job, owner.clock.time_ms(), reason, delay_ms)
+    await _settle(owner, lease, None, lambda _: change)
 
 
-async def payload_missing(core: Core, claim: Claim, reason: str) -> bool:
+async def payload_missing(owner: Owner, claim: Claim, reason: str) -> bool:
     """The payload's object was not found; whether that ends the job as a dead letter."""
-    lease = held_lease(core, claim)
+    lease = held_lease(owner, claim)
     looks: list[int] = []
-    for attempt in await looking.attempt_history(core.engine, claim.id):
+    for attempt in await listings.attempt_history(owner.engine, claim.id):
         if attempt.outcome is AttemptOutcome.payload_missing:
             looks.append(to_ms(attempt.recorded_at))
         else:
             looks.clear()
-    lease = held_lease(core, claim)
-    change = transitions.payload_missing(lease.job, core.clock.time_ms(), reason, looks)
-    await _settle(core, lease, None, lambda _: change)
+    lease = held_lease(owner, claim)
+    change = transitions.payload_missing(lease.job, owner.clock.time_ms(), reason, looks)
+    await _settle(owner, lease, None, lambda _: change)
     return change.status is JobStatus.dead
 
 
 async def dead_letter(
-    core: Core, claim: Claim, reason: str, effects: SettlementEffects | None
+    owner: Owner, claim: Claim, reason: str, effects: SettlementEffects | None
 ) -> list[EnqueueResult]:
-    lease = held_lease(core, claim)
+    lease = held_lease(owner, claim)
     reason = validate.error_text(reason, "reason")
-    now = core.clock.time_ms
+    now = owner.clock.time_ms
     return await _settle(
-        core, lease, effects, lambda job: transitions.dead_letter(job, now(), reason)
+        owner, lease, effects, lambda job: transitions.dead_letter(job, now(), reason)
     )
 
 
 async def _settle(
-    core: Core,
+    owner: Owner,
     lease: Lease,
     effects: SettlementEffects | None,
     decide: Callable[[Job], Change],
@@ -97,15 +97,15 @@ async def _settle(
         # Nobody else may settle, or take the job back, while dedup keys are being read.
         lease.state = "settling"
         try:
-            results = await stage_effects(core, transaction, effects)
+            results = await stage_effects(owner, transaction, effects)
         except BaseException:
-            if core.leases.holds(lease):
+            if owner.leases.holds(lease):
                 lease.enter("held")
             raise
-        if not core.leases.holds(lease):
+        if not owner.leases.holds(lease):
             # The store hung, and the claim itself was withdrawn meanwhile.
             transaction.abandon()
             raise ClaimLost(lease.job.id, "the claim could not be written")
-    end_lease(core, transaction, lease, decide(lease.job))
-    await core.committer.submit(transaction, durable=True)
+    end_lease(owner, transaction, lease, decide(lease.job))
+    await owner.committer.submit(transaction, durable=True)
     return results

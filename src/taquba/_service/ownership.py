@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from taquba._model.errors import StoreFenced, TaqubaError
+from taquba._model.resources import Opening
 from taquba._model.validate import Duration
-from taquba._queue.handles import Opening
+from taquba._objects.election import Election
+from taquba._objects.location import StoreLocation
+from taquba._objects.places import SERVING, Place
 from taquba._queue.queue import Queue
-from taquba._store.election import Election
-from taquba._store.location import StoreLocation
-from taquba._store.places import SERVING, Place
 from taquba._worker.worker import Shutdown
 from taquba._worker.workers import WorkerSpec, run_workers
 

@@ -12,17 +12,17 @@ from typing import Literal, Self, Unpack
 from taquba._model import validate
 from taquba._model.errors import InboxNotOpen, InvalidArgument, ProducerClosed, TaqubaError
 from taquba._model.options import EnqueueRequest, InboxConfig
+from taquba._model.place import Place, refuse
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
+from taquba._model.resources import Opening
 from taquba._model.validate import Duration
+from taquba._objects.candidates import stand_for
+from taquba._objects.inbox import InboxObjects
+from taquba._objects.location import StoreLocation
 from taquba._producer.producer import Producer, Receipt
-from taquba._queue.handles import Opening
-from taquba._queue.place import Place, refuse
 from taquba._queue.queue import Queue
 from taquba._service.ownership import Ownership
 from taquba._service.settings import Handlers, OwnerOptions, worker_specs
-from taquba._store.election import stand_for
-from taquba._store.inbox import InboxObjects
-from taquba._store.location import StoreLocation
 from taquba._worker.worker import Shutdown, check_shutdown
 from taquba._worker.workers import stopping
 from taquba.extending import RunsInBackground

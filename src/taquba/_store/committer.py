@@ -16,6 +16,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
+from taquba._engine.engine import Engine
+from taquba._engine.reads import translate
 from taquba._model import keys
 from taquba._model.codec import encode_counters
 from taquba._model.describing import shown
@@ -24,10 +26,8 @@ from taquba._model.errors import QueueClosed, StoreError, TaqubaError
 from taquba._model.keys import Op
 from taquba._model.own_tasks import OwnTask
 from taquba._model.records import Counters
+from taquba._objects.limits import LAST_SECONDS, OPERATION_TIMEOUT
 from taquba._store.cursors import ClaimCursors
-from taquba._store.engine import Engine
-from taquba._store.limits import LAST_SECONDS, OPERATION_TIMEOUT
-from taquba._store.reads import translate
 from taquba._store.transaction import Transaction
 from taquba._store.watchdog import Watchdog
 

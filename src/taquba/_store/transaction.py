@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from taquba._core.transitions import Change
 from taquba._model.errors import TaqubaError
 from taquba._model.keys import Op
+from taquba._rules.transitions import Change
 
 
 class Transaction:

@@ -10,12 +10,12 @@ from typing import Final
 
 from opentelemetry.metrics import MeterProvider
 
-from taquba._core.transitions import Change, Event
 from taquba._memory.window import Window
 from taquba._model.clock import Clock
 from taquba._model.errors import TaqubaError
 from taquba._model.keys import Op
 from taquba._model.records import Counters
+from taquba._rules.transitions import Change, Event
 from taquba._store.transaction import Transaction
 from taquba._telemetry import names
 from taquba._telemetry.gauges import Gauges, OpenStore, gauges_of

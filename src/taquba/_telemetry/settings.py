@@ -1,24 +1,16 @@
-"""Whether a queue reports to OpenTelemetry, and to which providers. Imports it only if it does."""
+"""Which OpenTelemetry providers a queue reports to."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from taquba._model.clock import Clock
-from taquba._model.errors import InvalidArgument, InvalidArgumentType
-from taquba._model.redaction import redact
+from taquba._model.errors import InvalidArgumentType
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
-
-    from taquba._telemetry.instrumentation import Instrumentation
-
-_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,38 +69,3 @@ def _check(value: object, method: str, name: str, kind: str) -> None:
         and not callable(getattr(value, method, None))
     ):
         raise InvalidArgumentType(f"{name} must be {kind}, None, True or False, not {value!r}")
-
-
-async def instrument(settings: Telemetry, url: str, clock: Clock) -> Instrumentation | None:
-    """What a store at `url` is observed with, or None.
-
-    Raises:
-        InvalidArgument: Telemetry was asked for and cannot be had.
-    """
-    if settings.off:
-        return None
-    # Importing OpenTelemetry reads dozens of files.
-    return await asyncio.to_thread(_instrument, settings, redact(url), clock)
-
-
-def _instrument(settings: Telemetry, store: str, clock: Clock) -> Instrumentation | None:
-    try:
-        from taquba._telemetry.instrumentation import Instrumentation
-
-        return Instrumentation.choose(settings, store, clock)
-    except ImportError as error:
-        if settings.explicit:
-            raise InvalidArgument(
-                f"metrics={settings!r} needs OpenTelemetry, which cannot be imported ({error}): "
-                "install 'taquba[otel]', or pass metrics=False"
-            ) from error
-        problem: Exception = error
-    except Exception as error:
-        if settings.explicit:
-            raise InvalidArgument(
-                f"the OpenTelemetry provider cannot be used ({error!r}): "
-                "repair its configuration, or pass metrics=False"
-            ) from error
-        problem = error
-    _log.warning("telemetry stays off: %s", redact(str(problem)))
-    return None

@@ -1,1 +1,12 @@
-"""Worker loops: run handlers on what a queue hands out."""
+"""Worker loops: run handlers on what a queue hands out.
+
+The modules, top to bottom; each uses only those below it:
+
+    workers       `run_workers`: several worker loops in one process, with signal handling
+    worker        `run_worker`: claim jobs, run a handler on each, settle, until told to stop
+    handlers      handlers: the forms a user may write them in, as one async call
+    plain         plain functions: called in a worker thread or an executor
+    pools         where plain functions run besides the threads of this process: an executor
+    lease_handle  the lease as a handler sees it
+    outcomes      what a handler raises to say how its job ends
+"""

@@ -17,7 +17,7 @@ from taquba._queue import claims
 
 if TYPE_CHECKING:
     from taquba._queue.claims import Claim
-    from taquba._queue.core import Core
+    from taquba._queue.owner import Owner
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -33,11 +33,11 @@ class LeaseHandle:
     process gets a detached handle, which extends nothing; there the worker loop keeps the lease.
     """
 
-    __slots__ = ("_claim", "_core", "_thread", "_token")
+    __slots__ = ("_claim", "_owner", "_thread", "_token")
 
-    def __init__(self, core: Core | None, claim: Claim | None) -> None:
+    def __init__(self, owner: Owner | None, claim: Claim | None) -> None:
         """Internal: worker loops make these; unit tests use `LeaseHandle.detached`."""
-        self._core = core
+        self._owner = owner
         self._claim = claim
         self._thread = threading.get_ident()
         self._token = CancelToken() if claim is None else None
@@ -60,9 +60,9 @@ class LeaseHandle:
     @property
     def expires_at(self) -> datetime | None:
         """When the lease runs out; None for a detached handle."""
-        if self._core is None:
+        if self._owner is None:
             return None
-        return claims.expiry(self._core, self._lease())
+        return claims.expiry(self._owner, self._lease())
 
     def ensure_at_least(self, duration: Duration) -> None:
         """Make sure that the lease lasts `duration` seconds from now; never shortens it.
@@ -72,7 +72,7 @@ class LeaseHandle:
             CancelRequested: The job was asked to cancel.
         """
         extension_ms = validate.duration_ms(duration, "duration")
-        if self._core is None:
+        if self._owner is None:
             return
         if threading.get_ident() == self._thread:
             self._extend(extension_ms)
@@ -86,7 +86,7 @@ class LeaseHandle:
         or never will be. What the callback raises is logged. Call it from the event loop; a
         detached handle's hold does not end.
         """
-        if self._core is None:
+        if self._owner is None:
             return
         lease = claims.lease_of(self._held_claim())
         if lease.state == "over":
@@ -96,8 +96,8 @@ class LeaseHandle:
 
     def _extend_from_thread(self, extension_ms: int) -> None:
         """Have the event loop extend the lease; from any thread, of whichever pool."""
-        assert self._core is not None
-        loop = self._core.loop
+        assert self._owner is not None
+        loop = self._owner.loop
         extended: Future[None] = Future()
 
         def extend() -> None:
@@ -120,17 +120,17 @@ class LeaseHandle:
         extended.result()
 
     def _extend(self, extension_ms: int) -> None:
-        core = self._core
-        assert core is not None
-        lease = claims.held_lease(core, self._held_claim())
+        owner = self._owner
+        assert owner is not None
+        lease = claims.held_lease(owner, self._held_claim())
         if lease.job.cancel_requested:
             raise CancelRequested(lease.job.id)
-        if lease.expires_at < core.clock.monotonic_ms() + extension_ms:
-            claims.renew(core, lease, extension_ms)
+        if lease.expires_at < owner.clock.monotonic_ms() + extension_ms:
+            claims.renew(owner, lease, extension_ms)
 
     def _lease(self) -> Lease:
-        assert self._core is not None
-        return claims.held_lease(self._core, self._held_claim())
+        assert self._owner is not None
+        return claims.held_lease(self._owner, self._held_claim())
 
     def _held_claim(self) -> Claim:
         assert self._claim is not None

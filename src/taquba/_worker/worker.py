@@ -20,8 +20,8 @@ from taquba._model.redaction import without_secrets
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
-from taquba._queue.core import Core
-from taquba._queue.loading import load
+from taquba._queue.owner import Owner
+from taquba._queue.payload_reads import load
 from taquba._queue.queue import Queue
 from taquba._worker.handlers import AsyncHandler, Handler, as_async, check_handler, returned
 from taquba._worker.lease_handle import LeaseHandle
@@ -106,7 +106,7 @@ async def run_worker(
             and their jobs go back without spending the attempt. None waits for them.
     """
     worker = Worker(
-        queue._core,  # pyright: ignore[reportPrivateUsage] - the worker loop is the queue's own
+        queue._owner,  # pyright: ignore[reportPrivateUsage] - the worker loop is the queue's own
         name,
         handler,
         concurrency=concurrency,
@@ -129,7 +129,7 @@ class Worker:
 
     def __init__(
         self,
-        core: Core,
+        owner: Owner,
         name: str,
         handler: Handler,
         *,
@@ -142,16 +142,16 @@ class Worker:
         on_cancel: OnCancel = "notify",
         drain_timeout: Duration | None = None,
     ) -> None:
-        core.check()
+        owner.check()
         if on_cancel not in ("notify", "interrupt"):
             raise InvalidArgument(f"on_cancel must be 'notify' or 'interrupt'; got {on_cancel!r}")
-        self._core = core
-        self.state = core.queue(validate.queue_name(name))
+        self._owner = owner
+        self.state = owner.queue(validate.queue_name(name))
         self._handler = handler
         self._concurrency = validate.integer(concurrency, "concurrency", 1, _MAX_CONCURRENCY)
         call = check_handler(handler, executor)
-        self._pool = None if executor is None else Pool(executor, core.clock, (call,))
-        self._handle: AsyncHandler = as_async(handler, self._pool, concurrency, core.clock)
+        self._pool = None if executor is None else Pool(executor, owner.clock, (call,))
+        self._handle: AsyncHandler = as_async(handler, self._pool, concurrency, owner.clock)
         self.lease_ms = (
             self.state.policy.lease_ms
             if lease is None
@@ -181,7 +181,7 @@ class Worker:
             check_shutdown(shutdown)
             if shutdown.is_set():
                 return
-        runner = self._core.runners.get(self.state.name)
+        runner = self._owner.runners.get(self.state.name)
         if runner is not None and runner != self._handler:
             raise InvalidArgument(
                 f"queue {self.state.name!r} is run by {shown(runner)}, which would lose its "
@@ -191,11 +191,11 @@ class Worker:
             await self._pool.start(self._concurrency)
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
-        self._core.on_failure.add(self._wake.set)
+        self._owner.on_failure.add(self._wake.set)
         self.state.loops += 1
-        self._core.on_closing.add(self._let_go)
+        self._owner.on_closing.add(self._let_go)
         try:
-            if self._core.gate.active:
+            if self._owner.gate.active:
                 # Suspects of other loops, which start in this moment, go first.
                 await asyncio.sleep(0)
             await self._claim_until(stopping)
@@ -209,11 +209,11 @@ class Worker:
         finally:
             self.state.loops -= 1
             stopping.cancel()
-            self._core.on_failure.discard(self._wake.set)
+            self._owner.on_failure.discard(self._wake.set)
             try:
                 await self._stop()
             finally:
-                self._core.on_closing.discard(self._let_go)
+                self._owner.on_closing.discard(self._let_go)
         if self._failure is not None:
             raise self._failure
 
@@ -238,13 +238,13 @@ class Worker:
 
     async def _claim_until(self, stopping: asyncio.Future[None]) -> None:
         while not stopping.done() and self._failure is None:
-            self._core.check()
+            self._owner.check()
             self._wake.clear()
             free = self._concurrency - len(self._running)
             if free <= 0 or len(self._tasks) >= _TASKS_PER_HANDLER * self._concurrency:
                 await self._wake.wait()
                 continue
-            found = await claims.claim_ahead(self._core, self.state, free, self.lease_ms)
+            found = await claims.claim_ahead(self._owner, self.state, free, self.lease_ms)
             for claim in found:
                 self._start(claim)
             if not found:
@@ -255,7 +255,7 @@ class Worker:
         ready = waiters.join()
         # Leaving cancels the future, and that must not wake the next wait.
         ready.add_done_callback(lambda done: None if done.cancelled() else self._wake.set())
-        poll = self._core.loop.call_later(self._poll_seconds, self._wake.set)
+        poll = self._owner.loop.call_later(self._poll_seconds, self._wake.set)
         goes_on = False
         try:
             await self._wake.wait()
@@ -290,13 +290,13 @@ class Worker:
 
     def _arm_renewal(self) -> None:
         period_ms = max(1, self.lease_ms // _RENEWALS_PER_LEASE)
-        self._renewal = self._core.clock.call_later(period_ms, self._renew_leases)
+        self._renewal = self._owner.clock.call_later(period_ms, self._renew_leases)
 
     def _renew_leases(self) -> None:
         """Keep the leases of running handlers alive, all in one pass."""
         self._renewal = None
         for claim in self._running.values():
-            claims.keep_alive(self._core, claim, self.lease_ms)
+            claims.keep_alive(self._owner, claim, self.lease_ms)
         if self._running:
             self._arm_renewal()
 
@@ -306,10 +306,10 @@ class Worker:
         effects: SettlementEffects | None = None
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            if claim.payload_ref is not None and not await load(self._core, claim, self.lease_ms):
+            if claim.payload_ref is not None and not await load(self._owner, claim, self.lease_ms):
                 return
             call = self._call(claim)
-            telemetry = self._core.telemetry
+            telemetry = self._owner.telemetry
             effects = await (call if telemetry is None else telemetry.processing(claim, call))
             if effects is not None:
                 effects = returned(effects)
@@ -348,7 +348,7 @@ class Worker:
     ) -> None:
         try:
             if failure is None:
-                await settling.ack(self._core, claim, effects)
+                await settling.ack(self._owner, claim, effects)
             else:
                 await self._settle_failure(claim, failure)
         except BaseException as error:
@@ -369,10 +369,10 @@ class Worker:
 
     def _put_back(self, stopped: list[Claim], why: str) -> asyncio.Future[None] | None:
         """Give back the jobs that are still held, their attempts unspent."""
-        return claims.release(self._core, [claims.lease_of(claim) for claim in stopped], why)
+        return claims.release(self._owner, [claims.lease_of(claim) for claim in stopped], why)
 
     async def _call(self, claim: Claim) -> SettlementEffects | None:
-        handle = LeaseHandle(self._core, claim)
+        handle = LeaseHandle(self._owner, claim)
         if self._timeout_ms is None and not self._interrupts:
             return await self._handle(claim.job, handle)
         call = self._call_interruptibly if self._interrupts else self._call_plainly
@@ -386,13 +386,13 @@ class Worker:
         handle: LeaseHandle,
         timeout_ms: int,
     ) -> SettlementEffects | None:
-        core = self._core
+        owner = self._owner
         limit = asyncio.timeout(None)
         timer = RunTimer(
-            core.clock,
+            owner.clock,
             handle,
             timeout_ms,
-            lambda: limit.reschedule(core.loop.time()),
+            lambda: limit.reschedule(owner.loop.time()),
             self._pool,
         )
         try:
@@ -428,7 +428,7 @@ class Worker:
                 await asyncio.gather(call, return_exceptions=True)
 
     async def _settle_failure(self, claim: Claim, failure: BaseException) -> None:
-        core = self._core
+        owner = self._owner
         effects: SettlementEffects | None = None
         cause: str | BaseException = failure
         if isinstance(failure, FailWith):
@@ -439,9 +439,9 @@ class Worker:
         if isinstance(cause, NotStarted):
             await self._give_back_unfinished(claim, cause)
         elif isinstance(cause, Snooze):
-            await settling.snooze(core, claim, cause.reason, cause.delay_ms)
+            await settling.snooze(owner, claim, cause.reason, cause.delay_ms)
         elif isinstance(cause, PermanentFailure):
-            await settling.dead_letter(core, claim, reason_of(cause), effects)
+            await settling.dead_letter(owner, claim, reason_of(cause), effects)
             _log_failure(claim, cause, retried=False)
         else:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
@@ -460,7 +460,7 @@ class Worker:
             self._wake.set()
         if isinstance(why, LostProcess) and not self._stopping:
             _log.warning("job %s was lost: %s", claim.id, why, extra=about_job(claim))
-            landed = claims.lose_process(self._core, claims.lease_of(claim), str(why))
+            landed = claims.lose_process(self._owner, claims.lease_of(claim), str(why))
         else:
             # What stops this worker may have reached the processes of its executor as well.
             landed = self._put_back([claim], str(why))
@@ -475,7 +475,7 @@ class Worker:
         delay_ms: int | None = None,
     ) -> None:
         """The attempt failed."""
-        outcome = await settling.nack(self._core, claim, reason_of(cause), effects, delay_ms)
+        outcome = await settling.nack(self._owner, claim, reason_of(cause), effects, delay_ms)
         _log_failure(claim, cause, retried=outcome.retried)
 
     async def _drain(self, timeout_ms: int | None) -> None:
@@ -487,10 +487,10 @@ class Worker:
                 call = claims.lease_of(claim).call
                 if call is not None:
                     # What waits for its turn need not begin any more.
-                    self._core.loop.call_later(_WAITS_AFTER_SECONDS, call.withdraw)
+                    self._owner.loop.call_later(_WAITS_AFTER_SECONDS, call.withdraw)
             ended = asyncio.ensure_future(asyncio.wait(set(self._tasks)))
             try:
-                await wait_until_done(ended, self._core.clock, timeout_ms)
+                await wait_until_done(ended, self._owner.clock, timeout_ms)
             finally:
                 ended.cancel()
         unfinished = dict(self._running)

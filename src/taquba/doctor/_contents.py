@@ -9,11 +9,11 @@ from typing import Final
 from taquba._model import keys
 from taquba._model.errors import IncompatibleStore, StoreNotInitialized, TaqubaError
 from taquba._model.records import OwnerSigns
+from taquba._objects.client import Client
+from taquba._objects.location import StoreLocation
+from taquba._objects.probe import PREFIX
+from taquba._objects.problems import Problem
 from taquba._queue.reader import QueueReader
-from taquba._store.client import Client
-from taquba._store.location import StoreLocation
-from taquba._store.probe import PREFIX
-from taquba._store.problems import Problem
 from taquba.doctor._diagnosis import Check, Contents
 
 _POLL_SECONDS: Final = 0.2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+from taquba._objects.location import StoreLocation
 from taquba._queue.opening import payload_location
-from taquba._store.location import StoreLocation
 from taquba.doctor._contents import find_contents
 from taquba.doctor._diagnosis import Check, Diagnosis
 from taquba.doctor._folder import check_folder, existing_part

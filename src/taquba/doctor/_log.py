@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from taquba._engine.write_ahead_log import WriteAheadLog
 from taquba._model.errors import StoreError
-from taquba._store.location import StoreLocation
-from taquba._store.write_ahead_log import WriteAheadLog
+from taquba._objects.location import StoreLocation
 from taquba.doctor._diagnosis import Check
 
 _NAME: Final = "write-ahead log"

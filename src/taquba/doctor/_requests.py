@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from taquba._store import fitness
-from taquba._store.location import StoreLocation
-from taquba._store.probe import Action, Probe, probing
-from taquba._store.problems import Problem
+from taquba._objects import fitness
+from taquba._objects.location import StoreLocation
+from taquba._objects.probe import Action, Probe, probing
+from taquba._objects.problems import Problem
 from taquba.doctor._diagnosis import Check
 
 _CLOCK_TOLERANCE_SECONDS: Final = 10.0

@@ -4,6 +4,16 @@ One process owns a store. So who reads an entry, decides, and writes it has to k
 of the same process: `locks_of` gives the locks for that, and `seen_through` keeps a decision from
 being cut off, and its lock from being given back, while it is on its way to the store. Who answers
 by an entry, without writing, calls `until_durable` first.
+
+The modules, top to bottom; each uses only those below it:
+
+    typed     a function's arguments and result: checked against its annotations
+    _codec    values of one type, to and from MessagePack: what is read is what was written
+    _leash    awaiting code of users so that it can be left behind, whatever it swallows
+    _schemas  what pydantic's schema of an annotation tells about its values, before there is any
+    _wire     values as MessagePack, the same bytes for equal values
+    checks    checks of what callers pass in, with errors that read like taquba's own
+    named     objects that an entry names: each was written before the entry, so it is there
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ from taquba._model.ending import contained, ends_program
 from taquba._model.errors import InvalidArgument, TaqubaError
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.validate import KvKey
-from taquba._queue import entries
+from taquba._queue import key_values
 from taquba._queue.queue import Queue
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
@@ -81,9 +91,9 @@ async def until_durable(queue: Queue, key: KvKey) -> None:
     `Queue.kv_get` sees a commit a moment before it is durable. Most often it is by now, and this
     costs nothing.
     """
-    core = queue._core  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
-    core.check()
-    await entries.until_durable(core, validate.kv_key(key))
+    owner = queue._owner  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
+    owner.check()
+    await key_values.until_durable(owner, validate.kv_key(key))
 
 
 async def seen_through(work: Coroutine[Any, Any, T]) -> T:
@@ -131,19 +141,19 @@ def only_runner(queue: Queue, handlers: Mapping[str, object]) -> Generator[None]
     Raises:
         InvalidArgument: Somebody works on one of the queues already, with a handler of its own.
     """
-    core = queue._core  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
+    owner = queue._owner  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
     for name in handlers:
-        if name in core.runners or core.queue(name).loops:
+        if name in owner.runners or owner.queue(name).loops:
             raise InvalidArgument(
                 f"queue {name!r} is worked on already in this process, by another runner or "
                 "worker, and each would take the other's jobs: give one of them another queue_name"
             )
-    core.runners.update(handlers)
+    owner.runners.update(handlers)
     try:
         yield
     finally:
         for name in handlers:
-            core.runners.pop(name, None)
+            owner.runners.pop(name, None)
 
 
 def was_cancelled(task: asyncio.Task[Any]) -> TaqubaError:

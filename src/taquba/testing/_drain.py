@@ -32,13 +32,13 @@ async def drain(
     Returns:
         How many attempts ran.
     """
-    core = queue._core  # pyright: ignore[reportPrivateUsage] - part of the same package
-    worker = Worker(core, name, handler, lease=lease, timeout=timeout)
+    owner = queue._owner  # pyright: ignore[reportPrivateUsage] - part of the same package
+    worker = Worker(owner, name, handler, lease=lease, timeout=timeout)
     attempts = 0
     while True:
-        await loops.promote_due(core)
+        await loops.promote_due(owner)
         found = await claims.claim_batch(
-            core, worker.state, 1, worker.lease_ms, None, patient=False
+            owner, worker.state, 1, worker.lease_ms, None, patient=False
         )
         if not found:
             return attempts

@@ -11,6 +11,15 @@
 
 Every process of the web server enqueues; ``manage.py taquba_worker`` runs the tasks. Start it as
 often as you like: one of them works, the others take over when it ends.
+
+The modules, top to bottom; each uses only those below it:
+
+    management  where Django looks for commands
+    _running    the handler that runs tasks
+    _backend    the backend: what Django calls to enqueue a task
+    _producers  one producer for each store that this process enqueues into
+    _tasks      django's tasks: part of Django since 6.0
+    apps        the application that brings the command ``taquba_worker``
 """
 
 from taquba.integrations.django._backend import TaqubaBackend

@@ -1,1 +1,0 @@
-"""Transitions: what a job becomes, as pure functions."""

@@ -1,0 +1,328 @@
+"""SlateDB behind a small surface: open, write, flush, close; reading is in `reads`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from slatedb.uniffi import (
+    CloseReason,
+    Db,
+    DefaultMetricsRecorder,
+    Error,
+    FlushOptions,
+    FlushType,
+    MetricValue,
+)
+
+from taquba._engine import binding
+from taquba._engine.binding import Handle
+from taquba._engine.building import build
+from taquba._engine.memory import return_free_memory
+from taquba._engine.object_store import connect_engine
+from taquba._engine.reads import Reads, bounded, message_of, translate
+from taquba._engine.recent import RecentEntries
+from taquba._engine.reopening import Reopening
+from taquba._engine.syncing import FolderSync
+from taquba._engine.write_ahead_log import WriteAheadLog
+from taquba._engine.write_batches import batch_of
+from taquba._model import keys
+from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
+from taquba._model.ids import IdGenerator
+from taquba._model.keys import Op
+from taquba._model.redaction import without_secrets
+from taquba._objects.folder import DurableFolder, remove_unfinished_of_engine
+from taquba._objects.limits import LAST_SECONDS, OPERATION_TIMEOUT
+from taquba._objects.location import StoreLocation
+from taquba._objects.owner_lock import OwnerLock, folder_removed
+
+_MOST_WAL_OBJECTS: Final = 128
+"""Write-ahead objects in a bucket after which what they hold is written as tables.
+
+Each of them costs the next owner two requests before it serves, and the engine believes each single
+answer to these; it would let them grow to 4096 and more. Those of a folder are read at once.
+"""
+
+_TRIM_COST: Final = 128 * 1024 * 1024
+"""Writing, in the measure of `batch_of`, after which freed memory is returned."""
+
+_REQUESTS: Final = "slatedb.object_store.request_count"
+
+_FLUSH_TABLES: Final = FlushOptions(flush_type=FlushType.MEM_TABLE)
+
+
+_WRITING_SECONDS: Final = 60.0
+"""A file that nobody has written to for so long has no writer, though another owner lives."""
+
+
+def _sweep(folder: Path, lock: OwnerLock) -> None:
+    """Remove what former owners had not finished, before the engine begins to write."""
+    remove_unfinished_of_engine(folder, 0.0 if lock.is_alone() else _WRITING_SECONDS)
+
+
+class Engine(Reads):
+    """An open SlateDB database: the only code that touches its handle."""
+
+    def __init__(
+        self,
+        db: Db,
+        folder: FolderSync | None,
+        lock: OwnerLock | None,
+        recorders: Sequence[DefaultMetricsRecorder] = (),
+        *,
+        shortens_wal: bool = False,
+        reopening: Reopening | None = None,
+    ) -> None:
+        super().__init__(db)
+        self._db = db
+        self._shortens_wal = shortens_wal
+        self._recent = RecentEntries()
+        self._wal_objects = 0
+        self._shortening: asyncio.Task[None] | None = None
+        self._untrimmed = 0
+        self._trouble: Error | None = None
+        self._folder = folder
+        self._lock = lock
+        self._recorders = recorders
+        self._reopening = reopening
+        self._reopened: asyncio.Task[None] | None = None
+        self._failure: TaqubaError | None = None
+        self._closing = False
+        self._unflushed: list[Sequence[Op]] = []
+        """What was applied and may not be durable, in order."""
+
+    @classmethod
+    async def open(
+        cls, location: StoreLocation, *, fsync: bool, count_requests: bool = False
+    ) -> Engine:
+        """Open for writing, which fences any other owner of the store."""
+        durable = DurableFolder(location.folder) if fsync and location.folder else None
+        folder = None if durable is None else FolderSync(durable)
+        store = await asyncio.to_thread(connect_engine, location)
+        log = await WriteAheadLog.connect(location, store)
+        recorders: list[DefaultMetricsRecorder] = []
+
+        def new_recorder() -> DefaultMetricsRecorder | None:
+            # The engine registers its metrics through Python, here; counting is all its own.
+            if not count_requests:
+                return None
+            recorders.append(DefaultMetricsRecorder())
+            return recorders[-1]
+
+        lock = await asyncio.to_thread(OwnerLock, location.folder) if location.folder else None
+        try:
+            if folder is not None:
+                await folder.run(folder.folder.prepare)
+            if location.folder is not None and lock is not None:
+                await asyncio.to_thread(_sweep, location.folder, lock)
+            built = await build(location, store, log, new_recorder())
+            if folder is not None:
+                await folder.run(folder.folder.sync_all)
+        except BaseException:
+            if folder is not None:
+                folder.close()
+            if lock is not None:
+                lock.release()
+            raise
+        reopening = None
+        if not location.in_memory:
+            reopening = Reopening(location, store, log, built, folder, lock, new_recorder)
+        shortens_wal = location.bucket is not None
+        return cls(
+            built.db, folder, lock, recorders, shortens_wal=shortens_wal, reopening=reopening
+        )
+
+    async def mark(self, ids: IdGenerator) -> Op:
+        """The row, to be written at once, that tells this owner from those before and after it."""
+        mark = ids.next().encode()
+        if self._reopening is not None:
+            before, _ = await asyncio.gather(self.get(keys.OWNER), self._reopening.begin())
+            self._reopening.marks = {mark, before}
+        return keys.OWNER, mark
+
+    async def opened(self) -> None:
+        """Tell those who look for an owner that the store has been written to by this one."""
+        if self._lock is not None:
+            await asyncio.to_thread(self._lock.opened)
+
+    async def write(self, ops: Sequence[Op]) -> None:
+        """Apply `ops` atomically; they are visible afterwards, and durable after `flush`."""
+        entries = self._recent.begin(ops)
+        while True:
+            db = self._db
+            batch, cost = await batch_of(ops)
+            self._untrimmed += cost
+            try:
+                await binding.write(db, batch)
+            except Error as error:
+                await self._go_on_after(error, db)
+            else:
+                if db is self._db:
+                    break
+        self._unflushed.append(ops)
+        self._recent.add(entries)
+
+    async def _read(self, key: bytes) -> bytes | None:
+        recent = self._recent.get(key)
+        return await super()._read(key) if recent is None else recent
+
+    async def flush(self) -> None:
+        """Make everything applied so far durable."""
+        while True:
+            db, covered = self._db, len(self._unflushed)
+            try:
+                await binding.flush(db)
+                self._wal_objects += 1
+                if self._folder is not None:
+                    await self._folder.run(self._folder.folder.sync)
+            except Error as error:
+                await self._go_on_after(error, db)
+            except OSError as error:
+                later = self._reopening is not None and await self._reopening.can_sync_later(error)
+                if not later or self._closing:
+                    raise translate(error) from error
+            else:
+                if db is self._db:
+                    del self._unflushed[:covered]
+                    if self._wal_objects >= _MOST_WAL_OBJECTS:
+                        self._shorten_wal()
+                    return
+
+    async def _go_on_after(self, error: Error, handle: Handle) -> None:
+        """Have the database open again after it failed, or raise why it is not.
+
+        An engine that failed once is of no more use, whatever it says of itself.
+        """
+        if self._failure is not None:
+            raise self._failure.again()
+        if handle is not self._db:
+            return
+        clean = isinstance(error, Error.Closed) and error.reason is CloseReason.CLEAN
+        misused = isinstance(error, (Error.Invalid, Error.Transaction))
+        if self._reopening is None or self._closing or clean or misused:
+            self._trouble = error
+            raise translate(error) from without_secrets(error)
+        if self._reopened is None:
+            self._reopened = asyncio.create_task(self._reopen(self._reopening, error))
+        await asyncio.shield(self._reopened)
+        if self._failure is not None:
+            raise self._failure.again()
+
+    def _has_stopped(self, handle: Handle) -> bool:
+        return isinstance(handle, Db) and handle.status().close_reason is not None
+
+    async def _reopen(self, reopening: Reopening, error: Error) -> None:
+        try:
+            self._db = await reopening.reopen(self._db, error, lambda: self._unflushed)
+            self._handle = self._db
+            self._unflushed.clear()
+            # It may stop again, and the next time has less to read.
+            self._shorten_wal()
+        except Exception as failed:
+            self._failure = translate(failed)
+        finally:
+            self._reopened = None
+
+    async def tidy(self) -> None:
+        """Do what has to be done once in a while.
+
+        That is: opening again what has stopped, putting new tables on disk, returning freed
+        memory, and shortening a log that could not be shortened before.
+
+        Raises `StoreError` when a local store was removed: the engine would make it again, without
+        what it held, and go on.
+        """
+        if self._lock is not None and await asyncio.to_thread(self._lock.is_removed):
+            raise folder_removed()
+        stopped = self._db.status().close_reason
+        if stopped is not None:
+            await self._go_on_after(Error.Closed(stopped, stopped.name.lower()), self._db)
+        if self._folder is not None:
+            try:
+                await self._folder.run(self._folder.folder.sync_tables)
+            except OSError as error:
+                raise translate(error) from without_secrets(error)
+        if self._untrimmed >= _TRIM_COST:
+            self._untrimmed = 0
+            await asyncio.to_thread(return_free_memory)
+        if self._wal_objects >= _MOST_WAL_OBJECTS:
+            self._shorten_wal()
+
+    def _shorten_wal(self) -> None:
+        # Aside: nobody waits for it, and a store that hangs must not hold up who calls this.
+        if self._shortens_wal and not self._shortening:
+            self._shortening = asyncio.create_task(self._flush_tables())
+
+    async def _flush_tables(self) -> None:
+        written = self._wal_objects
+        try:
+            await self._db.flush_with_options(_FLUSH_TABLES)
+            self._wal_objects -= written
+        except Error:
+            # Tried again; who commits is told what is wrong with the store.
+            return
+        finally:
+            self._shortening = None
+
+    def requests(self) -> dict[tuple[str, str], int]:
+        """Requests to the object store so far, by component and kind, if they are counted.
+
+        May be called from any thread.
+        """
+        counts: dict[tuple[str, str], int] = {}
+        for recorder in list(self._recorders):
+            for metric in recorder.metrics_by_name(_REQUESTS):
+                labels = {label.key: label.value for label in metric.labels}
+                if isinstance(metric.value, MetricValue.COUNTER) and metric.value[0]:
+                    kind = labels["component"], labels["api"]
+                    counts[kind] = counts.get(kind, 0) + metric.value[0]
+        return counts
+
+    def failure(self) -> TaqubaError | None:
+        """Why the engine can write no more, or None while it can, or may be opened again."""
+        if self._failure is not None or self._reopening is not None:
+            return self._failure
+        reason = self._db.status().close_reason
+        if reason is None:
+            return None
+        # The engine tells only once what went wrong, to who waited for it.
+        message = reason.name.lower() if self._trouble is None else message_of(self._trouble)
+        return translate(Error.Closed(reason, message))
+
+    async def close(self, *, hurried: bool = False) -> None:
+        """Write what is in memory as tables, and stop the engine.
+
+        `hurried` leaves what is durable to the next owner, who reads it from the log, and waits
+        for a store that does not answer no longer than a moment.
+        """
+        self._closing = True
+        if self._shortening is not None:
+            self._shortening.cancel()
+        if self._reopened is not None:
+            self._reopened.cancel()
+            await asyncio.wait([self._reopened])
+        try:
+            try:
+                if not hurried and self._failure is None and not self._has_stopped(self._db):
+                    await self._write_tables()
+            finally:
+                seconds = LAST_SECONDS if hurried else OPERATION_TIMEOUT
+                await bounded(self._db.shutdown(), "closing", seconds)
+        except (StoreFenced, QueueClosed):
+            # Nothing is lost: what was acknowledged is durable, the rest is not ours to write.
+            return
+        finally:
+            if self._folder is not None:
+                self._folder.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    async def _write_tables(self) -> None:
+        try:
+            await bounded(self._db.flush_with_options(_FLUSH_TABLES), "the closing flush")
+            if self._folder is not None:
+                await self._folder.run(self._folder.folder.sync)
+        except OSError as error:
+            raise translate(error) from without_secrets(error)

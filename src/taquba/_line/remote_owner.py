@@ -1,0 +1,76 @@
+"""The owner of a store, as other processes of its machine reach it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from taquba._line.address import socket_path
+from taquba._line.client import CallFailed, Disconnected, SocketClient
+from taquba._line.methods import GONE
+from taquba._objects.location import StoreLocation
+
+_SHUN_SECONDS: Final = 5.0
+"""How long an owner that did not answer in time is not asked again."""
+
+
+class NoOwner(Disconnected):
+    """Nobody on this machine listens; nothing was sent."""
+
+
+class OwnerSocket:
+    """Calls whoever owns a store; connects when there is a call, and again after a loss."""
+
+    def __init__(self, location: StoreLocation) -> None:
+        self._location = location
+        self._path: Path | None = None
+        self._client: SocketClient | None = None
+        self._connecting = asyncio.Lock()
+        self._shun_until = 0.0
+
+    async def call(self, seconds: float, method: str, *arguments: object) -> object:
+        """Call a method; see `SocketClient.call`.
+
+        Raises:
+            NoOwner: There is none on this machine.
+            Disconnected: It has gone, or does not answer.
+            CallFailed: The owner refused.
+            TooLarge: The arguments are too large; nothing was sent.
+        """
+        client = await self._connected()
+        try:
+            return await client.call(seconds, method, *arguments)
+        except Disconnected:
+            if client.connected:
+                self._shun_until = asyncio.get_running_loop().time() + _SHUN_SECONDS
+                await client.close()
+            raise
+        except CallFailed as error:
+            if error.kind != GONE:
+                raise
+            await client.close()
+            raise Disconnected(str(error)) from error
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def _connected(self) -> SocketClient:
+        if self._client is not None and self._client.connected:
+            return self._client
+        async with self._connecting:
+            if self._client is None or not self._client.connected:
+                if asyncio.get_running_loop().time() < self._shun_until:
+                    raise NoOwner("the owner does not answer")
+                self._client = await self._connect()
+            return self._client
+
+    async def _connect(self) -> SocketClient:
+        try:
+            if self._path is None:
+                self._path = await asyncio.to_thread(socket_path, self._location)
+            return await SocketClient.connect(self._path)
+        except (OSError, TimeoutError) as error:
+            raise NoOwner(f"no owner listens on this machine: {error}") from error

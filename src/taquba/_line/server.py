@@ -1,0 +1,331 @@
+"""The owner's end of the socket. It knows nothing of what is called."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from taquba._line.budget import Budget
+from taquba._line.frames import MAX_BODY, Body, BrokenFrame, Frames, TooLarge, frame
+from taquba._model.redaction import redact, without_secrets
+from taquba._objects.forks import not_for_children
+
+_log: Final = logging.getLogger(__name__)
+
+Answer = Callable[[str, list[object]], Awaitable[object]]
+"""Carries out a method and returns what its reply holds, or a `Large`; raises `Refused`."""
+
+_CHUNK: Final = 256 * 1024
+_BACKLOG: Final = 128
+_MOST_UNDER_WAY: Final = 1024
+_MOST_BYTES_UNDER_WAY: Final = 32 * 1024 * 1024
+"""What a connection may have asked for that is not answered; it is not read from meanwhile."""
+
+_MOST_CONNECTIONS: Final = 1000
+_SHARE_OF_DESCRIPTORS: Final = 4
+"""Connections take at most one in so many of the files that the process may have open."""
+
+_MOST_BYTES_OF_REQUESTS: Final = 64 * 1024 * 1024
+_MOST_BYTES_OF_REPLIES: Final = 2 * MAX_BODY
+"""Of all connections."""
+
+_LEAST_COST: Final = 1024
+"""What a request counts as, however short it is, in bytes."""
+
+_SLOWEST_BYTES_PER_SECOND: Final = 1024 * 1024
+_PATIENCE_SECONDS: Final = 10.0
+"""A frame that takes longer, and as long as its bytes may take, is not waited for."""
+
+_AFTER_FAILURE_SECONDS: Final = 1.0
+
+
+class Large(NamedTuple):
+    """An answer that may have many bytes, which are not there yet.
+
+    Attributes:
+        load: Gets them, when there is room for them.
+    """
+
+    load: Callable[[], Awaitable[object]]
+
+
+class Refused(Exception):
+    """A call that failed: its kind, in a word, and what to say about it."""
+
+
+class SocketServer:
+    """Listens on a path, until it is closed."""
+
+    def __init__(self, path: Path, listening: _Listening, answer: Answer) -> None:
+        self._path = path
+        self._listening = listening
+        self._shared = _Shared(
+            answer, Budget(_MOST_BYTES_OF_REQUESTS), Budget(_MOST_BYTES_OF_REPLIES)
+        )
+        self._most = most_connections()
+        self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self._accepting = asyncio.create_task(self._accept(), name="taquba-socket-server")
+
+    @classmethod
+    async def listen(cls, path: Path, answer: Answer) -> SocketServer:
+        """Accept connections; whoever listened on the path before gets no new ones.
+
+        Raises:
+            OSError: It cannot listen there.
+        """
+        listening = await asyncio.to_thread(_bind, path)
+        not_for_children.add(listening.socket)
+        return cls(path, listening, answer)
+
+    async def close(self) -> None:
+        """End all connections; what was asked for and not answered may have been carried out."""
+        await asyncio.to_thread(_unbind, self._path, self._listening.inode)
+        self._accepting.cancel()
+        await asyncio.wait([self._accepting])
+        not_for_children.discard(self._listening.socket)
+        self._listening.socket.close()
+        for connection in self._connections.values():
+            connection.end()
+        if self._connections:
+            await asyncio.wait(set(self._connections))
+
+    async def _accept(self) -> None:
+        """Take one connection after the other, so that there are never more than there may be."""
+        loop = asyncio.get_running_loop()
+        told = False
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(self._listening.socket)
+                await self._begin(accepted)
+                told = False
+            except OSError as error:
+                # For example, the process has as many files open as it may.
+                if not told:
+                    _log.warning("producers cannot connect, and use the inbox: %s", error.strerror)
+                told = True
+                await asyncio.sleep(_AFTER_FAILURE_SECONDS)
+
+    async def _begin(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_CHUNK, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            await self._make_room()
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted)
+        except BaseException:
+            accepted.close()
+            raise
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        connection = _Connection(reader, writer, self._shared)
+        serving = asyncio.create_task(connection.serve(), name="taquba-connection")
+        self._connections[serving] = connection
+        serving.add_done_callback(self._connections.pop)
+
+    async def _make_room(self) -> None:
+        """Wait until there may be one more; the one that was idle for longest has to go."""
+        while len(self._connections) >= self._most:
+            idle = [item for item in self._connections.items() if item[1].idle]
+            if idle:
+                serving, connection = min(idle, key=lambda item: item[1].used_at)
+                connection.end()
+                await asyncio.wait([serving])
+                # Its descriptor is closed in the loop's next turn.
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait(
+                    set(self._connections),
+                    timeout=_AFTER_FAILURE_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+
+
+def most_connections() -> int:
+    """How many connections there may be, by what the process may have open now."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(1, min(_MOST_CONNECTIONS, soft // _SHARE_OF_DESCRIPTORS))
+
+
+class _Shared(NamedTuple):
+    """What the connections of an owner have in common."""
+
+    answer: Answer
+    requests: Budget
+    replies: Budget
+
+
+class _Connection:
+    """One producer's connection. Whatever comes in, only this connection can suffer."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, shared: _Shared
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._shared = shared
+        self._under_way: dict[asyncio.Task[None], int] = {}
+        """Requests that were not answered, and their sizes."""
+        self._room = asyncio.Event()
+        self._frames = Frames()
+        self._reserved = 0
+        """Bytes that are kept for the request that is coming in."""
+        self._waited = 0.0
+        """Seconds that were spent on waiting for the rest of it."""
+        self.used_at = asyncio.get_running_loop().time()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is asked, or would be lost."""
+        return not self._under_way and not self._frames.begun
+
+    async def serve(self) -> None:
+        """Answer requests until the other end has gone, or sends what is none."""
+        own = self._writer.get_extra_info("socket")
+        not_for_children.add(own)
+        try:
+            while data := await self._read():
+                for body in self._frames.feed(data):
+                    await self._begin(body)
+                await self._reserve()
+                # A client that does not take its replies is not read from.
+                await self._writer.drain()
+                await self._wait_for_room()
+        except BrokenFrame as error:
+            _log.warning("a producer's connection was ended: %s", redact(str(error)))
+        except OSError:
+            # The other end has died; its requests go on, as if only the replies were lost.
+            pass
+        finally:
+            self._shared.requests.give(self._reserved)
+            not_for_children.discard(own)
+            self.end()
+
+    def end(self) -> None:
+        """Drop the connection, and what it waits for."""
+        for task in self._under_way:
+            task.cancel()
+        self._writer.transport.abort()
+
+    async def _read(self) -> bytes:
+        if not self._frames.begun:
+            return await self._reader.read(_CHUNK)
+        loop = asyncio.get_running_loop()
+        seconds = _PATIENCE_SECONDS + self._frames.unfinished / _SLOWEST_BYTES_PER_SECOND
+        before = loop.time()
+        try:
+            async with asyncio.timeout(seconds - self._waited):
+                return await self._reader.read(_CHUNK)
+        except TimeoutError:
+            raise BrokenFrame(f"a frame that did not come within {seconds:.0f} s") from None
+        finally:
+            self._waited += loop.time() - before
+
+    async def _reserve(self) -> None:
+        """Wait for room for a large request, before more of it is read."""
+        size = self._frames.unfinished
+        if size > _CHUNK and not self._reserved:
+            await self._shared.requests.take(size)
+            self._reserved = size
+
+    async def _begin(self, body: Body) -> None:
+        match body.fields:
+            case [int() as number, str() as method, *arguments]:
+                pass
+            case _:
+                raise BrokenFrame("not a request")
+        cost, self._reserved, self._waited = self._reserved, 0, 0.0
+        if not cost:
+            cost = max(body.size, _LEAST_COST)
+            await self._shared.requests.take(cost)
+        task = asyncio.create_task(self._reply(number, method, arguments))
+        self._under_way[task] = body.size
+        task.add_done_callback(partial(self._ended, cost))
+
+    async def _reply(self, number: int, method: str, arguments: list[object]) -> None:
+        try:
+            answer = await self._shared.answer(method, arguments)
+            if isinstance(answer, Large):
+                async with self._shared.replies.holding(MAX_BODY):
+                    await self._send(frame(number, True, await answer.load()))
+                return
+            reply = frame(number, True, answer)
+        except Refused as error:
+            reply = frame(number, False, error.args)
+        except TooLarge as error:
+            reply = frame(number, False, ["TooLarge", str(error)])
+        except Exception as error:
+            _log.error("a call of a producer failed", exc_info=without_secrets(error))
+            reply = frame(number, False, [type(error).__name__, "see the owner's log"])
+        await self._send(reply)
+
+    async def _send(self, reply: bytes) -> None:
+        """Send a reply; a large one counts until the other end has taken it."""
+        if self._writer.is_closing():
+            return
+        self._writer.write(reply)
+        if len(reply) <= _CHUNK:
+            return
+        seconds = _PATIENCE_SECONDS + len(reply) / _SLOWEST_BYTES_PER_SECOND
+        try:
+            async with asyncio.timeout(seconds):
+                await self._writer.drain()
+        except TimeoutError:
+            _log.warning("a producer's connection was ended: it does not take its replies")
+            self.end()
+        except OSError:
+            # The other end has gone.
+            pass
+
+    def _ended(self, cost: int, task: asyncio.Task[None]) -> None:
+        self._shared.requests.give(cost)
+        del self._under_way[task]
+        self.used_at = asyncio.get_running_loop().time()
+        self._room.set()
+
+    async def _wait_for_room(self) -> None:
+        while (
+            len(self._under_way) > _MOST_UNDER_WAY
+            or sum(self._under_way.values()) > _MOST_BYTES_UNDER_WAY
+        ):
+            self._room.clear()
+            await self._room.wait()
+
+
+class _Listening(NamedTuple):
+    socket: socket.socket
+    inode: int
+
+
+def _bind(path: Path) -> _Listening:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Put in place when it is ready, and before that nobody can connect to it.
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(3)}")
+    try:
+        listening.bind(str(unfinished))
+        unfinished.chmod(0o600)
+        listening.listen(_BACKLOG)
+        inode = unfinished.stat().st_ino
+        unfinished.rename(path)
+    except BaseException:
+        listening.close()
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+    listening.setblocking(False)
+    return _Listening(listening, inode)
+
+
+def _unbind(path: Path, inode: int) -> None:
+    """Remove the path, unless a successor listens there."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_ino == inode:
+            path.unlink()

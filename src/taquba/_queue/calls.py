@@ -1,0 +1,89 @@
+"""What producers call through the owner's socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import astuple
+from functools import partial
+from typing import Final
+
+from taquba._line import methods
+from taquba._line.address import socket_path
+from taquba._line.server import Large, Refused, SocketServer
+from taquba._model import validate
+from taquba._model.batch import MalformedBatch, shortened
+from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
+from taquba._objects.location import StoreLocation
+from taquba._queue import control, listings
+from taquba._queue.ingesting import decode, ingest
+from taquba._queue.owner import Owner
+
+_log: Final = logging.getLogger(__name__)
+
+
+async def serve_socket(owner: Owner, location: StoreLocation) -> SocketServer | None:
+    """Listen for the producers of this machine; None where that cannot be.
+
+    They use the inbox then, which has the same guarantees.
+    """
+    try:
+        path = await asyncio.to_thread(socket_path, location)
+        return await SocketServer.listen(path, SocketCalls(owner))
+    except OSError as error:
+        _log.warning("producers of %s cannot connect, and use its inbox: %s", location.url, error)
+        return None
+
+
+class SocketCalls:
+    """Carries out calls."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+
+    async def __call__(self, method: str, arguments: list[object]) -> object:
+        with _as_refusals():
+            match method, arguments:
+                case methods.BATCH, [str() as name, bytes() as batch]:
+                    await ingest(self._owner, await decode(name, batch))
+                    return None
+                case methods.GET_JOB, [str() as job_id]:
+                    return Large(partial(self._record, job_id))
+                case methods.STATS, [str() as name]:
+                    await self._owner.look()
+                    return astuple(self._owner.stats(validate.queue_name(name)))
+                case methods.WAIT, [str() as job_id, int() as timeout_ms]:
+                    timeout_ms = validate.duration_ms(timeout_ms / 1000, "timeout")
+                    self._owner.check()
+                    outcome = await control.wait_for_completion(
+                        self._owner, validate.job_id(job_id), timeout_ms, with_job=False
+                    )
+                    status = outcome.status.value
+                    if not outcome.completed:
+                        return status, None
+                    return Large(partial(self._completed, status, job_id))
+                case _:
+                    raise Refused("UnknownCall", f"{method!r:.50} with {len(arguments)} arguments")
+
+    async def _record(self, job_id: str) -> object:
+        with _as_refusals():
+            owner = self._owner
+            await owner.look()
+            job = await listings.get_job(owner.engine, owner.payloads, validate.job_id(job_id))
+            return methods.record_fields(job)
+
+    async def _completed(self, status: str, job_id: str) -> object:
+        return status, await self._record(job_id)
+
+
+@contextmanager
+def _as_refusals() -> Generator[None]:
+    """Turn what a call of a queue raises into what goes over the socket."""
+    try:
+        yield
+    except (StoreFenced, QueueClosed) as error:
+        raise Refused(methods.GONE, str(error)) from error
+    except (TaqubaError, MalformedBatch) as error:
+        raise Refused(type(error).__name__, shortened(error)) from error

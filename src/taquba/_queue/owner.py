@@ -1,0 +1,360 @@
+"""The state that all operations of an open queue share, and the few steps they have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from taquba._engine.engine import Engine
+from taquba._engine.reads import bounded
+from taquba._memory.alarm import Alarm
+from taquba._memory.gate import Gate
+from taquba._memory.leases import Lease, LeaseRegistry
+from taquba._memory.locks import HeldLocks, KeyLocks, Moves
+from taquba._memory.waiters import Waiters
+from taquba._memory.window import NOTHING, Window
+from taquba._model import keys, validate
+from taquba._model.clock import Clock
+from taquba._model.codec import decode_store_id
+from taquba._model.errors import QueueClosed, StoreError, TaqubaError
+from taquba._model.ids import IdGenerator
+from taquba._model.options import Policy, QueueConfig
+from taquba._model.place import Place, refuse
+from taquba._model.records import (
+    DEAD,
+    DONE,
+    PENDING,
+    SCHEDULED,
+    Counters,
+    Job,
+    JobStatus,
+    QueueStats,
+)
+from taquba._objects.location import StoreLocation
+from taquba._objects.payloads import Payloads
+from taquba._objects.space import ObjectSpace
+from taquba._queue.user_objects import Objects
+from taquba._rules.transitions import Change
+from taquba._store.committer import Committer
+from taquba._store.cursors import ClaimCursors
+from taquba._store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from taquba._telemetry.instrumentation import Instrumentation
+
+CAUTIOUS_MS: Final = 5000
+"""How long an owner that follows a death makes its claims durable first, per queue, from its first
+claim on. What ended the process before is among the first jobs again; a job that does so at once
+would otherwise never be found claimed."""
+_log: Final = logging.getLogger(__name__)
+
+NOT_DUE: Final = 1 << 62
+"""A deadline that never comes, in ms."""
+
+
+class QueueState:
+    """What the owner keeps in memory about one queue."""
+
+    def __init__(self, name: str, policy: Policy, horizon: bytes | None) -> None:
+        self.name = name
+        self.policy = policy
+        self.window = Window(horizon)
+        self.waiters = Waiters()
+        self.suspects: dict[bytes, Job] = {}
+        """Pending jobs that have to run alone, by their key; the window does not hold them."""
+        self.loops = 0
+        """Worker loops that run."""
+        self.cautious = False
+        """Whether the owner follows a death, and has not claimed for long enough to trust."""
+        self._cautious_until: int | None = None
+        self.sweep_due = {DONE: NOT_DUE, DEAD: NOT_DUE}
+        """Wall ms at which the oldest finished job of a kind may have to go."""
+
+    @property
+    def claimed_from(self) -> bool:
+        """Whether somebody waits for jobs, or will come back for them."""
+        return self.loops > 0 or len(self.waiters) > 0
+
+    def claims_durably(self, now: int) -> bool:
+        """Whether a claim at `now`, in monotonic ms, is durable before its job is handed out."""
+        if not self.cautious:
+            return False
+        if self._cautious_until is None:
+            self._cautious_until = now + CAUTIOUS_MS
+        self.cautious = now < self._cautious_until
+        return self.cautious
+
+    def retention_ms(self, status: JobStatus) -> int | None:
+        """How long finished jobs of a kind stay; None is for ever."""
+        if status is DEAD:
+            return self.policy.dead_retention_ms
+        # What an earlier configuration kept goes when this one keeps nothing.
+        return self.policy.keep_done_ms or 0
+
+
+class Owner:
+    """One open store: engine, committer, and memory. Belongs to one event loop of one process."""
+
+    def __init__(
+        self,
+        location: StoreLocation,
+        engine: Engine,
+        clock: Clock,
+        counters: dict[str, Counters],
+        cursors: dict[str, bytes],
+        *,
+        default_config: QueueConfig,
+        queue_configs: dict[str, QueueConfig],
+        flush_interval: float,
+        stamp: bytes,
+        ids: IdGenerator,
+        objects: ObjectSpace,
+        payload_threshold: int | None,
+        telemetry: Instrumentation | None = None,
+    ) -> None:
+        self.location = location
+        self.engine = engine
+        self.stamp = stamp
+        """The row that says whose store this is."""
+        store_id = decode_store_id(stamp)
+        self.payloads = Payloads(objects, store_id, ids, payload_threshold)
+        self.objects = Objects(objects, store_id, self.check)
+        self.clock = clock
+        self.counters = counters
+        self.place = Place()
+        self.loop = self.place.loop
+        self.ids = ids
+        self.random = random.Random()
+        self.leases = LeaseRegistry()
+        self.gate = Gate(self.leases)
+        self.leases.on_empty = self._quiet
+        self.moves = Moves()
+        self.locks = KeyLocks()
+        self.queues: dict[str, QueueState] = {}
+        self.runners: dict[str, object] = {}
+        """By queue name: the handler of the runner that has the queue to itself."""
+        self.completions: dict[str, list[asyncio.Future[Change | None]]] = {}
+        """Who waits for a job to finish; gets how it did, or None when nobody will know."""
+        self.scheduled = Window(
+            NOTHING if any(counter.scheduled for counter in counters.values()) else None
+        )
+        self.refills: dict[Window, asyncio.Future[None]] = {}
+        self.scheduler_alarm = Alarm()
+        self.reaper_alarm = Alarm()
+        self.retention_alarm = Alarm()
+        self.orphan_alarm = Alarm()
+        self.reaper_due = NOT_DUE
+        self.scheduler_due = NOT_DUE
+        self.retention_due = NOT_DUE
+        self._default_config = default_config
+        self._configs = queue_configs
+        self._failure: TaqubaError | None = None
+        self.on_failure: set[Callable[[], None]] = set()
+        """Called when the store can be written no more, and when the queue closes."""
+        self.on_closing: set[Callable[[], None]] = set()
+        """Called when the queue closes, while the store can still be written."""
+        self.telemetry = telemetry
+        self.moving: list[Callable[[], bool]] = []
+        """What else moves by itself, as `busy` has to know."""
+        self.committer = Committer(
+            engine,
+            counters,
+            flush_interval=flush_interval,
+            on_failure=self.fail,
+            on_forsaken=self.forsaken,
+            observer=None if telemetry is None else telemetry.metrics,
+            on_freed=self.payloads.discard,
+            cursors=ClaimCursors(cursors, self._reached),
+        )
+        if telemetry is not None:
+            telemetry.watch(counters, self.pending_windows, engine.requests)
+            self.on_failure.add(telemetry.close)
+        clock.attach(self.busy)
+
+    def check(self) -> None:
+        """Refuse a call from a wrong place, or to a queue that is closed or fenced."""
+        self.place.check()
+        if self._failure is not None:
+            raise self._failure.again()
+
+    async def enter(self) -> None:
+        """`check`, at the beginning of a call that is awaited."""
+        self.place.check()
+        if self._failure is not None:
+            await refuse(self._failure.again())
+
+    async def look(self) -> None:
+        """`enter`, for a call whose answer shows everything that was decided before."""
+        await self.enter()
+        await self.committer.barrier()
+
+    def stats(self, name: str) -> QueueStats:
+        """Counters of a queue; all zero for one that was never used."""
+        return QueueStats(*self.counters.get(name, Counters()))
+
+    async def lock(self, names: Collection[Hashable]) -> HeldLocks:
+        """Take locks; a commit in flight may hold one for as long as the store hangs."""
+        free = self.locks.take_free(names)
+        if free is not None:
+            return free
+        return await bounded(self.locks.acquire(names), "waiting for a commit in flight")
+
+    async def dedup_row(self, queue: str, dedup_key: str) -> str | None:
+        """Id of the job that holds a dedup key, as far as it is written."""
+        row = await self.engine.get(keys.dedup(queue, dedup_key))
+        return None if row is None else row.decode()
+
+    def dedup_holder(self, row: str | None, leaving: str | None) -> str | None:
+        """Who holds a dedup key, given its row; one that `leaving` holds counts as free.
+
+        The claim that frees it may be decided, its job's handler started, and not written yet.
+        What is decided now is written behind that claim; it may be withdrawn while one waits.
+        """
+        free = row is None or row == leaving or self.leases.get(row) is not None
+        return None if free else row
+
+    def fail(self, error: TaqubaError) -> None:
+        """The store can be written no more: whoever waits finds out."""
+        if self._failure is None:
+            self._failure = error
+        for state in self.queues.values():
+            state.waiters.wake_all()
+        for futures in self.completions.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+        for callback in list(self.on_failure):
+            try:
+                callback()
+            except BaseException:
+                # Whatever it is, the others that wait have to be told, too.
+                _log.exception("what was to be told that the store failed did not take it")
+
+    def forsaken(self) -> None:
+        """Somebody has cancelled tasks of this queue: without them it would only look alive.
+
+        What was decided is still written, and jobs go back, for as long as the event loop runs.
+        """
+        if self._failure is None:
+            why = "its tasks were cancelled, as when the event loop ends"
+            self.fail(
+                StoreError(f"the queue works no longer: {why}; open it again", permanent=True)
+            )
+
+    @property
+    def failure(self) -> TaqubaError | None:
+        return self._failure
+
+    def closing(self) -> None:
+        """From now on every call raises `QueueClosed`, whatever happened before."""
+        self.fail(QueueClosed())
+        self._failure = QueueClosed()
+        for callback in list(self.on_closing):
+            callback()
+
+    def busy(self) -> bool:
+        """True while anything of this queue moves by itself."""
+        if self._failure is not None:
+            return False
+        alarms = (
+            self.scheduler_alarm,
+            self.reaper_alarm,
+            self.retention_alarm,
+            self.orphan_alarm,
+        )
+        return (
+            self.committer.busy
+            or self.payloads.busy
+            or self.engine.under_way > 0
+            or any(moves() for moves in self.moving)
+            or any(not alarm.sleeping for alarm in alarms)
+        )
+
+    def queue(self, name: str) -> QueueState:
+        """The state of a queue, made on first use."""
+        state = self.queues.get(name)
+        if state is None:
+            validate.queue_name(name)
+            # No counter row: nothing was ever written, so the empty window is complete.
+            state = self.add_queue(name, None)
+        return state
+
+    def add_queue(self, name: str, horizon: bytes | None) -> QueueState:
+        state = self.queues[name] = QueueState(name, self.config(name).policy(), horizon)
+        return state
+
+    def _reached(self, name: str) -> bytes | None:
+        return self.queue(name).window.reached()
+
+    def config(self, name: str) -> QueueConfig:
+        return self._configs.get(name, self._default_config)
+
+    def pending_windows(self) -> dict[str, Window]:
+        """The ready window of each queue. May be called from any thread."""
+        return {state.name: state.window for state in list(self.queues.values())}
+
+    def landed(self, changes: Iterable[Change]) -> None:
+        """Changes are applied: let memory follow, and wake whoever waits for them."""
+        for change in changes:
+            job, status = change.job, change.status
+            if status is PENDING:
+                self.add_pending(change.key, job)
+            elif status is SCHEDULED:
+                self.add_scheduled(change.key, job)
+            else:
+                if status is DONE or status is DEAD:
+                    self._note_finished(job.queue, status)
+                for future in self.completions.get(job.id, ()):
+                    if not future.done():
+                        future.set_result(change)
+
+    def add_pending(self, key: bytes, job: Job) -> None:
+        """A row is (or is again) there to be claimed: let a waiting caller have it."""
+        state = self.queue(job.queue)
+        if job.suspicion is None:
+            state.window.insert(key, job)
+        elif state.window.set_aside(key):
+            self.gate.add(state, key, job)
+        state.waiters.wake()
+
+    def _quiet(self) -> None:
+        """No job is claimed."""
+        if self.gate.active:
+            self.gate.open()
+            self.wake_claimers()
+
+    def wake_claimers(self) -> None:
+        """The gate may let through what it did not before."""
+        for state in self.queues.values():
+            state.waiters.wake_all()
+
+    def add_scheduled(self, key: bytes, job: Job) -> None:
+        """A row is (or is again) there to be promoted: let the scheduler know if it is the next."""
+        self.scheduled.insert(key, job)
+        if keys.scheduled_run_at(key) < self.scheduler_due:
+            self.scheduler_alarm.ring()
+
+    def landed_with(self, transaction: Transaction, changes: Sequence[Change]) -> None:
+        """Have `landed` called when the transaction is applied."""
+        transaction.on_applied.append(lambda: self.landed(changes))
+
+    def _note_finished(self, queue: str, status: JobStatus) -> None:
+        state = self.queue(queue)
+        retention = state.retention_ms(status)
+        if retention is not None and state.sweep_due[status] == NOT_DUE:
+            self.sweep_by(state, status, self.clock.time_ms() + retention)
+
+    def sweep_by(self, state: QueueState, status: JobStatus, due: int) -> None:
+        """Have finished jobs of a kind looked at no later than `due`, in wall ms."""
+        if due < state.sweep_due[status]:
+            state.sweep_due[status] = due
+            if due < self.retention_due:
+                self.retention_alarm.ring()
+
+    def add_lease(self, lease: Lease) -> None:
+        self.leases.add(lease)
+        if lease.expires_at < self.reaper_due:
+            self.reaper_alarm.ring()

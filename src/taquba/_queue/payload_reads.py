@@ -1,0 +1,140 @@
+"""Large payloads on their way to whoever claims or reads a job."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from taquba._model.errors import ClaimLost, PayloadDamaged, PayloadMissing, StoreError, TaqubaError
+from taquba._model.log_fields import about_job
+from taquba._queue import claims, settling
+from taquba._queue.claims import Claim
+from taquba._queue.owner import Owner, QueueState
+
+_log: Final = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = 1.0
+"""How long a worker rests a handler's place whose job's payload could not be read."""
+
+_RETRY_MS: Final = 5000
+"""When a job is tried again whose payload could not be read."""
+
+_READING_MS: Final = 24 * 3600 * 1000
+"""How long a lease lasts, at least, while payloads are read: beyond the end of any read."""
+
+
+async def claim_batch(
+    owner: Owner, state: QueueState, limit: int, lease_ms: int, wait_ms: int | None
+) -> list[Claim]:
+    """Claim up to `limit` jobs, with their payloads, waiting up to `wait_ms` for the first."""
+    deadline = owner.clock.monotonic_ms() + (wait_ms or 0)
+    while True:
+        found = await claims.claim_batch(owner, state, limit, lease_ms, wait_ms)
+        if all(claim.payload_ref is None for claim in found):
+            return found
+        ready = await _load_all(owner, found, lease_ms)
+        if ready:
+            return ready
+        wait_ms = max(0, deadline - owner.clock.monotonic_ms())
+
+
+async def _load_all(owner: Owner, found: list[Claim], lease_ms: int) -> list[Claim]:
+    """Those of a batch that can be worked on; their leases count from now.
+
+    Raises:
+        StoreError: There are none, because of the store. Going on with the next jobs would have
+            no end: those put back are pending again before the last of a long queue was tried.
+    """
+    try:
+        with _leases_kept(owner, found, lease_ms):
+            problems = await asyncio.gather(*(_read(owner, claim) for claim in found))
+    except BaseException:
+        # Nobody will settle these.
+        leases = [claims.lease_of(claim) for claim in found]
+        claims.release(owner, leases, claims.ABANDONED)
+        raise
+    ready = [
+        claim
+        for claim, problem in zip(found, problems, strict=True)
+        if problem is None and claims.is_held(claim)
+    ]
+    if not ready:
+        for problem in problems:
+            if isinstance(problem, StoreError):
+                raise problem
+    return ready
+
+
+async def load(owner: Owner, claim: Claim, lease_ms: int) -> bool:
+    """Read the payload of a claimed job, if it is an object of its own; see `_read`."""
+    with _leases_kept(owner, [claim], lease_ms):
+        problem = await _read(owner, claim)
+    if isinstance(problem, StoreError):
+        # The payloads of the next jobs would most likely fail as well.
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return problem is None and claims.is_held(claim)
+
+
+@contextmanager
+def _leases_kept(owner: Owner, found: list[Claim], lease_ms: int) -> Generator[None]:
+    """Let no lease run out while payloads are read, which is bounded, and count it from the end."""
+    for claim in found:
+        claims.keep_alive(owner, claim, _READING_MS)
+    try:
+        yield
+    finally:
+        for claim in found:
+            if claims.is_held(claim):
+                claims.renew(owner, claims.lease_of(claim), lease_ms)
+
+
+async def _read(owner: Owner, claim: Claim) -> TaqubaError | None:
+    """Read the payload of a claimed job; returns why there is nothing to work on.
+
+    A job whose object cannot be read now, is not found, or is damaged, is put back, its attempt
+    not spent. It is dead-lettered once several looks over some time did not find the object whole.
+    """
+    ref = claim.payload_ref
+    if ref is None:
+        return None
+    try:
+        payload = await owner.payloads.fetch(ref)
+        if payload is None:
+            # Where all objects are out of reach, none of them is missing.
+            await owner.payloads.check_place()
+    except PayloadDamaged as damaged:
+        await _fail(owner, claim, damaged)
+        return damaged
+    except StoreError as error:
+        _log.warning(
+            "the payload of job %s could not be read: %s", claim.id, error, extra=about_job(claim)
+        )
+        await _fail(owner, claim, error)
+        return error
+    if payload is None:
+        missing = PayloadMissing(claim.id, ref)
+        await _fail(owner, claim, missing)
+        return missing
+    claims.give_payload(claim, payload)
+    return None
+
+
+async def _fail(owner: Owner, claim: Claim, error: TaqubaError) -> None:
+    try:
+        if isinstance(error, PayloadMissing):
+            dead = await settling.payload_missing(owner, claim, str(error))
+            level, what = (
+                (logging.ERROR, "is a dead letter") if dead else (logging.WARNING, "waits")
+            )
+            _log.log(level, "job %s %s: %s", claim.id, what, error, extra=about_job(claim))
+        else:
+            # The store's trouble is not the job's: its attempt is not spent.
+            why = f"its payload could not be read: {error}"
+            await settling.snooze(owner, claim, why, _RETRY_MS)
+    except (ClaimLost, StoreError) as unsettled:
+        _log.warning(
+            "job %s could not be given back: %s", claim.id, unsettled, extra=about_job(claim)
+        )
