@@ -1,8 +1,9 @@
 """A bucket that answers one request in a hundred with what is not so, under everything at once.
 
 Producers, an owner that is opened anew every few seconds, readers, candidates of an election, typed
-jobs with large results, workflows with large memos, and objects. What was acknowledged is written
-down, and compared with the store at the end:
+jobs with large results, workflows with large memos, objects, services that own a store in turn, and
+batches whose process is killed. What was acknowledged is written down, and compared with the stores
+at the end:
 
     python -m tests.faults.campaign --minutes 60 --seed 1
 """
@@ -18,20 +19,16 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from taquba import (
     InboxConfig,
-    JobRecord,
-    LeaseHandle,
     Producer,
     Queue,
-    QueueConfig,
     QueueReader,
-    SettlementEffects,
     StoreError,
     TaqubaError,
     run_worker,
@@ -39,18 +36,24 @@ from taquba import (
 from taquba._engine.read_only import Mode
 from taquba._objects.candidates import stand_for
 from taquba._objects.location import StoreLocation
-from taquba.testing import MockClock
 from taquba_jobs import JobContext, JobRunner, job
 from taquba_workflow import RunSpec, RunState, Step, StepOutcome, Succeed, WorkflowRuntime
+from tests.faults.campaign_batches import Batches
+from tests.faults.campaign_members import Members
+from tests.faults.campaign_report import Report, leaves, log, patiently
+from tests.faults.campaign_work import AT_ONCE, LIMIT, QUEUE, check_work, handler, payload_of
 from tests.servers.faulty_s3 import FaultyS3, Odd
 
 URL: Final = "s3://bucket/prefix"
-LIMIT: Final = 2_000
-"""Bytes above which a payload is an object of its own."""
+SERVICE_URL: Final = "s3://bucket/service"
+BULK_URL: Final = "s3://bucket/bulk"
+URLS: Final = (URL, SERVICE_URL)
 LARGE: Final = 100_000
 """Above what jobs and workflows keep inside a row."""
+PARTS: Final = 12_000_000
+"""Of an object that is written in parts."""
 
-ENGINE: Final = ("wal", "manifest", "compacted", "compactions", "gc")
+ENGINE: Final = frozenset(("wal", "manifest", "compacted", "compactions", "gc"))
 """Folders whose requests the storage engine makes."""
 
 REFUSALS: Final = (
@@ -63,8 +66,6 @@ REFUSALS: Final = (
     Odd(503, "SlowDown"),
     Odd(0),
 )
-_AT_ONCE: Final = 16
-_QUEUE: Final = QueueConfig(max_attempts=100, retry_backoff_base=0.05, retry_backoff_max=0.5)
 
 
 class OddBucket:
@@ -83,7 +84,7 @@ class OddBucket:
         self._lock = threading.Lock()
 
     def __call__(self, method: str, key: str, conditional: bool) -> Odd | None:
-        if not self._engine and any(f"prefix/{folder}" in key for folder in ENGINE):
+        if not self._engine and not ENGINE.isdisjoint(key.split("/")):
             return None
         with self._lock:
             if self._chance.random() >= self.share:
@@ -92,63 +93,6 @@ class OddBucket:
             carried_out = method != "GET" and self._chance.random() < 0.5
             self.struck[f"{method}{' if' if conditional else ''} {odd.status} {odd.code}"] += 1
         return Odd(odd.status, odd.code, carried_out)
-
-
-@dataclass
-class Report:
-    """What came of a campaign.
-
-    Attributes:
-        acknowledged: Jobs that a producer or the owner said are durable, with their payload's size.
-        finished: Jobs whose settlement was acknowledged.
-        openings: Of the owner.
-        failed_openings: What those that ended in an error said.
-        stops: Why owners stopped that nobody stopped.
-        refused: Calls of producers that ended in an error, by what they said.
-        wrong: Every answer that was not what had been acknowledged.
-    """
-
-    acknowledged: dict[str, int] = field(default_factory=dict[str, int])
-    finished: set[str] = field(default_factory=set[str])
-    calls: Counter[str] = field(default_factory=Counter[str])
-    openings: int = 0
-    failed_openings: list[str] = field(default_factory=list[str])
-    stops: list[str] = field(default_factory=list[str])
-    refused: Counter[str] = field(default_factory=Counter[str])
-    wrong: list[str] = field(default_factory=list[str])
-    lost: list[str] = field(default_factory=list[str])
-    twice: int = 0
-    dead: int = 0
-    requests: int = 0
-    struck: int = 0
-
-    def check(self) -> None:
-        """Every promise was kept."""
-        assert not self.lost, self.lost
-        assert not self.twice, self.twice
-        assert not self.dead, self.dead
-        assert not self.wrong, self.wrong
-        assert not self.failed_openings, self.failed_openings
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.requests} requests, {self.struck} answered oddly",
-            f"{len(self.acknowledged)} jobs acknowledged: lost {len(self.lost)}, "
-            f"settled twice {self.twice}, dead {self.dead}",
-            f"{self.openings} openings, {len(self.failed_openings)} of them failed; "
-            f"{len(self.stops)} owners stopped by themselves",
-            f"calls that went well: {dict(self.calls)}",
-            f"calls of producers that failed: {dict(self.refused)}",
-            f"wrong answers: {len(self.wrong)}",
-        ]
-        for name in ("failed_openings", "stops", "wrong", "lost"):
-            lines += [f"  {name}: {text}" for text in Counter(getattr(self, name))]
-        return "\n".join(lines)
-
-
-def payload_of(chance: random.Random) -> bytes:
-    size = chance.choice((10, 100, LIMIT + 500, 20_000))
-    return chance.randbytes(8) * (size // 8)
 
 
 @job(name="large")
@@ -178,23 +122,28 @@ class Remembering:
 class Campaign:
     """Everything that goes on at the same time, on one store."""
 
-    def __init__(self, s3: FaultyS3, odd: OddBucket, seed: int, seconds: float) -> None:
+    def __init__(
+        self, s3: FaultyS3, odd: OddBucket, folder: Path, seed: int, seconds: float
+    ) -> None:
         self.report = Report()
         self._s3 = s3
         self._odd = odd
         self._seed = seed
         self._until = time.monotonic() + seconds
+        self._handler = handler(self.report)
         self._remembering = Remembering(self.report)
         self._owner: Queue | None = None
-        self._objects: dict[str, bytes] = {}
+        self._members = Members(SERVICE_URL, self.report, seed, self._until)
+        self._batches = Batches(BULK_URL, folder, self.report, seed, self._until)
 
     @property
     def _goes_on(self) -> bool:
         return time.monotonic() < self._until
 
     async def run(self) -> Report:
-        async with Queue.open(URL, inbox=True):
-            pass
+        for url in URLS:
+            async with Queue.open(url, inbox=True):
+                pass
         self._s3.odd = self._odd
         async with asyncio.TaskGroup() as group:
             group.create_task(self._own())
@@ -204,10 +153,13 @@ class Campaign:
                 group.create_task(self._produce(number))
             for number in range(2):
                 group.create_task(self._stand(number))
+                group.create_task(self._members.take_part(number))
+            group.create_task(self._batches.run())
         self.report.requests = len(self._s3.requests)
         self.report.struck = self._odd.struck.total()
         self._s3.odd = None
-        await self._compare()
+        await self._batches.finish()
+        await check_work(self.report, *URLS)
         return self.report
 
     # -- producers -------------------------------------------------------------------------------
@@ -219,22 +171,10 @@ class Campaign:
                 async with Producer.open(URL) as producer:
                     for _ in range(chance.randint(5, 60)):
                         payload = payload_of(chance)
-                        await self._acknowledge(producer.enqueue("w", payload), payload)
+                        await self.report.acknowledge(producer.enqueue("w", payload), payload)
                         await asyncio.sleep(chance.uniform(0, 0.02))
             except StoreError as error:
-                self._refuse(error)
-
-    async def _acknowledge(self, enqueueing: Awaitable[Any], payload: bytes) -> None:
-        try:
-            receipt = await enqueueing
-        except TaqubaError as error:
-            self._refuse(error)
-            return
-        self.report.acknowledged[receipt.id] = len(payload)
-
-    def _refuse(self, error: TaqubaError) -> None:
-        kind = "permanent" if error.permanent else "transient"
-        self.report.refused[f"{kind}: {str(error)[:160]}"] += 1
+                self.report.refuse(error)
 
     # -- the owner -------------------------------------------------------------------------------
 
@@ -274,17 +214,17 @@ class Campaign:
                 URL,
                 inbox=InboxConfig(poll_interval=0.05),
                 payload_offload_threshold=LIMIT,
-                default_config=_QUEUE,
+                default_config=QUEUE,
             )
         except TaqubaError as error:
-            self.report.failed_openings.append(str(error)[:200])
+            self.report.failed_opening(error)
             return None
 
     async def _work(self, queue: Queue, seconds: float, *, stays_open: bool) -> None:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             worker = group.create_task(
-                run_worker(queue, "w", self._handle, concurrency=_AT_ONCE, shutdown=stop)
+                run_worker(queue, "w", self._handler, concurrency=AT_ONCE, shutdown=stop)
             )
             tasks = [
                 group.create_task(self._enqueue(queue, stop)),
@@ -301,18 +241,11 @@ class Campaign:
                 for task in (worker, *tasks):
                     task.cancel()
 
-    async def _handle(self, job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
-        size = self.report.acknowledged.get(job.id)
-        if size is not None and len(job.payload) != size:
-            self.report.wrong.append(f"payload of {job.id}")
-        await asyncio.sleep(0.002)
-        return SettlementEffects(kv_writes={f"done/{job.id}": b""})
-
     async def _enqueue(self, queue: Queue, stop: asyncio.Event) -> None:
         chance = random.Random(f"{self._seed} enqueue {self.report.openings}")
         while not stop.is_set() and queue._owner.failure is None:
             payload = payload_of(chance)
-            await self._acknowledge(queue.enqueue("w", payload), payload)
+            await self.report.acknowledge(queue.enqueue("w", payload), payload)
             await asyncio.sleep(chance.uniform(0, 0.02))
 
     async def _submit(self, queue: Queue, stop: asyncio.Event) -> None:
@@ -347,7 +280,7 @@ class Campaign:
                 await asyncio.sleep(0.05)
                 continue
             key = f"kept/{chance.randrange(2**60)}"
-            value = chance.randbytes(16) * 1000
+            value = chance.randbytes(16) * chance.choice((10, 1000, 1000, 1000, PARTS // 16))
             with contextlib.suppress(TaqubaError):
                 await queue.objects.put(key, value)
                 found = await queue.objects.get(key)
@@ -389,69 +322,6 @@ class Campaign:
                 winning.cancel()
             await election.resign()
 
-    # -- the end ---------------------------------------------------------------------------------
-
-    async def _compare(self) -> None:
-        """As the next owner: take and work all there is, and see what is missing."""
-        report = self.report
-        clock = MockClock(datetime.now(UTC))
-        async with Queue.open(
-            URL, inbox=InboxConfig(poll_interval=3600), clock=clock, default_config=_QUEUE
-        ) as queue:
-            stop = asyncio.Event()
-            working = asyncio.create_task(
-                run_worker(queue, "w", self._handle, concurrency=_AT_ONCE, shutdown=stop)
-            )
-            async with asyncio.timeout(600):
-                for _ in range(3):
-                    await queue.ingest_now()
-                await self._until_worked(queue)
-                while (await queue.stats("w")).scheduled:
-                    await clock.advance(30)
-                    await self._until_worked(queue)
-            stop.set()
-            await working
-            done = await self._done(queue)
-            report.lost = sorted(report.acknowledged.keys() - done)
-            stats = await queue.stats("w")
-            report.twice = stats.done - len(done)
-            for name in await queue.list_queues():
-                report.dead += (await queue.stats(name)).dead
-            if (inbox := await queue.inbox_stats()).waiting or inbox.rejected:
-                report.wrong.append(f"the inbox is left with {inbox}")
-
-    @staticmethod
-    async def _until_worked(queue: Queue) -> None:
-        while (stats := await queue.stats("w")).pending or stats.claimed:  # noqa: ASYNC110 - nobody tells when
-            await asyncio.sleep(0.05)
-
-    @staticmethod
-    async def _done(queue: Queue) -> set[str]:
-        done: set[str] = set()
-        cursor = None
-        while True:
-            page = await queue.kv_scan("done/", cursor, 1000)
-            done |= {entry.key.removeprefix("done/") for entry in page.entries}
-            cursor = page.next_cursor
-            if cursor is None:
-                return done
-
-
-@contextlib.asynccontextmanager
-async def patiently() -> AsyncIterator[None]:
-    """Let a call fail for the store's sake, and rest a moment afterwards."""
-    try:
-        yield
-    except (StoreError, TimeoutError):
-        await asyncio.sleep(0.05)
-
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
-
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
@@ -471,9 +341,9 @@ async def campaign(
     seed: int, seconds: float, *, share: float = 0.01, engine: bool = True
 ) -> Report:
     """Run one, with a server of its own; see the module."""
-    with FaultyS3() as s3, environment(s3.environment()):
+    with FaultyS3() as s3, environment(s3.environment()), TemporaryDirectory() as folder:
         odd = OddBucket(seed, share, engine=engine)
-        return await Campaign(s3, odd, seed, seconds).run()
+        return await Campaign(s3, odd, Path(folder), seed, seconds).run()
 
 
 def main() -> None:
@@ -483,7 +353,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--no-engine", action="store_true", help="spare the engine's own requests")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.CRITICAL)
+    logging.basicConfig(level=logging.CRITICAL, format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
     report = asyncio.run(
         campaign(
             options.seed, 60 * options.minutes, share=options.share, engine=not options.no_engine
