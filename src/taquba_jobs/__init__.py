@@ -2,31 +2,34 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _cli          the command `taquba progress`, imported by taquba's command line alone
-    _runner       the facade `JobRunner`: submit, run
-    _attempt      runs one attempt and says how it ended
-    _submission   arguments to a job, once per idempotency key
-    _handle       awaiting a job, or many
-    _outcomes, _progress, _retention   reading outcomes; reports; forgetting
-    _decisions    what an end or a submission means for the rows, as pure functions
-    _job, _context   a function as a job, and what it gets
-    _rows   rows as MessagePack
-    _errors            errors
+    _cli         the command `taquba progress`, imported by taquba's command line alone
+    _runner      `JobRunner`: submits jobs, and runs them
+    _attempt     one attempt at a job: decode, run, and say how it ended
+    _submission  submitting: arguments to a job, once per idempotency key
+    _decorator   `job`: makes a function a job that can be submitted by it
+    _context     `JobContext`: what a job's function knows beside its arguments
+    _handle      `JobHandle`: what is left of a submitted job in the hands of its submitter
+    _retention   forgets outcomes when their time is over
+    _outcomes    looking at jobs and their outcomes, through the owner's queue or a reader
+    _decisions   what an end, a submission or a sweep means for the rows: pure functions
+    _job         `Job`: what is known of a job's function, and of its arguments
+    _progress    reports of progress: the newest one is written, at most once a second
+    _errors      what can go wrong with typed jobs, beside the errors of taquba itself
+    _rows        rows under ``jobs/``: keys, and values as MessagePack
 """
 
 from taquba_jobs._attempt import Verdict
 from taquba_jobs._context import JobContext, Middleware
-from taquba_jobs._errors import DetachedContext, FailureKind, InputMismatch, JobFailed
-from taquba_jobs._handle import JobHandle, as_completed, gather
-from taquba_jobs._job import (
+from taquba_jobs._decorator import (
     AsyncJob,
-    Job,
     JobDecorator,
     PlainJob,
-    Upcast,
     job,
     payload_idempotency_key,
 )
+from taquba_jobs._errors import DetachedContext, FailureKind, InputMismatch, JobFailed
+from taquba_jobs._handle import JobHandle, as_completed, gather
+from taquba_jobs._job import Job, Upcast
 from taquba_jobs._outcomes import (
     JobProgress,
     JobState,

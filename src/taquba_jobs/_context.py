@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, cast
+from typing import Generic, ParamSpec, Protocol, cast
 
 from typing_extensions import TypeVar
 
 from taquba import CancelToken, LeaseHandle, Queue
 from taquba_jobs._errors import DetachedContext
-
-if TYPE_CHECKING:
-    from taquba_jobs._handle import JobHandle
-    from taquba_jobs._job import Job
+from taquba_jobs._handle import JobHandle
+from taquba_jobs._job import Job
 
 P = ParamSpec("P")
 S_co = TypeVar("S_co", covariant=True, default=object)

@@ -1,25 +1,20 @@
-"""`job`: makes a function a job that can be submitted by it."""
+"""`Job`: what is known of a job's function, and of its arguments."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
-
-from pydantic import TypeAdapter
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, ParamSpec, TypeVar, cast
 
 from taquba import Duration, EnqueueRequest, InvalidArgument, InvalidArgumentType
 from taquba.extending import describe
 from taquba.extending.checks import duration_ms, plain_function, yields_nothing
-from taquba.extending.typed import Signature, Undecodable, digest, fingerprint, unpack
-from taquba_jobs._context import JobContext
+from taquba.extending.typed import Signature, Undecodable, unpack
 from taquba_jobs._rows import submission_key
 
 P = ParamSpec("P")
 S_contra = TypeVar("S_contra", contravariant=True)
-S = TypeVar("S")
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 Upcast = Callable[[dict[str, object]], dict[str, object]]
@@ -28,7 +23,6 @@ Upcast = Callable[[dict[str, object]], dict[str, object]]
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_KEY_BYTES: Final = 1024
 _MAX_VERSION: Final = 2**31 - 1
-_ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any)
 
 
 class Job(Generic[S_contra, P, T_co]):
@@ -70,7 +64,7 @@ class Job(Generic[S_contra, P, T_co]):
             if timeout is None
             else duration_ms(timeout, f"the timeout of job {name!r}", minimum=1)
         )
-        self.is_async = _is_async(function)
+        self.is_async = inspect.iscoroutinefunction(function)
         # Its checks are those of a submission.
         self.options = EnqueueRequest(
             queue or "jobs", b"", max_attempts=max_attempts, priority=priority
@@ -131,110 +125,6 @@ class Job(Generic[S_contra, P, T_co]):
         return self.signature.decode(values)
 
 
-class AsyncJob(Job[S_contra, P, T_co]):
-    """A job whose function is ``async def``."""
-
-    def __call__(
-        self, ctx: JobContext[S_contra], *args: P.args, **kwargs: P.kwargs
-    ) -> Awaitable[T_co]:
-        """Call the function itself, here and now."""
-        return cast("Awaitable[T_co]", self.function(ctx, *args, **kwargs))
-
-
-class PlainJob(Job[S_contra, P, T_co]):
-    """A job whose function is a plain one: it runs in a thread, or in an executor."""
-
-    def __call__(self, ctx: JobContext[S_contra], *args: P.args, **kwargs: P.kwargs) -> T_co:
-        """Call the function itself, here and now."""
-        return cast("T_co", self.function(ctx, *args, **kwargs))
-
-
-class JobDecorator(Protocol):
-    """What `job` returns: put it in front of a function."""
-
-    # Whoever returns an awaitable is async: the first overload that fits counts.
-    @overload
-    def __call__(  # type: ignore[overload-overlap]
-        self, function: Callable[Concatenate[JobContext[S], P], Awaitable[T]], /
-    ) -> AsyncJob[S, P, T]: ...
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[JobContext[S], P], T], /
-    ) -> PlainJob[S, P, T]: ...
-
-
-def job(
-    *,
-    name: str,
-    max_attempts: int | None = None,
-    idempotency_key: Callable[..., str | None] | None = None,
-    version: int = 1,
-    upcast: Mapping[int, Upcast] | None = None,
-    queue: str | None = None,
-    timeout: Duration | None = None,
-    priority: int | None = None,
-) -> JobDecorator:
-    """Make a function a job.
-
-        @job(name="email.send", max_attempts=5)
-        async def send_email(ctx: JobContext, to: str, subject: str) -> str: ...
-
-    The function's first parameter is its context. Other arguments and the result are stored, by
-    pydantic and their annotations. ``async def`` runs on the event loop; a plain function runs in
-    a thread, or in the runner's executor.
-
-    Args:
-        name: The job's name in the store, 1 to 128 characters of ``[A-Za-z0-9_.:-]``. Jobs that
-            wait are found by it: keep it when the function moves.
-        max_attempts: Attempts before the job has failed; default: its queue's.
-        idempotency_key: Called with the job's arguments (without the context); returns a text
-            that tells one job from another, or None for one that is always new. See
-            `JobRunner.submit`.
-        version: Raise it when the arguments change so that stored ones no longer fit. A runner
-            leaves jobs of a newer version to a newer program.
-        upcast: For an older version, what turns its arguments into those of the next.
-        queue: Name of an own queue; default: the runner's. One queue belongs to one runner.
-        timeout: How long an attempt may take, seconds on the queue's clock.
-        priority: Unsigned 32-bit; lower first; default: its queue's.
-
-    Raises:
-        InvalidArgument: A value cannot be used.
-    """
-
-    def decorate(function: Callable[..., object]) -> Job[object, ..., object]:
-        if not inspect.isroutine(function):
-            raise InvalidArgumentType(f"a job is made of a function, not of {function!r}")
-        kind: type[Job[object, ..., object]] = AsyncJob if _is_async(function) else PlainJob
-        return kind(  # pyright: ignore[reportUnknownVariableType] - the decorator's type says more
-            function,
-            name=name,
-            version=version,
-            upcast=upcast or {},
-            idempotency_key=idempotency_key,
-            queue=queue,
-            max_attempts=max_attempts,
-            priority=priority,
-            timeout=timeout,
-        )
-
-    return cast("JobDecorator", decorate)
-
-
-def payload_idempotency_key(*args: object, **kwargs: object) -> str:
-    """The idempotency key of a job for which equal arguments mean the same job.
-
-        @job(name="thumbnail", idempotency_key=payload_idempotency_key)
-
-    Returns:
-        SHA-256 of the arguments' MessagePack form, in hex.
-    """
-    try:
-        return fingerprint(_ANYTHING.dump_python([args, kwargs])).hex()
-    except ValueError:
-        # Something in them is written out by its annotation only.
-        return digest([args, kwargs]).hex()
-
-
 def unpack_arguments(payload: bytes) -> dict[str, object]:
     try:
         values = unpack(payload)
@@ -245,10 +135,6 @@ def unpack_arguments(payload: bytes) -> dict[str, object]:
             f"the payload holds {type(values).__name__}, not the arguments of a job by name"
         )
     return cast("dict[str, object]", values)
-
-
-def _is_async(function: Callable[..., object]) -> bool:
-    return inspect.iscoroutinefunction(function)
 
 
 def _version(name: str, version: int) -> int:

@@ -39,13 +39,8 @@ from taquba_workflow._errors import (
     StepFailed,
 )
 from taquba_workflow._functions.context import WorkflowContext
-from taquba_workflow._functions.definitions import (
-    StepOptions,
-    Workflow,
-    WorkflowDecorator,
-    step,
-    workflow,
-)
+from taquba_workflow._functions.decorator import WorkflowDecorator, WorkflowFunction, workflow
+from taquba_workflow._functions.definitions import StepOptions, Workflow, step
 from taquba_workflow._functions.handles import RunHandle, StartOptions, fetch_run_result
 from taquba_workflow._functions.history import CallKind, CallRecord, CallState, read_history
 from taquba_workflow._functions.stepping import StepInfo, current_step
@@ -112,6 +107,7 @@ __all__ = [
     "Workflow",
     "WorkflowContext",
     "WorkflowDecorator",
+    "WorkflowFunction",
     "WorkflowRuntime",
     "current_step",
     "fetch_run_result",

@@ -27,6 +27,7 @@ from taquba_workflow import (
     StepOptions,
     Workflow,
     WorkflowContext,
+    WorkflowFunction,
     WorkflowRuntime,
     current_step,
     fetch_run_result,
@@ -165,5 +166,6 @@ def errors(failed: RunFailed, step: StepFailed, child: ChildFailed, change: NonD
     assert_type((change.call, change.expected, change.came), tuple[str, str, str])
 
 
-made: Workflow[[str], list[str]] = invoice
+made: WorkflowFunction[[str], list[str]] = invoice
+known: Workflow[[str], list[str]] = invoice
 called: Callable[[WorkflowContext, str], Awaitable[list[str]]] = invoice

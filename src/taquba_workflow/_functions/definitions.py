@@ -7,18 +7,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Final,
-    Generic,
-    NamedTuple,
-    ParamSpec,
-    Protocol,
-    TypeVar,
-    cast,
-)
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from taquba import Duration, InvalidArgument, InvalidArgumentType
 from taquba.extending.checks import (
@@ -30,11 +19,7 @@ from taquba.extending.checks import (
 from taquba.extending.typed import Signature, Undecodable, pack, unpack
 from taquba_workflow import _values
 
-if TYPE_CHECKING:
-    from taquba_workflow._functions.context import WorkflowContext
-
 P = ParamSpec("P")
-T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -48,7 +33,7 @@ _PAIR: Final = b"\x92"
 
 
 class Workflow(Generic[P, T_co]):
-    """A durable function; made by `workflow`, started by `WorkflowRuntime.start`.
+    """A durable function; `workflow` makes it, `WorkflowRuntime.start` starts it.
 
     Attributes:
         name: Its name in the store.
@@ -83,10 +68,6 @@ class Workflow(Generic[P, T_co]):
     def __repr__(self) -> str:
         return f"<workflow {self.name!r}>"
 
-    def __call__(self, ctx: WorkflowContext, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co]:
-        """Call the function itself, as a part of another one and with its context."""
-        return self.function(ctx, *args, **kwargs)
-
     def input(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
         """What a run of this function is submitted with."""
         values = self.signature.pack(self.signature.bind(args, kwargs))
@@ -99,40 +80,6 @@ class Workflow(Generic[P, T_co]):
                 return self.signature.decode(cast("dict[str, object]", values))
             case _:
                 raise Undecodable(f"it is no input of workflow {self.name!r}")
-
-
-class WorkflowDecorator(Protocol):
-    """What `workflow` returns: put it in front of an ``async def``."""
-
-    def __call__(
-        self, function: Callable[Concatenate[WorkflowContext, P], Awaitable[T]], /
-    ) -> Workflow[P, T]: ...
-
-
-def workflow(*, name: str, version: int = 1) -> WorkflowDecorator:
-    """Make an async function durable.
-
-        @workflow(name="order")
-        async def order(ctx: WorkflowContext, order_id: str) -> Receipt: ...
-
-    The function is run again from its beginning whenever it goes on, and finds the results of what
-    it has done already. So it has to make the same calls again: everything that may come out
-    differently (the time, chance, I/O) belongs into steps, or comes from its context.
-
-    Args:
-        name: Its name in the store, 1 to 128 characters of ``[A-Za-z0-9_.:-]``. Keep it when the
-            function moves.
-        version: Raise it when runs that this function begins must not be gone on with by older
-            programs, while a new one is being rolled out.
-
-    Raises:
-        InvalidArgument: A value cannot be used.
-    """
-
-    def decorate(function: Callable[..., object]) -> Workflow[..., object]:
-        return Workflow(function, name=name, version=version)
-
-    return cast("WorkflowDecorator", decorate)
 
 
 # -- steps --------------------------------------------------------------------------------------
