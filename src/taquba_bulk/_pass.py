@@ -187,11 +187,13 @@ class Pass(Generic[In, Out]):
                 feed.cancel()
                 self._batch.shared.halt()
                 drain.set()
-                await self._until_drained(runtime)
-                await asyncio.wait((feed, sweep))
-                self._closing = True
-                self._news.set()
-                await asyncio.wait((collector,))
+                try:
+                    await self._until_drained(runtime)
+                finally:
+                    await asyncio.wait((feed, sweep))
+                    self._closing = True
+                    self._news.set()
+                    await asyncio.wait((collector,))
         for task in tasks:
             if not task.cancelled():
                 task.result()
@@ -199,10 +201,13 @@ class Pass(Generic[In, Out]):
     async def _until_drained(self, runtime: asyncio.Task[None]) -> None:
         """Wait until all attempts have ended, but for those that were suspended."""
         parked = asyncio.create_task(self._batch.shared.attempts.all_parked())
-        await asyncio.wait((runtime, parked), return_when=asyncio.FIRST_COMPLETED)
-        parked.cancel()
-        runtime.cancel()
-        await asyncio.wait((runtime, parked))
+        try:
+            await asyncio.wait((runtime, parked), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Also where this is cancelled: whoever does that wants to leave now.
+            parked.cancel()
+            runtime.cancel()
+            await asyncio.wait((runtime, parked))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task has ended: a failure ends the pass."""

@@ -16,7 +16,7 @@ The modules, top to bottom; each uses only those below it:
     describing  texts about objects of users, whatever their own methods do
     clock       time
     keys        keys: ``[space tag][format version][fields]``
-    own_tasks   tasks that are not cut off where the event loop ends
+    own_tasks   tasks and the end of their event loop: not cut off, or not waited for
     redaction   secrets taken out of text that comes from outside: of clients, of URLs
     resources   what an `open` returns: something to ``await``, or to use with ``async with``
     unpacking   MessagePack from strangers, read piece by piece

@@ -1,8 +1,9 @@
-"""Tasks that are not cut off where the event loop ends."""
+"""Tasks and the end of their event loop: some it must not cut off, some it must not wait for."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -55,3 +56,25 @@ class LastTask(asyncio.Task[T]):
         if asyncio._get_running_loop() is None:
             return False
         return super().cancel(msg)
+
+
+def leave_behind(task: asyncio.Task[Any]) -> None:
+    """Have nobody wait for a task that does not heed its cancellation.
+
+    It runs on while its event loop does. Whoever ends the loop cancels all tasks that it knows,
+    and would wait for this one for ever.
+    """
+    asyncio._unregister_task(task)
+    # It is pending for good reason. No public name tells the loop so.
+    vars_of: Any = task
+    vars_of._log_destroy_pending = False
+    keep(task)
+
+
+def keep(work: object) -> None:
+    """Have an object outlive the program.
+
+    When a coroutine that waits is freed, `GeneratorExit` is thrown into it. One that swallows that
+    as well would go on then, without an event loop, perhaps for ever.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(work))

@@ -229,7 +229,8 @@ async def run_service(
 ) -> None:
     """Take part in a service until SIGTERM, SIGINT or `shutdown`; see `Service`.
 
-    A second signal cancels the handlers at once; their jobs go back without spending the attempt.
+    A second signal cancels the handlers at once; their jobs go back without spending the attempt,
+    and what does not end is left behind.
 
     Args:
         url: As for `Service`, like the other arguments that are not named here.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -22,6 +23,7 @@ from taquba._model.ending import failure_of
 from taquba._worker.lease_handle import LeaseHandle, call_of, runs_alone, set_call
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.pools import Pool, probe, settle_in
+from taquba._worker.threads import busy
 
 T = TypeVar("T")
 
@@ -234,7 +236,12 @@ def _call(
     """Call a function; from another process its outcome leaves as bytes, which always unpickle."""
     begin.note()
     if begin.is_here:
-        return _called(function, args)
+        thread = threading.current_thread()
+        busy.add(thread)
+        try:
+            return _called(function, args)
+        finally:
+            busy.discard(thread)
     return _packed(_called(function, args))
 
 

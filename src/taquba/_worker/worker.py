@@ -16,6 +16,7 @@ from taquba._model.ending import contained, ends_program, legible
 from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
 from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
+from taquba._model.own_tasks import leave_behind
 from taquba._model.redaction import without_secrets
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
@@ -55,6 +56,9 @@ _WAITS_AFTER_SECONDS: Final = 0.5
 _ABANDONED_AFTER_SECONDS: Final = 5.0
 """How long a handler that was cancelled gets to clean up, in real time. One that does not end by
 then is left behind: a container is killed ten seconds after it was asked to stop."""
+
+_WHEN_ASKED_AGAIN_SECONDS: Final = 0.5
+"""How long it gets from when the worker loop itself is cancelled once more."""
 
 OnCancel = Literal["notify", "interrupt"]
 Shutdown = anyio.Event | asyncio.Event
@@ -519,20 +523,31 @@ class Worker:
         self._interrupted.update(unfinished)
         for task in unfinished:
             task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished, timeout=_ABANDONED_AFTER_SECONDS)
+        loop = self._owner.loop
+        deadline = loop.time() + _ABANDONED_AFTER_SECONDS
+        cancelled: asyncio.CancelledError | None = None
+        while any(not task.done() for task in unfinished) and loop.time() < deadline:
+            try:
+                await asyncio.wait(unfinished, timeout=deadline - loop.time())
+            except asyncio.CancelledError as again:
+                # Whoever cancels this again wants to leave now; what heeds its cancellation does
+                # so at once.
+                cancelled = again
+                deadline = min(deadline, loop.time() + _WHEN_ASKED_AGAIN_SECONDS)
         for task, claim in unfinished.items():
             if task in self._running:
                 self._running.pop(task)
                 self._tasks.discard(task)
+                leave_behind(task)
                 _log.error(
-                    "the handler of job %s of queue %r has not ended %g s after it was cancelled: "
+                    "the handler of job %s of queue %r does not end though it was cancelled: "
                     "it is left behind, and its job goes back",
                     claim.id,
                     claim.queue,
-                    _ABANDONED_AFTER_SECONDS,
                     extra=about_job(claim),
                 )
+        if cancelled is not None:
+            raise cancelled
 
 
 def _log_failure(claim: Claim, cause: str | BaseException, *, retried: bool) -> None:

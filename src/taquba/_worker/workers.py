@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import anyio
@@ -18,6 +19,7 @@ from taquba._model.validate import Duration
 from taquba._queue.queue import Queue
 from taquba._worker.handlers import Handler
 from taquba._worker.pools import ExecutorOrFactory
+from taquba._worker.threads import end_without_them
 from taquba._worker.worker import OnCancel, Shutdown, check_shutdown, run_worker
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -47,7 +49,8 @@ async def run_workers(
 ) -> None:
     """Run worker loops until SIGTERM, SIGINT or `shutdown`; then drain and return.
 
-    A second signal cancels the handlers at once; their jobs go back without spending the attempt.
+    A second signal cancels the handlers at once; their jobs go back without spending the attempt,
+    and what does not end is left behind.
     When one loop fails, the others drain and the error is raised.
 
     Args:
@@ -116,13 +119,13 @@ async def stopping(
 ) -> AsyncGenerator[asyncio.Event]:
     """An event that `shutdown`, SIGTERM or SIGINT sets; a second signal calls `interrupt`."""
     stop = asyncio.Event()
-    signalled = False
+    signalled: signal.Signals | None = None
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
         nonlocal signalled
-        if signalled:
+        if signalled is not None:
             interrupt()
-        signalled = True
+        signalled = number
         stop.set()
 
     with _signals(on_signal if handle_signals else None):
@@ -131,6 +134,8 @@ async def stopping(
             yield stop
         finally:
             relay.cancel()
+            if signalled is not None:
+                end_without_them(signalled)
 
 
 async def _relay(shutdown: Shutdown | None, stop: asyncio.Event) -> None:
@@ -140,7 +145,7 @@ async def _relay(shutdown: Shutdown | None, stop: asyncio.Event) -> None:
 
 
 @contextmanager
-def _signals(callback: Callable[[], None] | None) -> Generator[None]:
+def _signals(callback: Callable[[signal.Signals], None] | None) -> Generator[None]:
     if callback is None:
         yield
         return
@@ -151,7 +156,7 @@ def _signals(callback: Callable[[], None] | None) -> Generator[None]:
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number in _SIGNALS:
-        loop.add_signal_handler(number, callback)
+        loop.add_signal_handler(number, partial(callback, number))
     try:
         yield
     finally:

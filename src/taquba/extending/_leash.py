@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 from collections.abc import Awaitable, Generator
 from typing import Any, Generic, TypeVar
+
+from taquba._model.own_tasks import keep
 
 T = TypeVar("T")
 
@@ -64,16 +65,7 @@ class Leash(Generic[T]):
                     thrown = error
                 self._waits = False
             if self._left_for is not None:
-                _keep(self._work)
+                keep(self._work)
                 if self._is_woken and self._task is not None:
                     self._task.uncancel()
                 raise self._left_for
-
-
-def _keep(work: object) -> None:
-    """Have an object outlive the program.
-
-    When a coroutine that waits is freed, `GeneratorExit` is thrown into it. One that swallows that
-    as well would go on then, without an event loop, perhaps for ever.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(work))
