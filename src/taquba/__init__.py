@@ -94,7 +94,7 @@ if TYPE_CHECKING:
         WakeOutcome,
     )
     from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
-    from taquba._objects.space import ObjectInfo
+    from taquba._objects.object_info import ObjectInfo
     from taquba._producer.producer import Producer, Receipt
     from taquba._producer.threads import SyncProducer
     from taquba._queue.claims import Claim

@@ -127,9 +127,11 @@ async def test_what_a_producer_acknowledges_is_stored(s3: FaultyS3, odd: Odd) ->
         s3.odd = once("PUT", "-inbox/new/", odd)
         receipt = await producer.enqueue("q", b"")
         s3.odd = None
-        assert await queue.ingest_now() == 1
+        # The producer's word may have come first.
+        await queue.ingest_now()
         assert await queue.get_job(receipt.id) is not None
         assert await queue.ingest_now() == 0
+        assert (await queue.stats("q")).pending == 1
 
 
 async def test_a_batch_that_exists_with_other_content_is_not_acknowledged(s3: FaultyS3) -> None:
@@ -208,10 +210,14 @@ async def test_an_object_is_written_read_listed_and_removed_over_an_odd_answer(
         assert await queue.objects.get("key") is None
 
 
+@pytest.mark.parametrize("fault", [None, "inclusive offsets", "ignored offsets"])
 async def test_a_listing_that_breaks_off_goes_on_behind_what_it_has_shown(
-    s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+    s3: FaultyS3, monkeypatch: pytest.MonkeyPatch, fault: str | None
 ) -> None:
-    monkeypatch.setattr("taquba._objects.space._PAGE", 2)
+    monkeypatch.setattr("taquba._objects.bucket_listing._PAGE", 2)
+    s3.page_size = 2
+    # As Azure, whose offset is where a listing begins, and as servers that do not know it.
+    s3.faults = set() if fault is None else {fault}
     space = await ObjectSpace.open(StoreLocation.parse(URL), fsync=False)
     for number in range(7):
         await space.put(f"folder/{number}", b"")

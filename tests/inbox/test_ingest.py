@@ -28,7 +28,7 @@ from taquba import (
 )
 from taquba._model.batch import MAX_BATCH_BYTES, encode_batch, encode_request
 from taquba._objects.inbox import InboxObjects
-from taquba._objects.space import ObjectInfo
+from taquba._objects.object_info import ObjectInfo
 from taquba.testing import MockClock
 from tests.inbox.support import contents, inbox_at, marks, names, put, rejected
 from tests.payloads.support import payload_objects

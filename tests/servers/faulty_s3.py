@@ -14,7 +14,7 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -82,6 +82,7 @@ class FaultyS3:
         read_seconds: How long it takes to read an object.
         odd: Says which requests are answered oddly.
         short_reads: How many of the next reads get the first half, as if that was all.
+        page_size: How many keys a listing shows at most.
     """
 
     root = "s3://bucket"
@@ -96,6 +97,7 @@ class FaultyS3:
         self.read_seconds = 0.0
         self.odd: OddRule | None = None
         self.short_reads = 0
+        self.page_size = 1000
         self.lock = threading.Lock()
         self.ended = threading.Event()
         outer = self
@@ -223,17 +225,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, _body: bytes) -> None:
         state = self.server_state
-        prefix = self._query.get("prefix", [""])[0]
+        prefix, delimiter, offset, token = (
+            self._query.get(name, [""])[0]
+            for name in ("prefix", "delimiter", "start-after", "continuation-token")
+        )
+        if "ignored offsets" in state.faults:
+            offset = ""
+        elif "inclusive offsets" in state.faults:
+            offset = offset[:-1]
+        # A token is the last key, or prefix of keys, of the page before.
+        offset = max(offset, unquote(token))
         with state.lock:
-            found = {key: o for key, o in sorted(state.objects.items()) if key.startswith(prefix)}
+            found = dict(state.objects)
         if "stale lists" in state.faults:
             found = {k: o for k, o in found.items() if state.now() - o.written_at > HOUR}
-        items = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(o.data)}</Size>"
-            f"<ETag>{escape(o.etag)}</ETag>"
-            f"<LastModified>{o.written_at:%Y-%m-%dT%H:%M:%S.000Z}</LastModified></Contents>"
-            for key, o in found.items()
-        )
+        shown: dict[str, StoredObject | None] = {}
+        for key in sorted(found):
+            if not key.startswith(prefix):
+                continue
+            rest = key.removeprefix(prefix)
+            if delimiter and delimiter in rest:
+                shown[prefix + rest.partition(delimiter)[0] + delimiter] = None
+            else:
+                shown[key] = found[key]
+        left = [key for key in shown if key > offset]
+        page = left[: state.page_size]
+        items = "".join(map(listed, page, map(shown.get, page)))
+        if len(left) > len(page):
+            items += (
+                "<IsTruncated>true</IsTruncated>"
+                f"<NextContinuationToken>{quote(page[-1])}</NextContinuationToken>"
+            )
         self._answer(200, f"<ListBucketResult>{items}</ListBucketResult>".encode())
 
     def _get(self, _body: bytes) -> None:
@@ -406,3 +428,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 HOUR = timedelta(hours=1)
+# As S3 writes them, although XML 1.0 does not allow it.
+CONTROLS = {chr(number): f"&#x{number:x};" for number in (*range(32), 127)}
+
+
+def listed(key: str, found: StoredObject | None) -> str:
+    """A key, or a prefix of several, in a listing."""
+    name = escape(key, CONTROLS)
+    if found is None:
+        return f"<CommonPrefixes><Prefix>{name}</Prefix></CommonPrefixes>"
+    return (
+        f"<Contents><Key>{name}</Key><Size>{len(found.data)}</Size>"
+        f"<ETag>{escape(found.etag)}</ETag>"
+        f"<LastModified>{found.written_at:%Y-%m-%dT%H:%M:%S.000Z}</LastModified></Contents>"
+    )

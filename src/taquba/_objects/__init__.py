@@ -11,6 +11,8 @@ The modules, top to bottom; each uses only those below it:
     probe               requests that try out an object store
     client              plain requests to an object store, beside the database
     space               objects beside the database: large values
+    bucket_listing      the keys of a bucket, listed in spite of refusals and of strange keys
+    signed_listing      listing an S3 bucket that holds keys which the client cannot read
     folder_files        objects in a local folder: files that are found by name
     wake                word from producers on the same machine that something is in the inbox
     owner_address       where processes of one machine meet the owner of a store
@@ -24,6 +26,7 @@ The modules, top to bottom; each uses only those below it:
     folder              durability of a local folder
     forks               what is open and a forked child must not keep
     integrity           what objects beside the database are checked by, each time they are read
+    object_info         an object as listings show it
     left_alone          things in a store's places that are not ours: left as they are
     limits              bounds that everything which talks to a store has in common
     location            store URLs: where a store lives

@@ -16,10 +16,11 @@ import stat
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from taquba._objects.folder import put_on_disk
 from taquba._objects.left_alone import leave_alone
+from taquba._objects.object_info import ObjectInfo
 
 T = TypeVar("T")
 
@@ -37,20 +38,6 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 
 _NO_KEY: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff#]")
 """What no name of an object has: control characters, and what is not UTF-8."""
-
-
-class FileInfo(NamedTuple):
-    """An object in a listing.
-
-    Attributes:
-        key: Its key.
-        size: Bytes.
-        modified_at: When it was written, by the system's clock; aware, UTC.
-    """
-
-    key: str
-    size: int
-    modified_at: datetime
 
 
 class FolderFiles:
@@ -135,7 +122,7 @@ class FolderFiles:
         if failed is not None:
             raise failed
 
-    def files(self, prefix: str, *, flat: bool = False) -> Generator[FileInfo]:
+    def files(self, prefix: str, *, flat: bool = False) -> Generator[ObjectInfo]:
         """The files below a prefix, which is a folder, in no particular order."""
         top = [part for part in prefix.split("/") if part]
         folders = [top]
@@ -158,7 +145,7 @@ class FolderFiles:
                                 folders.append(path)
                         elif stat.S_ISREG(info.st_mode):
                             changed = datetime.fromtimestamp(info.st_mtime, UTC)
-                            yield FileInfo("/".join(path), info.st_size, changed)
+                            yield ObjectInfo("/".join(path), info.st_size, changed)
                         else:
                             self._leave(path, "it is not a regular file")
             except FileNotFoundError:

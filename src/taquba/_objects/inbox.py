@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Final, Self
 
 from taquba._model.batch import BATCH_FORMAT
@@ -18,7 +18,8 @@ from taquba._model.codec import UNREADABLE
 from taquba._model.errors import InboxNotOpen, IncompatibleStore, StoreError
 from taquba._objects.left_alone import leave_alone
 from taquba._objects.location import INBOX, StoreLocation
-from taquba._objects.space import ObjectInfo, ObjectSpace
+from taquba._objects.object_info import ObjectInfo
+from taquba._objects.space import ObjectSpace
 
 _SIGN: Final = "inbox.json"
 _NEW: Final = "new"
@@ -84,8 +85,7 @@ class InboxObjects:
     async def batches(self) -> AsyncGenerator[list[ObjectInfo]]:
         """The batches that wait, in pages; their keys are their names."""
         async for page in self._space.list(_NEW, flat=True):
-            found = [info._replace(key=info.key.removeprefix(f"{_NEW}/")) for info in page]
-            yield [info for info in found if self._could_be_one(info.key)]
+            yield [info for info in _below(_NEW, page) if self._could_be_one(info.key)]
 
     async def get(self, name: str) -> bytes | None:
         """A batch that waits, or None where it is not found, which may pass."""
@@ -103,8 +103,8 @@ class InboxObjects:
         """The batches that were put aside, in pages; their keys are their names."""
         async for page in self._space.list(_REJECTED):
             found = [
-                info._replace(key=info.key.removeprefix(f"{_REJECTED}/").removesuffix(_BATCH))
-                for info in page
+                info._replace(key=info.key.removesuffix(_BATCH))
+                for info in _below(_REJECTED, page)
                 if info.key.endswith(_BATCH)
             ]
             yield [info for info in found if _NAME.fullmatch(info.key)]
@@ -126,3 +126,11 @@ class InboxObjects:
 
     async def close(self) -> None:
         await self._space.close()
+
+
+def _below(folder: str, page: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+    """What a listing shows below a folder, by names; not the mark that some tools make of it."""
+    top = f"{folder}/"
+    return [
+        info._replace(key=info.key.removeprefix(top)) for info in page if info.key.startswith(top)
+    ]

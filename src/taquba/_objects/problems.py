@@ -88,6 +88,12 @@ _RULES: Final = (
         "set {credentials}",
     ),
     _rule(
+        r"object with invalid path",
+        "the {bucket} holds a key that cannot be listed, and hides others: {key}",
+        "remove that object, or give it another name",
+        permanent=False,
+    ),
+    _rule(
         r"RequestTimeTooSkewed",
         "the store refuses requests from this machine, whose clock is wrong",
         "set the clock, and let it be kept right (NTP)",
@@ -162,11 +168,13 @@ def explain(location: StoreLocation, error: Exception, action: str) -> Problem:
     text = _SILENCE if isinstance(error, TimeoutError) else redact(str(error))
     endpoint = re.search(r"https?://[^/\s?]+", text)
     code = re.search(r"<Code>(\w+)</Code>", text)
+    key = re.search(r"[Pp]ath \"(.*?)\"(?: contained|: )", text, re.DOTALL)
     words = {
         "action": action,
         "bucket": f"bucket {location.scheme}://{location.bucket}",
         "endpoint": endpoint[0] if endpoint else "the store's endpoint",
         "code": f" ({code[1]})" if code else "",
+        "key": ascii(key[1]) if key else "its name is not known",
         "credentials": provider.credentials,
         "endpoint_settings": provider.endpoint,
         "allow_http": provider.allow_http,

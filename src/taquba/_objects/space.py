@@ -6,26 +6,27 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
 from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.redaction import without_secrets
+from taquba._objects.bucket_listing import BucketListing
 from taquba._objects.folder import remove_unfinished
-from taquba._objects.folder_files import FileInfo, FolderFiles
+from taquba._objects.folder_files import FolderFiles
 from taquba._objects.limits import OPERATION_TIMEOUT
 from taquba._objects.location import StoreLocation
+from taquba._objects.object_info import ObjectInfo
 from taquba._objects.places import Place
 from taquba._objects.problems import explain
 from taquba._objects.repeating import PAUSES, ask
 
 if TYPE_CHECKING:
-    from obstore import ListStream, ObjectMeta
+    from obstore import ObjectMeta
     from obstore.store import RetryConfig
 
 P = ParamSpec("P")
@@ -44,20 +45,6 @@ _BULK_DELETE: Final = 1000
 """Keys that S3 deletes in one request."""
 
 _shared_memory: dict[str, MemoryStore] = {}
-
-
-class ObjectInfo(NamedTuple):
-    """An object in a listing.
-
-    Attributes:
-        key: Its key.
-        size: Bytes.
-        modified_at: When it was written, by the store's clock; aware, UTC.
-    """
-
-    key: str
-    size: int
-    modified_at: datetime
 
 
 def connect_objects(location: StoreLocation, retries: RetryConfig | None = None) -> ObjectStore:
@@ -237,29 +224,9 @@ class ObjectSpace:
                 with contextlib.suppress(ValueError):
                     files.close()
             return
-        store = await self._connect()
-        pages: ListStream[Sequence[ObjectMeta]] | None = None
-        last: str | None = None
-
-        async def next_page() -> Sequence[ObjectMeta]:
-            nonlocal pages
-            if pages is None:
-                # A listing that failed is over: another one goes on behind what is known.
-                pages = store.list(prefix=prefix, offset=last, chunk_size=_PAGE)  # pyright: ignore[reportUnknownMemberType] - its other form returns a type of a library that is not installed
-            # A listing that is dropped while its request is under way panics in obstore's
-            # threads, so whoever stops waiting for a page leaves it to itself.
-            page = asyncio.ensure_future(anext(pages, None))
-            self._listing.add(page)
-            page.add_done_callback(self._listed)
-            try:
-                return await asyncio.shield(page) or ()
-            except (BaseError, OSError, ValueError):
-                pages = None
-                raise
-
-        while found := await self._ask(next_page, f"list {prefix}"):
-            last = max(info["path"] for info in found)
-            yield [ObjectInfo(info["path"], info["size"], info["last_modified"]) for info in found]
+        listing = BucketListing(self._location, await self._connect(), prefix, self._listing)
+        while (page := await self._ask(listing.next_page, f"list {prefix}")) is not None:
+            yield page
 
     async def check_place(self) -> None:
         """Raise `StoreError` where the bucket or folder itself is not there."""
@@ -282,12 +249,6 @@ class ObjectSpace:
         """
         if self._folder is not None:
             await self._in_thread("tidy up", 0, remove_unfinished, self._folder / prefix, seconds)
-
-    def _listed(self, page: asyncio.Future[Sequence[ObjectMeta] | None]) -> None:
-        self._listing.discard(page)
-        if not page.cancelled():
-            # Nobody may be left to hear of it.
-            page.exception()
 
     async def close(self) -> None:
         """Give listings that were abandoned a moment to end."""
@@ -342,8 +303,8 @@ class ObjectSpace:
         )
 
 
-def _some(files: Iterator[FileInfo]) -> list[ObjectInfo]:
-    return [ObjectInfo(*info) for info in islice(files, _PAGE)]
+def _some(files: Iterator[ObjectInfo]) -> list[ObjectInfo]:
+    return list(islice(files, _PAGE))
 
 
 async def _if_new(request: Awaitable[object]) -> bool:

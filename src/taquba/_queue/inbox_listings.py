@@ -9,7 +9,7 @@ from taquba._model.errors import StoreError
 from taquba._model.records import InboxStats, RejectedBatch
 from taquba._objects.inbox import InboxObjects
 from taquba._objects.location import StoreLocation
-from taquba._objects.space import ObjectInfo
+from taquba._objects.object_info import ObjectInfo
 from taquba._queue.listings import MAX_PAGE
 
 

@@ -23,7 +23,7 @@ from taquba._model.options import InboxConfig
 from taquba._model.redaction import without_secrets
 from taquba._objects.inbox import InboxObjects
 from taquba._objects.location import StoreLocation
-from taquba._objects.space import ObjectInfo
+from taquba._objects.object_info import ObjectInfo
 from taquba._objects.wake import WakeListener
 from taquba._queue.ingesting import Ingested, decode, submit
 from taquba._queue.owner import Owner

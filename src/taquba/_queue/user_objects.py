@@ -9,7 +9,8 @@ from typing import Final
 from taquba._model import validate
 from taquba._model.errors import InvalidArgument, ObjectDamaged
 from taquba._objects.integrity import READS, SEAL_SIZE, Damaged, aside, seal, unseal
-from taquba._objects.space import ObjectInfo, ObjectSpace
+from taquba._objects.object_info import ObjectInfo
+from taquba._objects.space import ObjectSpace
 
 _MAX_KEY: Final = 512
 _MAX_SEGMENT: Final = 250

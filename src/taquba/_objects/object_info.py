@@ -1,0 +1,20 @@
+"""An object as listings show it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+
+class ObjectInfo(NamedTuple):
+    """An object in a listing.
+
+    Attributes:
+        key: Its key.
+        size: Bytes.
+        modified_at: When it was written, by the store's clock; aware, UTC.
+    """
+
+    key: str
+    size: int
+    modified_at: datetime
