@@ -18,7 +18,7 @@ import os
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,11 +73,13 @@ class OddBucket:
 
     Attributes:
         struck: How many were, by what was asked and answered.
+        last: The last ones.
         share: From 0 to 1.
     """
 
     def __init__(self, seed: int, share: float, *, engine: bool) -> None:
         self.struck: Counter[str] = Counter()
+        self.last: deque[str] = deque(maxlen=100)
         self.share = share
         self._chance = random.Random(seed)
         self._engine = engine
@@ -92,6 +94,7 @@ class OddBucket:
             odd = self._chance.choice(REFUSALS)
             carried_out = method != "GET" and self._chance.random() < 0.5
             self.struck[f"{method}{' if' if conditional else ''} {odd.status} {odd.code}"] += 1
+            self.last.append(f"{key} {method} {odd.status} {odd.code} {carried_out}")
         return Odd(odd.status, odd.code, carried_out)
 
 
@@ -209,6 +212,8 @@ class Campaign:
 
     async def _open(self) -> Queue | None:
         self.report.openings += 1
+        self._odd.last.clear()
+        asked = len(self._s3.requests)
         try:
             return await Queue.open(
                 URL,
@@ -218,6 +223,7 @@ class Campaign:
             )
         except TaqubaError as error:
             self.report.failed_opening(error)
+            log.error("%d requests: %s", len(self._s3.requests) - asked, "; ".join(self._odd.last))
             return None
 
     async def _work(self, queue: Queue, seconds: float, *, stays_open: bool) -> None:
@@ -355,6 +361,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL, format="%(asctime)s %(message)s")
     log.setLevel(logging.INFO)
+    logging.getLogger("taquba._engine.again").setLevel(logging.INFO)
     report = asyncio.run(
         campaign(
             options.seed, 60 * options.minutes, share=options.share, engine=not options.no_engine

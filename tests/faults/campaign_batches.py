@@ -79,12 +79,14 @@ class Batches:
         if killed:
             self._report.calls["batches killed"] += 1
         elif process.returncode == CANNOT_OPEN:
-            self._report.failed_openings.append(f"of a batch: {said[-200:].decode()}")
+            self._report.failed_openings.append(f"of a batch: {last_line(said)}")
             log.error("an opening of a batch failed: %s", said.decode())
         elif process.returncode == STORE_FAILED:
-            self._report.stops.append(f"of a batch: {said[-200:].decode()}")
+            self._report.stops.append(f"of a batch: {last_line(said)}")
+            log.error("a batch was stopped: %s", said.decode())
         elif process.returncode:
-            self._report.wrong.append(f"a batch ended: {said[-500:].decode()}")
+            self._report.wrong.append(f"a batch ended: {last_line(said)}")
+            log.error("a batch ended: %s", said.decode())
         return process.returncode == 0
 
     def _check(self) -> None:
@@ -100,3 +102,7 @@ class Batches:
             again = [key for key, times in made.items() if times > 1]
             self._report.wrong.append(f"calls of {name}: {len(made)} items, {again} again")
         self._report.calls["batches"] += 1
+
+
+def last_line(said: bytes) -> str:
+    return said.decode().strip().rpartition("\n")[2][:300]

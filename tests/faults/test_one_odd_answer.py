@@ -268,6 +268,54 @@ async def test_opening_repeats_what_was_answered_oddly(s3: FaultyS3, odd: Odd, p
     assert not left
 
 
+async def left_with_commits(s3: FaultyS3, commits: int) -> None:
+    """A store whose owner died, with a file of the write-ahead log for each commit."""
+    async with owner() as queue:
+        for _ in range(commits):
+            await queue.enqueue("q", b"x")
+        died_with = dict(s3.objects)
+    s3.objects = died_with
+
+
+class OneEachTime:
+    """Refuses to give out some file of the write-ahead log, once at each try to open."""
+
+    def __init__(self, tries: int) -> None:
+        self._tries = tries
+        self._again = True
+        self.refused = 0
+
+    def __call__(self, method: str, key: str, conditional: bool) -> Odd | None:
+        if key.startswith("LIST"):
+            # Each try begins with a look at the log.
+            self._again = True
+        elif method == "GET" and "/wal/" in key and self._again and self.refused < self._tries:
+            self._again = False
+            self.refused += 1
+            return DENIED
+        return None
+
+
+async def test_each_try_to_open_may_meet_an_odd_answer_of_its_own(s3: FaultyS3) -> None:
+    await left_with_commits(s3, 20)
+    # The engine does not say which file it could not read.
+    rule = s3.odd = OneEachTime(4)
+    async with owner() as queue:
+        assert (await queue.stats("q")).pending == 20
+    assert rule.refused == 4
+
+
+async def test_an_odd_answer_in_a_long_opening_does_not_end_it(
+    s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await left_with_commits(s3, 5)
+    monkeypatch.setattr("taquba._engine.again._REPEATED_SECONDS", 0)
+    rule = s3.odd = OneEachTime(1)
+    async with owner() as queue:
+        assert (await queue.stats("q")).pending == 5
+    assert rule.refused == 1
+
+
 # -- elections -----------------------------------------------------------------------------------
 
 

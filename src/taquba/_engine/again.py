@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -35,6 +36,14 @@ A_WHILE: Final = (0.1, 0.2, 0.4, 0.8, *[1.0] * 8)
 _SAME: Final = 3
 """Tries that come to the same after which one more would too: what is missing stays missing."""
 
+_LONG: Final = 2
+"""Tries in which the engine has asked many times already after which one more will not help. One
+may have been long only because it had much to read, or the machine much else to do."""
+
+_NAMELESS: Final = re.compile(r"\bwal\b[^/`]*object store error\W*$", re.IGNORECASE)
+"""Some file of the write-ahead log could not be read: not the same one each time, for there may be
+hundreds."""
+
 
 async def again(
     step: Callable[[], Awaitable[T]], what: str, pauses: Sequence[float] = A_MOMENT
@@ -45,17 +54,17 @@ async def again(
         TaqubaError: What the last try came to.
     """
     said: list[str] = []
+    long = 0
     for pause in pauses:
         started = time.monotonic()
         try:
             return await step()
         except TaqubaError as error:
-            said = [text for text in said if text == str(error)] + [str(error)]
-            if (
-                was_repeated(error.__cause__, started)
-                or not may_be_odd(error)
-                or len(said) == _SAME
-            ):
+            said = [text for text in said if text == str(error)]
+            if not _NAMELESS.search(str(error)):
+                said.append(str(error))
+            long += was_repeated(error.__cause__, started)
+            if long == _LONG or not may_be_odd(error) or len(said) == _SAME:
                 raise
             _log.warning("%s failed, and is tried again: %s", what, error)
         await asyncio.sleep(pause)
