@@ -472,7 +472,7 @@ async def test_ids_that_were_handed_out_and_not_used_are_not_kept_for_ever(queue
 
 async def test_a_batch_of_more_than_one_commit_should_hold_is_refused(queue: Queue) -> None:
     request = EnqueueRequest("q", b"")
-    with pytest.raises(InvalidArgument, match="at most 100000 requests"):
+    with pytest.raises(InvalidArgument, match="at most 10000 requests"):
         await queue.enqueue_batch(request for _ in range(10**9))
     assert (await queue.stats("q")).pending == 0
 
@@ -485,3 +485,34 @@ async def test_headers_are_bounded(queue: Queue) -> None:
     with pytest.raises(InvalidArgument, match="at most 65536 UTF-8 bytes"):
         await queue.enqueue("q", b"", headers={"h": "\u00fc" * 32768})
     assert (await queue.stats("q")).pending == 1
+
+
+@pytest.mark.parametrize("kind", ["dedup keys", "own ids", "large payloads"])
+async def test_a_large_batch_is_looked_up_a_part_at_a_time(
+    kind: str, open_queue: OpenQueue
+) -> None:
+    queue = await open_queue(payload_offload_threshold=1000)
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, len(asyncio.all_tasks()))
+            await asyncio.sleep(0)
+
+    def request(number: int) -> EnqueueRequest:
+        match kind:
+            case "dedup keys":
+                return EnqueueRequest("q", b"", dedup_key=str(number))
+            case "own ids":
+                # Far apart, with others between them.
+                return EnqueueRequest("q", b"", job_id=f"{number % 7}-{number}")
+            case _:
+                return EnqueueRequest("q", bytes(1001))
+
+    watching = asyncio.create_task(watch())
+    await queue.enqueue_batch([request(number) for number in range(2000)])
+    assert len((await queue.list_jobs("q", "pending", limit=2000)).jobs) == 2000
+    assert len(await queue.claim_batch("q", 2000)) == 2000
+    watching.cancel()
+    assert most < 300

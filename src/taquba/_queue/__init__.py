@@ -20,5 +20,6 @@ The modules, top to bottom; each uses only those below it:
     owner           the state that all operations of an open queue share
     listings        looking at jobs: one by id, listings, histories
     presence        whether a store has a living owner, as far as another process can tell
+    in_slices       work on thousands of things without holding the event loop
     user_objects    caller-owned objects: values too large for an entry
 """

@@ -11,6 +11,7 @@ from taquba._model.batch import Batch
 from taquba._model.errors import DuplicateJobId
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import EnqueueResult, Job
+from taquba._queue.in_slices import in_slices
 from taquba._queue.owner import Owner
 from taquba._queue.payload_writes import Uploads, large_payloads, upload
 from taquba._rules import marks, transitions
@@ -18,9 +19,6 @@ from taquba._store.transaction import Transaction
 
 _FEW: Final = 16
 """Ids that are looked up one by one."""
-
-_LOOKED_UP: Final = 256
-"""Rows that are looked up at the same time."""
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -254,12 +252,8 @@ async def _those_with(
     owner: Owner, key_of: Callable[[str], bytes], job_ids: Sequence[str]
 ) -> Collection[str]:
     """Those of some ids that have a row."""
-    found: set[str] = set()
-    for start in range(0, len(job_ids), _LOOKED_UP):
-        some = job_ids[start : start + _LOOKED_UP]
-        rows = await _all(owner.engine.get, [key_of(job_id) for job_id in some])
-        found.update(job_id for job_id, row in zip(some, rows, strict=True) if row is not None)
-    return found
+    rows = await _all(owner.engine.get, [key_of(job_id) for job_id in job_ids])
+    return {job_id for job_id, row in zip(job_ids, rows, strict=True) if row is not None}
 
 
 async def _read_holders(
@@ -279,10 +273,10 @@ async def _read_holders(
 
 
 async def _all(read: Callable[[K], Coroutine[Any, Any, T]], names: Sequence[K]) -> list[T]:
-    """Reads at the same time; most often there is one, which needs no task of its own."""
+    """Reads, several at the same time; most often there is one, which needs no task of its own."""
     if len(names) == 1:
         return [await read(names[0])]
-    return await asyncio.gather(*(read(name) for name in names))
+    return await in_slices(read, names)
 
 
 def _stage_jobs(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from taquba._engine.reads import Reads
@@ -36,6 +36,7 @@ from taquba._model.records import (
     with_payload,
 )
 from taquba._objects.payloads import PayloadReads
+from taquba._queue.in_slices import in_slices
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ MAX_PAGE: Final = 10_000
 """Largest `limit` of a listing."""
 
 _MOST_READS: Final = 100
-_LOOKED_UP_AT_ONCE: Final = 64
 
 _SPACES: Final = {
     JobStatus.pending: keys.PENDING,
@@ -136,11 +136,7 @@ async def payload_refs(reads: Reads, job_ids: Sequence[str]) -> list[str | None]
         record = await _record(reads, job_id)
         return None if record is None else record.payload_ref
 
-    refs: list[str | None] = []
-    for start in range(0, len(job_ids), _LOOKED_UP_AT_ONCE):
-        some = job_ids[start : start + _LOOKED_UP_AT_ONCE]
-        refs += await asyncio.gather(*map(read, some))
-    return refs
+    return await in_slices(read, job_ids)
 
 
 async def list_jobs(
@@ -155,7 +151,7 @@ async def list_jobs(
     page = await _page(reads, queue, status, cursor, limit)
     if payloads is None or all(record.payload_ref is None for record in page.jobs):
         return page
-    loaded = await asyncio.gather(*(_with_payload(reads, payloads, record) for record in page.jobs))
+    loaded = await in_slices(partial(_with_payload, reads, payloads), page.jobs)
     left = [record for record in loaded if record is not None]
     return JobPage(left, page.next_cursor, page.unreadable)
 

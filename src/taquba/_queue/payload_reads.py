@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from taquba._model.errors import ClaimLost, PayloadDamaged, PayloadMissing, StoreError, TaqubaError
 from taquba._model.log_fields import about_job
 from taquba._queue import claims, settling
 from taquba._queue.claims import Claim
+from taquba._queue.in_slices import in_slices
 from taquba._queue.owner import Owner, QueueState
 
 _log: Final = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ async def _load_all(owner: Owner, found: list[Claim], lease_ms: int) -> list[Cla
     """
     try:
         with _leases_kept(owner, found, lease_ms):
-            problems = await asyncio.gather(*(_read(owner, claim) for claim in found))
+            problems = await in_slices(partial(_read, owner), found)
     except BaseException:
         # Nobody will settle these.
         leases = [claims.lease_of(claim) for claim in found]

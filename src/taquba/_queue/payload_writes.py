@@ -9,6 +9,7 @@ from typing import Final
 from taquba._model import keys
 from taquba._model.options import EnqueueRequest
 from taquba._model.records import Job
+from taquba._queue.in_slices import slices
 from taquba._queue.listings import payload_refs
 from taquba._queue.owner import Owner
 from taquba._store.transaction import Transaction
@@ -73,24 +74,25 @@ def large_payloads(owner: Owner, requests: Sequence[EnqueueRequest]) -> list[int
 async def upload(
     owner: Owner, requests: Sequence[EnqueueRequest], large: Sequence[int], leaving: str | None
 ) -> Uploads:
-    """Write the payloads at the positions `large` of `requests`, concurrently.
+    """Write the payloads at the positions `large` of `requests`, several at the same time.
 
     A request whose dedup key is held is not going to be new, so its payload is not uploaded: the
     holder was there during the call. A key that the job `leaving` holds counts as free.
     """
     uploads = Uploads(owner, requests)
-    tasks = [
-        asyncio.create_task(uploads.add(position, requests[position], leaving))
-        for position in large
-    ]
-    try:
-        await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        uploads.abandon()
-        raise
+    for some in slices(large):
+        tasks = [
+            asyncio.create_task(uploads.add(position, requests[position], leaving))
+            for position in some
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            uploads.abandon()
+            raise
     return uploads
 
 

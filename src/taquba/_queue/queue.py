@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from taquba._model import validate
+from taquba._model.batch import MAX_BATCH_JOBS
 from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.options import EnqueueRequest, InboxConfig, QueueConfig, SettlementEffects
@@ -58,9 +59,6 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
     from taquba._line.server import SocketServer
-
-_MAX_ENQUEUE_BATCH: Final = 100_000
-"""One commit is made in one go, and takes memory for all of its jobs."""
 
 _MAX_CLAIM_BATCH = 10_000
 
@@ -335,13 +333,13 @@ class Queue(ClosedAtExit):
 
         Raises:
             DuplicateJobId: A `job_id` exists already, or comes twice; nothing was written.
-            InvalidArgument: More than 100,000 requests; nothing was written.
+            InvalidArgument: More than 10,000 requests; nothing was written.
         """
         await self._owner.enter()
-        batch = list(islice(requests, _MAX_ENQUEUE_BATCH + 1))
-        if len(batch) > _MAX_ENQUEUE_BATCH:
+        batch = list(islice(requests, MAX_BATCH_JOBS + 1))
+        if len(batch) > MAX_BATCH_JOBS:
             raise InvalidArgument(
-                f"a batch has at most {_MAX_ENQUEUE_BATCH} requests, which are one commit: "
+                f"a batch has at most {MAX_BATCH_JOBS} requests, which are one commit: "
                 "enqueue them in several"
             )
         for request in batch:

@@ -1,0 +1,30 @@
+"""Work on thousands of things without holding the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+AT_ONCE: Final = 256
+"""Each is a task of its own, and all that are made together start in one turn of the loop."""
+
+
+def slices(things: Sequence[T]) -> Iterator[Sequence[T]]:
+    """At most `AT_ONCE` at a time, in their order."""
+    if len(things) <= AT_ONCE:
+        yield things
+        return
+    for start in range(0, len(things), AT_ONCE):
+        yield things[start : start + AT_ONCE]
+
+
+async def in_slices(work: Callable[[K], Awaitable[T]], things: Sequence[K]) -> list[T]:
+    """What `work` makes of each, at most `AT_ONCE` at the same time."""
+    done: list[T] = []
+    for some in slices(things):
+        done += await asyncio.gather(*map(work, some))
+    return done
