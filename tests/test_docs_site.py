@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import html
 import importlib
 import re
 from typing import NamedTuple
 
 import pytest
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
 
 from distributions import DISTRIBUTIONS, ROOT
 
@@ -81,3 +84,49 @@ def test_every_public_name_of_taquba_is_in_the_reference() -> None:
 @pytest.mark.parametrize("name", [one.name for one in DISTRIBUTIONS if one.name != "taquba"])
 def test_every_distribution_is_in_the_reference(name: str) -> None:
     assert f"\n::: {name}\n" in (REFERENCE / f"{name}.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def reference_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a module as the site shows it, built alone."""
+    place = tmp_path_factory.mktemp("docs")
+    (place / "docs").mkdir()
+    (place / "docs/index.md").write_text("::: taquba_jobs\n", "utf-8")
+    settings = load_config(
+        str(ROOT / "mkdocs.yml"),
+        docs_dir=str(place / "docs"),
+        site_dir=str(place / "site"),
+        nav=["index.md"],
+        hooks=[],
+    )
+    build(settings)
+    return (place / "site/index.html").read_text("utf-8")
+
+
+def text_of(page: str, name: str) -> list[str]:
+    """The blocks of code below a name's heading."""
+    _, _, after = page.partition(f'id="{name}"')
+    section, _, _ = after.partition('<div class="doc doc-object')
+    blocks = re.findall(r"<pre>(.*?)</pre>", section, re.DOTALL)
+    return [html.unescape(re.sub(r"<[^>]+>", "", block)) for block in blocks]
+
+
+def test_signatures_in_the_reference_say_what_is_async(reference_page: str) -> None:
+    assert text_of(reference_page, "taquba_jobs.JobRunner.submit")[0].startswith("async submit(")
+    assert text_of(reference_page, "taquba_jobs.JobRunner.handle")[0].startswith("handle(")
+
+
+def test_an_example_in_the_reference_keeps_its_lines(reference_page: str) -> None:
+    signature, example = text_of(reference_page, "taquba_jobs.as_completed")
+    assert signature.startswith("async as_completed(")
+    assert example.splitlines()[:2] == [
+        "async for handle in as_completed(handles):",
+        "    try:",
+    ]
+
+
+def test_what_a_function_returns_is_one_item_of_the_reference(reference_page: str) -> None:
+    _, _, after = reference_page.partition('id="taquba_jobs.gather"')
+    _, _, returned = after.partition("Returns:")
+    items, _, _ = returned.partition("</ul>")
+    assert items.count("<li") == 1

@@ -38,7 +38,7 @@ class CronExpression:
     at the first instant after the gap; all times skipped by one gap fire together. A local time
     that the clocks repeat fires once, the first time.
 
-    Example:
+    Examples:
         >>> daily = CronExpression("30 2 * * *", "Europe/Berlin")
         >>> daily.next_after(datetime(2030, 3, 30, 12, tzinfo=UTC))  # 02:30 is skipped on the 31st
         datetime.datetime(2030, 3, 31, 1, 0, tzinfo=datetime.timezone.utc)

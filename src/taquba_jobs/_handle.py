@@ -166,13 +166,15 @@ async def gather(awaitables: Iterable[Awaitable[T]], *, concurrency: int = 100) 
 
 
 async def as_completed(handles: Iterable[JobHandle[T]]) -> AsyncGenerator[JobHandle[T]]:
-    """Handles in the order in which their jobs end; awaiting one then does not wait.
+    """Yield the handles in the order in which their jobs end; awaiting one then does not wait.
 
-    async for handle in as_completed(handles):
-        try:
-            print(handle.id, await handle)
-        except JobFailed as error:
-            print(error)
+        async for handle in as_completed(handles):
+            try:
+                print(handle.id, await handle)
+            except JobFailed as error:
+                print(error)
+
+    Leaving the loop ends the waiting, not the jobs.
     """
     ended: asyncio.Queue[asyncio.Task[Outcome]] = asyncio.Queue()
     waits = {asyncio.create_task(handle.ended()): handle for handle in handles}
