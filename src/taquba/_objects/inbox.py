@@ -4,6 +4,8 @@ inbox.json              says that an owner takes what is put here, and in which 
 new/{name}              a batch, created once
 rejected/{name}/batch   a batch that the owner could not take
 rejected/{name}/reason  why
+
+Behind a batch is what it is checked by, under its name, when it is read.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import re
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Final, Self
 
-from taquba._model.batch import BATCH_FORMAT
+from taquba._model.batch import BATCH_FORMAT, MalformedBatch
 from taquba._model.codec import UNREADABLE
 from taquba._model.errors import InboxNotOpen, IncompatibleStore, StoreError
+from taquba._objects.integrity import SEAL_SIZE, Damaged, aside, seal, unseal
 from taquba._objects.left_alone import leave_alone
 from taquba._objects.location import INBOX, StoreLocation
 from taquba._objects.object_info import ObjectInfo
@@ -75,7 +78,8 @@ class InboxObjects:
 
     async def put(self, name: str, batch: bytes) -> None:
         """Put a batch there, durably; it may be there already."""
-        if not await self._space.create(f"{_NEW}/{name}", batch):
+        sealed = await aside(seal, len(batch), name, batch)
+        if not await self._space.create(f"{_NEW}/{name}", sealed):
             raise StoreError(
                 f"another batch is in the inbox of {self.location.url} under the name {name}; "
                 "send the jobs again",
@@ -88,8 +92,18 @@ class InboxObjects:
             yield [info for info in _below(_NEW, page) if self._could_be_one(info.key)]
 
     async def get(self, name: str) -> bytes | None:
-        """A batch that waits, or None where it is not found, which may pass."""
-        return await self._space.get(f"{_NEW}/{name}")
+        """A batch that waits, or None where it is not found, which may pass.
+
+        Raises:
+            MalformedBatch: It is not what was put there under this name.
+        """
+        sealed = await self._space.get(f"{_NEW}/{name}")
+        if sealed is None:
+            return None
+        try:
+            return await aside(unseal, len(sealed), name, sealed)
+        except Damaged as damaged:
+            raise MalformedBatch(f"it is damaged, or no producer put it there: {damaged}") from None
 
     async def remove(self, names: Collection[str]) -> None:
         await self._space.delete([f"{_NEW}/{name}" for name in names])
@@ -132,5 +146,7 @@ def _below(folder: str, page: Sequence[ObjectInfo]) -> list[ObjectInfo]:
     """What a listing shows below a folder, by names; not the mark that some tools make of it."""
     top = f"{folder}/"
     return [
-        info._replace(key=info.key.removeprefix(top)) for info in page if info.key.startswith(top)
+        info._replace(key=info.key.removeprefix(top), size=max(0, info.size - SEAL_SIZE))
+        for info in page
+        if info.key.startswith(top)
     ]

@@ -1,9 +1,9 @@
 """What objects beside the database are checked by, each time they are read.
 
 A payload's object is checked against its name, which its job's record holds: it has the size of
-the content and its digest. An object of `Queue.objects` has a name that its owner chose, so size
-and digest follow the content itself, as its last 32 bytes: they are written and copied with it,
-and cost no request of their own.
+the content and its digest. Objects of `Queue.objects`, and batches of the inbox, have names of
+their own, so size and digest, of name and content, follow the content itself, as its last 32
+bytes: they are written and copied with it, and cost no request of their own.
 """
 
 from __future__ import annotations

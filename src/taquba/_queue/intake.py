@@ -212,16 +212,19 @@ class Inbox:
             raise MalformedBatch("its name is not one that a producer gives")
         if info.size > MAX_BATCH_BYTES:
             raise MalformedBatch(f"{info.size} bytes; a batch has at most {MAX_BATCH_BYTES}")
-        data = await self._objects.get(info.key)
-        if data is None:
-            self._unseen.add(info.key)
-            return None
         try:
-            return await decode(info.key, data)
+            return await self._decoded(info.key)
         except MalformedBatch:
-            if await self._objects.get(info.key) != data:
-                raise StoreError("two reads of it came out differently") from None
-            raise
+            # The transfer may have failed, and not what is stored.
+            await self._decoded(info.key)
+            raise StoreError("two reads of it came out differently") from None
+
+    async def _decoded(self, name: str) -> Batch | None:
+        data = await self._objects.get(name)
+        if data is None:
+            self._unseen.add(name)
+            return None
+        return await decode(name, data)
 
     async def _reject(self, name: str, reason: str) -> None:
         reason = shortened(reason)
