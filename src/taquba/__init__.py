@@ -19,6 +19,7 @@ The layers, top to bottom; each uses only those below it:
     _line         calls between the processes of a machine and the owner
     _store        the commit path: transaction, group commit, claim cursors
     _engine       the storage engine: the only room that imports slatedb
+    _interface    what every handle on a store can do
     _memory       ready windows, leases, waiters, locks
     _objects      object storage without the engine: places, clients, payloads, inbox, election
     _rules        transitions: what a job becomes, as pure functions
@@ -35,6 +36,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from taquba._interface.claim import Claim
+    from taquba._interface.store import ReadableStore, Store
     from taquba._memory.leases import CancelToken
     from taquba._model.clock import Clock, SystemClock, Timer
     from taquba._model.errors import (
@@ -67,8 +70,11 @@ if TYPE_CHECKING:
         PRIORITY_HIGH,
         PRIORITY_LOW,
         PRIORITY_NORMAL,
+        EnqueueOptions,
         EnqueueRequest,
         InboxConfig,
+        JobOptions,
+        ProducerOptions,
         QueueConfig,
         SettlementEffects,
     )
@@ -95,12 +101,12 @@ if TYPE_CHECKING:
     )
     from taquba._model.validate import MAX_KV_VALUE_SIZE, Duration, KvKey
     from taquba._objects.object_info import ObjectInfo
+    from taquba._objects.user_objects import Objects, ReadOnlyObjects
     from taquba._producer.producer import Producer, Receipt
     from taquba._producer.threads import SyncProducer
-    from taquba._queue.claims import Claim
+    from taquba._queue.open_options import OpenOptions, OwnerOptions
     from taquba._queue.queue import Queue
     from taquba._queue.reader import QueueReader
-    from taquba._queue.user_objects import Objects, ReadOnlyObjects
     from taquba._service.service import Service, run_service
     from taquba._telemetry.settings import Telemetry
     from taquba._worker.handlers import (
@@ -130,6 +136,7 @@ __all__ = [
     "Clock",
     "DuplicateJobId",
     "Duration",
+    "EnqueueOptions",
     "EnqueueRequest",
     "EnqueueResult",
     "FailWith",
@@ -147,6 +154,7 @@ __all__ = [
     "InvalidState",
     "JobAttempt",
     "JobNotFound",
+    "JobOptions",
     "JobPage",
     "JobRecord",
     "JobStatus",
@@ -159,6 +167,8 @@ __all__ = [
     "ObjectDamaged",
     "ObjectInfo",
     "Objects",
+    "OpenOptions",
+    "OwnerOptions",
     "OwnerPresence",
     "OwnerSigns",
     "OwnerUnreachable",
@@ -169,18 +179,21 @@ __all__ = [
     "Processor",
     "Producer",
     "ProducerClosed",
+    "ProducerOptions",
     "Queue",
     "QueueClosed",
     "QueueConfig",
     "QueueReader",
     "QueueStats",
     "ReadOnlyObjects",
+    "ReadableStore",
     "Receipt",
     "RejectedBatch",
     "RetryAfter",
     "Service",
     "SettlementEffects",
     "Snooze",
+    "Store",
     "StoreError",
     "StoreFenced",
     "StoreNotInitialized",
@@ -211,8 +224,10 @@ _HOMES: Final = (
     "_objects.space",
     "_memory.leases",
     "_telemetry.settings",
-    "_queue.user_objects",
-    "_queue.claims",
+    "_objects.user_objects",
+    "_interface.claim",
+    "_interface.store",
+    "_queue.open_options",
     "_queue.queue",
     "_queue.reader",
     "_worker.outcomes",

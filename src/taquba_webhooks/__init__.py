@@ -12,14 +12,14 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _signing     signatures of Standard Webhooks, symmetric version ``v1``
 """
 
-from taquba_webhooks._enqueueing import EnqueueOptions, enqueue_webhook, webhook_enqueue_request
+from taquba_webhooks._enqueueing import WebhookOptions, enqueue_webhook, webhook_enqueue_request
 from taquba_webhooks._request import WebhookRequest
 from taquba_webhooks._verdict import DeliveryFailed
 from taquba_webhooks._worker import WebhookWorker
 
 __all__ = [
     "DeliveryFailed",
-    "EnqueueOptions",
+    "WebhookOptions",
     "WebhookRequest",
     "WebhookWorker",
     "enqueue_webhook",

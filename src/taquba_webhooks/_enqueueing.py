@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import TypedDict, Unpack
+from typing import Unpack
 
-from taquba import Duration, EnqueueRequest, EnqueueResult, InvalidArgumentType, KvKey, Queue
+from taquba import EnqueueRequest, EnqueueResult, InvalidArgumentType, JobOptions, KvKey, Store
 from taquba_webhooks._request import WebhookRequest, job_headers
 
 
-class EnqueueOptions(TypedDict, total=False):
+class WebhookOptions(JobOptions, total=False):
     """Options of the delivery's job, as for `taquba.Queue.enqueue`."""
 
-    run_at: datetime | None
-    delay: Duration | None
-    priority: int | None
-    max_attempts: int | None
-    dedup_key: str | None
-    job_id: str | None
     kv_writes: Mapping[KvKey, bytes] | None
 
 
 async def enqueue_webhook(
-    queue: Queue,
-    name: str,
+    store: Store,
+    queue: str,
     request: WebhookRequest,
     body: bytes,
-    **options: Unpack[EnqueueOptions],
+    **options: Unpack[WebhookOptions],
 ) -> EnqueueResult:
     """Enqueue a delivery; it is durable when this returns.
 
     Args:
-        queue: An open queue.
-        name: Name of the queue that a `WebhookWorker` works on.
+        store: An open `taquba.Queue`, or another handle.
+        queue: Name of the queue that a `WebhookWorker` works on.
         request: What to send, and where.
         body: Sent as it is; say what it is in a ``Content-Type`` header.
         **options: As for `taquba.Queue.enqueue`.
@@ -41,12 +34,14 @@ async def enqueue_webhook(
     Returns:
         The job's id, which receivers get as ``Webhook-Id``, and whether the job is new.
     """
-    (result,) = await queue.enqueue_batch([webhook_enqueue_request(name, request, body, **options)])
+    (result,) = await store.enqueue_batch(
+        [webhook_enqueue_request(queue, request, body, **options)]
+    )
     return result
 
 
 def webhook_enqueue_request(
-    name: str, request: WebhookRequest, body: bytes, **options: Unpack[EnqueueOptions]
+    queue: str, request: WebhookRequest, body: bytes, **options: Unpack[WebhookOptions]
 ) -> EnqueueRequest:
     """A delivery to enqueue in one commit with something else.
 
@@ -55,4 +50,4 @@ def webhook_enqueue_request(
     """
     if not isinstance(request, WebhookRequest):
         raise InvalidArgumentType(f"request must be a WebhookRequest, not {type(request).__name__}")
-    return EnqueueRequest(name, body, headers=job_headers(request), **options)
+    return EnqueueRequest(queue, body, headers=job_headers(request), **options)

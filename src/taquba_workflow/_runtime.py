@@ -179,7 +179,7 @@ class WorkflowRuntime(RunsInBackground):
                     poll_interval=self._poll_interval,
                 )
             )
-        with only_runner(self._queue, {worker.name: worker.handler for worker in workers}):
+        with only_runner(self._queue, {worker.queue: worker.handler for worker in workers}):
             await self._run(workers, shutdown)
 
     async def _run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import signal
 from collections.abc import Callable
@@ -29,7 +28,6 @@ from taquba import (
     WorkerSpec,
     run_service,
 )
-from taquba._service.settings import OwnerOptions
 from tests.servers.faults import Faults
 from tests.servers.proxy import FaultyProxy
 from tests.servers.stores import S3Server
@@ -307,6 +305,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[TaqubaError], str]] = [
     (("x", {"q": print}), {"drain_timeout": -1}, InvalidArgument, "drain_timeout"),
     (("x", {"q": print}), {"default_config": 1}, InvalidArgumentType, "default_config"),
     (("x", {"q": print}), {"flush_interval": -1}, InvalidArgument, "flush_interval"),
+    (("x", {"q": print}), {"inbox": False}, InvalidArgument, "inbox"),
 ]
 
 
@@ -316,11 +315,6 @@ def test_bad_input_is_refused_when_it_is_made(
 ) -> None:
     with pytest.raises(error, match=text):
         Service(*arguments, **options)
-
-
-def test_it_takes_the_options_that_a_queue_is_opened_with() -> None:
-    own = {"url", "producer_socket", "clock"}
-    assert set(OwnerOptions.__annotations__) == set(inspect.signature(Queue.open).parameters) - own
 
 
 def test_handlers_may_be_worker_specs() -> None:

@@ -10,7 +10,7 @@ import httpx
 from taquba import EnqueueRequest, EnqueueResult, Queue, SettlementEffects, run_worker
 from taquba_webhooks import (
     DeliveryFailed,
-    EnqueueOptions,
+    WebhookOptions,
     WebhookRequest,
     WebhookWorker,
     enqueue_webhook,
@@ -38,7 +38,7 @@ async def delivering(queue: Queue, client: httpx.AsyncClient) -> None:
     WebhookWorker(client, 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-async def asking(queue: Queue, options: EnqueueOptions) -> None:
+async def asking(queue: Queue, options: WebhookOptions) -> None:
     request = WebhookRequest("https://h", "PUT", {"X-A": "1"}, timedelta(seconds=5))
     assert_type(await enqueue_webhook(queue, "webhooks", request, b""), EnqueueResult)
     await enqueue_webhook(queue, "webhooks", request, b"", delay=5, dedup_key="k", priority=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypedDict, cast
 
 from taquba._model import validate
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
@@ -134,6 +134,53 @@ class InboxConfig:
             self.dedup_window, "dedup_window", minimum=_LEAST_DEDUP_WINDOW_MS
         )
         return InboxPolicy(poll_ms, idle_ms, window_ms)
+
+
+class JobOptions(TypedDict, total=False):
+    """Options of a job, whichever way it is enqueued.
+
+    Attributes:
+        run_at: Earliest start, timezone-aware; a past one starts at once. Not with `delay`.
+        delay: Earliest start, from now, in seconds or as `timedelta`.
+        priority: Unsigned 32-bit; lower first. Default: the queue's.
+        max_attempts: Attempts before the job is a dead letter, at least 1. Default: the queue's.
+        dedup_key: While a pending or scheduled job of the queue holds this key, there is no
+            second one.
+        job_id: Own id, 1 to 128 characters of ``[A-Za-z0-9_-]``.
+    """
+
+    run_at: datetime | None
+    delay: Duration | None
+    priority: int | None
+    max_attempts: int | None
+    dedup_key: str | None
+    job_id: str | None
+
+
+class EnqueueOptions(JobOptions, total=False):
+    """Options of `Queue.enqueue`: those of an `EnqueueRequest`.
+
+    Attributes:
+        headers: Small string pairs that travel with the job: at most 128, of 64 KiB in all.
+        kv_writes: Caller-owned entries written in the same commit, if the job is new.
+    """
+
+    headers: Mapping[str, str] | None
+    kv_writes: Mapping[KvKey, bytes] | None
+
+
+class ProducerOptions(JobOptions, total=False):
+    """Options of `Producer.enqueue`.
+
+    Attributes:
+        headers: Small string pairs that travel with the job: at most 128, of 64 KiB in all.
+        idempotency_key: Any text of 1 to 1024 UTF-8 bytes, from which the job's id is made, per
+            queue: however often it is given, within the owner's window, one job is made. Not with
+            `job_id`.
+    """
+
+    headers: Mapping[str, str] | None
+    idempotency_key: str | None
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -10,6 +10,7 @@ The modules, top to bottom; each uses only those below it:
     payloads            large payloads, each an object of its own, named by its job
     probe               requests that try out an object store
     client              plain requests to an object store, beside the database
+    user_objects        caller-owned objects: values too large for an entry
     space               objects beside the database: large values
     bucket_listing      the keys of a bucket, listed in spite of refusals and of strange keys
     signed_listing      listing an S3 bucket that holds keys which the client cannot read

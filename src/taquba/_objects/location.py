@@ -156,6 +156,10 @@ class StoreLocation(NamedTuple):
             return StoreLocation(f"{self.url}{suffix}" if name else self.url)
         return self._replace(url=self.url.rstrip("/") + suffix, path=self.path + suffix)
 
+    def for_payloads(self, payload_url: str | os.PathLike[str] | None) -> StoreLocation:
+        """Where the objects of this store are kept: where the caller says, or beside it."""
+        return self.beside(PAYLOADS) if payload_url is None else StoreLocation.parse(payload_url)
+
     def check_shared(self) -> None:
         """Refuse a location that nobody else can name.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from typing import Final, Unpack, cast
 
 from taquba._line.remote_owner import OwnerSocket
 from taquba._model import validate
@@ -20,7 +19,7 @@ from taquba._model.batch import (
 from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import DuplicateJobId, InvalidArgument, ProducerClosed
 from taquba._model.ids import IdGenerator, id_of_key
-from taquba._model.options import EnqueueRequest
+from taquba._model.options import EnqueueOptions, EnqueueRequest, ProducerOptions
 from taquba._model.own_tasks import LastTask
 from taquba._model.place import Place, refuse
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
@@ -99,59 +98,32 @@ class Producer(ClosedAtExit):
         return Opening(_open(location, fsync, clock))
 
     async def enqueue(
-        self,
-        name: str,
-        payload: bytes,
-        *,
-        run_at: datetime | None = None,
-        delay: Duration | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        dedup_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        job_id: str | None = None,
-        idempotency_key: str | None = None,
+        self, queue: str, payload: bytes, **options: Unpack[ProducerOptions]
     ) -> Receipt:
         """Add a job; durable when this returns.
 
         Calls that wait at the same time share an object in the store.
 
         Args:
-            name: The queue, 1 to 255 UTF-8 bytes.
+            queue: Name of the queue, 1 to 255 UTF-8 bytes.
             payload: The job's content; the whole request has at most 16 MiB.
-            run_at: Earliest start, timezone-aware; a past one starts at once. Not with `delay`.
-            delay: Earliest start, from now, in seconds or as `timedelta`.
-            priority: Unsigned 32-bit; lower first. Default: what the owner's queue is set to.
-            max_attempts: Default: what the owner's queue is set to.
-            dedup_key: If a pending or scheduled job of the queue holds this key when the owner
-                takes the request, there will be no new job.
-            headers: Small string pairs that travel with the job.
-            job_id: Own id, 1 to 128 characters of ``[A-Za-z0-9_-]``. However often it is given,
-                within the owner's window, one job is made: the first.
-            idempotency_key: The same for any text of 1 to 1024 UTF-8 bytes, per queue: the job's
-                id is made from it. Not with `job_id`.
+            options: When it may start, its priority and so on; see `ProducerOptions`. Defaults
+                are those of the owner's queue. An id, or an idempotency key, that is given again
+                makes no second job.
 
         Raises:
             InvalidArgument: A value cannot be used; nothing was written.
         """
         await self._enter()
-        if idempotency_key is not None:
-            if job_id is not None:
+        key = options.pop("idempotency_key", None)
+        if key is not None:
+            if options.get("job_id") is not None:
                 raise InvalidArgument("give job_id or idempotency_key, not both")
-            validate.dedup_key(idempotency_key, "idempotency_key")
-            job_id = id_of_key(validate.queue_name(name), idempotency_key)
-        request = EnqueueRequest(
-            name,
-            payload,
-            run_at=run_at,
-            delay=delay,
-            priority=priority,
-            max_attempts=max_attempts,
-            dedup_key=dedup_key,
-            headers=headers,
-            job_id=job_id,
+            validate.dedup_key(key, "idempotency_key")
+            options["job_id"] = id_of_key(validate.queue_name(queue), key)
+        (receipt,) = await self._send(
+            [EnqueueRequest(queue, payload, **cast("EnqueueOptions", options))]
         )
-        (receipt,) = await self._send([request])
         return receipt
 
     async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:

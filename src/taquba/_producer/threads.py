@@ -7,14 +7,13 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from taquba._model.clock import Clock
 from taquba._model.errors import ForkedError, ProducerClosed, TaqubaError
-from taquba._model.options import EnqueueRequest
+from taquba._model.options import EnqueueRequest, ProducerOptions
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.validate import Duration
 from taquba._producer.producer import Producer, Receipt
@@ -115,35 +114,9 @@ class SyncProducer:
             background.stop()
             raise
 
-    def enqueue(
-        self,
-        name: str,
-        payload: bytes,
-        *,
-        run_at: datetime | None = None,
-        delay: Duration | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        dedup_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        job_id: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Receipt:
+    def enqueue(self, queue: str, payload: bytes, **options: Unpack[ProducerOptions]) -> Receipt:
         """Add a job; durable when this returns. See `Producer.enqueue` for the arguments."""
-        return self._run(
-            self._producer.enqueue(
-                name,
-                payload,
-                run_at=run_at,
-                delay=delay,
-                priority=priority,
-                max_attempts=max_attempts,
-                dedup_key=dedup_key,
-                headers=headers,
-                job_id=job_id,
-                idempotency_key=idempotency_key,
-            )
-        )
+        return self._run(self._producer.enqueue(queue, payload, **options))
 
     def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
         """Add jobs to any queues, all or none of them; see `Producer.enqueue_batch`."""

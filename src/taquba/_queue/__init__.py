@@ -2,7 +2,7 @@
 
 The modules, top to bottom; each uses only those below it:
 
-    queue           `Queue`: the owner's face of a store
+    queue           `Queue`: the owner's handle on a store
     reader          `QueueReader`: a read-only look at a store from any process
     calls           what producers call through the owner's socket
     control         acting on jobs by id: cancel, wake, requeue, purge, wait for completion
@@ -13,13 +13,13 @@ The modules, top to bottom; each uses only those below it:
     ingesting       taking batches of producers into the queues, each once
     enqueueing      enqueueing: new jobs, dedup keys and own ids
     key_values      caller-owned entries: a small key-value space beside the jobs
+    opening         opening a store: check its layout, load what memory needs
     payload_writes  large payloads on their way into the store
     claims          claims: taking jobs from the front of a queue and holding them under a lease
     inbox_listings  what is in an inbox, for people and monitors
-    opening         opening a store: check its layout, load what memory needs
     owner           the state that all operations of an open queue share
     listings        looking at jobs: one by id, listings, histories
+    open_options    how a store is opened: the options that callers give
     presence        whether a store has a living owner, as far as another process can tell
     in_slices       work on thousands of things without holding the event loop
-    user_objects    caller-owned objects: values too large for an entry
 """

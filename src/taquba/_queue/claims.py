@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from taquba._interface.claim import Claim
 from taquba._memory.gate import alone_ms, first_suspect
 from taquba._memory.leases import CancelToken, Lease
 from taquba._memory.window import Window
@@ -21,7 +22,7 @@ from taquba._model.errors import (
     InvalidArgumentType,
     UnreadableJob,
 )
-from taquba._model.records import Job, JobRecord, JobStatus, JobView
+from taquba._model.records import Job
 from taquba._queue.owner import Owner, QueueState
 from taquba._rules import transitions
 from taquba._store.transaction import Transaction
@@ -35,8 +36,8 @@ _REFILL_BATCH: Final = 128
 ABANDONED: Final = "the claim was abandoned by its caller"
 
 
-class Claim(JobView):
-    """A job that the caller holds under a lease. Only a claim can be settled."""
+class OwnedClaim(Claim):
+    """A claim in the owner's process."""
 
     __slots__ = ("_lease", "_owner")
 
@@ -46,20 +47,8 @@ class Claim(JobView):
         self._lease = lease
 
     @property
-    def job(self) -> JobRecord:
-        """The job as it was claimed."""
-        return JobRecord(self._job, JobStatus.claimed)
-
-    @property
     def cancel_token(self) -> CancelToken:
-        """Fires when the job is asked to cancel; fired already if it was asked before."""
         return self._lease.token
-
-    def __repr__(self) -> str:
-        return (
-            f"Claim(id={self.id!r}, queue={self.queue!r}, "
-            f"attempts={self.attempts}/{self.max_attempts})"
-        )
 
 
 async def claim_batch(
@@ -70,7 +59,7 @@ async def claim_batch(
     wait_ms: int | None,
     *,
     patient: bool = True,
-) -> list[Claim]:
+) -> list[OwnedClaim]:
     """Claim up to `limit` jobs, waiting up to `wait_ms` for the first."""
     deadline = owner.clock.monotonic_ms() + (wait_ms or 0)
     while True:
@@ -137,7 +126,9 @@ async def look_ahead(owner: Owner, state: QueueState) -> None:
         raise
 
 
-async def claim_ahead(owner: Owner, state: QueueState, limit: int, lease_ms: int) -> list[Claim]:
+async def claim_ahead(
+    owner: Owner, state: QueueState, limit: int, lease_ms: int
+) -> list[OwnedClaim]:
     """Claim up to `limit` jobs for a worker loop, without waiting until that is visible.
 
     Whatever the worker decides on them is written behind the claim, so it is never seen without
@@ -158,12 +149,12 @@ async def claim_ahead(owner: Owner, state: QueueState, limit: int, lease_ms: int
             await submitted
         for lease in leases:
             lease.enter("held")
-    return [Claim(owner, lease) for lease in leases]
+    return [OwnedClaim(owner, lease) for lease in leases]
 
 
 async def _claim_ready(
     owner: Owner, state: QueueState, limit: int, lease_ms: int, *, patient: bool = True
-) -> list[Claim]:
+) -> list[OwnedClaim]:
     """Claim what the gate lets through, and wait until that is written."""
     gate = owner.gate
     durable = True
@@ -190,7 +181,7 @@ async def _claim_ready(
     except BaseException:
         _give_back_unclaimed(owner, transaction, leases)
         raise
-    return [Claim(owner, lease) for lease in leases]
+    return [OwnedClaim(owner, lease) for lease in leases]
 
 
 def _take(
@@ -400,7 +391,7 @@ async def _scan_into(owner: Owner, window: Window, prefix: bytes) -> None:
 
 def _lease_here(owner: Owner, claim: Claim) -> Lease:
     """The lease behind a claim that this queue handed out."""
-    if not isinstance(claim, Claim):
+    if not isinstance(claim, OwnedClaim):
         raise InvalidArgumentType(
             f"only a Claim can be settled or renewed, not {type(claim).__name__}: "
             "use what claim() or claim_batch() returned"
@@ -438,21 +429,21 @@ def renew(owner: Owner, lease: Lease, extension_ms: int) -> None:
         owner.telemetry.lease_renewed(lease.job.queue)
 
 
-def lease_of(claim: Claim) -> Lease:
+def lease_of(claim: OwnedClaim) -> Lease:
     """The lease behind a claim, whatever its state."""
     return claim._lease  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
 
 
-def give_payload(claim: Claim, payload: bytes) -> None:
+def give_payload(claim: OwnedClaim, payload: bytes) -> None:
     """Let a claim show the payload that was read for it; its lease's record stays without."""
     claim._job = claim._job._replace(payload=payload)  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
 
 
-def is_held(claim: Claim) -> bool:
+def is_held(claim: OwnedClaim) -> bool:
     return lease_of(claim).state == "held"
 
 
-def keep_alive(owner: Owner, claim: Claim, extension_ms: int) -> None:
+def keep_alive(owner: Owner, claim: OwnedClaim, extension_ms: int) -> None:
     """Renew on behalf of a worker loop, also for a job that was asked to cancel."""
     lease = lease_of(claim)
     expires_at = owner.clock.monotonic_ms() + extension_ms

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from taquba._engine.again import again
@@ -23,42 +21,34 @@ from taquba._model.codec import (
 )
 from taquba._model.errors import IncompatibleStore, UnreadableJob
 from taquba._model.ids import IdGenerator
-from taquba._model.options import QueueConfig
 from taquba._model.records import Counters, JobStatus
 from taquba._objects.fitness import check_new_store
-from taquba._objects.location import PAYLOADS, StoreLocation
+from taquba._objects.location import StoreLocation
 from taquba._objects.space import ObjectSpace
+from taquba._queue.open_options import OpenSettings
 from taquba._queue.owner import Owner
 from taquba._rules import transitions
 from taquba._store.transaction import Transaction
+from taquba._telemetry.choosing import instrument
 
 if TYPE_CHECKING:
-    from taquba._telemetry.instrumentation import Instrumentation
+    pass
 
 _log: Final = logging.getLogger(__name__)
 
 _TAKEN_BACK_PER_COMMIT = 512
 
 
-async def open_owner(
-    location: StoreLocation,
-    clock: Clock,
-    *,
-    fsync: bool,
-    default_config: QueueConfig,
-    queue_configs: Mapping[str, QueueConfig],
-    flush_interval: float,
-    telemetry: Instrumentation | None,
-    payload_threshold: int | None,
-    payload_location: StoreLocation,
-) -> Owner:
+async def open_owner(settings: OpenSettings) -> Owner:
     """Open the store for writing; when this returns the queue may serve."""
+    location, clock = settings.location, settings.clock
+    telemetry = await instrument(settings.telemetry, location.url, clock)
     labelled = location.in_memory or await again(
         lambda: _is_ready(location), f"looking at {location.url}"
     )
-    objects = await ObjectSpace.open(payload_location, fsync=fsync)
+    objects = await ObjectSpace.open(settings.payload_location, fsync=settings.fsync)
     counts = telemetry is not None and telemetry.metrics is not None
-    engine = await Engine.open(location, fsync=fsync, count_requests=counts)
+    engine = await Engine.open(location, fsync=settings.fsync, count_requests=counts)
     owner = None
     try:
         ids = IdGenerator(clock)
@@ -72,19 +62,14 @@ async def open_owner(
         async for rows in engine.scan_prefix(keys.CURSOR):
             cursors.update({keys.cursor_queue(key): value for key, value in rows})
         owner = Owner(
-            location,
+            settings,
             engine,
-            clock,
-            counters,
-            cursors,
-            default_config=default_config,
-            queue_configs=dict(queue_configs),
-            flush_interval=flush_interval,
-            telemetry=telemetry,
+            objects,
             stamp=stamp,
             ids=ids,
-            objects=objects,
-            payload_threshold=payload_threshold,
+            counters=counters,
+            cursors=cursors,
+            telemetry=telemetry,
         )
         for name, counter in counters.items():
             known = cursors.get(name, NOTHING) if counter.pending else None
@@ -93,7 +78,7 @@ async def open_owner(
             state.sweep_due[JobStatus.done] = 0
             if counter.dead:
                 state.sweep_due[JobStatus.dead] = 0
-        for name in queue_configs:
+        for name in settings.queue_configs:
             owner.queue(name)
         clean = new or await engine.get(keys.CLOSED) is not None
         start = Transaction()
@@ -113,15 +98,6 @@ async def open_owner(
         await engine.close()
         raise
     return owner
-
-
-def payload_location(
-    location: StoreLocation, payload_url: str | os.PathLike[str] | None
-) -> StoreLocation:
-    """Where the objects of a store are kept."""
-    if payload_url is None:
-        return location.beside(PAYLOADS)
-    return StoreLocation.parse(payload_url)
 
 
 async def find_store(location: StoreLocation) -> Found:

@@ -7,9 +7,11 @@ import logging
 import random
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from taquba._engine.engine import Engine
 from taquba._engine.reads import bounded
+from taquba._interface.store import Store
 from taquba._memory.alarm import Alarm
 from taquba._memory.gate import Gate
 from taquba._memory.leases import Lease, LeaseRegistry
@@ -17,9 +19,8 @@ from taquba._memory.locks import HeldLocks, KeyLocks, Moves
 from taquba._memory.waiters import Waiters
 from taquba._memory.window import NOTHING, Window
 from taquba._model import keys, validate
-from taquba._model.clock import Clock
 from taquba._model.codec import decode_store_id
-from taquba._model.errors import QueueClosed, StoreError, TaqubaError
+from taquba._model.errors import InvalidArgumentType, QueueClosed, StoreError, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._model.options import Policy, QueueConfig
 from taquba._model.place import Place, refuse
@@ -33,10 +34,10 @@ from taquba._model.records import (
     JobStatus,
     QueueStats,
 )
-from taquba._objects.location import StoreLocation
 from taquba._objects.payloads import Payloads
 from taquba._objects.space import ObjectSpace
-from taquba._queue.user_objects import Objects
+from taquba._objects.user_objects import Objects
+from taquba._queue.open_options import OpenSettings
 from taquba._rules.transitions import Change
 from taquba._store.committer import Committer
 from taquba._store.cursors import ClaimCursors
@@ -53,6 +54,23 @@ _log: Final = logging.getLogger(__name__)
 
 NOT_DUE: Final = 1 << 62
 """A deadline that never comes, in ms."""
+
+
+_owners: Final[WeakKeyDictionary[Store, Owner]] = WeakKeyDictionary()
+"""The owners of this process, by the handles on their stores."""
+
+
+def owner_of(store: Store) -> Owner:
+    """The owner behind a handle, for what has to be decided in its process.
+
+    Raises:
+        InvalidArgumentType: That is not a handle on a store, or its owner is elsewhere.
+    """
+    validate.instance(store, Store, "store")
+    owner = _owners.get(store)
+    if owner is None:
+        raise InvalidArgumentType(f"the owner of {store!r} is not in this process: use its Queue")
+    return owner
 
 
 class QueueState:
@@ -100,27 +118,23 @@ class Owner:
 
     def __init__(
         self,
-        location: StoreLocation,
+        settings: OpenSettings,
         engine: Engine,
-        clock: Clock,
-        counters: dict[str, Counters],
-        cursors: dict[str, bytes],
+        objects: ObjectSpace,
         *,
-        default_config: QueueConfig,
-        queue_configs: dict[str, QueueConfig],
-        flush_interval: float,
         stamp: bytes,
         ids: IdGenerator,
-        objects: ObjectSpace,
-        payload_threshold: int | None,
-        telemetry: Instrumentation | None = None,
+        counters: dict[str, Counters],
+        cursors: dict[str, bytes],
+        telemetry: Instrumentation | None,
     ) -> None:
-        self.location = location
+        clock = settings.clock
+        self.location = settings.location
         self.engine = engine
         self.stamp = stamp
         """The row that says whose store this is."""
         store_id = decode_store_id(stamp)
-        self.payloads = Payloads(objects, store_id, ids, payload_threshold)
+        self.payloads = Payloads(objects, store_id, ids, settings.payload_threshold)
         self.objects = Objects(objects, store_id, self.check)
         self.clock = clock
         self.counters = counters
@@ -133,6 +147,8 @@ class Owner:
         self.leases.on_empty = self._quiet
         self.moves = Moves()
         self.locks = KeyLocks()
+        self.turns = KeyLocks()
+        """For packages that read, decide and write."""
         self.queues: dict[str, QueueState] = {}
         self.runners: dict[str, object] = {}
         """By queue name: the handler of the runner that has the queue to itself."""
@@ -149,8 +165,8 @@ class Owner:
         self.reaper_due = NOT_DUE
         self.scheduler_due = NOT_DUE
         self.retention_due = NOT_DUE
-        self._default_config = default_config
-        self._configs = queue_configs
+        self._default_config = settings.default_config
+        self._configs = settings.queue_configs
         self._failure: TaqubaError | None = None
         self.on_failure: set[Callable[[], None]] = set()
         """Called when the store can be written no more, and when the queue closes."""
@@ -162,7 +178,7 @@ class Owner:
         self.committer = Committer(
             engine,
             counters,
-            flush_interval=flush_interval,
+            flush_interval=settings.flush_seconds,
             on_failure=self.fail,
             on_forsaken=self.forsaken,
             observer=None if telemetry is None else telemetry.metrics,
@@ -179,6 +195,10 @@ class Owner:
         self.place.check()
         if self._failure is not None:
             raise self._failure.again()
+
+    def stands_behind(self, store: Store) -> None:
+        """Have `owner_of` find this owner by a handle."""
+        _owners[store] = self
 
     async def enter(self) -> None:
         """`check`, at the beginning of a call that is awaited."""

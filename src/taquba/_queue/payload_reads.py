@@ -12,7 +12,7 @@ from typing import Final
 from taquba._model.errors import ClaimLost, PayloadDamaged, PayloadMissing, StoreError, TaqubaError
 from taquba._model.log_fields import about_job
 from taquba._queue import claims, settling
-from taquba._queue.claims import Claim
+from taquba._queue.claims import OwnedClaim
 from taquba._queue.in_slices import in_slices
 from taquba._queue.owner import Owner, QueueState
 
@@ -30,7 +30,7 @@ _READING_MS: Final = 24 * 3600 * 1000
 
 async def claim_batch(
     owner: Owner, state: QueueState, limit: int, lease_ms: int, wait_ms: int | None
-) -> list[Claim]:
+) -> list[OwnedClaim]:
     """Claim up to `limit` jobs, with their payloads, waiting up to `wait_ms` for the first."""
     deadline = owner.clock.monotonic_ms() + (wait_ms or 0)
     while True:
@@ -43,7 +43,7 @@ async def claim_batch(
         wait_ms = max(0, deadline - owner.clock.monotonic_ms())
 
 
-async def _load_all(owner: Owner, found: list[Claim], lease_ms: int) -> list[Claim]:
+async def _load_all(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> list[OwnedClaim]:
     """Those of a batch that can be worked on; their leases count from now.
 
     Raises:
@@ -70,7 +70,7 @@ async def _load_all(owner: Owner, found: list[Claim], lease_ms: int) -> list[Cla
     return ready
 
 
-async def load(owner: Owner, claim: Claim, lease_ms: int) -> bool:
+async def load(owner: Owner, claim: OwnedClaim, lease_ms: int) -> bool:
     """Read the payload of a claimed job, if it is an object of its own; see `_read`."""
     with _leases_kept(owner, [claim], lease_ms):
         problem = await _read(owner, claim)
@@ -81,7 +81,7 @@ async def load(owner: Owner, claim: Claim, lease_ms: int) -> bool:
 
 
 @contextmanager
-def _leases_kept(owner: Owner, found: list[Claim], lease_ms: int) -> Generator[None]:
+def _leases_kept(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> Generator[None]:
     """Let no lease run out while payloads are read, which is bounded, and count it from the end."""
     for claim in found:
         claims.keep_alive(owner, claim, _READING_MS)
@@ -93,7 +93,7 @@ def _leases_kept(owner: Owner, found: list[Claim], lease_ms: int) -> Generator[N
                 claims.renew(owner, claims.lease_of(claim), lease_ms)
 
 
-async def _read(owner: Owner, claim: Claim) -> TaqubaError | None:
+async def _read(owner: Owner, claim: OwnedClaim) -> TaqubaError | None:
     """Read the payload of a claimed job; returns why there is nothing to work on.
 
     A job whose object cannot be read now, is not found, or is damaged, is put back, its attempt
@@ -124,7 +124,7 @@ async def _read(owner: Owner, claim: Claim) -> TaqubaError | None:
     return None
 
 
-async def _fail(owner: Owner, claim: Claim, error: TaqubaError) -> None:
+async def _fail(owner: Owner, claim: OwnedClaim, error: TaqubaError) -> None:
     try:
         if isinstance(error, PayloadMissing):
             dead = await settling.payload_missing(owner, claim, str(error))

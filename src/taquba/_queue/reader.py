@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import get_args
 
 from taquba._engine.read_only import Mode, ReadOnlyEngine, looking_once
+from taquba._interface.store import ReadableStore
 from taquba._model import keys, validate
-from taquba._model.clock import from_ms
+from taquba._model.clock import Clock, SystemClock, from_ms
 from taquba._model.codec import decode_counters, decode_store_id
 from taquba._model.errors import InvalidArgument, QueueClosed, StoreNotInitialized
 from taquba._model.place import Place
@@ -31,12 +32,12 @@ from taquba._model.validate import Duration, KvKey
 from taquba._objects.location import StoreLocation
 from taquba._objects.payloads import PayloadReads
 from taquba._objects.space import ObjectSpace
+from taquba._objects.user_objects import ReadOnlyObjects
 from taquba._queue import inbox_listings, key_values, listings, presence
-from taquba._queue.opening import find_store, payload_location, read_stamp
-from taquba._queue.user_objects import ReadOnlyObjects
+from taquba._queue.opening import find_store, read_stamp
 
 
-class QueueReader(ClosedAtExit):
+class QueueReader(ReadableStore, ClosedAtExit):
     """Reads a store that an owner may have open, here or in another process; never fences it.
 
     Each call sees whole commits only, as of the reader's newest look at the store; `poll_interval`
@@ -58,6 +59,7 @@ class QueueReader(ClosedAtExit):
         self._payloads = PayloadReads(objects, store_id)
         self._objects = ReadOnlyObjects(objects, store_id, self._check)
         self._place = Place()
+        self._clock = SystemClock()
         self._closed = False
 
     @staticmethod
@@ -89,8 +91,11 @@ class QueueReader(ClosedAtExit):
             raise InvalidArgument(f"mode must be 'checkpoint' or 'follow_latest'; got {mode!r}")
         poll_ms = validate.duration_ms(poll_interval, "poll_interval", minimum=1)
         location = StoreLocation.parse(url)
-        objects_at = payload_location(location, payload_url)
-        return Opening(_open(location, mode, poll_ms, objects_at))
+        return Opening(_open(location, mode, poll_ms, location.for_payloads(payload_url)))
+
+    @property
+    def clock(self) -> Clock:
+        return self._clock
 
     async def close(self) -> None:
         """Let go of the store. Idempotent."""
@@ -100,20 +105,17 @@ class QueueReader(ClosedAtExit):
             await self._engine.close()
             await self._space.close()
 
-    async def stats(self, name: str) -> QueueStats:
-        """Counters of a queue; all zero for one that was never used."""
-        row = await self._reads().get(keys.stats(validate.queue_name(name)))
+    async def stats(self, queue: str) -> QueueStats:
+        row = await self._reads().get(keys.stats(validate.queue_name(queue)))
         return QueueStats(*(Counters() if row is None else decode_counters(row)))
 
     async def list_queues(self) -> list[str]:
-        """Names of all queues that ever held a job, sorted."""
         names: list[str] = []
         async for rows in self._reads().scan_prefix(keys.STATS):
             names += [keys.stats_queue(key) for key, _ in rows]
         return sorted(names)
 
     async def get_job(self, job_id: str) -> JobRecord | None:
-        """A job in any state, or None."""
         record = await listings.get_job(self._reads(), self._payloads, validate.job_id(job_id))
         if record is None or not await self._left_since([record]):
             return record
@@ -121,18 +123,17 @@ class QueueReader(ClosedAtExit):
 
     async def list_jobs(
         self,
-        name: str,
+        queue: str,
         status: JobStatus | str,
         cursor: str | None = None,
         limit: int = 100,
         *,
         payloads: bool = True,
     ) -> JobPage:
-        """Jobs of a queue in one state, a page at a time; see `Queue.list_jobs`."""
         page = await listings.list_jobs(
             self._reads(),
             self._payloads if payloads else None,
-            validate.queue_name(name),
+            validate.queue_name(queue),
             listings.known_status(status),
             cursor,
             limit,
@@ -142,21 +143,17 @@ class QueueReader(ClosedAtExit):
         return JobPage(kept, page.next_cursor, page.unreadable)
 
     async def dead_jobs(
-        self, name: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
+        self, queue: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
     ) -> JobPage:
-        """Dead letters of a queue, oldest first, a page at a time."""
-        return await self.list_jobs(name, JobStatus.dead, cursor, limit, payloads=payloads)
+        return await self.list_jobs(queue, JobStatus.dead, cursor, limit, payloads=payloads)
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
-        """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
         return await listings.attempt_history(self._reads(), validate.job_id(job_id))
 
     async def kv_get(self, key: KvKey) -> bytes | None:
-        """The value of a caller-owned entry, or None."""
         return await key_values.get(self._reads(), key)
 
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
-        """Caller-owned entries by prefix, a page at a time; see `Queue.kv_scan`."""
         return await key_values.scan(self._reads(), prefix, cursor, limit)
 
     async def writer_heartbeat(self) -> datetime | None:
@@ -187,18 +184,15 @@ class QueueReader(ClosedAtExit):
         return await presence.detect_owner(self._reads(), self._location, patience_ms)
 
     async def inbox_stats(self) -> InboxStats:
-        """What is in the store's inbox, whether the owner looks into it or not."""
         self._check()
         return await inbox_listings.stats(self._location)
 
     async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
-        """The first batches, by name, that the owner could not take, and why."""
         self._check()
         return await inbox_listings.rejected(self._location, limit)
 
     @property
     def objects(self) -> ReadOnlyObjects:
-        """Caller-owned objects."""
         return self._objects
 
     async def _left_since(self, records: Sequence[JobRecord]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from taquba._interface.claim import Claim
 from taquba._memory.leases import Lease
 from taquba._model import validate
 from taquba._model.clock import to_ms
@@ -11,7 +12,7 @@ from taquba._model.errors import ClaimLost
 from taquba._model.options import SettlementEffects
 from taquba._model.records import AttemptOutcome, EnqueueResult, Job, JobStatus, NackOutcome
 from taquba._queue import listings
-from taquba._queue.claims import Claim, end_lease, held_lease
+from taquba._queue.claims import end_lease, held_lease
 from taquba._queue.enqueueing import stage_effects
 from taquba._queue.owner import Owner
 from taquba._rules import transitions

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable
 from typing import Literal, Self, Unpack
 
 from taquba._model import validate
 from taquba._model.errors import InboxNotOpen, InvalidArgument, ProducerClosed, TaqubaError
-from taquba._model.options import EnqueueRequest, InboxConfig
+from taquba._model.options import EnqueueRequest, InboxConfig, ProducerOptions
 from taquba._model.place import Place, refuse
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.resources import Opening
@@ -20,9 +19,10 @@ from taquba._objects.candidates import stand_for
 from taquba._objects.inbox import InboxObjects
 from taquba._objects.location import StoreLocation
 from taquba._producer.producer import Producer, Receipt
+from taquba._queue.open_options import OwnerOptions
 from taquba._queue.queue import Queue
 from taquba._service.ownership import Ownership
-from taquba._service.settings import Handlers, OwnerOptions, worker_specs
+from taquba._service.settings import Handlers, worker_specs
 from taquba._worker.worker import Shutdown, check_shutdown
 from taquba._worker.workers import stopping
 from taquba.extending import RunsInBackground
@@ -76,7 +76,11 @@ class Service(RunsInBackground):
         self._location = StoreLocation.parse(url)
         election = stand_for(self._location, takeover_ms / 1000)
 
-        options.setdefault("inbox", InboxConfig())
+        if options.setdefault("inbox", InboxConfig()) is False:
+            raise InvalidArgument(
+                "the other processes of a service may enqueue through its inbox: leave inbox=False "
+                "out, or pass an InboxConfig"
+            )
 
         def open_queue() -> Opening[Queue]:
             return Queue.open(url, producer_socket=True, **options)
@@ -107,33 +111,10 @@ class Service(RunsInBackground):
         return "producer" if self._ownership.queue is None else "owner"
 
     async def enqueue(
-        self,
-        name: str,
-        payload: bytes,
-        *,
-        run_at: datetime | None = None,
-        delay: Duration | None = None,
-        priority: int | None = None,
-        max_attempts: int | None = None,
-        dedup_key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        job_id: str | None = None,
-        idempotency_key: str | None = None,
+        self, queue: str, payload: bytes, **options: Unpack[ProducerOptions]
     ) -> Receipt:
         """Add a job; durable when this returns. See `Producer.enqueue`."""
-        producer = await self._connected()
-        return await producer.enqueue(
-            name,
-            payload,
-            run_at=run_at,
-            delay=delay,
-            priority=priority,
-            max_attempts=max_attempts,
-            dedup_key=dedup_key,
-            headers=headers,
-            job_id=job_id,
-            idempotency_key=idempotency_key,
-        )
+        return await (await self._connected()).enqueue(queue, payload, **options)
 
     async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
         """Add jobs to any queues, all or none of them; see `Producer.enqueue_batch`."""

@@ -16,7 +16,7 @@ from taquba._model.validate import Duration
 from taquba._queue import claims
 
 if TYPE_CHECKING:
-    from taquba._queue.claims import Claim
+    from taquba._queue.claims import OwnedClaim
     from taquba._queue.owner import Owner
 
 _LOOK_SECONDS: Final = 1.0
@@ -35,7 +35,7 @@ class LeaseHandle:
 
     __slots__ = ("_claim", "_owner", "_thread", "_token")
 
-    def __init__(self, owner: Owner | None, claim: Claim | None) -> None:
+    def __init__(self, owner: Owner | None, claim: OwnedClaim | None) -> None:
         """Internal: worker loops make these; unit tests use `LeaseHandle.detached`."""
         self._owner = owner
         self._claim = claim
@@ -132,7 +132,7 @@ class LeaseHandle:
         assert self._owner is not None
         return claims.held_lease(self._owner, self._held_claim())
 
-    def _held_claim(self) -> Claim:
+    def _held_claim(self) -> OwnedClaim:
         assert self._claim is not None
         return self._claim
 

@@ -9,6 +9,7 @@ from typing import Final, Literal, cast
 
 import anyio
 
+from taquba._interface.store import Store
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
 from taquba._model.describing import shown
@@ -20,10 +21,9 @@ from taquba._model.own_tasks import leave_behind
 from taquba._model.redaction import without_secrets
 from taquba._model.validate import Duration
 from taquba._queue import claims, settling
-from taquba._queue.claims import Claim
-from taquba._queue.owner import Owner
+from taquba._queue.claims import OwnedClaim
+from taquba._queue.owner import Owner, owner_of
 from taquba._queue.payload_reads import load
-from taquba._queue.queue import Queue
 from taquba._worker.handlers import AsyncHandler, Handler, as_async, check_handler, returned
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import (
@@ -65,8 +65,8 @@ Shutdown = anyio.Event | asyncio.Event
 
 
 async def run_worker(
-    queue: Queue,
-    name: str,
+    store: Store,
+    queue: str,
     handler: Handler,
     *,
     concurrency: int = 1,
@@ -87,8 +87,8 @@ async def run_worker(
     that fails is logged and the loop goes on; a claim that fails ends it.
 
     Args:
-        queue: An open queue.
-        name: Name of the queue to work on.
+        store: An open `Queue`.
+        queue: Name of the queue to work on.
         handler: ``async def handler(job, lease)``, a plain function (run in a worker thread, or in
             `executor`), or an object with ``process(job, lease)``.
         concurrency: Handlers that run at the same time. Besides, at most three times as many may
@@ -110,8 +110,8 @@ async def run_worker(
             and their jobs go back without spending the attempt. None waits for them.
     """
     worker = Worker(
-        queue._owner,  # pyright: ignore[reportPrivateUsage] - the worker loop is the queue's own
-        name,
+        owner_of(store),
+        queue,
         handler,
         concurrency=concurrency,
         lease=lease,
@@ -134,7 +134,7 @@ class Worker:
     def __init__(
         self,
         owner: Owner,
-        name: str,
+        queue: str,
         handler: Handler,
         *,
         concurrency: int = 1,
@@ -150,7 +150,7 @@ class Worker:
         if on_cancel not in ("notify", "interrupt"):
             raise InvalidArgument(f"on_cancel must be 'notify' or 'interrupt'; got {on_cancel!r}")
         self._owner = owner
-        self.state = owner.queue(validate.queue_name(name))
+        self.state = owner.queue(validate.queue_name(queue))
         self._handler = handler
         self._concurrency = validate.integer(concurrency, "concurrency", 1, _MAX_CONCURRENCY)
         call = check_handler(handler, executor)
@@ -166,10 +166,10 @@ class Worker:
         self._drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
         self._auto_renew = auto_renew
         self._interrupts = on_cancel == "interrupt"
-        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._running: dict[asyncio.Task[None], OwnedClaim] = {}
         """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopped: list[Claim] = []
+        self._stopped: list[OwnedClaim] = []
         """Jobs whose handlers were cancelled because the worker stops, on their way back."""
         self._interrupted: set[asyncio.Task[None]] = set()
         """Tasks that were cancelled because the worker stops."""
@@ -221,7 +221,7 @@ class Worker:
         if self._failure is not None:
             raise self._failure
 
-    async def work_on(self, claim: Claim) -> None:
+    async def work_on(self, claim: OwnedClaim) -> None:
         """Run the handler on one job and settle it, for a caller that claims by itself."""
         self._start(claim)
         try:
@@ -269,7 +269,7 @@ class Worker:
             # A wakeup that the end of this worker leaves unused is for another claimer.
             waiters.leave(ready, pass_on=not goes_on)
 
-    def _start(self, claim: Claim) -> None:
+    def _start(self, claim: OwnedClaim) -> None:
         task = asyncio.create_task(self.process(claim))
         self._running[task] = claim
         self._tasks.add(task)
@@ -304,7 +304,7 @@ class Worker:
         if self._running:
             self._arm_renewal()
 
-    async def process(self, claim: Claim) -> None:
+    async def process(self, claim: OwnedClaim) -> None:
         """Run the handler on one job and settle it; a failing settlement is only logged."""
         failure: BaseException | None = None
         effects: SettlementEffects | None = None
@@ -348,7 +348,7 @@ class Worker:
         return task in self._interrupted and not isinstance(error, _VERDICTS)
 
     async def _settle(
-        self, claim: Claim, effects: SettlementEffects | None, failure: BaseException | None
+        self, claim: OwnedClaim, effects: SettlementEffects | None, failure: BaseException | None
     ) -> None:
         try:
             if failure is None:
@@ -371,11 +371,11 @@ class Worker:
         """The queue closes before this worker has ended: nothing can be settled after that."""
         self._put_back([*self._running.values(), *self._stopped], "the queue was closed")
 
-    def _put_back(self, stopped: list[Claim], why: str) -> asyncio.Future[None] | None:
+    def _put_back(self, stopped: list[OwnedClaim], why: str) -> asyncio.Future[None] | None:
         """Give back the jobs that are still held, their attempts unspent."""
         return claims.release(self._owner, [claims.lease_of(claim) for claim in stopped], why)
 
-    async def _call(self, claim: Claim) -> SettlementEffects | None:
+    async def _call(self, claim: OwnedClaim) -> SettlementEffects | None:
         handle = LeaseHandle(self._owner, claim)
         if self._timeout_ms is None and not self._interrupts:
             return await self._handle(claim.job, handle)
@@ -411,11 +411,13 @@ class Worker:
         finally:
             timer.cancel()
 
-    async def _call_plainly(self, claim: Claim, handle: LeaseHandle) -> SettlementEffects | None:
+    async def _call_plainly(
+        self, claim: OwnedClaim, handle: LeaseHandle
+    ) -> SettlementEffects | None:
         return await self._handle(claim.job, handle)
 
     async def _call_interruptibly(
-        self, claim: Claim, handle: LeaseHandle
+        self, claim: OwnedClaim, handle: LeaseHandle
     ) -> SettlementEffects | None:
         call = asyncio.ensure_future(contained(self._handle(claim.job, handle)))
         asked = asyncio.ensure_future(claim.cancel_token.wait())
@@ -431,7 +433,7 @@ class Worker:
                 # Whatever its clean-up raises: the job ends as it was asked to.
                 await asyncio.gather(call, return_exceptions=True)
 
-    async def _settle_failure(self, claim: Claim, failure: BaseException) -> None:
+    async def _settle_failure(self, claim: OwnedClaim, failure: BaseException) -> None:
         owner = self._owner
         effects: SettlementEffects | None = None
         cause: str | BaseException = failure
@@ -451,7 +453,7 @@ class Worker:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
             await self._fail(claim, cause, effects, delay_ms)
 
-    async def _give_back_unfinished(self, claim: Claim, why: NotStarted) -> None:
+    async def _give_back_unfinished(self, claim: OwnedClaim, why: NotStarted) -> None:
         """The job's function was not started, or what ran it has ended."""
         if why.ends_worker is not None and self._failure is None:
             _log.error(
@@ -473,7 +475,7 @@ class Worker:
 
     async def _fail(
         self,
-        claim: Claim,
+        claim: OwnedClaim,
         cause: str | BaseException,
         effects: SettlementEffects | None = None,
         delay_ms: int | None = None,
@@ -518,7 +520,7 @@ class Worker:
                     extra=about_queue(self.state.name),
                 )
 
-    async def _interrupt(self, unfinished: Mapping[asyncio.Task[None], Claim]) -> None:
+    async def _interrupt(self, unfinished: Mapping[asyncio.Task[None], OwnedClaim]) -> None:
         """Cancel handlers that run; what does not heed it is left behind."""
         self._interrupted.update(unfinished)
         for task in unfinished:
@@ -550,7 +552,7 @@ class Worker:
             raise cancelled
 
 
-def _log_failure(claim: Claim, cause: str | BaseException, *, retried: bool) -> None:
+def _log_failure(claim: OwnedClaim, cause: str | BaseException, *, retried: bool) -> None:
     """Nobody but the log hears of a handler's traceback."""
     unforeseen = (
         cause if isinstance(cause, BaseException) and not isinstance(cause, _VERDICTS) else None

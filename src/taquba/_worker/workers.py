@@ -13,10 +13,10 @@ from typing import Final
 
 import anyio
 
+from taquba._interface.store import Store
 from taquba._model import validate
 from taquba._model.errors import InvalidArgument
 from taquba._model.validate import Duration
-from taquba._queue.queue import Queue
 from taquba._worker.handlers import Handler
 from taquba._worker.pools import ExecutorOrFactory
 from taquba._worker.threads import end_without_them
@@ -29,7 +29,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 class WorkerSpec:
     """One worker loop for `run_workers`; the fields are arguments of `run_worker`."""
 
-    name: str
+    queue: str
     handler: Handler
     concurrency: int = field(default=1, kw_only=True)
     lease: Duration | None = field(default=None, kw_only=True)
@@ -41,7 +41,7 @@ class WorkerSpec:
 
 
 async def run_workers(
-    queue: Queue,
+    store: Store,
     *workers: WorkerSpec,
     shutdown: Shutdown | None = None,
     drain_timeout: Duration | None = None,
@@ -54,7 +54,7 @@ async def run_workers(
     When one loop fails, the others drain and the error is raised.
 
     Args:
-        queue: An open queue.
+        store: An open `Queue`.
         workers: One `WorkerSpec` per queue to work on.
         shutdown: Another way to ask for the end.
         drain_timeout: How long running handlers get after that, seconds; None waits for them.
@@ -76,7 +76,7 @@ async def run_workers(
     async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
         loops += [
             asyncio.create_task(
-                _run(queue, worker, stop, drain_timeout), name=f"worker-{worker.name}"
+                _run(store, worker, stop, drain_timeout), name=f"worker-{worker.queue}"
             )
             for worker in workers
         ]
@@ -95,11 +95,11 @@ async def run_workers(
 
 
 async def _run(
-    queue: Queue, worker: WorkerSpec, stop: asyncio.Event, drain_timeout: Duration | None
+    store: Store, worker: WorkerSpec, stop: asyncio.Event, drain_timeout: Duration | None
 ) -> None:
     await run_worker(
-        queue,
-        worker.name,
+        store,
+        worker.queue,
         worker.handler,
         concurrency=worker.concurrency,
         lease=worker.lease,

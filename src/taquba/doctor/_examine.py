@@ -6,7 +6,6 @@ import os
 from dataclasses import replace
 
 from taquba._objects.location import StoreLocation
-from taquba._queue.opening import payload_location
 from taquba.doctor._contents import find_contents
 from taquba.doctor._diagnosis import Check, Diagnosis
 from taquba.doctor._folder import check_folder, existing_part
@@ -32,7 +31,7 @@ async def examine(
         InvalidArgument: A URL cannot be used. What is wrong with a store itself is not raised.
     """
     location = StoreLocation.parse(url)
-    payloads = payload_location(location, payload_url)
+    payloads = location.for_payloads(payload_url)
     checks = await _try_out(location, database=True, disk=True)
     elsewhere = payload_url is not None
     # Next to a store that cannot be used, the same would fail again.

@@ -26,8 +26,8 @@ from collections.abc import Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-from weakref import WeakKeyDictionary
 
+from taquba._interface.store import Store
 from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model import validate
 from taquba._model.codec import UNREADABLE
@@ -37,7 +37,7 @@ from taquba._model.errors import InvalidArgument, TaqubaError
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.validate import KvKey
 from taquba._queue import key_values
-from taquba._queue.queue import Queue
+from taquba._queue.owner import owner_of
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
@@ -74,24 +74,22 @@ T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
-_locks: Final[WeakKeyDictionary[Queue, KeyLocks]] = WeakKeyDictionary()
 
-
-def locks_of(queue: Queue) -> KeyLocks:
-    """Locks that all users of an open queue share.
+def locks_of(store: Store) -> KeyLocks:
+    """Locks that all users of a store share.
 
     Begin their names with your package's, as in ``("taquba_cron", schedule_name)``.
     """
-    return _locks.setdefault(queue, KeyLocks())
+    return owner_of(store).turns
 
 
-async def until_durable(queue: Queue, key: KvKey) -> None:
+async def until_durable(store: Store, key: KvKey) -> None:
     """Wait until what an entry holds, or that there is none, survives a crash.
 
-    `Queue.kv_get` sees a commit a moment before it is durable. Most often it is by now, and this
+    `Store.kv_get` sees a commit a moment before it is durable. Most often it is by now, and this
     costs nothing.
     """
-    owner = queue._owner  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
+    owner = owner_of(store)
     owner.check()
     await key_values.until_durable(owner, validate.kv_key(key))
 
@@ -131,17 +129,17 @@ def _ignore(task: asyncio.Task[Any]) -> None:
 
 
 @contextmanager
-def only_runner(queue: Queue, handlers: Mapping[str, object]) -> Generator[None]:
+def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]:
     """Have queues to oneself, in this process, while this is entered.
 
     Args:
-        queue: The open queue.
+        store: An open `taquba.Queue`.
         handlers: The handler of each queue, by its name, as given to `run_worker`.
 
     Raises:
         InvalidArgument: Somebody works on one of the queues already, with a handler of its own.
     """
-    owner = queue._owner  # pyright: ignore[reportPrivateUsage] - a part of the queue for other packages
+    owner = owner_of(store)
     for name in handlers:
         if name in owner.runners or owner.queue(name).loops:
             raise InvalidArgument(

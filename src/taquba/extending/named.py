@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from taquba._interface.store import ReadableStore
 from taquba._model.errors import StoreError
-from taquba._queue.queue import Queue
-from taquba._queue.reader import QueueReader
 
 __all__ = ["NamedObjectMissing", "read_named"]
 
@@ -21,7 +20,7 @@ class NamedObjectMissing(StoreError):
 
 
 async def read_named(
-    source: Queue | QueueReader, key: str, is_named: Callable[[], Awaitable[bool]]
+    source: ReadableStore, key: str, is_named: Callable[[], Awaitable[bool]]
 ) -> bytes | None:
     """The content of a caller-owned object; None once no entry names it any more.
 

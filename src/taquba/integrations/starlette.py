@@ -11,8 +11,9 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
 from taquba._model.validate import Duration
+from taquba._queue.open_options import OwnerOptions
 from taquba._service.service import Part, Service
-from taquba._service.settings import Handlers, OwnerOptions
+from taquba._service.settings import Handlers
 
 __all__ = ["ServiceState", "service_lifespan", "service_of"]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from taquba._interface.store import Store
 from taquba._model.validate import Duration
 from taquba._queue import claims, loops
-from taquba._queue.queue import Queue
+from taquba._queue.owner import owner_of
 from taquba._worker.handlers import Handler
 from taquba._worker.worker import Worker
 
 
 async def drain(
-    queue: Queue,
-    name: str,
+    store: Store,
+    queue: str,
     handler: Handler,
     *,
     lease: Duration | None = None,
@@ -23,8 +24,8 @@ async def drain(
     backoff, are run as well. A handler's failure is settled as a worker would settle it.
 
     Args:
-        queue: An open queue.
-        name: Name of the queue to drain.
+        store: An open `taquba.Queue`.
+        queue: Name of the queue to drain.
         handler: As for `run_worker`.
         lease: Lease of each claim, seconds; default: the queue's.
         timeout: Seconds, on the queue's clock, that a handler may take.
@@ -32,8 +33,8 @@ async def drain(
     Returns:
         How many attempts ran.
     """
-    owner = queue._owner  # pyright: ignore[reportPrivateUsage] - part of the same package
-    worker = Worker(owner, name, handler, lease=lease, timeout=timeout)
+    owner = owner_of(store)
+    worker = Worker(owner, queue, handler, lease=lease, timeout=timeout)
     attempts = 0
     while True:
         await loops.promote_due(owner)

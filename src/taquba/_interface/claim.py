@@ -1,0 +1,30 @@
+"""A claim, as whoever holds it sees it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from taquba._memory.leases import CancelToken
+from taquba._model.records import JobRecord, JobStatus, JobView
+
+
+class Claim(JobView, ABC):
+    """A job that the caller holds under a lease. Only a claim can be settled."""
+
+    __slots__ = ()
+
+    @property
+    def job(self) -> JobRecord:
+        """The job as it was claimed."""
+        return JobRecord(self._job, JobStatus.claimed)
+
+    @property
+    @abstractmethod
+    def cancel_token(self) -> CancelToken:
+        """Fires when the job is asked to cancel; fired already if it was asked before."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Claim(id={self.id!r}, queue={self.queue!r}, "
+            f"attempts={self.attempts}/{self.max_attempts})"
+        )

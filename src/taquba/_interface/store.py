@@ -1,0 +1,338 @@
+"""What every handle on a store can do, in whichever process it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Unpack
+
+from taquba._interface.claim import Claim
+from taquba._model.clock import Clock
+from taquba._model.options import EnqueueOptions, EnqueueRequest, QueueConfig, SettlementEffects
+from taquba._model.records import (
+    CancelOutcome,
+    EnqueueResult,
+    InboxStats,
+    JobAttempt,
+    JobPage,
+    JobRecord,
+    JobStatus,
+    K,
+    KvPage,
+    NackOutcome,
+    QueueStats,
+    RejectedBatch,
+    WaitOutcome,
+    WakeOutcome,
+)
+from taquba._model.validate import Duration, KvKey
+from taquba._objects.user_objects import Objects, ReadOnlyObjects
+
+
+class ReadableStore(ABC):
+    """A store that can be looked at: a `Store`, or a `QueueReader` beside its owner."""
+
+    @property
+    @abstractmethod
+    def clock(self) -> Clock:
+        """Where the time comes from."""
+
+    @property
+    @abstractmethod
+    def objects(self) -> ReadOnlyObjects:
+        """Caller-owned objects, for values too large for an entry."""
+
+    @abstractmethod
+    async def stats(self, queue: str) -> QueueStats:
+        """Counters of a queue; all zero for one that was never used."""
+
+    @abstractmethod
+    async def list_queues(self) -> list[str]:
+        """Names of all queues that ever held a job, sorted."""
+
+    @abstractmethod
+    async def get_job(self, job_id: str) -> JobRecord | None:
+        """A job in any state, or None."""
+
+    @abstractmethod
+    async def list_jobs(
+        self,
+        queue: str,
+        status: JobStatus | str,
+        cursor: str | None = None,
+        limit: int = 100,
+        *,
+        payloads: bool = True,
+    ) -> JobPage:
+        """Jobs of a queue in one state, a page at a time.
+
+        Pending jobs come in claim order, scheduled ones by due time, done and dead ones by the
+        time they ended.
+
+        Args:
+            queue: Name of the queue.
+            status: The state.
+            cursor: `JobPage.next_cursor` of the page before; None begins.
+            limit: Most jobs on the page, 1 to 10,000.
+            payloads: Read large payloads, which are objects of their own. Without them
+                `JobRecord.payload` of such a job raises `PayloadMissing`.
+        """
+
+    @abstractmethod
+    async def dead_jobs(
+        self, queue: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
+    ) -> JobPage:
+        """Dead letters of a queue, oldest first, a page at a time; see `list_jobs`."""
+
+    @abstractmethod
+    async def attempt_history(self, job_id: str) -> list[JobAttempt]:
+        """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
+
+    @abstractmethod
+    async def kv_get(self, key: KvKey) -> bytes | None:
+        """The value of a caller-owned entry, or None."""
+
+    @abstractmethod
+    async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
+        """Caller-owned entries whose key starts with `prefix`, in key order, a page at a time.
+
+        A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys. Keys that are not
+        text are in `KvPage.unreadable` where text was asked for.
+        """
+
+    @abstractmethod
+    async def inbox_stats(self) -> InboxStats:
+        """What is in the store's inbox, whether the owner looks into it or not."""
+
+    @abstractmethod
+    async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
+        """The first batches, by name, that the owner could not take, and why."""
+
+
+class Store(ReadableStore):
+    """A handle on a store that can do everything.
+
+    `Queue` is the owner's. Functions and packages that take a `Store` work with any handle.
+    """
+
+    @property
+    @abstractmethod
+    def objects(self) -> Objects:
+        """Caller-owned objects, for values too large for an entry."""
+
+    @abstractmethod
+    def config(self, queue: str) -> QueueConfig:
+        """The settings that a queue was opened with, or the default ones."""
+
+    # -- enqueue ----------------------------------------------------------------------------
+
+    @abstractmethod
+    async def enqueue(
+        self, queue: str, payload: bytes, **options: Unpack[EnqueueOptions]
+    ) -> EnqueueResult:
+        """Add a job; durable when this returns.
+
+        Args:
+            queue: Name of the queue, 1 to 255 UTF-8 bytes.
+            payload: The job's content, opaque to taquba.
+            options: When it may start, its priority and so on; see `EnqueueOptions`.
+
+        Returns:
+            The job's id, and whether it is new: with a dedup key that is held it is the holder's.
+
+        Raises:
+            DuplicateJobId: `job_id` exists already.
+            InvalidArgument: A value cannot be used; nothing was written.
+        """
+
+    @abstractmethod
+    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
+        """Add jobs to any queues in one atomic commit.
+
+        Args:
+            requests: At most 10,000.
+
+        Returns:
+            A result for each, in their order.
+
+        Raises:
+            DuplicateJobId: A `job_id` exists already, or comes twice; nothing was written.
+            InvalidArgument: There are too many; nothing was written.
+        """
+
+    @abstractmethod
+    def next_job_id(self) -> str:
+        """An id for a job that is enqueued later, in the order of ids handed out so far."""
+
+    # -- claim and settle -------------------------------------------------------------------
+
+    @abstractmethod
+    async def claim(
+        self, queue: str, *, lease: Duration | None = None, wait: Duration | None = None
+    ) -> Claim | None:
+        """Take the first pending job, or None when there is none.
+
+        A suspect (see `JobRecord.suspect`) is handed out only while no other job of the store is
+        claimed, and until its claim has ended no other job is handed out.
+
+        Args:
+            queue: Name of the queue.
+            lease: How long the claim holds the job, seconds; default: the queue's.
+            wait: How long to wait for a job, seconds, on the store's clock.
+
+        Raises:
+            StoreError: Also when the large payload of the job that was found cannot be read now;
+                the job is put off for a few seconds then, its attempt not spent.
+        """
+
+    @abstractmethod
+    async def claim_batch(
+        self,
+        queue: str,
+        max_jobs: int,
+        *,
+        lease: Duration | None = None,
+        wait: Duration | None = None,
+    ) -> list[Claim]:
+        """Take up to `max_jobs` pending jobs, in one commit and under one lease duration.
+
+        There may be fewer than were asked for though more are pending: claim again until there
+        are none.
+
+        Args:
+            queue: Name of the queue.
+            max_jobs: 1 to 10,000.
+            lease: How long the claims hold their jobs, seconds; default: the queue's.
+            wait: How long to wait for the first job, seconds, on the store's clock.
+        """
+
+    @abstractmethod
+    async def wait_for_jobs_on(self, *queues: str, timeout: Duration) -> bool:
+        """Wait until one of the queues has a pending job; False when `timeout` passed first."""
+
+    @abstractmethod
+    async def ack(
+        self, claim: Claim, effects: SettlementEffects | None = None
+    ) -> list[EnqueueResult]:
+        """The job is done: remove it, with `effects` in the same commit. Durable on return.
+
+        Args:
+            claim: The job.
+            effects: What else lands in that commit.
+
+        Returns:
+            Results of the effects' enqueues, in order.
+
+        Raises:
+            ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
+        """
+
+    @abstractmethod
+    async def nack(
+        self, claim: Claim, error: str, effects: SettlementEffects | None = None
+    ) -> NackOutcome:
+        """The attempt failed: retry after the backoff, or dead-letter after the last attempt.
+
+        Args:
+            claim: The job.
+            error: Why, for people; kept in the history.
+            effects: Applied only if this dead-letters the job; a retry discards them.
+
+        Raises:
+            ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
+        """
+
+    @abstractmethod
+    async def dead_letter(
+        self, claim: Claim, reason: str, effects: SettlementEffects | None = None
+    ) -> list[EnqueueResult]:
+        """The job can never succeed: keep it as a dead letter, with `effects` applied.
+
+        Raises:
+            ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
+        """
+
+    @abstractmethod
+    def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
+        """Let the claim hold its job for `extension` seconds from now; returns the new expiry.
+
+        Raises:
+            ClaimLost: The lease was taken back, or the claim is settled.
+            CancelRequested: The job was asked to cancel; the lease was not extended.
+        """
+
+    @abstractmethod
+    def lease_expiry(self, claim: Claim | str) -> datetime | None:
+        """When the lease of a claim, or of a job by id, runs out; None when nobody holds it."""
+
+    # -- operate ----------------------------------------------------------------------------
+
+    @abstractmethod
+    async def cancel(self, job_id: str, effects: SettlementEffects | None = None) -> CancelOutcome:
+        """Remove a pending or scheduled job, or ask the handler of a claimed one to stop.
+
+        The request to a claimed job is stored, fires its cancel token, and survives redelivery.
+
+        Args:
+            job_id: The job.
+            effects: Applied only with a removal.
+        """
+
+    @abstractmethod
+    async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
+        """Start a scheduled job now; it sees `woken_at` and `wake_payload`.
+
+        Args:
+            job_id: The job.
+            payload: A message to it, at most `MAX_KV_VALUE_SIZE` bytes.
+        """
+
+    @abstractmethod
+    async def requeue_dead(self, job_id: str) -> None:
+        """Give a dead job fresh attempts; it keeps its id and enqueue time.
+
+        Raises:
+            JobNotFound: There is no such job (any more).
+            InvalidState: The job is not dead.
+        """
+
+    @abstractmethod
+    async def purge_dead(self, job_id: str) -> None:
+        """Remove a dead job before its retention is over, with its history.
+
+        Raises:
+            JobNotFound: There is no such job (any more).
+            InvalidState: The job is not dead.
+        """
+
+    @abstractmethod
+    async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
+        """Wait until a job is acknowledged or dead-lettered. Does not poll.
+
+        Args:
+            job_id: The job.
+            timeout: Seconds, on the store's clock.
+        """
+
+    # -- caller-owned entries ---------------------------------------------------------------
+
+    @abstractmethod
+    async def kv_put(self, key: KvKey, value: bytes) -> None:
+        """Write an entry of at most `MAX_KV_VALUE_SIZE` bytes; durable on return.
+
+        Raises:
+            KvValueTooLarge: The value does not fit.
+        """
+
+    @abstractmethod
+    async def kv_delete(self, key: KvKey) -> None:
+        """Delete an entry, if it exists; durable on return."""
+
+    @abstractmethod
+    async def kv_compare_put(self, key: KvKey, expected: bytes | None, value: bytes) -> bool:
+        """Write an entry only if it holds `expected` (None: is absent). False: nothing changed."""
+
+    @abstractmethod
+    async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
+        """Delete an entry only if it holds `expected`. False: nothing changed."""
