@@ -221,7 +221,7 @@ _HOMES: Final = (
     "_model.clock",
     "_producer.producer",
     "_producer.threads",
-    "_objects.space",
+    "_objects.object_info",
     "_memory.leases",
     "_telemetry.settings",
     "_objects.user_objects",
