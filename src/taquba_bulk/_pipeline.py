@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from taquba import InvalidArgument, InvalidArgumentType
-from taquba.extending.checks import makes_coroutines
+from taquba.extending.checks import makes_coroutines, written_function
 from taquba.extending.typed import Codec
 from taquba_bulk._codec import codec_for
 from taquba_bulk._context import BulkContext
@@ -37,10 +37,10 @@ class TypedPipeline(Generic[In, Out]):
 
     def __init__(self, pipeline: Pipeline[In, Out]) -> None:
         run: object = getattr(pipeline, "run", pipeline)
-        if not _is_async(run):
+        if not makes_coroutines(run):
             raise InvalidArgumentType(
                 "a pipeline is `async def run(ctx)`, a function or a method of an object, "
-                f"not {pipeline!r}"
+                f"not {pipeline!r}; a decorator around one uses functools.wraps"
             )
         self.call = cast("PipelineFunction[In, Out]", run)
         given, returned = _annotated(run)
@@ -48,18 +48,14 @@ class TypedPipeline(Generic[In, Out]):
         self.outputs: Codec[Out] = codec_for(returned, "the output")
 
 
-def _is_async(run: Any) -> bool:
-    return makes_coroutines(run) or makes_coroutines(
-        getattr(run, "__call__", None)  # noqa: B004 - an instance with an async __call__
-    )
-
-
 def _annotated(run: Any) -> tuple[Any, Any]:
     """Types of input and output; Any where nothing is said."""
-    function = inspect.unwrap(run if inspect.isroutine(run) else run.__call__)
-    parameters = list(inspect.signature(function).parameters)
+    parameters = list(inspect.signature(run).parameters)
     if not parameters:
         raise InvalidArgumentType("a pipeline takes its context: async def run(ctx)")
+    function = written_function(run)
+    if function is None:
+        return Any, Any
     try:
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:

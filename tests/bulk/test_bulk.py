@@ -122,6 +122,22 @@ async def test_a_pipeline_and_its_phases_may_be_under_plain_decorators(queue: Qu
         assert [record.output async for record in records] == [6]
 
 
+async def summarize_parts(parts: int, ctx: BulkContext[Document]) -> Summary:
+    return Summary(ctx.input.name, tuple(range(parts)))
+
+
+some_parts = functools.partial(summarize_parts, 2)
+
+
+@pytest.mark.parametrize("pipeline", [some_parts, timed(some_parts), functools.partial(some_parts)])
+async def test_a_pipeline_with_some_arguments_given_has_its_types(
+    queue: Queue, pipeline: Any
+) -> None:
+    documents = [Document(name="a", when=datetime(2030, 1, 1, tzinfo=UTC))]
+    async with aclosing(Bulk[Any, Any](queue, pipeline).stream(documents)) as records:
+        assert [record.output async for record in records] == [Summary("a", (0, 1))]
+
+
 def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_bytes(codecs.BOM_UTF8 + b'{"a": 1}\r\n2\r\n')

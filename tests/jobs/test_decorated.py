@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taquba import InvalidArgumentType, Queue
+from taquba import InvalidArgument, InvalidArgumentType, Queue
 from taquba_jobs import JobContext, JobFailed, JobRunner, job
 
 
@@ -89,3 +89,23 @@ async def test_classify_is_a_plain_function(queue: Queue) -> None:
 
     with pytest.raises(InvalidArgumentType, match="classify is called without await"):
         JobRunner(queue, jobs=[double], classify=classify)  # type: ignore[arg-type]
+
+
+async def scaled(factor: int, ctx: JobContext, number: int) -> int:
+    return factor * number
+
+
+class Scaling:
+    async def __call__(self, ctx: JobContext, number: int) -> int:
+        return 2 * number
+
+
+@pytest.mark.parametrize("function", [functools.partial(scaled, 2), Scaling()])
+async def test_what_a_decorator_wraps_may_be_anything_that_can_be_called(
+    queue: Queue, function: Any
+) -> None:
+    wrapped = job(name="wrapped")(timed(function))
+    async with JobRunner(queue, jobs=[wrapped]) as runner:
+        assert await (await runner.submit(wrapped, 3)).join(10) == 6
+        with pytest.raises(InvalidArgument, match="number"):
+            await runner.submit(wrapped, "three")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from taquba import InvalidArgumentType, Queue
+from taquba import InvalidArgument, InvalidArgumentType, Queue
 from taquba_workflow import (
     RunFailed,
     RunOutcome,
@@ -124,3 +124,20 @@ async def test_observes_is_a_plain_function(queue: Queue) -> None:
 
     with pytest.raises(InvalidArgumentType, match="observes\\(\\) of the hook"):
         WorkflowRuntime(queue, Runs(nothing), hook=Hook())  # type: ignore[arg-type]
+
+
+async def scaled(factor: int, ctx: WorkflowContext, number: int) -> int:
+    return factor * number
+
+
+@pytest.mark.parametrize(
+    "function", [functools.partial(scaled, 2), timed(functools.partial(scaled, 2))]
+)
+async def test_a_workflow_may_be_a_function_with_some_arguments_given(
+    queue: Queue, function: Any
+) -> None:
+    flow = workflow(name="scaled")(function)
+    async with running(queue, flow) as runtime:
+        assert await result_of(await runtime.start(flow, 3)) == 6
+        with pytest.raises(InvalidArgument, match="number"):
+            await runtime.start(flow, "three")

@@ -13,6 +13,8 @@ The modules, top to bottom; each uses only those below it:
     _schemas  what pydantic's schema of an annotation tells about its values, before there is any
     _wire     values as MessagePack, the same bytes for equal values
     checks    checks of what callers pass in, with errors that read like taquba's own
+    _functions
+              the function that somebody wrote, below what was put around it
     named     objects that an entry names: each was written before the entry, so it is there
 """
 

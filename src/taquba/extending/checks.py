@@ -6,6 +6,7 @@ import inspect
 
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._model.validate import duration_ms, instance
+from taquba.extending._functions import written_function
 
 __all__ = [
     "at_least_one",
@@ -13,6 +14,7 @@ __all__ = [
     "instance",
     "makes_coroutines",
     "plain_function",
+    "written_function",
     "yields_nothing",
 ]
 
@@ -24,15 +26,15 @@ def plain_function(function: object, name: str) -> None:
 
 
 def makes_coroutines(function: object) -> bool:
-    """Whether a function is an ``async def``, or a plain decorator's work around one."""
-    return inspect.iscoroutinefunction(function) or (
-        callable(function) and inspect.iscoroutinefunction(inspect.unwrap(function))
+    """Whether a function is an ``async def``, or what plain decorators made of one."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        written_function(function)
     )
 
 
 def yields_nothing(function: object, name: str) -> None:
     """Refuse an ``async def`` that yields: calling it makes a generator, and runs nothing."""
-    if callable(function) and inspect.isasyncgenfunction(inspect.unwrap(function)):
+    if inspect.isasyncgenfunction(written_function(function)):
         raise InvalidArgumentType(f"{name} yields, and its result is what it returns: {function!r}")
 
 

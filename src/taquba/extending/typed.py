@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba.extending._codec import Codec, Undecodable, explain
+from taquba.extending._functions import written_function
 from taquba.extending._wire import digest, fingerprint, pack, unpack
 
 __all__ = [
@@ -146,9 +147,9 @@ class Signature:
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
-        function = inspect.unwrap(self._function)
-        function = getattr(function, "__func__", function)
-        assert isinstance(function, types.FunctionType)
+        function = written_function(self._function)
+        if function is None:
+            return {}
         # The context's type is often imported for type checkers only.
         bare = types.FunctionType(
             function.__code__, function.__globals__, closure=function.__closure__
