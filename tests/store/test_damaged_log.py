@@ -17,6 +17,7 @@ from taquba._engine import wal_check
 from taquba._engine.object_store import connect_engine
 from taquba._engine.wal_check import Log
 from taquba._objects.location import StoreLocation
+from taquba.doctor import examine
 from tests.conftest import LONG
 from tests.servers.faulty_s3 import FaultyS3, StoredObject
 from tests.store.oddly import CONFLICT, NO_KEY, Odd
@@ -233,9 +234,49 @@ async def test_an_emptied_file_beside_a_fence_is_found(tmp_path: Path) -> None:
         await Queue.open(tmp_path)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_emptied_file_at_the_end_is_refused_by_name(tmp_path: Path, count: int) -> None:
+    await crash(str(tmp_path), 2)
+    await crash(str(tmp_path))
+    files = sorted((tmp_path / "wal").iterdir())[-count:]
+    contents = [file.read_bytes() for file in files]
+    for file in files:
+        file.write_bytes(b"")
+    # Also the second time: a refused opening leaves no fence.
+    for _ in range(2):
+        with pytest.raises(StoreError, match=rf"{files[0].name}.* empty, and held") as caught:
+            await Queue.open(tmp_path)
+        assert caught.value.permanent
+    diagnosis = await examine(str(tmp_path))
+    assert any(files[0].name in failure.detail for failure in diagnosis.failures)
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    assert await pending(str(tmp_path)) == JOBS + 2
+
+
+async def test_a_refused_fence_below_the_first_commit_is_not_taken_for_an_emptied_file(
+    s3: FaultyS3, odd: Odd
+) -> None:
+    for refused in (CONFLICT, NO_KEY):
+        odd.answer("PUT", "/wal/", refused)
+        await crash(URL, 1)
+        await crash(URL, 0)
+    assert await pending() == 2
+
+
 async def test_fences_of_owners_that_were_killed_are_not_taken_for_damage(tmp_path: Path) -> None:
     for jobs in (3, 0, 0, 2, 1):
         await crash(str(tmp_path), jobs)
     empty = [file for file in (tmp_path / "wal").iterdir() if not file.stat().st_size]
     assert len(empty) == 5
     assert await pending(str(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_a_store_whose_last_manifests_were_deleted_opens_with_all_that_the_log_holds(
+    s3: FaultyS3, count: int
+) -> None:
+    await crash(URL)
+    for key in sorted(key for key in s3.objects if "/manifest/" in key)[-count:]:
+        del s3.objects[key]
+    assert await pending() == JOBS

@@ -122,10 +122,17 @@ async def build(
         StoreFenced: Somebody else opened it at the same time.
         StoreError: It cannot be opened, or its log has lost commits.
     """
+    others = True
+
+    async def attempt() -> Built:
+        nonlocal others
+        before = await _make_whole(location, log, written_by_others=others)
+        # Whatever this attempt comes to, the fence at the end of the log may be its own.
+        others = False
+        return await _build_once(location, store, log, recorder, before)
+
     try:
-        return await again(
-            lambda: build_once(location, store, log, recorder), f"opening {location.url}", A_WHILE
-        )
+        return await again(attempt, f"opening {location.url}", A_WHILE)
     except StoreError as error:
         named = await _named(location, log, error)
         if named is error:
@@ -149,22 +156,37 @@ async def _named(location: StoreLocation, log: WriteAheadLog, error: StoreError)
     return StoreError(f"{location.url}: {error}", permanent=True)
 
 
-async def build_once(
+async def build_again(
     location: StoreLocation,
     store: ObjectStore,
     log: WriteAheadLog,
     recorder: DefaultMetricsRecorder | None,
-    *,
-    written_by_others: bool = True,
 ) -> Built:
-    """The same, in one try; a log that only this owner has written is looked at less closely."""
-    before = 0
+    """The same, in one try, of a log that only this owner has written."""
+    before = await _make_whole(location, log, written_by_others=False)
+    return await _build_once(location, store, log, recorder, before)
+
+
+async def _make_whole(
+    location: StoreLocation, log: WriteAheadLog, *, written_by_others: bool
+) -> int:
+    """Have the engine find what it needs; returns how often the database was opened before."""
     if location.folder is not None:
         strange = await asyncio.to_thread(intruder, location.folder)
         if strange is not None:
             raise strange.as_error(location)
-    if not location.in_memory:
-        before = (await log.make_whole(written_by_others=written_by_others)).epoch
+    if location.in_memory:
+        return 0
+    return (await log.make_whole(written_by_others=written_by_others)).epoch
+
+
+async def _build_once(
+    location: StoreLocation,
+    store: ObjectStore,
+    log: WriteAheadLog,
+    recorder: DefaultMetricsRecorder | None,
+    before: int,
+) -> Built:
     builder = DbBuilder(location.path, store)
     builder.with_settings(_settings(location))
     builder.with_db_cache(_cache(location), 0)

@@ -26,6 +26,7 @@ from taquba._engine.reads import Reads, bounded, message_of, translate
 from taquba._engine.recent import RecentEntries
 from taquba._engine.reopening import Reopening
 from taquba._engine.syncing import FolderSync
+from taquba._engine.wal_check import mark_of
 from taquba._engine.write_ahead_log import WriteAheadLog
 from taquba._engine.write_batches import batch_of
 from taquba._model import keys
@@ -136,7 +137,8 @@ class Engine(Reads):
 
     async def mark(self, ids: IdGenerator) -> Op:
         """The row, to be written at once, that tells this owner from those before and after it."""
-        mark = ids.next().encode()
+        # Before the openings are counted: a later one may not have fenced this owner yet.
+        mark = mark_of(ids.next(), 0 if self._reopening is None else self._reopening.epoch)
         if self._reopening is not None:
             before, _ = await asyncio.gather(self.get(keys.OWNER), self._reopening.begin())
             self._reopening.marks = {mark, before}

@@ -26,7 +26,7 @@ from slatedb.uniffi import Db, DefaultMetricsRecorder, Error, ObjectStore
 
 from taquba._engine import binding
 from taquba._engine.again import again
-from taquba._engine.building import Built, build_once, was_opened_since
+from taquba._engine.building import Built, build_again, was_opened_since
 from taquba._engine.reads import message_of, translate
 from taquba._engine.syncing import FolderSync
 from taquba._engine.write_ahead_log import WriteAheadLog
@@ -75,6 +75,11 @@ class Reopening:
         self._recorder = recorder
         self.marks: set[bytes | None] = set()
         """What the mark of the store's owner may be while nobody else has owned it."""
+
+    @property
+    def epoch(self) -> int:
+        """How often the store had been opened with this opening, at least."""
+        return self._before + 1
 
     async def begin(self) -> None:
         """Count the openings up to this one: an odd answer may have made it count twice."""
@@ -164,9 +169,7 @@ class Reopening:
     async def _attempt(self, unflushed: Callable[[], Sequence[Sequence[Op]]]) -> Db:
         # Whatever becomes of this attempt, it may count.
         self._before += 1
-        built = await build_once(
-            self._location, self._store, self._log, self._recorder(), written_by_others=False
-        )
+        built = await build_again(self._location, self._store, self._log, self._recorder())
         try:
             if self.marks and await built.db.get(keys.OWNER) not in self.marks:
                 raise StoreFenced

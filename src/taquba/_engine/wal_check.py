@@ -15,7 +15,9 @@ and writes there at that moment either comes first, and what it stored is read, 
 any other owner that was fenced.
 
 Sequence numbers of commits have no gaps either. So commits are missing where those on both sides of
-an empty object do not follow each other.
+an empty object do not follow each other. At the end of the log there is only one side. There, the
+mark that each owner leaves with its first commit says how often the store had been opened by then:
+where nobody opened it after that, an empty object above is not a fence.
 """
 
 from __future__ import annotations
@@ -64,6 +66,10 @@ class Log(NamedTuple):
     def holes(self) -> list[int]:
         """Missing ones that never were there."""
         return [number for number in self.missing() if number > self.last_commits]
+
+    def empty_at_end(self) -> list[int]:
+        """Empty objects above the last one that holds commits."""
+        return sorted(number for number in self.sizes if number > self.last_commits)
 
     def around_empty(self) -> Iterator[tuple[int | None, int]]:
         """The objects with commits on both sides of empty ones; None for the tables."""
@@ -118,6 +124,31 @@ def emptied(log: Log, sequences: Mapping[int, tuple[int, int]]) -> Damage | None
             what = _named(empty, "is empty, and held", "are empty, and one of them held")
             return Damage(f"{what} the acknowledged changes {last + 1} to {first - 1}", RESTORE)
     return None
+
+
+def emptied_at_end(log: Log, mark: bytes | None) -> Damage | None:
+    """What a log has lost at its end for being emptied, or None where that cannot be told.
+
+    Args:
+        log: The log.
+        mark: That of the owner that has committed last.
+    """
+    empty = log.empty_at_end()
+    if not empty or mark is None or epoch_of(mark) != log.epoch:
+        return None
+    what = _named(empty, "is empty, and held", "are empty, and held")
+    return Damage(f"{what} acknowledged changes: nobody opened the store after its owner", RESTORE)
+
+
+def mark_of(owner: str, epoch: int) -> bytes:
+    """The mark of an owner that opened a store as the `epoch`th, or later."""
+    return f"{owner}.{epoch}".encode()
+
+
+def epoch_of(mark: bytes) -> int | None:
+    """The epoch in a mark."""
+    _, _, epoch = mark.partition(b".")
+    return int(epoch) if epoch.isdigit() else None
 
 
 def hole(log: Log) -> Damage | None:

@@ -19,6 +19,7 @@ from slatedb.uniffi import (
 )
 
 from taquba._engine.object_store import connect_engine
+from taquba._engine.read_only import looking_once
 from taquba._engine.reads import bounded
 from taquba._engine.wal_check import (
     DIGITS,
@@ -27,10 +28,12 @@ from taquba._engine.wal_check import (
     Damage,
     Log,
     emptied,
+    emptied_at_end,
     hole,
     loss,
     object_name,
 )
+from taquba._model import keys
 from taquba._model.errors import StoreError
 from taquba._objects.location import StoreLocation
 from taquba._objects.space import ObjectSpace
@@ -93,12 +96,15 @@ class WriteAheadLog:
         return Log(manifest.writer_epoch, replayed, manifest.last_l0_seq, live)
 
     async def damage(self, log: Log) -> Damage | None:
-        """What the log has lost, or None; reads what lies beside empty objects.
+        """What the log has lost, or None; looks closer where there are empty objects.
 
         Raises:
             StoreError: The store cannot be read.
         """
         lost = loss(log)
+        if lost is None and log.empty_at_end():
+            async with looking_once(self._location) as newest:
+                lost = emptied_at_end(log, await newest.get(keys.OWNER))
         if lost is not None:
             return lost
         beside = {number for pair in log.around_empty() for number in pair if number is not None}
