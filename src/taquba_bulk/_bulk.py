@@ -11,12 +11,12 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 
 from taquba import InvalidArgument, InvalidArgumentType, Queue
-from taquba.extending import locks_of
-from taquba.extending.checks import at_least_one, instance, plain_function
+from taquba.extending import Shutdown, locks_of
+from taquba.extending.checks import at_least_one, check_shutdown, instance, plain_function
 from taquba_bulk import _values
 from taquba_bulk._display import showing
 from taquba_bulk._inputs import Inputs, check_inputs
-from taquba_bulk._pass import Batch, Pass, Shutdown
+from taquba_bulk._pass import Batch, Pass
 from taquba_bulk._pipeline import Pipeline, TypedPipeline
 from taquba_bulk._rates import Rate
 from taquba_bulk._records import BulkRecord
@@ -134,7 +134,7 @@ class Bulk(Generic[In, Out]):
             StoreError: The store fails, or the output cannot be written.
         """
         check_inputs(inputs)
-        _check_shutdown(shutdown)
+        check_shutdown(shutdown)
         with self._one_pass(Pass(self._batch)) as this:
             return await self._run(this, inputs, shutdown)
 
@@ -148,7 +148,7 @@ class Bulk(Generic[In, Out]):
         close the generator then (`contextlib.aclosing`).
         """
         check_inputs(inputs)
-        _check_shutdown(shutdown)
+        check_shutdown(shutdown)
         ready: deque[BulkRecord[Out]] = deque()
         news = asyncio.Event()
 
@@ -226,12 +226,4 @@ def _check_sink(output: Any) -> None:
     ):
         raise InvalidArgumentType(
             f"output must be a sink, such as JsonlSink('out.jsonl'), not {output!r}"
-        )
-
-
-def _check_shutdown(shutdown: object) -> None:
-    # The wait() of any other event, a thread's for example, would block the loop.
-    if shutdown is not None and not isinstance(shutdown, (anyio.Event, asyncio.Event)):
-        raise InvalidArgumentType(
-            f"shutdown must be an anyio.Event or asyncio.Event, not {shutdown!r}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -11,24 +10,26 @@ from urllib.parse import quote
 
 import msgpack
 
-from taquba import Duration, InvalidArgument, KvEntry, ObjectDamaged, Queue
+from taquba import Duration, InvalidArgument, ObjectDamaged, Queue
 from taquba.extending import UNREADABLE, locks_of
 from taquba.extending.checks import duration_ms
-from taquba.extending.named import NamedObjectMissing, read_named
+from taquba.extending.expiries import Expiries, Expiry, expiry_key
+from taquba.extending.named import (
+    MAX_INLINE,
+    NamedObjectMissing,
+    entry_is,
+    new_name,
+    read_named,
+)
 from taquba.extending.typed import Codec, Undecodable
 from taquba_bulk import _values
 from taquba_bulk._phases import Kept, in_phase
 
 _log: Final = logging.getLogger(__name__)
 
-_MAX_INLINE: Final = 64 * 1024
-"""Largest value, in bytes, that is kept as an entry; a larger one is an object."""
-
 _BASE: Final = "taquba_bulk_cache"
+_ENTRIES: Final = f"{_BASE}/entry/"
 _EXPIRIES: Final = f"{_BASE}/expiry/"
-_MOST_DIGITS: Final = 14
-"""Enough for ms since the epoch until the year 5138, so that keys sort by time."""
-_PAGE: Final = 100
 
 
 class CacheKey(NamedTuple):
@@ -57,27 +58,6 @@ class _Row(NamedTuple):
         return cls(None if expires_ms is None else int(expires_ms), value)
 
 
-class _Expiry(NamedTuple):
-    """The key of an entry that says when one of a cache expires; its value names the object."""
-
-    at_ms: int
-    name: str
-    digest: str
-
-    def key(self) -> str:
-        return f"{_EXPIRIES}{self.at_ms:0{_MOST_DIGITS}d}/{self.name}/{self.digest}"
-
-    @classmethod
-    def read(cls, key: str) -> _Expiry | None:
-        """What a key says; None, with a warning, for one of somebody else."""
-        try:
-            at_ms, name, digest = key.removeprefix(_EXPIRIES).split("/")
-            return cls(int(at_ms), name, digest)
-        except ValueError:
-            _log.warning("the entry %r is none of taquba_bulk's: delete it, or rename it", key)
-            return None
-
-
 def cache_key(name: str, content: str, ttl: Duration | None) -> CacheKey:
     """The entry for a text that says all that its value depends on."""
     _values.name(name, "the name of a cache")
@@ -94,6 +74,7 @@ class Cache:
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
+        self._expiries = Expiries(queue, _EXPIRIES, "taquba_bulk")
 
     async def through(
         self, key: CacheKey, make: Callable[[], Awaitable[Kept]], codec: Codec[Any]
@@ -112,16 +93,7 @@ class Cache:
 
     async def sweep(self) -> None:
         """Remove what has expired."""
-        cursor: str | None = None
-        while True:
-            page = await self._queue.kv_scan(_EXPIRIES, cursor, _PAGE)
-            now = self._queue.clock.time_ms()
-            expiries = [(_Expiry.read(entry.key), entry) for entry in page.entries]
-            old = [(expiry, entry) for expiry, entry in expiries if expiry and expiry.at_ms <= now]
-            await asyncio.gather(*(self._remove(*pair) for pair in old))
-            cursor = page.next_cursor
-            if cursor is None or any(expiry and expiry.at_ms > now for expiry, _ in expiries):
-                return
+        await self._expiries.sweep(self._remove)
 
     async def _through(
         self, key: CacheKey, make: Callable[[], Awaitable[Kept]], codec: Codec[Any]
@@ -154,12 +126,8 @@ class Cache:
 
     async def _object(self, name: str, path: str, packed: bytes) -> bytes | None:
         """A large value; it may have cost something, so one answer does not make it a miss."""
-
-        async def is_kept() -> bool:
-            return await self._queue.kv_get(path) == packed
-
         try:
-            return await read_named(self._queue, name, is_kept)
+            return await read_named(self._queue, name, entry_is(self._queue, path, packed))
         except NamedObjectMissing as error:
             _log.warning("a value of a cache is made anew: %s", error)
             return None
@@ -167,32 +135,32 @@ class Cache:
     async def _put(self, key: CacheKey, value: bytes) -> None:
         name = quote(key.name, safe="")
         place = ""
-        if len(value) > _MAX_INLINE:
-            place = f"{_BASE}/{self._queue.next_job_id()}"
+        if len(value) > MAX_INLINE:
+            place = new_name(self._queue, _BASE)
             await self._queue.objects.put(place, value)
         expires_ms = None
         if key.ttl_ms is not None:
             expires_ms = self._queue.clock.time_ms() + key.ttl_ms
             # Before the entry, which would never be swept otherwise.
-            expiry = _Expiry(expires_ms, name, key.digest)
-            await self._queue.kv_put(expiry.key(), place.encode())
+            expiry = expiry_key(_EXPIRIES, expires_ms, f"{name}/{key.digest}")
+            await self._queue.kv_put(expiry, place.encode())
         row = _Row(expires_ms, place or value)
         await self._queue.kv_put(_path(name, key.digest), msgpack.packb(row))
 
-    async def _remove(self, expiry: _Expiry, entry: KvEntry[str]) -> None:
+    async def _remove(self, expiry: Expiry) -> None:
         """Remove an entry of a cache; after a crash at any point, the next sweep goes on."""
-        path = _path(expiry.name, expiry.digest)
+        path = f"{_ENTRIES}{expiry.what}"
         packed = await self._queue.kv_get(path)
         try:
             # Otherwise it was made anew since.
             if packed is not None and _Row.decode(packed).expires_ms == expiry.at_ms:
                 await self._queue.kv_compare_delete(path, packed)
-            if entry.value:
-                await self._queue.objects.delete([entry.value.decode()])
+            if expiry.value:
+                await self._queue.objects.delete([expiry.value.decode()])
         except (*UNREADABLE, InvalidArgument) as error:
-            _log.warning("what %r says is to be removed cannot be read: %s", entry.key, error)
+            _log.warning("what %r says is to be removed cannot be read: %s", expiry.key, error)
             return
-        await self._queue.kv_delete(entry.key)
+        await self._queue.kv_delete(expiry.key)
 
 
 def _fits(codec: Codec[Any], kept: Kept, key: CacheKey) -> bool:
@@ -205,4 +173,4 @@ def _fits(codec: Codec[Any], kept: Kept, key: CacheKey) -> bool:
 
 
 def _path(name: str, digest: str) -> str:
-    return f"{_BASE}/entry/{name}/{digest}"
+    return f"{_ENTRIES}{name}/{digest}"

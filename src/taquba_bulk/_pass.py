@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from taquba import Queue, TaqubaError
+from taquba.extending import Shutdown
 from taquba_bulk._costs import Costs
 from taquba_bulk._errors import BudgetExceeded, FailureThresholdExceeded
 from taquba_bulk._inputs import Inputs, Item, Keying, chunks, expected
@@ -26,8 +27,6 @@ from taquba_workflow import InputMismatch, RunSpec, RunState, WorkflowRuntime
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-Shutdown = anyio.Event | asyncio.Event
 
 _CHUNK: Final = 200
 """Inputs that are read, looked up and submitted together, so that they share commits."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
-from taquba.extending import Leash, awaited, describe, ends_program, without_secrets
+from taquba.extending import Leash, awaited, describe, passes_through, without_secrets
 from taquba.extending.typed import Undecodable
 from taquba_bulk._codec import check_json
 from taquba_bulk._context import BulkContext
@@ -115,7 +115,7 @@ class ItemRunner(Generic[In, Out]):
         except Undecodable as error:
             return _failed(step, phases, str(error))
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) or ends_program(error):
+            if passes_through(error):
                 # It ends more than the attempt.
                 raise
             return self._after(error, step, phases)

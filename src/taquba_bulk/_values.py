@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from taquba import InvalidArgument, InvalidArgumentType
-from taquba.extending.checks import instance
+from taquba.extending.checks import key
 
 MAX_NAME_BYTES: Final = 1000
 """Longest key of a phase, in bytes of UTF-8."""
@@ -17,14 +17,7 @@ MOST: Final = 10**9
 
 def name(value: str, what: str) -> str:
     """A key that becomes part of a stored one."""
-    instance(value, str, what)
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise InvalidArgument(f"{what} cannot be written as UTF-8: {value!r}") from None
-    if not 1 <= size <= MAX_NAME_BYTES:
-        raise InvalidArgument(f"{what} has 1 to {MAX_NAME_BYTES} UTF-8 bytes; got {size}")
-    return value
+    return key(value, what, MAX_NAME_BYTES)
 
 
 def amount(value: float, what: str) -> float:

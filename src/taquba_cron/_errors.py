@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from taquba import InvalidArgument, TaqubaError
+from taquba.extending import describe
 
 
 class InvalidCronExpression(InvalidArgument):
@@ -55,14 +56,14 @@ class UnknownSchedule(TaqubaError):
 class UnreadableSchedule(TaqubaError):
     """An entry of the store that should be the record of a schedule is not."""
 
-    def __init__(self, key: str, why: object) -> None:
+    def __init__(self, key: str, why: str | BaseException) -> None:
         super().__init__(key, why)
         self.key = key
         self.why = why
 
     def __str__(self) -> str:
         # One that explains itself, such as UnknownTimezone, does so by its message.
-        why = self.why if isinstance(self.why, TaqubaError) else repr(self.why)
+        why = describe(self.why, bare=(TaqubaError,))
         return (
             f"the entry {self.key!r} is not the record of a schedule that can be read here "
             f"({why}): remove the schedule, or schedule it again with other values; an entry of "

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Final, Literal, cast
 
 from taquba import InvalidArgument
 from taquba.extending import UNREADABLE
+from taquba.extending.times import from_ms, to_ms
 from taquba_cron._errors import UnreadableSchedule
 from taquba_cron._expression import CronExpression
 
@@ -30,9 +31,6 @@ _ON_TIME: Final = timedelta(minutes=1)
 """How late a firing may be, because the event loop was busy, and still count as on time."""
 
 _MAX_RUNS: Final = 8
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 
 Run = tuple[datetime, datetime]
 """The first and the last of consecutive firings."""
@@ -126,14 +124,6 @@ def with_fired(record: Record, firings: Iterable[datetime]) -> Record:
         # What was missed long ago counts as fired: rather that than firing twice.
         runs[:2] = [(runs[0][0], runs[1][1])]
     return replace(record, fired=tuple(runs))
-
-
-def to_ms(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MILLISECOND
-
-
-def from_ms(ms: int) -> datetime:
-    return _EPOCH + ms * _MILLISECOND
 
 
 def encode(record: Record) -> bytes:

@@ -19,6 +19,9 @@ from taquba import (
     Queue,
     QueueReader,
 )
+from taquba.extending.checks import duration_ms
+from taquba.extending.times import from_ms, to_ms
+from taquba.extending.walks import pages
 from taquba_cron._errors import UnreadableSchedule
 from taquba_cron._expression import CronExpression
 from taquba_cron._record import (
@@ -27,16 +30,14 @@ from taquba_cron._record import (
     Record,
     decode,
     encode,
-    from_ms,
     next_firing,
-    to_ms,
     told,
 )
 
 _MAX_NAME_BYTES: Final = 255
 # Control characters, and what UTF-8 cannot hold.
 _UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_MAX_JITTER: Final = timedelta(days=1)
+_MAX_JITTER_MS: Final = 24 * 3600 * 1000
 
 _DEDUP_KEY: Final = re.compile(r"cron:.*:(\d+)", re.DOTALL)
 
@@ -58,7 +59,7 @@ class Schedule:
         self.catch_up: CatchUp = _catch_up(catch_up)
         self.expression = expression
         self._template = template
-        self._jitter = _jitter(jitter)
+        self._jitter = timedelta(milliseconds=duration_ms(jitter, "jitter", maximum=_MAX_JITTER_MS))
 
     def registered(self, stored: Record | None, now: datetime) -> Record:
         """What is to be stored when a program starts with this schedule.
@@ -155,9 +156,7 @@ async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
     """
     now = store.clock.now() if isinstance(store, Queue) else datetime.now(UTC)
     found: list[ScheduleInfo] = []
-    cursor = None
-    while True:
-        page = await store.kv_scan(KEY_PREFIX, cursor)
+    async for page in pages(lambda cursor: store.kv_scan(KEY_PREFIX, cursor)):
         for entry in page.entries:
             name = entry.key.removeprefix(KEY_PREFIX)
             try:
@@ -167,9 +166,7 @@ async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
         for odd in page.unreadable:
             why = UnreadableSchedule(odd.name, odd.reason)
             found.append(unreadable_info(odd.name, b"", why))
-        cursor = page.next_cursor
-        if cursor is None:
-            return found
+    return found
 
 
 def firing_time(job: JobRecord) -> datetime | None:
@@ -191,18 +188,6 @@ def _name(name: str) -> str:
             f"characters; got {name!r}"
         )
     return name
-
-
-def _jitter(value: Duration) -> timedelta:
-    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
-        raise InvalidArgumentType(
-            f"jitter must be seconds (int or float) or a timedelta, not {value!r}"
-        )
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    # Also refuses NaN, which compares with nothing.
-    if not 0 <= seconds <= _MAX_JITTER.total_seconds():
-        raise InvalidArgument(f"jitter must be between 0 and a day, in seconds; got {value!r}")
-    return timedelta(seconds=seconds)
 
 
 def _catch_up(value: CatchUp) -> CatchUp:

@@ -10,17 +10,16 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Final, Self
 
-import anyio
-
 from taquba import (
     Duration,
     EnqueueRequest,
     InvalidArgument,
-    InvalidArgumentType,
     Queue,
     StoreError,
 )
-from taquba.extending import HeldLocks, locks_of
+from taquba.extending import HeldLocks, Shutdown, locks_of
+from taquba.extending.checks import check_shutdown, instance
+from taquba.extending.times import to_ms
 from taquba_cron._errors import (
     AlreadyRunning,
     DuplicateSchedule,
@@ -36,14 +35,11 @@ from taquba_cron._record import (
     due,
     encode,
     next_firing,
-    to_ms,
     with_fired,
 )
 from taquba_cron._schedule import Schedule, ScheduleInfo, info, unreadable_info
 
 _log: Final = logging.getLogger(__name__)
-
-Shutdown = anyio.Event | asyncio.Event
 
 _JOBS_PER_COMMIT: Final = 100
 _RETRY: Final = timedelta(seconds=1)
@@ -94,8 +90,7 @@ class CronScheduler:
     """
 
     def __init__(self, queue: Queue) -> None:
-        if not isinstance(queue, Queue):
-            raise InvalidArgumentType(f"queue must be a taquba Queue, not {queue!r}")
+        instance(queue, Queue, "queue")
         self._queue = queue
         self._clock = queue.clock
         self._entries: dict[str, _Entry] = {}
@@ -226,11 +221,7 @@ class CronScheduler:
             AlreadyRunning: It runs already.
             TaqubaError: The queue was closed or fenced.
         """
-        if shutdown is not None and not isinstance(shutdown, anyio.Event | asyncio.Event):
-            # The wait() of any other event, a thread's for example, would block the loop.
-            raise InvalidArgumentType(
-                f"shutdown must be an anyio.Event or asyncio.Event, not {shutdown!r}"
-            )
+        check_shutdown(shutdown)
         if self._running:
             raise AlreadyRunning
         self._running = True

@@ -31,13 +31,13 @@ from taquba.extending import (
     RunTimer,
     awaited,
     describe,
-    ends_program,
-    is_stopped,
+    passes_through,
     without_secrets,
 )
+from taquba.extending.parking import parked, too_new
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
-from taquba_jobs._decisions import MAX_INLINE, NAME, PARKED, VERSION, Failure, Stored, merged
+from taquba_jobs._decisions import NAME, VERSION, Failure, Stored, merged
 from taquba_jobs._errors import FailureKind
 from taquba_jobs._job import Job
 from taquba_jobs._progress import ProgressReports
@@ -49,10 +49,6 @@ _log: Final = logging.getLogger(__name__)
 
 Verdict = Literal["transient", "permanent"]
 """Whether trying again can help after an exception."""
-
-_PARK_SECONDS: Final = 30.0
-"""How long a job waits that this program cannot run, before it is looked at again."""
-
 
 _CLEAN_UP_SECONDS: Final = 5.0
 """How long, in real time, a function with a time-out may take to stop."""
@@ -128,11 +124,11 @@ class Attempts(Generic[S]):
             values = job.decode(record.payload, version)
             ctx = self._context(job, record, lease, reports)
             result = await self._run(job, ctx, values, lease)
-            stored = await self._store(record.id, job.signature.pack_result(result))
+            stored = await self._retention.store(record.id, job.signature.pack_result(result))
             await reports.close()
             return self._end(record, lease, stored, reports)
         except BaseException as error:
-            if is_stopped(error) or ends_program(error):
+            if passes_through(error):
                 # The worker was told to stop: the job goes back unspent.
                 raise
             await reports.close()
@@ -152,14 +148,10 @@ class Attempts(Generic[S]):
         job = None if name is None else self._jobs.get(name)
         if job is None:
             why = "it says no job's name" if name is None else f"no job {name!r} is known here"
-            raise Snooze(_PARK_SECONDS, f"{PARKED}{why}")
+            raise parked(why)
         version = _version(record)
         if version > job.version:
-            raise Snooze(
-                _PARK_SECONDS,
-                f"{PARKED}it is of version {version}, and job {name!r} of version {job.version} "
-                "here",
-            )
+            raise too_new(version, f"job {name!r}", job.version)
         return job, version
 
     def _context(
@@ -253,11 +245,6 @@ class Attempts(Generic[S]):
                 patience.cancel()
             if timer is not None:
                 timer.cancel()
-
-    async def _store(self, job_id: str, data: bytes) -> Stored:
-        if len(data) <= MAX_INLINE:
-            return Stored(data)
-        return await self._retention.store(job_id, data)
 
     def _failed(
         self, record: JobRecord, lease: LeaseHandle, error: BaseException, reports: ProgressReports

@@ -7,14 +7,15 @@ from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 from taquba import JobRecord, KvKey, SettlementEffects
+from taquba.extending.expiries import expiry_key
 from taquba_jobs._errors import FailureKind
 from taquba_jobs._job import Job
 from taquba_jobs._rows import (
+    EXPIRIES,
     Expiry,
     Outcome,
     Submission,
     encode,
-    expiry_key,
     outcome_key,
     progress_key,
 )
@@ -25,12 +26,6 @@ KEY: Final = "jobs.key"
 FINGERPRINT: Final = "jobs.fingerprint"
 RESERVED: Final = "jobs."
 """Headers that start with this are the package's own."""
-
-PARKED: Final = "parked: "
-"""How the reason starts for which a job waits that no running program knows."""
-
-MAX_INLINE: Final = 64 * 1024
-"""Largest packed result, in bytes, that is kept as an entry; a larger one is an object."""
 
 
 class Stored(NamedTuple):
@@ -84,7 +79,7 @@ def end(
         submission = Submission(job.id, bytes.fromhex(job.headers[FINGERPRINT]), True, expires_at)
         writes[key] = encode(submission)
     if expires_at is not None:
-        writes[expiry_key(expires_at, job.id)] = encode(Expiry(job.id, key, None))
+        writes[expiry_key(EXPIRIES, expires_at, job.id)] = encode(Expiry(job.id, key, None))
     if reported or job.attempts > 1 or job.last_error is not None:
         deletes.append(progress_key(job.id))
     return SettlementEffects(kv_writes=writes, kv_deletes=deletes)

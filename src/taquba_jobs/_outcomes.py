@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, ParamSpec, TypeVar, cast
 
@@ -19,6 +19,8 @@ from taquba import (
     StoreError,
 )
 from taquba.extending.named import read_named
+from taquba.extending.times import from_ms
+from taquba.extending.walks import pages
 from taquba_jobs._decisions import is_over
 from taquba_jobs._errors import FailureKind, JobFailed
 from taquba_jobs._job import Job
@@ -34,8 +36,6 @@ from taquba_jobs._rows import (
 P = ParamSpec("P")
 S = TypeVar("S")
 T = TypeVar("T")
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class JobState(StrEnum):
@@ -180,21 +180,15 @@ async def all_progress(
     source: Queue | QueueReader,
 ) -> AsyncGenerator[tuple[str, JobProgress | StoreError]]:
     """Ids of running jobs, with what each reported last, or why that cannot be read."""
-    cursor = None
-    while True:
-        page = await source.kv_scan(PROGRESS, cursor)
+    async for page in pages(lambda cursor: source.kv_scan(PROGRESS, cursor)):
         for entry in page.entries:
             job_id = entry.key.removeprefix(PROGRESS)
             try:
                 yield job_id, _progress(entry.key, entry.value)
             except StoreError as error:
                 yield job_id, error
-        cursor = page.next_cursor
-        if cursor is None:
-            return
 
 
 def _progress(key: str, row: bytes) -> JobProgress:
     found = decode(ProgressRow, key, row)
-    reported_at = _EPOCH + timedelta(milliseconds=found.reported_at)
-    return JobProgress(found.done, found.total, found.note, reported_at)
+    return JobProgress(found.done, found.total, found.note, from_ms(found.reported_at))

@@ -16,6 +16,7 @@ from taquba import (
     Queue,
     TaqubaError,
 )
+from taquba.extending.checks import text, utf8
 from taquba_jobs._rows import ProgressRow, encode, progress_key
 
 _log: Final = logging.getLogger(__name__)
@@ -33,12 +34,7 @@ def _amount(value: float, what: str) -> float:
 
 
 def _text(note: str) -> str:
-    if not isinstance(note, str):
-        raise InvalidArgumentType(f"note must be a str, not {note!r}")
-    try:
-        note.encode()
-    except UnicodeEncodeError:
-        raise InvalidArgument(f"note cannot be written as UTF-8: {note!r}") from None
+    utf8(text(note, "note"), "note")
     return note
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from taquba import JobRecord, Queue, SettlementEffects, TaqubaError
+from taquba import JobRecord, Queue, SettlementEffects
+from taquba.extending.expiries import Expiries, Sweeper, expiry_key
+from taquba.extending.expiries import Expiry as Due
+from taquba.extending.named import MAX_INLINE, new_name
 from taquba_jobs._decisions import Failure, Stored, end
 from taquba_jobs._rows import (
     EXPIRIES,
@@ -18,17 +19,11 @@ from taquba_jobs._rows import (
     Submission,
     decode,
     encode,
-    expiry_key,
-    expiry_ms,
-    object_key,
+    object_folder,
     outcome_key,
 )
 
 _log: Final = logging.getLogger(__name__)
-
-_PAGE: Final = 128
-_RECHECK_MS: Final = 1000
-_RETRY_MS: Final = 1000
 
 _UPLOAD_MS: Final = 3600 * 1000
 """After this, an object that no outcome names is taken for one that a crash left behind."""
@@ -51,8 +46,6 @@ class Ending:
 class Retention:
     """Forgets outcomes when their time is over, with their idempotency keys and objects.
 
-    A sweep reads what is due and the first entry that is not, nothing else.
-
     Args:
         queue: The open queue.
         keep_ms: How long an outcome is kept; None for ever.
@@ -61,11 +54,10 @@ class Retention:
     def __init__(self, queue: Queue, keep_ms: int | None) -> None:
         self.queue = queue
         self._keep_ms = keep_ms
-        self._due = asyncio.Event()
-        self._armed_for: int | None = None
-        self._disarm_timer: Callable[[], None] | None = None
-        self._sweeping = False
-        queue.clock.attach(lambda: self._sweeping)
+        self._expiries = Expiries(queue, EXPIRIES, "taquba_jobs")
+        self._sweeper = Sweeper(
+            queue.clock, self.sweep, "could not remove outcomes whose retention is over"
+        )
 
     def end(self, job: JobRecord, result: Stored | Failure, *, reported: bool) -> Ending:
         """What ends a job, by this runner's retention and the queue's clock."""
@@ -74,12 +66,12 @@ class Retention:
         return Ending(self, effects, None if self._keep_ms is None else now + self._keep_ms)
 
     async def store(self, job_id: str, data: bytes) -> Stored:
-        """Write a large result as an object; a crash before it is named leaves it to the sweep."""
-        # A name that is used once: what an attempt that was given up still writes hits nothing.
-        unique = self.queue.next_job_id()
-        key = object_key(job_id, unique)
+        """Keep a packed result; a large one is an object, which the sweep finds after a crash."""
+        if len(data) <= MAX_INLINE:
+            return Stored(data)
+        key = new_name(self.queue, object_folder(job_id))
         due = self.queue.clock.time_ms() + _UPLOAD_MS
-        marker = expiry_key(due, f"{job_id}/{unique}")
+        marker = expiry_key(EXPIRIES, due, key)
         await self.queue.kv_put(marker, encode(Expiry(None, None, key)))
         await self.queue.objects.put(key, data)
         self.note(due)
@@ -87,90 +79,32 @@ class Retention:
 
     def note(self, due: int) -> None:
         """An entry that is written is due then."""
-        if self._armed_for is None or due < self._armed_for:
-            self._arm(due)
+        self._sweeper.note(due)
 
     async def run(self) -> None:
         """Sweep whenever something is due, until cancelled."""
-        try:
-            while True:
-                await self._round()
-                await self._due.wait()
-                self._due.clear()
-        finally:
-            self._disarm()
-
-    async def _round(self) -> None:
-        self._disarm()
-        self._sweeping = True
-        try:
-            due = await self.sweep()
-        except TaqubaError as error:
-            if error.permanent:
-                raise
-            _log.warning("could not remove outcomes whose retention is over: %s", error)
-            due = self.queue.clock.time_ms() + _RETRY_MS
-        finally:
-            self._sweeping = False
-        if due is not None:
-            # What was noted meanwhile may have been written behind the sweep.
-            self.note(due)
-
-    def _arm(self, due: int) -> None:
-        self._disarm()
-        self._armed_for = due
-        timer = self.queue.clock.call_at(due, _RECHECK_MS, self._due.set)
-        self._disarm_timer = timer.cancel
-
-    def _disarm(self) -> None:
-        if self._disarm_timer is not None:
-            self._disarm_timer()
-        self._disarm_timer = self._armed_for = None
+        await self._sweeper.run()
 
     async def sweep(self) -> int | None:
         """Forget what is due; returns when the next is, in ms, or None when nothing is kept."""
-        cursor: str | None = None
-        while True:
-            page = await self.queue.kv_scan(EXPIRIES, cursor, _PAGE)
-            now = self.queue.clock.time_ms()
-            dues = [self._due_ms(entry.key) for entry in page.entries]
-            await asyncio.gather(
-                *(
-                    self._forget(due, entry.key, entry.value)
-                    for due, entry in zip(dues, page.entries, strict=True)
-                    if due is not None and due <= now
-                )
-            )
-            for due in dues:
-                if due is not None and due > now:
-                    return due
-            cursor = page.next_cursor
-            if cursor is None:
-                return None
+        return await self._expiries.sweep(self._forget)
 
-    @staticmethod
-    def _due_ms(key: str) -> int | None:
-        due = expiry_ms(key)
-        if due is None:
-            _log.warning("the entry %r is none of taquba_jobs': delete it, or rename it", key)
-        return due
-
-    async def _forget(self, due: int, marker: str, value: bytes) -> None:
+    async def _forget(self, due: Due) -> None:
         """Forget one thing; after a crash at any point the next sweep goes on with it.
 
         What cannot be read is left, and hinders nothing else.
         """
         try:
-            await self._forget_one(due, marker, decode(Expiry, marker, value))
+            await self._forget_one(due, decode(Expiry, due.key, due.value))
         except Damaged as error:
             _log.warning("%s", error)
 
-    async def _forget_one(self, due: int, marker: str, expiry: Expiry) -> None:
+    async def _forget_one(self, due: Due, expiry: Expiry) -> None:
         if expiry.job_id is not None:
-            await self._forget_outcome(expiry.job_id, expiry.submission_key, due)
+            await self._forget_outcome(expiry.job_id, expiry.submission_key, due.at_ms)
         elif expiry.object_key is not None:
             await self.queue.objects.delete([expiry.object_key])
-        await self.queue.kv_delete(marker)
+        await self.queue.kv_delete(due.key)
 
     async def _forget_outcome(self, job_id: str, submission_key: str | None, due: int) -> None:
         # A job that was requeued has ended again: its newer outcome has an entry of its own.

@@ -122,15 +122,5 @@ def progress_key(job_id: str) -> str:
     return PROGRESS + job_id
 
 
-def expiry_key(ms: int, what: str) -> str:
-    return f"{EXPIRIES}{ms:014d}/{what}"
-
-
-def expiry_ms(key: str) -> int | None:
-    """When what a key names is due; None for a key of somebody else."""
-    digits = key.removeprefix(EXPIRIES).partition("/")[0]
-    return int(digits) if digits.isdecimal() else None
-
-
-def object_key(job_id: str, unique: str) -> str:
-    return f"jobs/results/{job_id}/{unique}"
+def object_folder(job_id: str) -> str:
+    return f"jobs/results/{job_id}"

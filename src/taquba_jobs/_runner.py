@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
@@ -14,7 +15,6 @@ from taquba import (
     Duration,
     InvalidArgument,
     JobRecord,
-    JobStatus,
     Queue,
     TaqubaError,
     WorkerSpec,
@@ -23,13 +23,14 @@ from taquba import (
 from taquba.extending import (
     ExecutorOrFactory,
     RunsInBackground,
+    Shutdown,
     only_runner,
     was_cancelled,
 )
 from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
+from taquba.extending.parking import parked_jobs
 from taquba_jobs._attempt import Attempts, Verdict, always_transient
 from taquba_jobs._context import Middleware
-from taquba_jobs._decisions import PARKED
 from taquba_jobs._handle import JobHandle
 from taquba_jobs._job import Job
 from taquba_jobs._retention import Retention
@@ -199,24 +200,18 @@ class JobRunner(RunsInBackground, Generic[S]):
         """
         found: list[JobRecord] = []
         for name in self._queue_names():
-            cursor: str | None = None
-            in_queue: list[JobRecord] = []
-            while len(in_queue) < limit:
-                page = await self._queue.list_jobs(
-                    name, JobStatus.scheduled, cursor, payloads=False
-                )
-                in_queue += [
-                    record for record in page.jobs if (record.last_error or "").startswith(PARKED)
-                ]
-                cursor = page.next_cursor
-                if cursor is None:
-                    break
-            found += in_queue[:limit]
+            in_queue = 0
+            async with aclosing(parked_jobs(self._queue, name)) as jobs:
+                async for job in jobs:
+                    if in_queue >= limit:
+                        break
+                    in_queue += 1
+                    found.append(job)
         return found
 
     # -- run --------------------------------------------------------------------------------
 
-    async def run(self, shutdown: anyio.Event | asyncio.Event | None = None) -> None:
+    async def run(self, shutdown: Shutdown | None = None) -> None:
         """Run jobs until `shutdown` is set; running functions get `drain_timeout` to end.
 
         When it is cancelled, running functions are cancelled too and their jobs go back without
@@ -227,7 +222,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         with only_runner(self._queue, handlers):
             await self._run(shutdown)
 
-    async def _run(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
+    async def _run(self, shutdown: Shutdown | None) -> None:
         await self._attempts.start()
         sweeping = asyncio.create_task(self._retention.run(), name="taquba-jobs-retention")
         working = asyncio.create_task(self._work(shutdown), name="taquba-jobs-workers")
@@ -247,7 +242,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         for task in cancelled:
             raise was_cancelled(task)
 
-    async def _work(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
+    async def _work(self, shutdown: Shutdown | None) -> None:
         specs = [
             WorkerSpec(name, self._attempts.handle, concurrency=self._concurrency)
             for name in self._queue_names()

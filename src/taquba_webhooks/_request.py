@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Final, cast
 
 import httpx
 
 from taquba import Duration, InvalidArgument, InvalidArgumentType
+from taquba.extending.checks import duration_ms
 
 URL_HEADER: Final = "webhook.url"
 METHOD_HEADER: Final = "webhook.method"
@@ -20,8 +19,8 @@ TIMEOUT_HEADER: Final = "webhook.timeout_ms"
 HTTP_PREFIX: Final = "http."
 
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-_LONGEST_TIMEOUT: Final = 3600
-"""Seconds; a longer one is taken for a mistake (milliseconds for seconds, say)."""
+_LONGEST_TIMEOUT_MS: Final = 3600 * 1000
+"""A longer one is taken for a mistake (milliseconds for seconds, say)."""
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -210,18 +209,7 @@ def check_header_name(name: str) -> None:
 
 def timeout_ms(timeout: Duration, name: str) -> int:
     """A time-out in whole milliseconds, at least 1."""
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise InvalidArgumentType(
-            f"{name} must be seconds (int or float) or a timedelta, not {timeout!r}"
-        )
-    # Also refuses NaN, which compares with nothing.
-    if not 0 < seconds <= _LONGEST_TIMEOUT:
-        raise InvalidArgument(
-            f"{name} must be more than 0 and at most {_LONGEST_TIMEOUT}, in seconds; "
-            f"got {timeout!r}"
-        )
-    return math.ceil(round(seconds * 1000, 6)) or 1
+    return duration_ms(timeout, name, minimum=1, maximum=_LONGEST_TIMEOUT_MS)
 
 
 def _stored_timeout(text: str | None) -> Duration | None:

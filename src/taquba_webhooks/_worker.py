@@ -21,6 +21,7 @@ from taquba import (
     PermanentFailure,
 )
 from taquba.extending import describe
+from taquba.extending.checks import at_least_one
 from taquba_webhooks._hosts import HostLimits
 from taquba_webhooks._request import check_header_name, parse_url, request_of, shown_url, timeout_ms
 from taquba_webhooks._sending import (
@@ -87,10 +88,7 @@ class WebhookWorker:
         allow_private_addresses: bool = False,
         limit_per_host: int = 4,
     ) -> None:
-        if isinstance(limit_per_host, bool) or not isinstance(limit_per_host, int):
-            raise InvalidArgumentType(f"limit_per_host must be an int, not {limit_per_host!r}")
-        if limit_per_host < 1:
-            raise InvalidArgument(f"limit_per_host must be at least 1; got {limit_per_host}")
+        at_least_one(limit_per_host, "limit_per_host")
         if delivery_id_header is not None:
             check_header_name(delivery_id_header)
         self._default_timeout = timeout_ms(default_timeout, "default_timeout") / 1000

@@ -3,19 +3,19 @@
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
     _runtime      `WorkflowRuntime`: submits, steers and runs the runs of one workflow queue
-    _functions    workflows as functions, on top of runs and their steps
     _handler      the handler of step jobs: runs a step
-    _replay       outputs of steps, kept until they are settled
+    _functions    workflows as functions, on top of runs and their steps
     _children     runs that belong to another: their end wakes it
     _status       where a run is, read from its row and its job
     _signals      signals: rows in both directions, decided under one lock per key
     _transitions  what a run becomes: every transition, as a pure function of step, outcome and time
+    _replay       outputs of steps, kept until they are settled
     _steps        a step: the job that carries it, and what its runner sees of it
+    _memo         what steps remember beyond the end of an attempt
+    _retention    forgets runs that ended long enough ago, with all that their steps remember
     _webhooks     ends of runs as webhooks, through taquba_webhooks
     _termination  the end of a run, as its hook sees it: a job of its own
     _effects      what a step or a terminal hook stages, to be applied with its settlement
-    _memo         what steps remember beyond the end of an attempt
-    _retention    forgets runs that ended long enough ago, with all that their steps remember
     _headers      names of the headers that the runtime puts on its jobs, beside the caller's
     _outcomes     what a step decides: how its run goes on, or how it ends
     _records      the rows that tell about runs, and what callers see of them

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, cast
 
 from taquba import EnqueueRequest, InvalidArgument, KvKey, SettlementEffects
+from taquba.extending.checks import instance
 from taquba_workflow import _values
 from taquba_workflow._errors import EffectsSealed
 
@@ -33,7 +34,7 @@ class StagedEffects:
             EffectsSealed: The step or the hook has ended.
             InvalidArgument: An entry of the job is staged already, with something else.
         """
-        _values.instance(request, EnqueueRequest, "request")
+        instance(request, EnqueueRequest, "request")
         _values.not_reserved(request)
         self._check_open("enqueue()")
         # The request has turned its keys into bytes.

@@ -20,7 +20,8 @@ from taquba import (
     SettlementEffects,
     Snooze,
 )
-from taquba.extending import UNREADABLE, awaited, describe, ends_program, is_stopped
+from taquba.extending import UNREADABLE, awaited, describe, passes_through
+from taquba.extending.parking import parked
 from taquba_workflow import _headers
 from taquba_workflow._children import any_ended, waiting_lock, wake_parent
 from taquba_workflow._effects import StepEffects
@@ -43,12 +44,6 @@ Conclude = Callable[[StepJob, Ending, SettlementEffects, SignalRows], Settlement
 RunTurn = Callable[[StepJob, str | None, LeaseHandle], Awaitable[Suspend | Succeed | Fail | Cancel]]
 """Runs a turn of a function, given the error of its job's attempt before."""
 
-PARKED: Final = "parked: "
-"""How the error of a run begins that waits for a program that can go on with it."""
-
-PARK_SECONDS: Final = 30.0
-"""How long it waits before it is looked at again."""
-
 Verdict = Output | Suspend | Ending
 """What a step, or a turn of a function, comes to."""
 
@@ -70,6 +65,7 @@ class StepHandler:
         clock: Where time comes from.
         signals: The signals that steps wait for.
         conclude: Ends a run.
+        ended: Told that the end of a run has landed.
         replay: Whether a step's output is made durable before it is settled.
     """
 
@@ -83,6 +79,7 @@ class StepHandler:
         clock: Clock,
         signals: SignalBoard,
         conclude: Conclude,
+        ended: Callable[[], None],
         replay: bool,
     ) -> None:
         self._queue = queue
@@ -93,6 +90,7 @@ class StepHandler:
         self._clock = clock
         self._signals = signals
         self._conclude = conclude
+        self._ended = ended
         self._replay = replay
         self._values = Values(queue, queue_name)
         self._cancelling = turns_of(queue, queue_name).cancelling
@@ -150,7 +148,7 @@ class StepHandler:
         try:
             output = await self._run(step, lease)
         except BaseException as error:
-            if is_stopped(error) or ends_program(error):
+            if passes_through(error):
                 raise
             # A lease refuses to go on a moment before the token fires.
             asked = isinstance(error, CancelRequested) and error.job_id == step.job_id
@@ -179,7 +177,7 @@ class StepHandler:
 
     async def _run(self, step: StepJob, lease: LeaseHandle) -> Output | Ending:
         if self._runner is None:
-            raise Snooze(PARK_SECONDS, f"{PARKED}this program has no runner, only functions")
+            raise parked("this program has no runner, only functions")
         effects = StepEffects()
         memos = f"{self._keys.memos(step.run_id)}{step.step_number}/"
         seen = Step(
@@ -248,6 +246,7 @@ class StepHandler:
         if isinstance(verdict, Continue):
             return next_step(step, verdict, staged, rows, self._queue.next_job_id(), at)
         effects = self._conclude(step, verdict, staged, rows)
+        lease.on_end(self._ended)
         if verdict.dead_letter:
             raise FailWith(PermanentFailure(verdict.reason or ""), effects)
         return effects

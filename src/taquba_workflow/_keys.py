@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final
 from urllib.parse import quote
 
-_log: Final = logging.getLogger(__name__)
-
-_MOST_DIGITS: Final = 14
-"""Enough for ms since the epoch until the year 5138, so that keys sort by time."""
+from taquba.extending.expiries import expiry_key
 
 
 class Keys:
@@ -47,16 +42,7 @@ class Keys:
         return f"{self._objects}/{run_id}"
 
     def expiry(self, ended_at: int, run_id: str) -> str:
-        return f"{self.expiries}{ended_at:0{_MOST_DIGITS}d}/{run_id}"
-
-    def expired(self, key: str) -> tuple[int, str] | None:
-        """When a run ended, and its id, from the key of its expiry; None for another key."""
-        try:
-            ended_at, run_id = key.removeprefix(self.expiries).split("/")
-            return int(ended_at), run_id
-        except ValueError:
-            _log.warning("the entry %r is none of taquba_workflow's: delete it, or rename it", key)
-            return None
+        return expiry_key(self.expiries, ended_at, run_id)
 
 
 @lru_cache(maxsize=64)

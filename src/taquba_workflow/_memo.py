@@ -17,13 +17,9 @@ from taquba import (
     QueueReader,
     StoreError,
 )
-from taquba.extending.named import read_named
+from taquba.extending.named import MAX_INLINE, entry_is, new_name, read_named
 from taquba_workflow import _values
 from taquba_workflow._keys import keys_of
-
-MAX_INLINE: Final = 64 * 1024
-"""Largest value, in bytes, that is kept as an entry, which shares its commit with others; a larger
-one is an object of its own."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -46,7 +42,7 @@ class Values:
         """What to keep in a row for a value; its object is written."""
         if len(value) <= MAX_INLINE:
             return _INLINE + value
-        name = f"{self._keys.objects(run_id)}/{self._queue.next_job_id()}"
+        name = new_name(self._queue, self._keys.objects(run_id))
         await self._queue.objects.put(name, value)
         return _OBJECT + name.encode()
 
@@ -72,10 +68,7 @@ class Values:
         if not row.startswith((_INLINE, _OBJECT)):
             raise StoreError(f"the entry {key!r} cannot be read: delete it", permanent=True)
 
-        async def is_kept() -> bool:
-            return await self._queue.kv_get(key) == row
-
-        return await unpack(self._queue, row, is_kept)
+        return await unpack(self._queue, row, entry_is(self._queue, key, row))
 
     async def unpack(
         self, packed: bytes, is_kept: Callable[[], Awaitable[bool]] | None = None

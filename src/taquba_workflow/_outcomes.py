@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from taquba import Duration, KvKey
+from taquba.extending.checks import duration_ms, instance, text
 from taquba_workflow import _values
 
 
@@ -27,7 +28,7 @@ class After:
     delay: Duration
 
     def __post_init__(self) -> None:
-        _values.duration(self.delay, "delay")
+        duration_ms(self.delay, "delay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class OnSignal:
     def __post_init__(self) -> None:
         _values.name(self.key, "a signal key")
         if self.timeout is not None:
-            _values.duration(self.timeout, "timeout")
+            duration_ms(self.timeout, "timeout")
 
 
 Trigger = Immediate | After | OnSignal
@@ -70,7 +71,7 @@ class Continue:
 
     def __post_init__(self) -> None:
         _values.content(self.payload, "payload")
-        _values.instance(self.when, (Immediate, After, OnSignal), "when")
+        instance(self.when, (Immediate, After, OnSignal), "when")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Fail:
     reason: str
 
     def __post_init__(self) -> None:
-        _values.text(self.reason, "reason")
+        text(self.reason, "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Cancel:
     reason: str
 
     def __post_init__(self) -> None:
-        _values.text(self.reason, "reason")
+        text(self.reason, "reason")
 
 
 StepOutcome = Continue | Succeed | Fail | Cancel

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -18,8 +18,6 @@ import msgpack
 
 from taquba import EnqueueRequest, KvKey
 from taquba_workflow import _values
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RunState(StrEnum):
@@ -219,8 +217,3 @@ def encode_signal(row: Waiter | Buffered) -> bytes:
 def decode_signal(row: bytes) -> Waiter | Buffered:
     kind, *fields = msgpack.unpackb(row)
     return Waiter(*fields) if kind == _WAITER else Buffered(*fields)
-
-
-def moment(ms: int) -> datetime:
-    """Milliseconds since the Unix epoch as an aware UTC datetime."""
-    return _EPOCH + timedelta(milliseconds=ms)

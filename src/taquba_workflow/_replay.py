@@ -7,7 +7,7 @@ output is made durable first, and the next attempt settles with it instead of ru
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -16,7 +16,8 @@ import msgpack
 
 from taquba import Duration, EnqueueRequest, SettlementEffects, TaqubaError
 from taquba.extending import UNREADABLE, describe
-from taquba_workflow import _values
+from taquba.extending.checks import duration_ms
+from taquba.extending.times import from_ms, later, to_ms
 from taquba_workflow._keys import keys_of
 from taquba_workflow._outcomes import (
     After,
@@ -29,7 +30,6 @@ from taquba_workflow._outcomes import (
     Succeed,
     Trigger,
 )
-from taquba_workflow._records import moment
 from taquba_workflow._steps import StepJob
 
 _log: Final = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def encode_output(output: Output) -> bytes:
     staged = output.staged
     packed: bytes = msgpack.packb(
         (
-            _ms(output.at),
+            to_ms(output.at),
             output.attempt,
             _encode_outcome(output.outcome),
             [_encode_request(request, output.at) for request in staged.enqueues],
@@ -78,7 +78,7 @@ def decode_output(packed: bytes) -> Output | None:
                 kv_writes=dict(kv_writes),
                 kv_deletes=kv_deletes,
             ),
-            moment(at),
+            from_ms(at),
             int(attempt),
         )
     except (*UNREADABLE, TaqubaError) as error:
@@ -139,11 +139,11 @@ def _decode_trigger(*fields: Any) -> Trigger:
 def _encode_request(request: EnqueueRequest, at: datetime) -> tuple[object, ...]:
     run_at = request.run_at
     if request.delay is not None:
-        run_at = at + timedelta(seconds=_seconds(request.delay))
+        run_at = later(at, request.delay, "delay")
     return (
         request.queue,
         request.payload,
-        None if run_at is None else _ms(run_at),
+        None if run_at is None else to_ms(run_at),
         request.priority,
         request.max_attempts,
         request.dedup_key,
@@ -167,7 +167,7 @@ def _decode_request(
     return EnqueueRequest(
         queue,
         payload,
-        run_at=None if run_at is None else moment(run_at),
+        run_at=None if run_at is None else from_ms(run_at),
         priority=priority,
         max_attempts=max_attempts,
         dedup_key=dedup_key,
@@ -178,8 +178,4 @@ def _decode_request(
 
 
 def _seconds(delay: Duration) -> float:
-    return _values.duration(delay, "delay").total_seconds()
-
-
-def _ms(at: datetime) -> int:
-    return round(at.timestamp() * 1000)
+    return duration_ms(delay, "delay") / 1000

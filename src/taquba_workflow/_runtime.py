@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
@@ -16,15 +15,16 @@ from taquba import (
     EnqueueRequest,
     InvalidArgument,
     JobRecord,
-    JobStatus,
     KvKey,
     Queue,
     SettlementEffects,
     WorkerSpec,
     run_workers,
 )
-from taquba.extending import RunsInBackground, only_runner, seen_through, was_cancelled
-from taquba.extending.checks import at_least_one, plain_function
+from taquba.extending import RunsInBackground, Shutdown, only_runner, seen_through, was_cancelled
+from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
+from taquba.extending.parking import parked_jobs
+from taquba.extending.times import to_ms
 from taquba_workflow import _headers, _values
 from taquba_workflow._errors import InputMismatch
 from taquba_workflow._functions.definitions import Workflow
@@ -33,7 +33,7 @@ from taquba_workflow._functions.history import CallRecord, read_history
 from taquba_workflow._functions.phases import Services
 from taquba_workflow._functions.runner import FunctionRunner
 from taquba_workflow._functions.turn import RunningTurns
-from taquba_workflow._handler import CANCELLED, PARKED, StepHandler
+from taquba_workflow._handler import CANCELLED, StepHandler
 from taquba_workflow._outcomes import Suspend
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
 from taquba_workflow._retention import Retention
@@ -99,7 +99,7 @@ class WorkflowRuntime(RunsInBackground):
         step_output_replay: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        _values.instance(queue, Queue, "queue")
+        instance(queue, Queue, "queue")
         functions = list(workflows)
         if runner is not None:
             _values.method(runner, "run_step", "runner")
@@ -123,8 +123,8 @@ class WorkflowRuntime(RunsInBackground):
         self._turns = turns_of(queue, queue_name)
         self._retention: Retention | None = None
         if memo_retention is not None:
-            keep = _values.duration(memo_retention, "memo_retention")
-            self._retention = Retention(queue, queue_name, self._clock, keep)
+            keep_ms = duration_ms(memo_retention, "memo_retention")
+            self._retention = Retention(queue, queue_name, self._clock, keep_ms)
         self._running_turns = RunningTurns()
         # A virtual clock would otherwise move on in the middle of a long replay.
         self._clock.attach(lambda: self._running_turns.busy)
@@ -148,12 +148,13 @@ class WorkflowRuntime(RunsInBackground):
             clock=self._clock,
             signals=self._signals,
             conclude=self._conclude,
+            ended=self._ended,
             replay=step_output_replay,
         )
 
     # -- run --------------------------------------------------------------------------------
 
-    async def run(self, shutdown: anyio.Event | asyncio.Event | None = None) -> None:
+    async def run(self, shutdown: Shutdown | None = None) -> None:
         """Run steps, and the hook, until `shutdown` is set; running steps are waited for.
 
         Functions go on where they are with the next process, when the steps that they run now
@@ -182,9 +183,7 @@ class WorkflowRuntime(RunsInBackground):
         with only_runner(self._queue, {worker.queue: worker.handler for worker in workers}):
             await self._run(workers, shutdown)
 
-    async def _run(
-        self, workers: Sequence[WorkerSpec], shutdown: anyio.Event | asyncio.Event | None
-    ) -> None:
+    async def _run(self, workers: Sequence[WorkerSpec], shutdown: Shutdown | None) -> None:
         self._running_turns.go_on()
         beside = [asyncio.create_task(self._stop_turns(shutdown), name="taquba-workflow-stopping")]
         if self._retention is not None:
@@ -212,7 +211,7 @@ class WorkflowRuntime(RunsInBackground):
                 raise was_cancelled(task)
             task.result()
 
-    async def _stop_turns(self, shutdown: anyio.Event | asyncio.Event | None) -> None:
+    async def _stop_turns(self, shutdown: Shutdown | None) -> None:
         if shutdown is not None:
             await shutdown.wait()
             self._running_turns.stop()
@@ -228,7 +227,7 @@ class WorkflowRuntime(RunsInBackground):
         Raises:
             InputMismatch: The id was submitted with another input; nothing was written.
         """
-        _values.instance(spec, RunSpec, "spec")
+        instance(spec, RunSpec, "spec")
         attempts = self._default_max_attempts if spec.max_attempts is None else spec.max_attempts
         return await self._submit(spec, attempts)
 
@@ -259,7 +258,7 @@ class WorkflowRuntime(RunsInBackground):
         Raises:
             InputMismatch: The id was submitted with other arguments; nothing was written.
         """
-        _values.instance(options, StartOptions, "options")
+        instance(options, StartOptions, "options")
         return await self._start_function(workflow, options, args, kwargs)
 
     async def _start_function(
@@ -297,7 +296,7 @@ class WorkflowRuntime(RunsInBackground):
         """The headers of a function's first turn."""
         starts_at = self._clock.time_ms()
         if spec.run_at is not None:
-            starts_at = max(starts_at, round(spec.run_at.timestamp() * 1000))
+            starts_at = max(starts_at, to_ms(spec.run_at))
         return {
             _headers.FUNCTION: workflow.name,
             _headers.VERSION: str(workflow.version),
@@ -356,16 +355,7 @@ class WorkflowRuntime(RunsInBackground):
         so that it does not make the calls that the run has made (`NonDeterminism`). Looked at
         again every half a minute.
         """
-        found: list[RunStatus] = []
-        cursor: str | None = None
-        while True:
-            page = await self._queue.list_jobs(
-                self._queue_name, JobStatus.scheduled, cursor, payloads=False
-            )
-            found += [parked_status(job) for job in page.jobs if _is_parked(job)]
-            cursor = page.next_cursor
-            if cursor is None:
-                return found
+        return [parked_status(job) async for job in parked_jobs(self._queue, self._queue_name)]
 
     async def wait_for_completion(self, run_id: str, timeout: Duration) -> RunStatus | None:
         """Wait until a run has ended; does not poll.
@@ -378,14 +368,14 @@ class WorkflowRuntime(RunsInBackground):
             Its status then, or when time ran out; None for a run that does not exist.
         """
         _values.run_id(run_id)
-        remaining = _values.duration(timeout, "timeout")
-        deadline = self._clock.now() + remaining
-        while remaining > timedelta():
+        remaining_ms = duration_ms(timeout, "timeout")
+        deadline = self._clock.time_ms() + remaining_ms
+        while remaining_ms > 0:
             run = await read_run(self._queue, self._queue_name, run_id)
             if not isinstance(run, LiveRun):
                 break
-            await self._queue.wait_for_completion(run.job_id, remaining)
-            remaining = deadline - self._clock.now()
+            await self._queue.wait_for_completion(run.job_id, remaining_ms / 1000)
+            remaining_ms = deadline - self._clock.time_ms()
         return await read_status(self._queue, self._queue_name, run_id)
 
     async def cancel(self, run_id: str) -> bool:
@@ -433,15 +423,21 @@ class WorkflowRuntime(RunsInBackground):
                 asked = Suspend(at_once=True, cancelling=True)
                 now = self._clock.now()
                 effects = next_turn(step, asked, rows, (), self._queue.next_job_id(), now)
-            return await self._queue.cancel(job.id, effects) is not CancelOutcome.not_found
+            cancelled = await self._queue.cancel(job.id, effects)
+            if cancelled is CancelOutcome.removed:
+                self._ended()
+            return cancelled is not CancelOutcome.not_found
 
     def _conclude(
         self, step: StepJob, ending: Ending, staged: SettlementEffects, signals: SignalRows
     ) -> SettlementEffects:
         now_ms = self._clock.time_ms()
-        if self._retention is not None:
-            self._retention.ended(now_ms)
         return end_run(step, ending, staged, signals, self._notifier.announce, now_ms)
+
+    def _ended(self) -> None:
+        """The end of a run has landed."""
+        if self._retention is not None:
+            self._retention.ended(self._clock.time_ms())
 
     # -- signals ----------------------------------------------------------------------------
 
@@ -459,10 +455,6 @@ class WorkflowRuntime(RunsInBackground):
     async def clear_signal(self, key: str) -> bool:
         """Forget the signal that is kept for `key`; False when there is none."""
         return await self._signals.clear(key)
-
-
-def _is_parked(job: JobRecord) -> bool:
-    return job.last_error is not None and job.last_error.startswith(PARKED)
 
 
 async def _until_ended(

@@ -14,6 +14,7 @@ from taquba import (
     StoreError,
 )
 from taquba.extending import UNREADABLE, describe
+from taquba.extending.times import from_ms
 from taquba_workflow import _headers
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import unpack
@@ -23,7 +24,6 @@ from taquba_workflow._records import (
     RunState,
     RunStatus,
     decode_run,
-    moment,
 )
 from taquba_workflow._signals import is_waiting
 from taquba_workflow._steps import StepJob, read_step
@@ -83,10 +83,10 @@ def _ended(run_id: str, run: EndedRun, result: bytes | None) -> RunStatus:
         run_id=run_id,
         state=run.state,
         step_number=run.step_number,
-        submitted_at=moment(run.submitted_at),
+        submitted_at=from_ms(run.submitted_at),
         result=result,
         reason=run.reason,
-        ended_at=moment(run.ended_at),
+        ended_at=from_ms(run.ended_at),
     )
 
 
@@ -98,7 +98,7 @@ def live_status(job: JobRecord) -> RunStatus:
         run_id=step.run_id,
         state=state,
         step_number=step.step_number,
-        submitted_at=moment(step.submitted_at),
+        submitted_at=from_ms(step.submitted_at),
         attempts=job.attempts,
         starts_at=_starts_at(job, step),
         signal_keys=step.waited_for if state is RunState.waiting else (),
@@ -126,7 +126,7 @@ def _starts_at(job: JobRecord, step: StepJob) -> datetime | None:
     if job.status is not JobStatus.scheduled or job.run_at is None:
         return None
     # What waits for ever is a job that is due when nobody will be there.
-    return None if job.run_at - moment(step.submitted_at) >= NEVER else job.run_at
+    return None if job.run_at - from_ms(step.submitted_at) >= NEVER else job.run_at
 
 
 def _state(job: JobRecord, step: StepJob) -> RunState:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import msgpack
 
 from taquba import CancelToken, JobRecord, LeaseHandle, PermanentFailure
-from taquba.extending import UNREADABLE
+from taquba.extending import UNREADABLE, describe
 from taquba_workflow import _headers
 from taquba_workflow._effects import StepEffects
 from taquba_workflow._memo import Memo
@@ -140,7 +140,7 @@ def read_step(job: JobRecord) -> StepJob:
         )
     except UNREADABLE as error:
         raise PermanentFailure(
-            f"job {job.id!r} is no step of a run ({error!r}): "
+            f"job {job.id!r} is no step of a run ({describe(error)}): "
             f"queue {job.queue!r} is the workflow runtime's own, start runs with submit()"
         ) from None
 

@@ -16,10 +16,11 @@ from taquba import (
     SettlementEffects,
 )
 from taquba.extending import UNREADABLE, awaited, describe, without_secrets
+from taquba.extending.times import from_ms, to_ms
 from taquba_workflow import _headers
 from taquba_workflow._effects import TerminalEffects
 from taquba_workflow._errors import StepError
-from taquba_workflow._records import RunState, moment
+from taquba_workflow._records import RunState
 
 _log: Final = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def notification(queue_name: str, outcome: RunOutcome) -> EnqueueRequest:
             _headers.RUN_ID: outcome.run_id,
             _headers.STEP: str(outcome.step_number),
             _STATE: outcome.state.value,
-            _ENDED_AT: str(round(outcome.ended_at.timestamp() * 1000)),
+            _ENDED_AT: str(to_ms(outcome.ended_at)),
         },
     )
 
@@ -100,11 +101,11 @@ def told_outcome(job: JobRecord) -> RunOutcome:
             result=job.payload if state is RunState.succeeded else None,
             reason=None if state is RunState.succeeded else job.payload.decode(),
             headers=headers,
-            ended_at=moment(int(own[_ENDED_AT])),
+            ended_at=from_ms(int(own[_ENDED_AT])),
         )
     except UNREADABLE as error:
         raise PermanentFailure(
-            f"job {job.id!r} is no notification of a run's end ({error!r}): "
+            f"job {job.id!r} is no notification of a run's end ({describe(error)}): "
             f"queue {job.queue!r} is the workflow runtime's own"
         ) from None
 

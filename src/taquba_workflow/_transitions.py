@@ -15,7 +15,8 @@ import msgpack
 
 from taquba import EnqueueRequest, KvKey, SettlementEffects
 from taquba.extending import describe
-from taquba_workflow import _headers, _values
+from taquba.extending.times import from_ms, later
+from taquba_workflow import _headers
 from taquba_workflow._keys import keys_of
 from taquba_workflow._outcomes import After, Continue, Immediate, Suspend
 from taquba_workflow._records import (
@@ -27,7 +28,6 @@ from taquba_workflow._records import (
     Waiter,
     encode_run,
     encode_signal,
-    moment,
 )
 from taquba_workflow._steps import StepJob
 from taquba_workflow._termination import RunOutcome
@@ -115,7 +115,7 @@ def next_step(
     freed = _ended_waits(step, signals)
     writes: dict[KvKey, bytes] = {}
     if isinstance(outcome.when, After):
-        run_at = now + _values.duration(outcome.when.delay, "delay")
+        run_at = later(now, outcome.when.delay, "delay")
     elif not isinstance(outcome.when, Immediate):
         key = outcome.when.key
         row = signals[key]
@@ -126,7 +126,7 @@ def next_step(
         else:
             headers[_headers.SIGNAL] = key
             timeout = outcome.when.timeout
-            run_at = now + (NEVER if timeout is None else _values.duration(timeout, "timeout"))
+            run_at = now + NEVER if timeout is None else later(now, timeout, "timeout")
             writes[keys.signal(key)] = encode_signal(Waiter(step.run_id, job_id))
     successor = _successor(step, payload, headers, run_at, job_id)
     return _moved_on(step, successor, staged, writes, freed)
@@ -247,7 +247,7 @@ def end_run(
         result=ending.result,
         reason=reason,
         headers=step.headers,
-        ended_at=moment(now_ms),
+        ended_at=from_ms(now_ms),
     )
     writes: dict[KvKey, bytes] = {
         keys.run(step.run_id): encode_run(row),

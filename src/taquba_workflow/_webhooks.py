@@ -7,7 +7,7 @@ from base64 import b64encode
 from typing import Final
 
 from taquba import InvalidArgument, PermanentFailure
-from taquba_workflow import _values
+from taquba.extending.checks import text
 from taquba_workflow._effects import TerminalEffects
 from taquba_workflow._termination import RunOutcome, TerminalHook
 
@@ -30,7 +30,7 @@ class WebhookTerminalHook(TerminalHook):
     """
 
     def __init__(self, queue_name: str) -> None:
-        _values.text(queue_name, "queue_name")
+        text(queue_name, "queue_name")
         try:
             import taquba_webhooks
         except ImportError as error:

@@ -450,7 +450,7 @@ def test_settings_that_cannot_be_used_are_named(
 async def test_an_inbox_that_nobody_could_reach_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="memory://name"):
         await Queue.open("memory://", inbox=True)
-    with pytest.raises(InvalidArgumentType, match="inbox must be a InboxConfig"):
+    with pytest.raises(InvalidArgumentType, match="inbox must be an InboxConfig"):
         await Queue.open("memory://name", inbox="yes")  # type: ignore[arg-type]
 
 

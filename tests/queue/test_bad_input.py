@@ -210,7 +210,7 @@ async def test_batch_of_something_else(queue: Queue) -> None:
         queue,
         lambda queue: queue.enqueue_batch(requests),
         InvalidArgumentType,
-        "each request must be a EnqueueRequest, not tuple",
+        "each request must be an EnqueueRequest, not tuple",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, assert_type
 
 import anyio
 
-from taquba import LeaseHandle, Queue, TaqubaError
+from taquba import JobRecord, KvPage, LeaseHandle, Queue, Snooze, TaqubaError
 from taquba.extending import (
     ExecutorOrFactory,
     KeyLocks,
@@ -19,17 +19,24 @@ from taquba.extending import (
     Pool,
     RunsInBackground,
     RunTimer,
+    Shutdown,
     contained,
     describe,
     ends_program,
     is_stopped,
     locks_of,
     only_runner,
+    passes_through,
     seen_through,
+    together,
     until_durable,
     was_cancelled,
 )
-from taquba.extending.checks import at_least_one, duration_ms, instance
+from taquba.extending.checks import at_least_one, check_shutdown, duration_ms, instance, key
+from taquba.extending.expiries import Expiries, Expiry, Sweeper, expiry_key
+from taquba.extending.named import entry_is, new_name, read_named
+from taquba.extending.parking import parked, parked_jobs, too_new
+from taquba.extending.times import from_ms, later, to_ms
 from taquba.extending.typed import (
     Arguments,
     Codec,
@@ -39,6 +46,7 @@ from taquba.extending.typed import (
     pack,
     unpack,
 )
+from taquba.extending.walks import pages
 
 
 class Loop(RunsInBackground):
@@ -97,4 +105,29 @@ def typed() -> None:
 def checked(queue: object) -> None:
     assert_type(at_least_one(2, "attempts"), int)
     assert_type(duration_ms(timedelta(minutes=1), "timeout", minimum=1), int)
-    instance(queue, Queue, "queue")
+    instance(queue, (Queue, int), "queue")
+    assert_type(key("k", "the key", 100), str)
+
+
+async def shared(queue: Queue, shutdown: Shutdown) -> None:
+    check_shutdown(shutdown)
+    assert_type(passes_through(ValueError()), bool)
+    assert_type(await together([queue.kv_get("key"), queue.kv_get("other")]), list[bytes | None])
+    async for page in pages(lambda cursor: queue.kv_scan("mine/", cursor)):
+        assert_type(page, KvPage[str])
+    async for job in parked_jobs(queue, "jobs"):
+        assert_type(job, JobRecord)
+    assert_type(parked("nobody knows it"), Snooze)
+    assert_type(too_new(2, "job 'x'", 1), Snooze)
+
+    async def forget(expiry: Expiry) -> None:
+        await queue.kv_delete(expiry.key)
+
+    async def sweep() -> int | None:
+        return await Expiries(queue, "mine/", "my package").sweep(forget, keep_ms=1000)
+
+    Sweeper(queue.clock, sweep, "could not forget").note(1)
+    assert_type(expiry_key("mine/", 1, "what"), str)
+    name = new_name(queue, "mine")
+    assert_type(await read_named(queue, name, entry_is(queue, "key", b"value")), bytes | None)
+    assert_type(to_ms(later(from_ms(0), 1, "delay")), int)

@@ -418,7 +418,7 @@ BAD_JOBS: dict[str, tuple[dict[str, str], str]] = {
     "credentials": ({"webhook.url": "http://me:secret@h/"}, "holds credentials"),
     "method": ({"webhook.url": "http://h", "webhook.method": "TRACE"}, "'TRACE'"),
     "time-out": ({"webhook.url": "http://h", "webhook.timeout_ms": "-1"}, "'-1'"),
-    "no time": ({"webhook.url": "http://h", "webhook.timeout_ms": "0"}, "more than 0"),
+    "no time": ({"webhook.url": "http://h", "webhook.timeout_ms": "0"}, "at least 0.001 s"),
     "injection": ({"webhook.url": "http://h", "http.X": "a\r\nB: c"}, "'X'.*line break"),
     "name": ({"webhook.url": "http://h", "http.X\r\nB": "c"}, "no name of an HTTP header"),
     "host": ({"webhook.url": "http://h", "http.Host": "other"}, "'Host' belongs to"),

@@ -648,7 +648,7 @@ def test_bad_specs_are_refused_when_they_are_made(
     ("make", "kind", "message"),
     [
         (lambda: Continue("x"), InvalidArgumentType, "payload must be bytes, not str"),  # type: ignore[arg-type]
-        (lambda: Continue(b"", 5), InvalidArgumentType, "when must be Immediate or After"),  # type: ignore[arg-type]
+        (lambda: Continue(b"", 5), InvalidArgumentType, "when must be an Immediate or After"),  # type: ignore[arg-type]
         (lambda: After(-1), InvalidArgument, "delay.*-1"),
         (lambda: After("1"), InvalidArgumentType, "delay.*'1'"),  # type: ignore[arg-type]
         (lambda: After(float("nan")), InvalidArgument, "delay.*nan"),
@@ -666,7 +666,7 @@ def test_bad_outcomes_are_refused_when_they_are_made(
 
 async def test_bad_arguments_of_the_runtime_are_refused(queue: Queue) -> None:
     runner = Runs(never)
-    with pytest.raises(InvalidArgumentType, match="queue must be Queue, not str"):
+    with pytest.raises(InvalidArgumentType, match="queue must be a Queue, not str"):
         WorkflowRuntime("./data", runner)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentType, match=r"runner must be an object with.*run_step"):
         WorkflowRuntime(queue, never)  # type: ignore[arg-type]
@@ -680,7 +680,7 @@ async def test_bad_arguments_of_the_runtime_are_refused(queue: Queue) -> None:
     with pytest.raises(InvalidArgument, match=r"memo_retention.*-1"):
         WorkflowRuntime(queue, runner, memo_retention=-1)
     runtime = WorkflowRuntime(queue, runner)
-    with pytest.raises(InvalidArgumentType, match="spec must be RunSpec, not bytes"):
+    with pytest.raises(InvalidArgumentType, match="spec must be a RunSpec, not bytes"):
         await runtime.submit(b"x")  # type: ignore[arg-type]
     for call in (runtime.status, runtime.cancel):
         with pytest.raises(InvalidJobId, match="'a b'"):
@@ -699,7 +699,7 @@ def test_bad_effects_are_refused_when_they_are_staged() -> None:
         effects.enqueue(EnqueueRequest("q", b"", kv_writes={"workflow/x": b""}))
     with pytest.raises(KvValueTooLarge):
         effects.kv_put("x", bytes(MAX_KV_VALUE_SIZE + 1))
-    with pytest.raises(InvalidArgumentType, match="request must be EnqueueRequest"):
+    with pytest.raises(InvalidArgumentType, match="request must be an EnqueueRequest"):
         effects.enqueue(b"")  # type: ignore[arg-type]
 
 

@@ -19,5 +19,6 @@ The modules, top to bottom; each uses only those below it:
     own_tasks   tasks and the end of their event loop: not cut off, or not waited for
     redaction   secrets taken out of text that comes from outside: of clients, of URLs
     resources   what an `open` returns: something to ``await``, or to use with ``async with``
+    tasks       tasks that live no longer than the block that started them
     unpacking   MessagePack from strangers, read piece by piece
 """

@@ -40,6 +40,24 @@ def ends_program(error: BaseException) -> bool:
     return isinstance(error, _EXITS) and _was_sent(error)
 
 
+def is_stopped(error: BaseException) -> bool:
+    """Whether an error is the cancellation that this task itself was sent.
+
+    Then whoever runs the code that raised it wants to leave. Any other `asyncio.CancelledError`
+    comes out of something that the code waited for, and is its failure.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def passes_through(error: BaseException) -> bool:
+    """Whether an error out of a user's function was sent to this task, or to the program.
+
+    It is no failure of the function then, and whoever called the function raises it again.
+    """
+    return is_stopped(error) or ends_program(error)
+
+
 def failure_of(error: BaseException) -> BaseException:
     """What a function raised, as a failure that means nothing else to who awaits it."""
     if not isinstance(error, _OF_THE_LOOP):

@@ -49,7 +49,9 @@ _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def duration_ms(value: Duration, name: str, *, minimum: int = 0) -> int:
+def duration_ms(
+    value: Duration, name: str, *, minimum: int = 0, maximum: int = MAX_DURATION_MS
+) -> int:
     """A duration in whole milliseconds, rounded up so that a positive one never becomes zero."""
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -60,10 +62,9 @@ def duration_ms(value: Duration, name: str, *, minimum: int = 0) -> int:
     else:
         seconds = value
     # Also refuses NaN, which compares with nothing.
-    if not 0 <= seconds <= MAX_DURATION_MS // 1000:
-        raise InvalidArgument(
-            f"{name} must be between 0 and a hundred years, in seconds; got {value!r}"
-        )
+    if not 0 <= seconds <= maximum // 1000:
+        longest = "a hundred years" if maximum == MAX_DURATION_MS else f"{maximum // 1000}"
+        raise InvalidArgument(f"{name} must be between 0 and {longest}, in seconds; got {value!r}")
     # Rounded first, so that 4.03 s is not 4031 ms.
     ms = math.ceil(round(seconds * 1000, 6)) or int(seconds > 0)
     if ms < minimum:
@@ -145,11 +146,16 @@ def job_id(value: str) -> str:
     return value
 
 
-def dedup_key(value: str, name: str = "dedup_key") -> str:
+def key(value: str, name: str, most: int) -> str:
+    """A text that becomes part of a stored key, of 1 to `most` UTF-8 bytes."""
     size = len(utf8(text(value, name), name))
-    if not 1 <= size <= MAX_DEDUP_KEY_BYTES:
-        raise InvalidArgument(f"{name} has 1 to {MAX_DEDUP_KEY_BYTES} UTF-8 bytes; got {size}")
+    if not 1 <= size <= most:
+        raise InvalidArgument(f"{name} has 1 to {most} UTF-8 bytes; got {size}")
     return value
+
+
+def dedup_key(value: str, name: str = "dedup_key") -> str:
+    return key(value, name, MAX_DEDUP_KEY_BYTES)
 
 
 def content(value: bytes, name: str = "payload") -> bytes:
@@ -238,9 +244,10 @@ def kv_changes(writes: Mapping[bytes, bytes], deletes: Collection[bytes]) -> Non
             )
 
 
-def instance(value: object, expected: type, name: str) -> None:
+def instance(value: object, expected: type | tuple[type, ...], name: str) -> None:
     """Refuse an object of another class."""
     if not isinstance(value, expected):
-        raise InvalidArgumentType(
-            f"{name} must be a {expected.__name__}, not {type(value).__name__}"
-        )
+        kinds = expected if isinstance(expected, tuple) else (expected,)
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        article = "an" if wanted[0] in "AEIOU" else "a"
+        raise InvalidArgumentType(f"{name} must be {article} {wanted}, not {type(value).__name__}")

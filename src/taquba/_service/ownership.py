@@ -14,7 +14,7 @@ from taquba._objects.election import Election
 from taquba._objects.location import StoreLocation
 from taquba._objects.places import SERVING, Place
 from taquba._queue.queue import Queue
-from taquba._worker.worker import Shutdown
+from taquba._worker.shutdown import Shutdown
 from taquba._worker.workers import WorkerSpec, run_workers
 
 _log: Final = logging.getLogger(__name__)

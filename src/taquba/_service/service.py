@@ -23,7 +23,7 @@ from taquba._queue.open_options import OwnerOptions
 from taquba._queue.queue import Queue
 from taquba._service.ownership import Ownership
 from taquba._service.settings import Handlers, worker_specs
-from taquba._worker.worker import Shutdown, check_shutdown
+from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.workers import stopping
 from taquba.extending import RunsInBackground
 
@@ -139,8 +139,7 @@ class Service(RunsInBackground):
         Raises:
             TaqubaError: The store cannot be opened, by this process or any other.
         """
-        if shutdown is not None:
-            check_shutdown(shutdown)
+        check_shutdown(shutdown)
         self._begin()
         stop = asyncio.Event() if shutdown is None else shutdown
         refusal: TaqubaError = ProducerClosed()

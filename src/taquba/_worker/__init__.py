@@ -8,6 +8,7 @@ The modules, top to bottom; each uses only those below it:
     plain         plain functions: called in a worker thread or an executor
     pools         where plain functions run besides the threads of this process: an executor
     threads       threads that call plain functions, and the end of a program that was told to end
+    shutdown      the event that asks a loop to end
     lease_handle  the lease as a handler sees it
     outcomes      what a handler raises to say how its job ends
 """

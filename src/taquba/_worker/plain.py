@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from taquba._model.clock import Clock, Timer
 from taquba._model.describing import describe
-from taquba._model.ending import failure_of
+from taquba._model.ending import failure_of, is_stopped
 from taquba._worker.lease_handle import LeaseHandle, call_of, runs_alone, set_call
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.pools import Pool, probe, settle_in
@@ -79,8 +79,8 @@ class PlainCall:
         assert submitted is not None
         try:
             crossed = await asyncio.wrap_future(submitted)
-        except asyncio.CancelledError:
-            if submitted.cancelled() and not _is_cancelled():
+        except asyncio.CancelledError as error:
+            if submitted.cancelled() and not is_stopped(error):
                 raise _not_started() from None
             raise
         except Exception as error:
@@ -124,8 +124,8 @@ class PlainCall:
         self._ready = asyncio.ensure_future(pool.ready())
         try:
             return await self._ready
-        except asyncio.CancelledError:
-            if not _is_cancelled():
+        except asyncio.CancelledError as error:
+            if not is_stopped(error):
                 raise _not_started() from None
             raise
         finally:
@@ -281,12 +281,6 @@ def _received(crossed: object) -> _Outcome[Any]:
     except Exception as error:
         error.add_note("What the function returned, or raised, could not be read in this process.")
         return _Outcome(None, error)
-
-
-def _is_cancelled() -> bool:
-    """Whether the running task was sent a cancellation."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _not_started() -> NotStarted:

@@ -14,7 +14,7 @@ from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
 from taquba._model.describing import shown
 from taquba._model.ending import contained, ends_program, legible
-from taquba._model.errors import CancelRequested, InvalidArgument, InvalidArgumentType, TaqubaError
+from taquba._model.errors import CancelRequested, InvalidArgument, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
 from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
 from taquba._model.own_tasks import leave_behind
@@ -37,6 +37,7 @@ from taquba._worker.outcomes import (
 )
 from taquba._worker.plain import RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
+from taquba._worker.shutdown import Shutdown, check_shutdown
 
 _log: Final = logging.getLogger(__name__)
 
@@ -61,7 +62,6 @@ _WHEN_ASKED_AGAIN_SECONDS: Final = 0.5
 """How long it gets from when the worker loop itself is cancelled once more."""
 
 OnCancel = Literal["notify", "interrupt"]
-Shutdown = anyio.Event | asyncio.Event
 
 
 async def run_worker(
@@ -181,10 +181,9 @@ class Worker:
         self._stopping = False
 
     async def run(self, shutdown: Shutdown | None) -> None:
-        if shutdown is not None:
-            check_shutdown(shutdown)
-            if shutdown.is_set():
-                return
+        check_shutdown(shutdown)
+        if shutdown is not None and shutdown.is_set():
+            return
         runner = self._owner.runners.get(self.state.name)
         if runner is not None and runner != self._handler:
             raise InvalidArgument(
@@ -576,11 +575,3 @@ async def _wait_for(shutdown: Shutdown | None) -> None:
         await asyncio.get_running_loop().create_future()
     else:
         await shutdown.wait()
-
-
-def check_shutdown(shutdown: Shutdown) -> None:
-    # The wait() of any other event, a thread's for example, would block the loop.
-    if not isinstance(shutdown, (anyio.Event, asyncio.Event)):
-        raise InvalidArgumentType(
-            f"shutdown must be an anyio.Event or asyncio.Event, not {shutdown!r}"
-        )

@@ -19,8 +19,9 @@ from taquba._model.errors import InvalidArgument
 from taquba._model.validate import Duration
 from taquba._worker.handlers import Handler
 from taquba._worker.pools import ExecutorOrFactory
+from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.threads import end_without_them
-from taquba._worker.worker import OnCancel, Shutdown, check_shutdown, run_worker
+from taquba._worker.worker import OnCancel, run_worker
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -65,8 +66,7 @@ async def run_workers(
         raise InvalidArgument("run_workers needs at least one WorkerSpec")
     for worker in workers:
         validate.instance(worker, WorkerSpec, "each worker")
-    if shutdown is not None:
-        check_shutdown(shutdown)
+    check_shutdown(shutdown)
     loops: list[asyncio.Task[None]] = []
 
     def interrupt() -> None:

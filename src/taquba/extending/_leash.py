@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Generator
 from typing import Any, Generic, TypeVar
 
 from taquba._model.own_tasks import keep
 
 T = TypeVar("T")
+
+
+async def awaited(value: Any) -> Any:
+    """A value that a user's function has returned; where it can be awaited, what that comes to.
+
+    A plain decorator around an ``async def`` is a plain function, and returns a coroutine.
+    """
+    return await value if inspect.isawaitable(value) else value
 
 
 class Leash(Generic[T]):

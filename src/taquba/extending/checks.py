@@ -5,15 +5,20 @@ from __future__ import annotations
 import inspect
 
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
-from taquba._model.validate import duration_ms, instance
+from taquba._model.validate import duration_ms, instance, key, text, utf8
+from taquba._worker.shutdown import check_shutdown
 from taquba.extending._functions import written_function
 
 __all__ = [
     "at_least_one",
+    "check_shutdown",
     "duration_ms",
     "instance",
+    "key",
     "makes_coroutines",
     "plain_function",
+    "text",
+    "utf8",
     "written_function",
     "yields_nothing",
 ]

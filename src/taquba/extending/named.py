@@ -1,4 +1,4 @@
-"""Objects that an entry names: each was written before the entry, so it is there."""
+"""Values too large for an entry: objects that an entry names, and that were written before it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from taquba._interface.store import ReadableStore
+from taquba._interface.store import ReadableStore, Store
 from taquba._model.errors import StoreError
 
-__all__ = ["NamedObjectMissing", "read_named"]
+__all__ = ["MAX_INLINE", "NamedObjectMissing", "entry_is", "new_name", "read_named"]
+
+MAX_INLINE: Final = 64 * 1024
+"""Largest value, in bytes, to keep in an entry, which shares its commit with others."""
 
 _PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 """Seconds between reads of an object that is named and not found."""
@@ -17,6 +20,23 @@ _PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 
 class NamedObjectMissing(StoreError):
     """An object that an entry names is not found."""
+
+
+def new_name(store: Store, folder: str) -> str:
+    """A key for an object that no other object has, or had.
+
+    What an owner that is fenced by now still writes hits nothing then that an entry names.
+    """
+    return f"{folder}/{store.next_job_id()}"
+
+
+def entry_is(source: ReadableStore, key: str, value: bytes) -> Callable[[], Awaitable[bool]]:
+    """For `read_named`: whether an entry is still the one that names the object."""
+
+    async def is_named() -> bool:
+        return await source.kv_get(key) == value
+
+    return is_named
 
 
 async def read_named(

@@ -13,7 +13,8 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from taquba import Duration, InvalidArgument, KvKey
-from taquba.extending.checks import duration_ms
+from taquba.extending.checks import duration_ms, instance
+from taquba.extending.times import from_ms
 from taquba.extending.typed import explain
 from taquba_workflow import _values
 from taquba_workflow._errors import ChildFailed, SignalTaken
@@ -35,7 +36,7 @@ from taquba_workflow._functions.history import (
 from taquba_workflow._functions.recording import Recorder
 from taquba_workflow._functions.stepping import Steps, bind, read_result
 from taquba_workflow._functions.turn import Call, Turn, Wait
-from taquba_workflow._records import EndedRun, LiveRun, RunState, moment
+from taquba_workflow._records import EndedRun, LiveRun, RunState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -160,7 +161,7 @@ class WorkflowContext:
     ) -> object:
         await self._turn.enter()
         if options is not None:
-            _values.instance(options, StepOptions, "options")
+            instance(options, StepOptions, "options")
         step = step_function(function, options)
         values, digest = bind(step, args, kwargs)
         return await self._steps.run(step, values, digest)
@@ -408,7 +409,7 @@ class WorkflowContext:
 
     def now(self) -> datetime:
         """The time, UTC: when the last call of this branch ended, or the run was to begin."""
-        return moment(self._turn.branch().now)
+        return from_ms(self._turn.branch().now)
 
     def random(self) -> Random:
         """A source of random numbers of this branch, the same in every replay; for no secrets."""

@@ -19,12 +19,13 @@ import msgpack
 from taquba import Queue, QueueReader, TaqubaError
 from taquba.extending import UNREADABLE
 from taquba.extending import describe as describe_error
+from taquba.extending.times import from_ms
 from taquba.extending.typed import unpack as unpack_value
+from taquba.extending.walks import pages
 from taquba_workflow import _values
 from taquba_workflow._errors import NonDeterminism
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import unpack
-from taquba_workflow._records import moment
 
 _FORMAT: Final = 1
 _PAGE: Final = 2000
@@ -333,7 +334,7 @@ def _unreadable(text: str, problem: UnreadableHistory) -> CallRecord:
         name="",
         child_run_id=None,
         state=CallState.failed,
-        at=moment(0),
+        at=from_ms(0),
         due=None,
         failures=0,
         result=None,
@@ -359,8 +360,8 @@ async def _record(
         name=entry.name,
         child_run_id=child_run_id(run_id, place) if entry.kind is CallKind.child else None,
         state=entry.state,
-        at=moment(entry.at),
-        due=None if entry.due is None else moment(entry.due),
+        at=from_ms(entry.at),
+        due=None if entry.due is None else from_ms(entry.due),
         failures=entry.failures,
         result=result,
         error=None if entry.error is None else f"{entry.error.kind}: {entry.error.message}",
@@ -371,11 +372,6 @@ async def _rows(
     source: Queue | QueueReader, queue_name: str, run_id: str
 ) -> AsyncIterator[tuple[str, bytes]]:
     prefix = keys_of(queue_name).history(run_id)
-    cursor: str | None = None
-    while True:
-        page = await source.kv_scan(prefix, cursor, _PAGE)
+    async for page in pages(lambda cursor: source.kv_scan(prefix, cursor, _PAGE)):
         for key, row in page.entries:
             yield key.removeprefix(prefix), row
-        cursor = page.next_cursor
-        if cursor is None:
-            return

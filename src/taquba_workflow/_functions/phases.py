@@ -10,6 +10,7 @@ import anyio
 
 from taquba import CancelToken, Clock, KvKey, LeaseHandle, Queue
 from taquba.extending import describe as describe_error
+from taquba.extending.times import from_ms
 from taquba.extending.typed import Undecodable
 from taquba_workflow._errors import ChildFailed, NonDeterminism, StepFailed
 from taquba_workflow._functions.context import Compensation, WorkflowContext
@@ -35,7 +36,7 @@ from taquba_workflow._functions.turn import (
 )
 from taquba_workflow._memo import Values
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
-from taquba_workflow._records import EndedRun, LiveRun, moment
+from taquba_workflow._records import EndedRun, LiveRun
 from taquba_workflow._status import read_run
 from taquba_workflow._steps import StepJob
 
@@ -191,7 +192,7 @@ class Phases:
             if wait.entry is not None
         }
         return Suspend(
-            until=moment(min(due)) if due else None,
+            until=from_ms(min(due)) if due else None,
             at_once=turn.pausing,
             signals=tuple(wait.signal for wait in waits if wait.signal is not None),
             children=tuple(wait.child for wait in waits if wait.child is not None),

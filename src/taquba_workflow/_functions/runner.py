@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from taquba import InvalidArgument, LeaseHandle, ObjectDamaged, Snooze, TaqubaError
+from taquba.extending.checks import instance
+from taquba.extending.parking import parked, too_new
 from taquba.extending.typed import Undecodable
-from taquba_workflow import _values
 from taquba_workflow._errors import NonDeterminism
 from taquba_workflow._functions.definitions import Workflow
 from taquba_workflow._functions.history import UnreadableHistory, load_history
 from taquba_workflow._functions.phases import Phases, Services
 from taquba_workflow._functions.turn import GoesOn
-from taquba_workflow._handler import PARK_SECONDS, PARKED
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
 from taquba_workflow._steps import FunctionTurn, StepJob
 
@@ -47,7 +47,7 @@ class FunctionRunner:
 
     def check_known(self, workflow: Workflow[..., Any]) -> None:
         """Raise `InvalidArgument` for a workflow that the runtime was not given."""
-        _values.instance(workflow, Workflow, "workflow")
+        instance(workflow, Workflow, "workflow")
         if self._workflows.get(workflow.name) is not workflow:
             raise InvalidArgument(
                 f"this runtime does not know {workflow!r}: name it in WorkflowRuntime(workflows=)"
@@ -64,7 +64,7 @@ class FunctionRunner:
         assert step.function is not None
         workflow = self._workflow_of(step.function)
         if step.run_id in self._going_on and not step.function.cancelling:
-            raise Snooze(PARK_SECONDS, f"{PARKED}{GoesOn()}")
+            raise parked(GoesOn())
         try:
             history = await load_history(self._services.queue, step.queue, step.run_id)
             lost = step.attempts - 1 - history.progress(step.step_number)
@@ -75,21 +75,21 @@ class FunctionRunner:
         except GoesOn as error:
             self._going_on.add(step.run_id)
             _log.warning("run %r is parked: %s", step.run_id, error)
-            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
+            raise parked(error) from error
         except NonDeterminism as error:
             _log.warning("%s", error)
-            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
+            raise parked(error) from error
         except UnreadableHistory as error:
             _log.warning("run %r is parked: %s", step.run_id, error)
-            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
+            raise parked(error) from error
         except Undecodable as error:
             why = f"its arguments do not fit workflow {workflow.name!r} any more: {error}"
             _log.warning("run %r is parked: %s", step.run_id, why)
-            raise Snooze(PARK_SECONDS, f"{PARKED}{why}") from error
+            raise parked(why) from error
         except ObjectDamaged as error:
             # Of a recorded result: running the step again might do what was done.
             _log.warning("run %r is parked: %s", step.run_id, error)
-            raise Snooze(PARK_SECONDS, f"{PARKED}{error}") from error
+            raise parked(error) from error
         except TaqubaError as error:
             # Of the store: the function's own come as what it came to.
             if error.permanent:
@@ -99,20 +99,16 @@ class FunctionRunner:
     def _workflow_of(self, turn: FunctionTurn) -> Workflow[..., Any]:
         workflow = self._workflows.get(turn.name)
         if workflow is None:
-            raise Snooze(PARK_SECONDS, f"{PARKED}no workflow {turn.name!r} is known here")
+            raise parked(f"no workflow {turn.name!r} is known here")
         if turn.version > workflow.version:
-            raise Snooze(
-                PARK_SECONDS,
-                f"{PARKED}it is of version {turn.version}, and workflow {turn.name!r} of version "
-                f"{workflow.version} here",
-            )
+            raise too_new(turn.version, f"workflow {turn.name!r}", workflow.version)
         return workflow
 
 
 def _by_name(workflows: Iterable[Workflow[..., Any]]) -> dict[str, Workflow[..., Any]]:
     found: dict[str, Workflow[..., Any]] = {}
     for workflow in workflows:
-        _values.instance(workflow, Workflow, "each of workflows")
+        instance(workflow, Workflow, "each of workflows")
         if found.setdefault(workflow.name, workflow) is not workflow:
             raise InvalidArgument(f"two of the workflows have the name {workflow.name!r}")
         workflow.signature.resolve()

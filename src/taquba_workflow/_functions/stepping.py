@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from taquba import CancelToken, PermanentFailure, RetryAfter
-from taquba.extending import PlainCall, awaited, describe, ends_program, is_stopped
+from taquba.extending import PlainCall, awaited, describe, passes_through
 from taquba.extending.typed import Arguments, Signature, Undecodable
 from taquba_workflow._errors import MisplacedCall, StepError, StepFailed
 from taquba_workflow._functions.definitions import StepFunction
@@ -115,7 +115,7 @@ class Steps:
             result = await self._call(step, step.signature.call(values), info)
             packed = step.signature.pack_result(result)
         except BaseException as error:
-            if is_stopped(error) or ends_program(error):
+            if passes_through(error):
                 raise
             failures += 1
             said = Error(type(error).__name__, describe(error, bare=(type(error),)))

@@ -19,7 +19,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 
 from taquba import JobRecord, LeaseHandle, PermanentFailure
-from taquba.extending import UNREADABLE, awaited
+from taquba.extending import UNREADABLE, awaited, describe
 from taquba.integrations.django._backend import TaqubaBackend
 from taquba.integrations.django._tasks import (
     Task,
@@ -64,7 +64,7 @@ class TaskRunner:
             call = json.loads(job.payload)
             path, args, kwargs = call["task"], call["args"], call["kwargs"]
         except UNREADABLE as error:
-            raise PermanentFailure(f"not a task of Django: {error!r}") from error
+            raise PermanentFailure(f"not a task of Django: {describe(error)}") from error
         # A worker that does not know it yet raises here, and the task is retried.
         task = _task_at(path)
         now = timezone.now()

@@ -1,0 +1,101 @@
+"""Loops that have their queues to themselves, and go on for as long as a block."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+from taquba._interface.store import Store
+from taquba._model.errors import InvalidArgument, TaqubaError
+from taquba._model.redaction import without_secrets
+from taquba._queue.owner import owner_of
+
+_log: Final = logging.getLogger(__name__)
+
+
+@contextmanager
+def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]:
+    """Have queues to oneself, in this process, while this is entered.
+
+    Args:
+        store: An open `taquba.Queue`.
+        handlers: The handler of each queue, by its name, as given to `run_worker`.
+
+    Raises:
+        InvalidArgument: Somebody works on one of the queues already, with a handler of its own.
+    """
+    owner = owner_of(store)
+    for name in handlers:
+        if name in owner.runners or owner.queue(name).loops:
+            raise InvalidArgument(
+                f"queue {name!r} is worked on already in this process, by another runner or "
+                "worker, and each would take the other's jobs: give one of them another queue_name"
+            )
+    owner.runners.update(handlers)
+    try:
+        yield
+    finally:
+        for name in handlers:
+            owner.runners.pop(name, None)
+
+
+def was_cancelled(task: asyncio.Task[Any]) -> TaqubaError:
+    """What to raise where a task of ours was cancelled, and not by us."""
+    return TaqubaError(
+        f"the task {task.get_name()!r} was cancelled from outside, so what it belongs to has ended"
+    )
+
+
+class RunsInBackground(ABC):
+    """Something whose `run` goes on for as long as its ``async with`` block does.
+
+    What ends `run` early is raised where the block ends, or logged where an error of the block is
+    on its way already. A block that is cancelled cancels `run`.
+    """
+
+    _running: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def run(self, shutdown: asyncio.Event | None = None) -> None:
+        """Go on until `shutdown` is set."""
+
+    async def __aenter__(self) -> Self:
+        if self._running is not None:
+            raise InvalidArgument(
+                f"this {type(self).__name__} is running already; make one per `async with`"
+            )
+        self._stop = asyncio.Event()
+        self._running = asyncio.create_task(
+            self.run(self._stop), name=f"taquba-{type(self).__name__}"
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._running is not None
+        running, self._running = self._running, None
+        self._stop.set()
+        cancels = isinstance(error, asyncio.CancelledError)
+        if cancels:
+            # Whoever cancels wants to leave now.
+            running.cancel()
+        await asyncio.wait([running])
+        failure: BaseException | None
+        if not running.cancelled():
+            failure = running.exception()
+        else:
+            failure = None if cancels else was_cancelled(running)
+        if failure is not None and error is not None:
+            shown = without_secrets(failure)
+            _log.error("%s had ended with an error", type(self).__name__, exc_info=shown)
+        elif failure is not None:
+            raise failure

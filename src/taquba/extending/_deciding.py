@@ -1,0 +1,51 @@
+"""Deciding by what an entry holds: in turns, and on nothing that a crash could take back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from taquba._interface.store import Store
+from taquba._memory.locks import KeyLocks
+from taquba._model import validate
+from taquba._model.validate import KvKey
+from taquba._queue import key_values
+from taquba._queue.owner import owner_of
+
+T = TypeVar("T")
+
+
+def locks_of(store: Store) -> KeyLocks:
+    """Locks that all users of a store share.
+
+    Begin their names with your package's, as in ``("taquba_cron", schedule_name)``.
+    """
+    return owner_of(store).turns
+
+
+async def until_durable(store: Store, key: KvKey) -> None:
+    """Wait until what an entry holds, or that there is none, survives a crash.
+
+    `Store.kv_get` sees a commit a moment before it is durable. Most often it is by now, and this
+    costs nothing.
+    """
+    owner = owner_of(store)
+    owner.check()
+    await key_values.until_durable(owner, validate.kv_key(key))
+
+
+async def seen_through(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, which goes on when the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_ignore)
+        raise
+
+
+def _ignore(task: asyncio.Task[Any]) -> None:
+    # Its caller is gone; an exception that nobody asks for would be reported by the loop.
+    if not task.cancelled():
+        task.exception()
