@@ -16,6 +16,7 @@ from taquba._objects import owner_lock
 from taquba._objects.location import StoreLocation
 from taquba._objects.owner_lock import OwnerLock
 from tests.queue.support import OpenQueue, fresh_url, rows
+from tests.servers.faulty_s3 import FaultyS3
 
 IDLE_OWNER = """
 import asyncio, sys
@@ -116,6 +117,29 @@ async def test_an_owner_that_is_still_opening_the_store_is_seen(tmp_path: Path) 
     finally:
         await engine.close()
     assert (await signs(tmp_path)).presence is OwnerPresence.absent
+
+
+async def test_an_owner_that_is_still_opening_a_store_in_a_bucket_is_not_absent(
+    s3: FaultyS3,
+) -> None:
+    url = "s3://bucket/prefix"
+    for _ in range(2):
+        async with Queue.open(url):
+            pass
+        assert (await signs(url)).presence is OwnerPresence.absent
+    engine = await Engine.open(StoreLocation.parse(url), fsync=False)
+    try:
+        assert await engine.get(keys.CLOSED) is not None
+        seen = await signs(url)
+        assert seen.presence is OwnerPresence.unknown
+        assert "began to open it" in seen.reason
+        looking = asyncio.create_task(signs(url, 20))
+        await asyncio.sleep(0.3)
+        await engine.write([(keys.CLOSED, None)])
+        await engine.flush()
+        assert (await looking).presence is OwnerPresence.present
+    finally:
+        await engine.close()
 
 
 async def test_an_opening_that_failed_is_not_under_way(tmp_path: Path) -> None:

@@ -135,10 +135,15 @@ class Engine(Reads):
             built.db, folder, lock, recorders, shortens_wal=shortens_wal, reopening=reopening
         )
 
+    @property
+    def openings(self) -> int:
+        """How often the store had been opened with this opening, at least; 0 in memory."""
+        return 0 if self._reopening is None else self._reopening.openings
+
     async def mark(self, ids: IdGenerator) -> Op:
         """The row, to be written at once, that tells this owner from those before and after it."""
         # Before the openings are counted: a later one may not have fenced this owner yet.
-        mark = mark_of(ids.next(), 0 if self._reopening is None else self._reopening.epoch)
+        mark = mark_of(ids.next(), self.openings)
         if self._reopening is not None:
             before, _ = await asyncio.gather(self.get(keys.OWNER), self._reopening.begin())
             self._reopening.marks = {mark, before}

@@ -77,7 +77,7 @@ class Reopening:
         """What the mark of the store's owner may be while nobody else has owned it."""
 
     @property
-    def epoch(self) -> int:
+    def openings(self) -> int:
         """How often the store had been opened with this opening, at least."""
         return self._before + 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import msgpack
 
@@ -147,6 +147,29 @@ def encode_meta(created_at: int, store_id: str) -> bytes:
 def decode_store_id(value: bytes) -> str:
     """The id in a stamp of this layout."""
     return str(_unpack(value)[2])
+
+
+class Closing(NamedTuple):
+    """What an owner that closes a store leaves in it.
+
+    Attributes:
+        at: When, in ms.
+        openings: How often the store had been opened for writing by then.
+    """
+
+    at: int
+    openings: int
+
+
+def encode_closing(closing: Closing) -> bytes:
+    """The row of a clean close."""
+    return _pack(closing)
+
+
+def decode_closing(value: bytes) -> Closing:
+    """The reverse of `encode_closing`."""
+    at, openings = cast("list[int]", _unpack(value))
+    return Closing(at, openings)
 
 
 def decode_format_version(value: bytes) -> int:

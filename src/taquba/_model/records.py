@@ -358,7 +358,8 @@ class OwnerPresence(StrEnum):
     absent = "absent"
     """The last owner closed the store or died: opening it for writing fences nobody."""
     unknown = "unknown"
-    """The store was not closed, and its owner, if it lives, is idle."""
+    """The store was not closed, and its owner, if it lives, is idle; or a process began to open it,
+    and has not written to it yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,11 @@ from taquba._memory.window import NOTHING
 from taquba._model import keys
 from taquba._model.clock import Clock
 from taquba._model.codec import (
+    Closing,
     decode_counters,
     decode_format_version,
     decode_row,
+    encode_closing,
     encode_meta,
 )
 from taquba._model.errors import IncompatibleStore, UnreadableJob
@@ -192,7 +194,8 @@ async def _take_back_claimed(owner: Owner, *, died: bool) -> None:
 def closing_state(owner: Owner) -> Transaction:
     """What a clean close leaves behind: when, and below which key each queue has no pending row."""
     transaction = Transaction()
-    transaction.put(keys.CLOSED, str(owner.clock.time_ms()).encode())
+    closing = Closing(owner.clock.time_ms(), owner.engine.openings)
+    transaction.put(keys.CLOSED, encode_closing(closing))
     for name, state in owner.queues.items():
         reached = state.window.reached()
         if reached is not None:

@@ -7,8 +7,10 @@ from typing import Final
 
 from taquba._engine.read_only import looking_once
 from taquba._engine.reads import Reads
+from taquba._engine.write_ahead_log import WriteAheadLog
 from taquba._model import keys
 from taquba._model.clock import from_ms
+from taquba._model.codec import Closing, decode_closing
 from taquba._model.records import OwnerPresence, OwnerSigns
 from taquba._objects import owner_lock
 from taquba._objects.location import StoreLocation
@@ -29,7 +31,10 @@ async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) 
         # Somebody may have opened it between the two looks.
         held = await _lock_held(location)
     if held is None:
-        return await _watch(reads, location, patience_ms) if closed is None else _closed(closed)
+        begun = closed is not None and await _opened_since(location, closed)
+        if closed is not None and not begun:
+            return _closed(closed)
+        return await _watch(reads, location, patience_ms, begun=begun)
     if held is False:
         return _DIED if closed is None else _closed(closed)
     if closed is not None and not await _being_opened(location):
@@ -41,16 +46,31 @@ async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) 
     return _PRESENT
 
 
-async def _watch(reads: Reads, location: StoreLocation, patience_ms: int) -> OwnerSigns:
-    """See whether the store moves."""
+async def _watch(
+    reads: Reads, location: StoreLocation, patience_ms: int, *, begun: bool
+) -> OwnerSigns:
+    """See whether the store moves.
+
+    `begun` says that an opening has begun and not ended, so that the store still says that it was
+    closed.
+    """
     deadline = asyncio.get_running_loop().time() + patience_ms / 1000
     before = await _pulse(reads)
     while asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(_LOOK_SECONDS)
-        if await reads.get(keys.CLOSED) is not None and await _closed_at(location) is not None:
-            return OwnerSigns(OwnerPresence.absent, "the last owner has just closed the store")
+        if begun or await reads.get(keys.CLOSED) is not None:
+            closed = await _closed_at(location)
+            if begun and closed is None:
+                return OwnerSigns(OwnerPresence.present, "the store has just been opened")
+            if closed is not None and not await _opened_since(location, closed):
+                return OwnerSigns(OwnerPresence.absent, "the last owner has just closed the store")
         if await _pulse(reads) != before:
             return OwnerSigns(OwnerPresence.present, "the store is being written")
+    if begun:
+        return OwnerSigns(
+            OwnerPresence.unknown,
+            "the store was closed, and then a process began to open it, which goes on or has died",
+        )
     return OwnerSigns(
         OwnerPresence.unknown,
         f"the store was not closed: its owner is idle or has died; {_last_signs(*before)}",
@@ -70,11 +90,23 @@ async def _being_opened(location: StoreLocation) -> bool:
     return await asyncio.to_thread(owner_lock.is_opening, location.folder) is True
 
 
-async def _closed_at(location: StoreLocation) -> int | None:
-    """When the last owner closed the store; None where it did not, or another one came since."""
+async def _closed_at(location: StoreLocation) -> Closing | None:
+    """How the last owner closed the store; None where it did not, or another one came since."""
     async with looking_once(location) as newest:
         closed = await newest.get(keys.CLOSED)
-    return None if closed is None else int(closed)
+    return None if closed is None else decode_closing(closed)
+
+
+async def _opened_since(location: StoreLocation, closed: Closing) -> bool:
+    """Whether somebody has begun to open the store since, and has not written to it yet."""
+    if location.in_memory:
+        return False
+    log = await WriteAheadLog.connect(location)
+    try:
+        manifest = await log.manifest()
+    finally:
+        await log.close()
+    return manifest is not None and manifest.writer_epoch > closed.openings
 
 
 _PRESENT: Final = OwnerSigns(OwnerPresence.present, "a process on this machine has the store open")
@@ -83,8 +115,10 @@ _DIED: Final = OwnerSigns(
 )
 
 
-def _closed(at_ms: int) -> OwnerSigns:
-    return OwnerSigns(OwnerPresence.absent, f"the last owner closed the store at {_text(at_ms)}")
+def _closed(closed: Closing) -> OwnerSigns:
+    return OwnerSigns(
+        OwnerPresence.absent, f"the last owner closed the store at {_text(closed.at)}"
+    )
 
 
 async def _pulse(reads: Reads) -> tuple[bytes | None, int | None]:
