@@ -12,7 +12,10 @@ import pytest
 
 from taquba import Queue, StoreError, StoreFenced
 from taquba._engine import reopening
-from taquba._engine.engine import _FLUSH_TABLES
+from taquba._engine.engine import _FLUSH_TABLES, Engine
+from taquba._model.clock import SystemClock
+from taquba._model.ids import IdGenerator
+from taquba._objects.location import StoreLocation
 from tests.conftest import LONG
 from tests.crash.audit import audit
 from tests.servers.faulty_s3 import FaultyS3
@@ -119,6 +122,23 @@ async def test_an_owner_that_was_fenced_does_not_open_the_store_again(
     # Its own try to write, and nothing else.
     assert len([1 for method, _, _ in s3.requests if method == "PUT"]) <= writes + 1
     await second.enqueue("q", b"")
+    await first.close()
+    await second.close()
+
+
+async def test_of_two_that_open_a_store_at_once_the_one_that_was_fenced_gives_way(
+    s3: FaultyS3,
+) -> None:
+    location = StoreLocation.parse(URL)
+    ids = IdGenerator(SystemClock())
+    first = await Engine.open(location, fsync=False)
+    second = await Engine.open(location, fsync=False)
+    # It counts the opening of the other one here.
+    await first.write([await first.mark(ids)])
+    with pytest.raises(StoreFenced):
+        await first.flush()
+    await second.write([await second.mark(ids)])
+    await second.flush()
     await first.close()
     await second.close()
 

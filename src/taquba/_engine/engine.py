@@ -145,12 +145,14 @@ class Engine(Reads):
         # Before the openings are counted: a later one may not have fenced this owner yet.
         mark = mark_of(ids.next(), self.openings)
         if self._reopening is not None:
-            before, _ = await asyncio.gather(self.get(keys.OWNER), self._reopening.begin())
+            before, _ = await asyncio.gather(self.get(keys.OWNER), self._reopening.count())
             self._reopening.marks = {mark, before}
         return keys.OWNER, mark
 
     async def opened(self) -> None:
-        """Tell those who look for an owner that the store has been written to by this one."""
+        """Its first commit is durable: tell those who look for an owner."""
+        if self._reopening is not None:
+            self._reopening.counted()
         if self._lock is not None:
             await asyncio.to_thread(self._lock.opened)
 

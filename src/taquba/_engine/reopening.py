@@ -69,7 +69,7 @@ class Reopening:
         self._location = location
         self._store = store
         self._log = log
-        self._before = built.before
+        self._before = self._counted = built.before
         self._folder = folder
         self._lock = lock
         self._recorder = recorder
@@ -81,11 +81,18 @@ class Reopening:
         """How often the store had been opened with this opening, at least."""
         return self._before + 1
 
-    async def begin(self) -> None:
+    async def count(self) -> None:
         """Count the openings up to this one: an odd answer may have made it count twice."""
         manifest = await again(self._log.manifest, f"looking at {self._location.url}")
         if manifest is not None:
-            self._before = manifest.writer_epoch - 1
+            self._counted = manifest.writer_epoch - 1
+
+    def counted(self) -> None:
+        """A commit was durable after `count`: all that it counted were this owner's openings.
+
+        Before that one of them may be of another owner, which has fenced this one meanwhile.
+        """
+        self._before = self._counted
 
     async def reopen(
         self, stopped: Db, error: Error, unflushed: Callable[[], Sequence[Sequence[Op]]]
