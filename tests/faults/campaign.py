@@ -361,7 +361,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL, format="%(asctime)s %(message)s")
     log.setLevel(logging.INFO)
-    logging.getLogger("taquba._engine.again").setLevel(logging.INFO)
+    for name in ("again", "reopening"):
+        logging.getLogger(f"taquba._engine.{name}").setLevel(logging.INFO)
     report = asyncio.run(
         campaign(
             options.seed, 60 * options.minutes, share=options.share, engine=not options.no_engine

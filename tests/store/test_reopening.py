@@ -166,6 +166,30 @@ async def test_another_owner_between_the_stop_and_the_opening_is_noticed(
         await audit(third, idle=False)
 
 
+async def test_another_owner_that_opens_meanwhile_is_not_fenced(
+    s3: FaultyS3, odd: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await Queue.open(URL)
+    await first.enqueue("q", b"")
+    check = reopening.Reopening._check_owner
+    later: list[Queue] = []
+
+    async def check_and_be_late(self: reopening.Reopening) -> None:
+        await check(self)
+        later.append(await Queue.open(URL))
+
+    monkeypatch.setattr(reopening.Reopening, "_check_owner", check_and_be_late)
+    odd.answer("PUT", "/wal/", CONFLICT)
+    with pytest.raises(StoreFenced):
+        await first.enqueue("q", b"")
+    await first.close()
+    monkeypatch.undo()
+    (second,) = later
+    async with second:
+        await second.enqueue("q", b"")
+        assert (await second.stats("q")).pending == 2
+
+
 @pytest.mark.parametrize("seed", range(40 if LONG else 2))
 async def test_a_queue_works_over_a_store_that_answers_oddly_all_the_time(
     s3: FaultyS3, odd: Odd, seed: int

@@ -30,8 +30,10 @@ _REPEATED_SECONDS: Final = 5.0
 A_MOMENT: Final = (0.1, 0.3)
 """Seconds between the tries of something that must say soon what is wrong."""
 
-A_WHILE: Final = (0.1, 0.2, 0.4, 0.8, *[1.0] * 8)
-"""Seconds between the tries of something that takes many requests, each of which may be the one."""
+A_WHILE: Final = (0.1, 0.2, *[0.4] * 20)
+"""Seconds between the tries of something that takes many requests, each of which may be the one: an
+opening that reads a hundred files of the log over a bucket that answers one request in a hundred
+oddly goes well every fifth time."""
 
 _SAME: Final = 3
 """Tries that come to the same after which one more would too: what is missing stays missing."""

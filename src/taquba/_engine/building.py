@@ -161,9 +161,17 @@ async def build_again(
     store: ObjectStore,
     log: WriteAheadLog,
     recorder: DefaultMetricsRecorder | None,
+    opened: int,
 ) -> Built:
-    """The same, in one try, of a log that only this owner has written."""
+    """The same, in one try, of a log that only this owner has written.
+
+    Raises:
+        StoreFenced: Somebody else opened the database, which now was opened more than `opened`
+            times. That owner is not fenced.
+    """
     before = await _make_whole(location, log, written_by_others=False)
+    if before > opened:
+        raise StoreFenced
     return await _build_once(location, store, log, recorder, before)
 
 

@@ -174,9 +174,10 @@ class Reopening:
             raise StoreFenced
 
     async def _attempt(self, unflushed: Callable[[], Sequence[Sequence[Op]]]) -> Db:
+        opened = self._before + 1
         # Whatever becomes of this attempt, it may count.
         self._before += 1
-        built = await build_again(self._location, self._store, self._log, self._recorder())
+        built = await build_again(self._location, self._store, self._log, self._recorder(), opened)
         try:
             if self.marks and await built.db.get(keys.OWNER) not in self.marks:
                 raise StoreFenced
