@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from taquba import InvalidArgument, InvalidArgumentType, Queue, StoreError
-from taquba.extending import UNREADABLE, describe
+from taquba.extending import UNREADABLE, describe, only_it_was_cancelled
 from taquba_bulk import _values
 from taquba_bulk._costs import Costs
 from taquba_bulk._stopping import Suspended
@@ -136,9 +136,16 @@ class Budget:
         self._version += 1
         version = self._version
         while self._saved < version:
-            if self._saving is None:
-                self._saving = asyncio.create_task(self._write(), name="taquba-bulk-budget")
-            await asyncio.shield(self._saving)
+            saving = self._saving
+            if saving is None or saving.done():
+                saving = asyncio.create_task(self._write(), name="taquba-bulk-budget")
+                self._saving = saving
+            try:
+                await asyncio.shield(saving)
+            except asyncio.CancelledError:
+                # One that was cancelled alone is made anew.
+                if not only_it_was_cancelled(saving):
+                    raise
 
     async def _write(self) -> None:
         version = self._version

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 
 from taquba import InvalidArgument, InvalidArgumentType, Queue
-from taquba.extending import Shutdown, locks_of
+from taquba.extending import Shutdown, locks_of, was_cancelled
 from taquba.extending.checks import at_least_one, check_shutdown, instance, plain_function
 from taquba_bulk import _values
 from taquba_bulk._display import showing
@@ -168,6 +168,8 @@ class Bulk(Generic[In, Out]):
                     record = ready.popleft()
                     this.took()
                     yield record
+                if running.cancelled():
+                    raise was_cancelled(running)
                 running.result()
             finally:
                 running.cancel()

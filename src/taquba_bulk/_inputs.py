@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from taquba import InvalidArgument, InvalidArgumentType
+from taquba.extending import was_cancelled
 from taquba.extending.typed import Codec, Undecodable
 from taquba_bulk._errors import DuplicateKey
 from taquba_bulk._jsonl import Lines
@@ -99,11 +100,12 @@ class _Pump(Generic[In]):
         self._size = size
         self._send, self._receive = anyio.create_memory_object_stream[In](size)
         self._task = asyncio.create_task(self._pump(source), name="taquba-bulk-inputs")
+        # Also where it is cancelled before it begins.
+        self._task.add_done_callback(lambda _: self._send.close())
 
     async def _pump(self, source: AsyncIterable[In]) -> None:
-        with self._send:
-            async for value in source:
-                await self._send.send(value)
+        async for value in source:
+            await self._send.send(value)
 
     async def take(self) -> list[In]:
         """What is there, at least one; nothing at the end."""
@@ -116,7 +118,10 @@ class _Pump(Generic[In]):
             pass
         except anyio.EndOfStream:
             if not chunk:
-                await self._task
+                await asyncio.wait([self._task])
+                if self._task.cancelled():
+                    raise was_cancelled(self._task) from None
+                self._task.result()
         return chunk
 
     async def stop(self) -> None:

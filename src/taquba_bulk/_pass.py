@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from taquba import Queue, TaqubaError
-from taquba.extending import Shutdown
+from taquba.extending import Shutdown, was_cancelled
 from taquba_bulk._costs import Costs
 from taquba_bulk._errors import BudgetExceeded, FailureThresholdExceeded
 from taquba_bulk._inputs import Inputs, Item, Keying, chunks, expected
@@ -90,6 +90,9 @@ class Pass(Generic[In, Out]):
         self._all_read = False
         self._waits_for_room = False
         self._closing = False
+        self._leaving = False
+        """Whether this pass cancels its tasks, and nobody else."""
+        self._cut_off: TaqubaError | None = None
         self._refusal: Callable[[BulkReport], TaqubaError] | None = None
         self._any_ended = True
         """Whether items may have ended before this pass began."""
@@ -168,7 +171,7 @@ class Pass(Generic[In, Out]):
         watch = asyncio.create_task(_set_by(shutdown, self._over), name="taquba-bulk-shutdown")
         sweep = asyncio.create_task(self._batch.shared.cache.sweep(), name="taquba-bulk-sweep")
         tasks = (feed, collector, runtime, sweep)
-        for task in tasks:
+        for task in (*tasks, watch):
             task.add_done_callback(self._ended)
         try:
             await self._over.wait()
@@ -180,6 +183,7 @@ class Pass(Generic[In, Out]):
             runtime.cancel()
             raise
         finally:
+            self._leaving = True
             with anyio.CancelScope(shield=True):
                 watch.cancel()
                 sweep.cancel()
@@ -196,6 +200,10 @@ class Pass(Generic[In, Out]):
         for task in tasks:
             if not task.cancelled():
                 task.result()
+        if collector.cancelled():
+            raise was_cancelled(collector)
+        if self._cut_off is not None:
+            raise self._cut_off
 
     async def _until_drained(self, runtime: asyncio.Task[None]) -> None:
         """Wait until all attempts have ended, but for those that were suspended."""
@@ -210,6 +218,8 @@ class Pass(Generic[In, Out]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A task has ended: a failure ends the pass."""
+        if task.cancelled() and not self._leaving:
+            self._cut_off = was_cancelled(task)
         if task.cancelled() or task.exception() is not None:
             self._over.set()
 

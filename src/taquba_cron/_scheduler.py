@@ -17,7 +17,7 @@ from taquba import (
     Queue,
     StoreError,
 )
-from taquba.extending import HeldLocks, Shutdown, locks_of
+from taquba.extending import HeldLocks, Shutdown, locks_of, only_it_was_cancelled, was_cancelled
 from taquba.extending.checks import check_shutdown, instance
 from taquba.extending.times import to_ms
 from taquba_cron._errors import (
@@ -237,6 +237,8 @@ class CronScheduler:
                 await self._look_at_what_is_due()
                 self._ready.set()
                 await self._sleep()
+            if stopping.cancelled():
+                raise was_cancelled(stopping)
         finally:
             self._running = False
             self._asleep = True
@@ -269,8 +271,14 @@ class CronScheduler:
     ) -> None:
         self._stop.set()
         task, self._task = self._task, None
-        if task is not None:
+        if task is None:
+            return
+        try:
             await task
+        except asyncio.CancelledError:
+            if not only_it_was_cancelled(task):
+                raise
+            raise was_cancelled(task) from error
 
     def _ring(self) -> None:
         """Something changed: look what is due."""
@@ -401,5 +409,6 @@ class CronScheduler:
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
+    error = was_cancelled(task) if task.cancelled() else task.exception()
+    if error is not None:
         _log.error("the cron scheduler stopped: %s", error)

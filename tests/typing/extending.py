@@ -25,6 +25,7 @@ from taquba.extending import (
     ends_program,
     is_stopped,
     locks_of,
+    only_it_was_cancelled,
     only_runner,
     passes_through,
     seen_through,
@@ -67,6 +68,7 @@ async def used(queue: Queue) -> None:
     assert_type(is_stopped(ValueError()), bool)
     with only_runner(queue, {"q": used}):
         assert_type(was_cancelled(asyncio.create_task(used(queue))), TaqubaError)
+        assert_type(only_it_was_cancelled(asyncio.create_task(used(queue))), bool)
     assert_type(await Leash(queue.kv_get("key")), bytes | None)
 
 

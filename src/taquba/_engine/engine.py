@@ -33,6 +33,7 @@ from taquba._model import keys
 from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._model.keys import Op
+from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import without_secrets
 from taquba._objects.folder import DurableFolder, remove_unfinished_of_engine
 from taquba._objects.limits import LAST_SECONDS, OPERATION_TIMEOUT
@@ -213,9 +214,15 @@ class Engine(Reads):
         if self._reopening is None or self._closing or clean or misused:
             self._trouble = error
             raise translate(error) from without_secrets(error)
-        if self._reopened is None:
-            self._reopened = asyncio.create_task(self._reopen(self._reopening, error))
-        await asyncio.shield(self._reopened)
+        reopened = self._reopened
+        if reopened is None or reopened.done():
+            reopened = self._reopened = asyncio.create_task(self._reopen(self._reopening, error))
+        try:
+            await asyncio.shield(reopened)
+        except asyncio.CancelledError:
+            if only_it_was_cancelled(reopened) and not self._closing:
+                raise was_cancelled(reopened) from None
+            raise
         if self._failure is not None:
             raise self._failure.again()
 
@@ -261,7 +268,7 @@ class Engine(Reads):
 
     def _shorten_wal(self) -> None:
         # Aside: nobody waits for it, and a store that hangs must not hold up who calls this.
-        if self._shortens_wal and not self._shortening:
+        if self._shortens_wal and (self._shortening is None or self._shortening.done()):
             self._shortening = asyncio.create_task(self._flush_tables())
 
     async def _flush_tables(self) -> None:

@@ -40,6 +40,7 @@ class SocketClient:
         self._own = writer.get_extra_info("socket")
         not_for_children.add(self._own)
         self._listening = asyncio.create_task(self._listen(reader), name="taquba-socket")
+        self._listening.add_done_callback(self._ended)
 
     @classmethod
     async def connect(cls, path: Path) -> SocketClient:
@@ -106,12 +107,14 @@ class SocketClient:
         except (OSError, BrokenFrame):
             # The same as the end of the connection: nothing that can be understood will come.
             pass
-        finally:
-            not_for_children.discard(self._own)
-            self._writer.transport.abort()
-            for reply in self._waiting.values():
-                if not reply.done():
-                    reply.set_exception(Disconnected("the owner has gone"))
+
+    def _ended(self, listening: asyncio.Task[None]) -> None:
+        """No reply will come; a task that is cancelled before it began does not clean up itself."""
+        not_for_children.discard(self._own)
+        self._writer.transport.abort()
+        for reply in self._waiting.values():
+            if not reply.done():
+                reply.set_exception(Disconnected("the owner has gone"))
 
     def _take(self, fields: list[object]) -> None:
         match fields:

@@ -64,29 +64,54 @@ class Refused(Exception):
 class SocketServer:
     """Listens on a path, until it is closed."""
 
-    def __init__(self, path: Path, listening: _Listening, answer: Answer) -> None:
+    def __init__(
+        self,
+        path: Path,
+        listening: _Listening,
+        answer: Answer,
+        on_end: Callable[[BaseException | None], None] | None,
+    ) -> None:
         self._path = path
         self._listening = listening
+        self._closing = False
         self._shared = _Shared(
             answer, Budget(_MOST_BYTES_OF_REQUESTS), Budget(_MOST_BYTES_OF_REPLIES)
         )
         self._most = most_connections()
         self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self._on_end = on_end
         self._accepting = asyncio.create_task(self._accept(), name="taquba-socket-server")
+        self._accepting.add_done_callback(self._stopped)
 
     @classmethod
-    async def listen(cls, path: Path, answer: Answer) -> SocketServer:
+    async def listen(
+        cls,
+        path: Path,
+        answer: Answer,
+        on_end: Callable[[BaseException | None], None] | None = None,
+    ) -> SocketServer:
         """Accept connections; whoever listened on the path before gets no new ones.
+
+        Args:
+            path: Where to listen.
+            answer: Carries out the calls.
+            on_end: Told when no connection is accepted any more, and why: its error, or None where
+                somebody has cancelled its task. Not after `close`.
 
         Raises:
             OSError: It cannot listen there.
         """
         listening = await asyncio.to_thread(_bind, path)
         not_for_children.add(listening.socket)
-        return cls(path, listening, answer)
+        return cls(path, listening, answer, on_end)
+
+    def _stopped(self, accepting: asyncio.Task[None]) -> None:
+        if not self._closing and self._on_end is not None:
+            self._on_end(None if accepting.cancelled() else accepting.exception())
 
     async def close(self) -> None:
         """End all connections; what was asked for and not answered may have been carried out."""
+        self._closing = True
         await asyncio.to_thread(_unbind, self._path, self._listening.inode)
         self._accepting.cancel()
         await asyncio.wait([self._accepting])
@@ -127,7 +152,11 @@ class SocketServer:
         connection = _Connection(reader, writer, self._shared)
         serving = asyncio.create_task(connection.serve(), name="taquba-connection")
         self._connections[serving] = connection
-        serving.add_done_callback(self._connections.pop)
+        serving.add_done_callback(self._ended)
+
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        # One that was cancelled before it began has not closed anything.
+        self._connections.pop(serving).end()
 
     async def _make_room(self) -> None:
         """Wait until there may be one more; the one that was idle for longest has to go."""
@@ -211,7 +240,7 @@ class _Connection:
 
     def end(self) -> None:
         """Drop the connection, and what it waits for."""
-        for task in self._under_way:
+        for task in list(self._under_way):
             task.cancel()
         self._writer.transport.abort()
 
@@ -288,6 +317,9 @@ class _Connection:
     def _ended(self, cost: int, task: asyncio.Task[None]) -> None:
         self._shared.requests.give(cost)
         del self._under_way[task]
+        if task.cancelled():
+            # Its caller would wait for a reply that does not come.
+            self.end()
         self.used_at = asyncio.get_running_loop().time()
         self._room.set()
 

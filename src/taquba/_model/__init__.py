@@ -10,15 +10,15 @@ The modules, top to bottom; each uses only those below it:
     ids         job ids: ULIDs that ascend strictly within one open store, whatever the clock does
     log_fields  fields of log records that are about a queue or a job, for handlers that write JSON
     records     records: the job as the store holds it, and the read-only views that callers see
+    own_tasks   tasks and the end of their event loop: not cut off, or not waited for
     place       where a queue, reader or producer may be used
+    resources   what an `open` returns: something to ``await``, or to use with ``async with``
     errors      every error taquba raises
     same        whether a value came back as it was: with the same types and content
     describing  texts about objects of users, whatever their own methods do
     clock       time
     keys        keys: ``[space tag][format version][fields]``
-    own_tasks   tasks and the end of their event loop: not cut off, or not waited for
     redaction   secrets taken out of text that comes from outside: of clients, of URLs
-    resources   what an `open` returns: something to ``await``, or to use with ``async with``
     tasks       tasks that live no longer than the block that started them
     unpacking   MessagePack from strangers, read piece by piece
 """

@@ -7,6 +7,8 @@ import ctypes
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from taquba._model.errors import TaqubaError
+
 T = TypeVar("T")
 
 
@@ -56,6 +58,24 @@ class LastTask(asyncio.Task[T]):
         if asyncio._get_running_loop() is None:
             return False
         return super().cancel(msg)
+
+
+def was_cancelled(task: asyncio.Future[Any]) -> TaqubaError:
+    """What to raise where a task of ours was cancelled, and not by us."""
+    name = task.get_name() if isinstance(task, asyncio.Task) else "of taquba"
+    return TaqubaError(
+        f"the task {name!r} was cancelled from outside, so what it belongs to has ended"
+    )
+
+
+def only_it_was_cancelled(task: asyncio.Future[Any]) -> bool:
+    """Whether a `CancelledError` out of a task of ours was sent to that task, and not to this one.
+
+    Whoever cancels one task of ours does not mean those that wait for it: they make it anew, or
+    raise `was_cancelled`.
+    """
+    waiting = asyncio.current_task()
+    return task.cancelled() and not (waiting is not None and waiting.cancelling())
 
 
 def leave_behind(task: asyncio.Task[Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+
+from taquba._model.errors import StoreError
 
 
 class ClosedAtExit(ABC):
@@ -30,6 +33,17 @@ class ClosedAtExit(ABC):
 Opened = TypeVar("Opened", bound=ClosedAtExit)
 
 
+async def _unless_cut_off(opening: Coroutine[Any, Any, Opened]) -> Opened:
+    try:
+        return await opening
+    except asyncio.CancelledError as error:
+        caller = asyncio.current_task()
+        if caller is None or caller.cancelling():
+            raise
+        # Of a task that the opening waited for; this caller was not asked to stop.
+        raise StoreError("a task of the opening was cancelled from outside: open again") from error
+
+
 class Opening(Generic[Opened]):
     """``await`` it for the opened thing, or use it with ``async with``, which closes it."""
 
@@ -42,10 +56,10 @@ class Opening(Generic[Opened]):
         self._opening.close()
 
     def __await__(self) -> Generator[Any, None, Opened]:
-        return self._opening.__await__()
+        return _unless_cut_off(self._opening).__await__()
 
     async def __aenter__(self) -> Opened:
-        self._opened = await self._opening
+        self._opened = await _unless_cut_off(self._opening)
         return self._opened
 
     async def __aexit__(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import ObjectStore, S3Store
 
+from taquba._model.own_tasks import only_it_was_cancelled
 from taquba._objects.left_alone import leave_alone
 from taquba._objects.location import StoreLocation
 from taquba._objects.object_info import ObjectInfo
@@ -82,6 +83,11 @@ class BucketListing:
         except (BaseError, OSError, ValueError):
             self._pages = None
             raise
+        except asyncio.CancelledError:
+            if not only_it_was_cancelled(page):
+                raise
+            self._pages = None
+            raise OSError("the listing was cancelled from outside") from None
 
     def _ended(self, page: asyncio.Future[Sequence[ObjectMeta] | None]) -> None:
         self._under_way.discard(page)

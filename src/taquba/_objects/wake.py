@@ -64,8 +64,11 @@ class WakeListener:
             asyncio.get_running_loop().add_reader(receiver, self._heard, receiver)
 
     async def close(self) -> None:
+        await asyncio.wait([self._binding])
+        if self._binding.cancelled():
+            return
         with contextlib.suppress(OSError):
-            bound = await self._binding
+            bound = self._binding.result()
             asyncio.get_running_loop().remove_reader(bound.receiver)
             bound.receiver.close()
             await asyncio.to_thread(_remove, bound)

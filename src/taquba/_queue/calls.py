@@ -31,10 +31,18 @@ async def serve_socket(owner: Owner, location: StoreLocation) -> SocketServer | 
     """
     try:
         path = await asyncio.to_thread(socket_path, location)
-        return await SocketServer.listen(path, SocketCalls(owner))
+        return await SocketServer.listen(path, SocketCalls(owner), partial(_ended, owner))
     except OSError as error:
         _log.warning("producers of %s cannot connect, and use its inbox: %s", location.url, error)
         return None
+
+
+def _ended(owner: Owner, error: BaseException | None) -> None:
+    """Producers would connect to nobody, and wait: the queue must not look alive."""
+    if error is None:
+        owner.forsaken()
+    elif owner.failure is None:
+        owner.committer.lose(error)
 
 
 class SocketCalls:

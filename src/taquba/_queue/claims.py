@@ -22,6 +22,7 @@ from taquba._model.errors import (
     InvalidArgumentType,
     UnreadableJob,
 )
+from taquba._model.own_tasks import only_it_was_cancelled
 from taquba._model.records import Job
 from taquba._queue.owner import Owner, QueueState
 from taquba._rules import transitions
@@ -348,10 +349,15 @@ def end_lease(
 
 async def refill(owner: Owner, window: Window, prefix: bytes) -> None:
     """Read the next stretch of a space into its window; callers share one scan."""
-    scan = owner.refills.get(window)
-    if scan is None:
-        scan = owner.refills[window] = asyncio.ensure_future(_scan_into(owner, window, prefix))
-    await asyncio.shield(scan)
+    while True:
+        scan = owner.refills.get(window)
+        if scan is None or scan.done():
+            scan = owner.refills[window] = asyncio.ensure_future(_scan_into(owner, window, prefix))
+        try:
+            return await asyncio.shield(scan)
+        except asyncio.CancelledError:
+            if not only_it_was_cancelled(scan):
+                raise
 
 
 async def _scan_into(owner: Owner, window: Window, prefix: bytes) -> None:

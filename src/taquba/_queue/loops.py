@@ -272,13 +272,11 @@ async def _guarded(round_: Callable[[], Awaitable[None]], name: str) -> int | No
     return None
 
 
-async def until_failure(owner: Owner, loop: Awaitable[None]) -> None:
+async def until_failure(owner: Owner, loop: Callable[[], Awaitable[None]]) -> None:
     """Run a loop; once the store can be written no more it ends quietly, its queue says why."""
     try:
-        await loop
+        await loop()
     except asyncio.CancelledError:
-        # Nothing, where it was the queue that closed.
-        owner.forsaken()
         raise
     except BaseException as error:
         # Without its loops a queue would look alive and not be: better it ends.

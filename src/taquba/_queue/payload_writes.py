@@ -8,6 +8,7 @@ from typing import Final
 
 from taquba._model import keys
 from taquba._model.options import EnqueueRequest
+from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.records import Job
 from taquba._queue.in_slices import slices
 from taquba._queue.listings import payload_refs
@@ -87,11 +88,14 @@ async def upload(
         ]
         try:
             await asyncio.gather(*tasks)
-        except BaseException:
+        except BaseException as error:
+            alone = [task for task in tasks if only_it_was_cancelled(task)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             uploads.abandon()
+            if isinstance(error, asyncio.CancelledError) and alone:
+                raise was_cancelled(alone[0]) from None
             raise
     return uploads
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from taquba._interface.claim import Claim
 from taquba._interface.store import Store
@@ -143,27 +144,32 @@ class Queue(Store, ClosedAtExit):
     async def _begin(self, settings: OpenSettings) -> None:
         """Start what runs beside the calls."""
         owner = self._owner
-        running: dict[str, Coroutine[Any, Any, None]] = {
-            "scheduler": loops.run_scheduler(owner, settings.recheck_ms),
-            "reaper": loops.run_reaper(owner, settings.reaper_ms),
-            "retention": loops.run_retention(owner, settings.recheck_ms),
-            "orphan-sweep": loops.run_orphan_sweep(owner),
-            "engine-watch": loops.watch_engine(owner),
+        running: dict[str, Callable[[], Awaitable[None]]] = {
+            "scheduler": partial(loops.run_scheduler, owner, settings.recheck_ms),
+            "reaper": partial(loops.run_reaper, owner, settings.reaper_ms),
+            "retention": partial(loops.run_retention, owner, settings.recheck_ms),
+            "orphan-sweep": partial(loops.run_orphan_sweep, owner),
+            "engine-watch": partial(loops.watch_engine, owner),
         }
         if settings.heartbeat_ms is not None:
-            running["heartbeat"] = loops.run_heartbeat(owner, settings.heartbeat_ms)
+            running["heartbeat"] = partial(loops.run_heartbeat, owner, settings.heartbeat_ms)
         for name, loop in running.items():
             self._run(name, loop)
         if settings.inbox is not None:
             self._inbox = await Inbox.open(owner, settings.inbox, fsync=settings.fsync)
-            self._run("inbox", self._inbox.run())
+            self._run("inbox", self._inbox.run)
         if settings.producer_socket:
             self._socket = await serve_socket(owner, settings.location)
 
-    def _run(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(
-            asyncio.create_task(loops.until_failure(self._owner, loop), name=f"taquba-{name}")
-        )
+    def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(loops.until_failure(self._owner, loop), name=f"taquba-{name}")
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            # Nothing, where it was this queue that closed.
+            self._owner.forsaken()
 
     @property
     def clock(self) -> Clock:

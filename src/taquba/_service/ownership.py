@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from taquba._model.errors import StoreFenced, TaqubaError
+from taquba._model.own_tasks import was_cancelled
 from taquba._model.resources import Opening
 from taquba._model.validate import Duration
 from taquba._objects.election import Election
@@ -48,6 +49,7 @@ class Ownership:
         self._pause_seconds = pause_seconds
         self._drain_timeout = drain_timeout
         self._working: asyncio.Task[None] | None = None
+        self._interrupted = False
         self._failures = 0
         """Times in a row that the store could not be opened."""
 
@@ -73,6 +75,7 @@ class Ownership:
     def interrupt(self) -> None:
         """Cancel handlers that run; their jobs go back without spending the attempt."""
         if self._working is not None:
+            self._interrupted = True
             self._working.cancel()
 
     async def _serve(self, stop: Shutdown) -> bool:
@@ -103,6 +106,7 @@ class Ownership:
     async def _work(self, queue: Queue, stop: Shutdown) -> None:
         """Run the workers until they are to stop, or fail, or another process is elected."""
         drain = asyncio.Event()
+        self._interrupted = False
         self._working = working = asyncio.create_task(
             run_workers(
                 queue,
@@ -124,6 +128,8 @@ class Ownership:
             await asyncio.wait({working})
             if not working.cancelled():
                 working.result()
+            elif not losing.done() and not self._interrupted:
+                raise was_cancelled(working)
         finally:
             await _cancel(working, stopping, losing)
 
@@ -141,6 +147,9 @@ async def _unless(stop: Shutdown, work: Coroutine[Any, Any, None]) -> bool:
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, stopping):
+            if task.cancelled():
+                raise was_cancelled(task)
         if working.done():
             working.result()
         return not stop.is_set()

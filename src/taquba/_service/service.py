@@ -11,6 +11,7 @@ from typing import Literal, Self, Unpack
 from taquba._model import validate
 from taquba._model.errors import InboxNotOpen, InvalidArgument, ProducerClosed, TaqubaError
 from taquba._model.options import EnqueueRequest, InboxConfig, ProducerOptions
+from taquba._model.own_tasks import only_it_was_cancelled
 from taquba._model.place import Place, refuse
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.resources import Opening
@@ -169,10 +170,15 @@ class Service(RunsInBackground):
             self._place.check()
         if self._refusal is not None:
             await refuse(self._refusal.again())
-        opening = self._opening
-        if opening is None or (opening.done() and opening.exception() is not None):
-            opening = self._opening = asyncio.ensure_future(self._connect())
-        return await asyncio.shield(opening)
+        while True:
+            opening = self._opening
+            if opening is None or opening.cancelled() or _has_failed(opening):
+                opening = self._opening = asyncio.ensure_future(self._connect())
+            try:
+                return await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                if not only_it_was_cancelled(opening):
+                    raise
 
     async def _connect(self) -> Producer:
         if self._stands:
@@ -192,8 +198,15 @@ class Service(RunsInBackground):
     async def _disconnect(self) -> None:
         opening, self._opening = self._opening, None
         if opening is not None:
-            with contextlib.suppress(TaqubaError):
-                await (await opening).close()
+            # Not by awaiting it: it may have been cancelled.
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                with contextlib.suppress(TaqubaError):
+                    await opening.result().close()
+
+
+def _has_failed(opening: asyncio.Future[Producer]) -> bool:
+    return opening.done() and opening.exception() is not None
 
 
 async def run_service(

@@ -26,6 +26,7 @@ import anyio.to_thread
 from taquba._model.clock import Clock
 from taquba._model.describing import describe, shown
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
+from taquba._model.own_tasks import only_it_was_cancelled
 from taquba._worker.outcomes import LostProcess, NotStarted
 
 _log: Final = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Pool:
         self._clock = clock
         self._executor = given if isinstance(given, Executor) else None
         self._making: asyncio.Task[None] | None = None
+        self._closed = False
         self._has_worked = False
         self._made_at = 0
         self._pause_ms = 0
@@ -94,8 +96,13 @@ class Pool:
             if self._making is None:
                 self._making = asyncio.ensure_future(self._make_one())
                 self._making.add_done_callback(self._end_making)
-            # Those who wait share it, and each may stop waiting.
-            await asyncio.shield(self._making)
+            making = self._making
+            try:
+                # Those who wait share it, and each may stop waiting.
+                await asyncio.shield(making)
+            except asyncio.CancelledError:
+                if self._closed or not only_it_was_cancelled(making):
+                    raise
         return self._executor
 
     def _end_making(self, making: asyncio.Task[None]) -> None:
@@ -196,6 +203,7 @@ class Pool:
 
     def close(self) -> None:
         """Shut down what was made; calls that nobody waits for any longer are killed."""
+        self._closed = True
         if self._making is not None:
             self._making.cancel()
         if self._make is not None and self._executor is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
-from typing import Final, Literal, cast
+from functools import partial
+from typing import Any, Final, Literal, cast
 
 import anyio
 
@@ -419,9 +420,11 @@ class Worker:
         self, claim: OwnedClaim, handle: LeaseHandle
     ) -> SettlementEffects | None:
         call = asyncio.ensure_future(contained(self._handle(claim.job, handle)))
-        asked = asyncio.ensure_future(claim.cancel_token.wait())
+        asked: asyncio.Future[None] = self._owner.loop.create_future()
+        claim.cancel_token.on_cancel(partial(_set, asked))
         try:
-            await asyncio.wait({call, asked}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {call, asked}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not call.done():
                 raise PermanentFailure(_CANCELLED)
             return await call
@@ -568,6 +571,11 @@ def _log_failure(claim: OwnedClaim, cause: str | BaseException, *, retried: bool
         exc_info=None if unforeseen is None else without_secrets(unforeseen),
         extra=about_job(claim),
     )
+
+
+def _set(asked: asyncio.Future[None]) -> None:
+    if not asked.done():
+        asked.set_result(None)
 
 
 async def _wait_for(shutdown: Shutdown | None) -> None:

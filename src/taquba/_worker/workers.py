@@ -16,6 +16,7 @@ import anyio
 from taquba._interface.store import Store
 from taquba._model import validate
 from taquba._model.errors import InvalidArgument
+from taquba._model.own_tasks import was_cancelled
 from taquba._model.validate import Duration
 from taquba._worker.handlers import Handler
 from taquba._worker.pools import ExecutorOrFactory
@@ -68,8 +69,11 @@ async def run_workers(
         validate.instance(worker, WorkerSpec, "each worker")
     check_shutdown(shutdown)
     loops: list[asyncio.Task[None]] = []
+    interrupted = False
 
     def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
         for loop in loops:
             loop.cancel()
 
@@ -81,7 +85,8 @@ async def run_workers(
             for worker in workers
         ]
         try:
-            await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            # One that ends without being told to has failed.
             stop.set()
             await asyncio.gather(*loops, return_exceptions=True)
         except asyncio.CancelledError:
@@ -92,6 +97,9 @@ async def run_workers(
     for loop in loops:
         if not loop.cancelled():
             loop.result()
+    for loop in loops:
+        if loop.cancelled() and not interrupted:
+            raise was_cancelled(loop)
 
 
 async def _run(
@@ -129,19 +137,25 @@ async def stopping(
         stop.set()
 
     with _signals(on_signal if handle_signals else None):
-        relay = asyncio.create_task(_relay(shutdown, stop))
+        relay: asyncio.Task[None] | None = None
+        if shutdown is not None:
+            relay = asyncio.create_task(_relay(shutdown, stop), name="taquba-shutdown")
+            # Where it is cancelled nobody would hear of the shutdown any more.
+            relay.add_done_callback(lambda _: stop.set())
         try:
             yield stop
+            if relay is not None and relay.cancelled():
+                raise was_cancelled(relay)
         finally:
-            relay.cancel()
+            if relay is not None:
+                relay.cancel()
             if signalled is not None:
                 end_without_them(signalled)
 
 
-async def _relay(shutdown: Shutdown | None, stop: asyncio.Event) -> None:
-    if shutdown is not None:
-        await shutdown.wait()
-        stop.set()
+async def _relay(shutdown: Shutdown, stop: asyncio.Event) -> None:
+    await shutdown.wait()
+    stop.set()
 
 
 @contextmanager

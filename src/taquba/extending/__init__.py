@@ -29,13 +29,14 @@ from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model.codec import UNREADABLE
 from taquba._model.describing import describe, shown
 from taquba._model.ending import contained, ends_program, is_stopped, passes_through
+from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.tasks import together
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
 from taquba._worker.shutdown import Shutdown
-from taquba.extending._background import RunsInBackground, only_runner, was_cancelled
+from taquba.extending._background import RunsInBackground, only_runner
 from taquba.extending._deciding import locks_of, seen_through, until_durable
 from taquba.extending._leash import Leash, awaited
 
@@ -57,6 +58,7 @@ __all__ = [
     "ends_program",
     "is_stopped",
     "locks_of",
+    "only_it_was_cancelled",
     "only_runner",
     "passes_through",
     "redact",

@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from taquba._interface.store import Store
-from taquba._model.errors import InvalidArgument, TaqubaError
+from taquba._model.errors import InvalidArgument
+from taquba._model.own_tasks import was_cancelled
 from taquba._model.redaction import without_secrets
 from taquba._queue.owner import owner_of
 
@@ -42,13 +43,6 @@ def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]
     finally:
         for name in handlers:
             owner.runners.pop(name, None)
-
-
-def was_cancelled(task: asyncio.Task[Any]) -> TaqubaError:
-    """What to raise where a task of ours was cancelled, and not by us."""
-    return TaqubaError(
-        f"the task {task.get_name()!r} was cancelled from outside, so what it belongs to has ended"
-    )
 
 
 class RunsInBackground(ABC):

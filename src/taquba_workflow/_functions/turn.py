@@ -24,7 +24,7 @@ from random import Random
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from taquba import CancelToken, Clock, TaqubaError, Timer
-from taquba.extending import Leash, awaited, contained
+from taquba.extending import Leash, awaited, contained, was_cancelled
 from taquba_workflow._errors import MisplacedCall, NonDeterminism
 from taquba_workflow._functions.history import CallKind, Entry, History, Place, call_name
 
@@ -200,18 +200,16 @@ class Turn:
         """Run the function as far as it gets; raises what makes going on impossible."""
         root = self._begin(self._root, _called(function))
         over = asyncio.ensure_future(self._over.wait())
-        asked = None
         if self._token is not None:
-            asked = asyncio.ensure_future(self._token.wait())
-            asked.add_done_callback(self._close)
+            self._token.on_cancel(self._close)
         try:
             await asyncio.wait({root, over}, return_when=asyncio.FIRST_COMPLETED)
             finished = not self._over.is_set()
+            if over.cancelled():
+                raise was_cancelled(over)
         finally:
             self._over.set()
             over.cancel()
-            if asked is not None:
-                asked.cancel()
             await self._stop_all()
         if self._fault is not None:
             raise self._fault
@@ -249,9 +247,8 @@ class Turn:
                 # What its clean-up raised changes nothing.
                 task.exception()
 
-    def _close(self, asked: asyncio.Future[None]) -> None:
-        if not asked.cancelled():
-            self.closed = True
+    def _close(self) -> None:
+        self.closed = True
 
     def stop(self, fault: BaseException) -> None:
         """Nothing can go on: end the turn with this error."""
