@@ -68,7 +68,6 @@ async def enqueueing(queue: Queue, when: datetime) -> None:
     assert_type(await queue.enqueue_batch(requests), list[EnqueueResult])
     assert_type(queue.next_job_id(), str)
     await queue.enqueue("q", "text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await queue.enqueue("q", b"", "2030-01-01")  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
     EnqueueRequest("q", b"", 5)  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
 
 
