@@ -72,6 +72,8 @@ class SocketCalls:
                     if not outcome.completed:
                         return status, None
                     return Large(partial(self._completed, status, job_id))
+                case _ if (served := self._owner.served.get(method)) is not None:
+                    return await served(*arguments)
                 case _:
                     raise Refused("UnknownCall", f"{method!r:.50} with {len(arguments)} arguments")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
@@ -55,6 +55,9 @@ _log: Final = logging.getLogger(__name__)
 NOT_DUE: Final = 1 << 62
 """A deadline that never comes, in ms."""
 
+
+Served = Callable[..., Awaitable[object]]
+"""What others may call at the owner: an async function, or one that returns an awaitable."""
 
 _owners: Final[WeakKeyDictionary[Store, Owner]] = WeakKeyDictionary()
 """The owners of this process, by the handles on their stores."""
@@ -150,6 +153,8 @@ class Owner:
         self.turns = KeyLocks()
         """For packages that read, decide and write."""
         self.queues: dict[str, QueueState] = {}
+        self.served: dict[str, Served] = {}
+        """What packages may be asked, by name."""
         self.runners: dict[str, object] = {}
         """By queue name: the handler of the runner that has the queue to itself."""
         self.completions: dict[str, list[asyncio.Future[Change | None]]] = {}

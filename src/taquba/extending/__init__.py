@@ -18,6 +18,7 @@ The modules, top to bottom; each uses only those below it:
     _wire        values as MessagePack, the same bytes for equal values
     checks       checks of what callers pass in, with errors that read like taquba's own
     _functions   the function that somebody wrote, below what was put around it
+    calls        what a package can be asked, by name, by whoever has a handle on the store
     named        values too large for an entry: objects that an entry names
     times        times as they are stored: milliseconds since the Unix epoch
     walks        walks through everything that a paged look finds
