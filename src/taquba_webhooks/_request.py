@@ -47,7 +47,8 @@ are told two things would see requests that were never sent."""
 _PARTS: Final = re.compile(r"((?:[^/?#]*:)?//[^/?#]*)?(.*)", re.DOTALL)
 _PLAIN_WORD: Final = re.compile(r"/?[a-z.]{1,15}")
 
-_DELIVERY_HEADERS: Final = frozenset({"webhook-id", "webhook-signature", "webhook-timestamp"})
+SIGNING_HEADERS: Final = frozenset({"webhook-signature", "webhook-timestamp"})
+_DELIVERY_HEADERS: Final = SIGNING_HEADERS | {"webhook-id"}
 """What the worker says of each attempt; receivers trust it."""
 
 

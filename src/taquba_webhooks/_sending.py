@@ -18,16 +18,6 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 _HEADERS: Final = {"Accept": "*/*", "User-Agent": "taquba-webhooks"}
 
-TRANSPORT_ERRORS: Final = (
-    OSError,
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.ProxyError,
-    httpcore.TimeoutException,
-    httpx.TransportError,
-)
-"""What a sender raises when no whole answer came."""
-
 
 class Outgoing(NamedTuple):
     """A request as it is sent."""

@@ -19,13 +19,20 @@ from taquba import (
     JobRecord,
     LeaseHandle,
     PermanentFailure,
+    TaqubaError,
 )
 from taquba.extending import describe
 from taquba.extending.checks import at_least_one
 from taquba_webhooks._hosts import HostLimits
-from taquba_webhooks._request import check_header_name, parse_url, request_of, shown_url, timeout_ms
+from taquba_webhooks._request import (
+    SIGNING_HEADERS,
+    check_header_name,
+    parse_url,
+    request_of,
+    shown_url,
+    timeout_ms,
+)
 from taquba_webhooks._sending import (
-    TRANSPORT_ERRORS,
     ClientSender,
     Outgoing,
     PooledSender,
@@ -91,6 +98,10 @@ class WebhookWorker:
         at_least_one(limit_per_host, "limit_per_host")
         if delivery_id_header is not None:
             check_header_name(delivery_id_header)
+            if delivery_id_header.lower() in SIGNING_HEADERS:
+                raise InvalidArgument(
+                    f"delivery_id_header cannot be {delivery_id_header!r}, which signs a delivery"
+                )
         self._default_timeout = timeout_ms(default_timeout, "default_timeout") / 1000
         self._delivery_id_header = delivery_id_header
         self._signer = None if signing_secret is None else Signer(signing_secret)
@@ -145,8 +156,13 @@ class WebhookWorker:
         # Bodies are looked at as they are sent, so they should not be compressed.
         headers = httpx.Headers({"Accept-Encoding": "identity"})
         headers.update(request.headers)
-        if self._delivery_id_header is not None:
-            headers[self._delivery_id_header] = job.id
+        if (name := self._delivery_id_header) is not None:
+            if name.lower() in map(str.lower, request.headers):
+                raise PermanentFailure(
+                    f"the request has a header {name!r}, which the worker sets "
+                    "(delivery_id_header): leave it out, or choose another name there"
+                )
+            headers[name] = job.id
         if self._signer is not None:
             # Receivers compare it with their own clock, so it is never a virtual one.
             headers.update(self._signer.sign(job.id, int(time.time()), job.payload))
@@ -166,19 +182,24 @@ class WebhookWorker:
         limit = asyncio.timeout(outgoing.timeout)
         try:
             async with limit, self._sender.send(outgoing) as reply:
-                answer = Answer(
-                    reply.status,
-                    retry_after=reply.headers.get("Retry-After"),
-                    location=reply.headers.get("Location"),
-                )
+                answer = _answer(reply.status, reply.headers)
                 _hurry(limit)
                 await _read(reply, body)
-        except TRANSPORT_ERRORS as error:
+        except TaqubaError:
+            raise
+        except httpx.HTTPStatusError as error:
+            # Of a hook of the client's: it says no more than the status does.
+            answer = _answer(error.response.status_code, error.response.headers)
+        except Exception as error:
             if answer is None:
                 why = _why(error, outgoing.timeout if limit.expired() else None)
-                # What a client raises may show the whole URL.
+                # What a client raises, or a hook of its own, may show the whole URL.
                 raise DeliveryFailed(f"{_origin(outgoing.url)} {why}") from None
         return answer._replace(body=bytes(body))
+
+
+def _answer(status: int, headers: httpx.Headers) -> Answer:
+    return Answer(status, retry_after=headers.get("Retry-After"), location=headers.get("Location"))
 
 
 def _hurry(limit: asyncio.Timeout) -> None:

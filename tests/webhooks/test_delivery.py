@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx
 import pytest
 import trustme
 
-from taquba import JobRecord, JobStatus, Queue, QueueConfig
+from taquba import InvalidArgument, JobRecord, JobStatus, Queue, QueueConfig
 from taquba.testing import MockClock, OpenQueue, drain
 from taquba_webhooks import WebhookRequest, WebhookWorker, enqueue_webhook
 from tests.webhooks.support import (
@@ -94,6 +95,22 @@ async def test_the_header_of_the_id_can_be_chosen(
     (received,) = receiver.requests
     assert "webhook-id" not in received.headers
     assert received.headers.get("x-delivery") == expected
+
+
+@pytest.mark.parametrize("name", ["X-Delivery", "x-delivery"])
+async def test_a_header_that_the_id_would_replace_is_named(
+    queue: Queue, receiver: Receiver, name: str
+) -> None:
+    request = WebhookRequest(receiver.url, headers={name: "mine"})
+    reason = dead(await deliver(queue, request, delivery_id_header="X-Delivery"))
+    assert "has a header 'X-Delivery', which the worker sets" in reason
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize("name", ["Webhook-Signature", "webhook-timestamp"])
+def test_the_id_is_not_put_where_the_signature_goes(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"cannot be '{name}'"):
+        WebhookWorker(delivery_id_header=name)
 
 
 async def test_connections_are_used_again(queue: Queue, receiver: Receiver) -> None:
@@ -408,6 +425,41 @@ async def test_the_certificate_must_be_for_the_name(
     else:
         assert "SSLCertVerificationError" in retried(job)
         assert receiver.requests == []
+
+
+# -- a caller's client --------------------------------------------------------------------------
+
+
+async def raise_for_status(response: httpx.Response) -> None:
+    response.raise_for_status()
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "302 Found", "503 Service Unavailable"])
+async def test_a_hook_of_the_client_that_raises_for_a_status_says_no_more_than_the_status(
+    queue: Queue, receiver: Receiver, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    location = {"Location": "https://h/secret?a=secret", "Retry-After": "7"}
+    receiver.answer = answering(status, headers=location)
+    async with httpx.AsyncClient(event_hooks={"response": [raise_for_status]}) as client:
+        request = WebhookRequest(f"{receiver.url}/secret")
+        job = await deliver(queue, request, client=client)
+    assert job is not None
+    assert job.status is (JobStatus.scheduled if status.startswith("503") else JobStatus.dead)
+    assert f"{receiver.url} answered {status}" in str(job.last_error)
+    assert "secret" not in str(job.last_error) + caplog.text
+
+
+async def test_what_a_client_raises_shows_no_path_of_the_url(
+    queue: Queue, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(request: httpx.Request) -> None:
+        raise ValueError(f"not {request.url}")
+
+    async with httpx.AsyncClient(event_hooks={"request": [check]}) as client:
+        job = await deliver(queue, WebhookRequest(f"{receiver.url}/secret"), client=client)
+    why = f"{receiver.url} gave no answer: ValueError: not {receiver.url}/***"
+    assert retried(job) == f"DeliveryFailed: {why}"
+    assert "secret" not in caplog.text
 
 
 # -- jobs that cannot be sent -------------------------------------------------------------------
