@@ -13,7 +13,7 @@ from blockbuster import BlockBusterFunction, BlockingError, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
 from taquba._objects import places
-from tests.servers.faulty_s3 import FaultyS3
+from tests.servers.faulty_s3 import FaultyGCS, FaultyS3
 from tests.servers.stores import AzureServer, S3Server
 
 LONG = os.environ.get("TAQUBA_LONG") == "1"
@@ -79,6 +79,15 @@ def s3_server() -> Iterator[S3Server]:
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     """An S3-compatible store that can be told to misbehave, found through the environment."""
     with FaultyS3() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyGCS]:
+    """The same for Google Cloud Storage."""
+    with FaultyGCS() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         yield server

@@ -17,12 +17,14 @@ class Faults:
 
     Attributes:
         latency_ms: Every reply comes at least this long after its request, faults included.
-        refuse: Share that is answered 503.
+        refuse: Share that is answered with `refusal`.
         reset: Share whose connection is reset.
         hang: Share that gets no answer until other faults are injected; then a reset.
-        fail_reply: Share that is carried out and answered 500.
+        fail_reply: Share that is carried out and answered with `failure`.
         lose_reply: Share that is carried out and whose connection is then reset.
         hang_reply: Share that is carried out and gets no answer, as with `hang`.
+        refusal: A status, and the code of an Azure error if there is one.
+        failure: The same.
         burst: How many matching requests in a row a fault strikes.
         limit: How many requests are struck at most; None: no limit.
         methods: ``PUT``, ``GET``, ``HEAD``, ``POST``, ``DELETE`` or ``LIST``; empty: all.
@@ -36,6 +38,8 @@ class Faults:
     fail_reply: float = 0
     lose_reply: float = 0
     hang_reply: float = 0
+    refusal: tuple[int, str] = (503, "")
+    failure: tuple[int, str] = (500, "")
     burst: int = 1
     limit: int | None = None
     methods: tuple[str, ...] = ()

@@ -1,17 +1,22 @@
-"""A small S3-compatible server on loopback, in this process, that can be told to misbehave."""
+"""A small S3-compatible server on loopback, in this process, that can be told to misbehave.
+
+It can speak with clients of Google Cloud Storage as well.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -66,10 +71,14 @@ def once(method: str, part: str, odd: Odd, *, conditional: bool = False) -> OddR
 class StoredObject:
     data: bytes
     written_at: datetime
+    generation: int = field(default_factory=count(1).__next__)
 
     @property
     def etag(self) -> str:
         return f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
+
+    def headers(self) -> dict[str, str]:
+        return {"ETag": self.etag, "x-goog-generation": str(self.generation)}
 
 
 class FaultyS3:
@@ -134,6 +143,22 @@ class FaultyS3:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+
+class FaultyGCS(FaultyS3):
+    """The same with the protocol of Google Cloud Storage, which is nearly that of S3."""
+
+    root = "gs://bucket"
+
+    def environment(self) -> Mapping[str, str]:
+        account = {
+            "gcs_base_url": f"http://127.0.0.1:{self._http.server_port}",
+            "disable_oauth": True,
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+        }
+        return {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account), "GOOGLE_ALLOW_HTTP": "true"}
 
 
 class _Server(ThreadingHTTPServer):
@@ -220,8 +245,9 @@ class _Handler(BaseHTTPRequestHandler):
         key = self._key
         if "list-type" in self._query:
             key = f"LIST {self._query.get('prefix', [''])[0]}"
-        conditions = {"If-None-Match", "If-Match"}
-        return self.server_state.odd(self.command, key, not conditions.isdisjoint(self.headers))
+        return self.server_state.odd(
+            self.command, key, any(name in self.headers for name in CONDITIONS)
+        )
 
     def _list(self, _body: bytes) -> None:
         state = self.server_state
@@ -273,10 +299,8 @@ class _Handler(BaseHTTPRequestHandler):
             if state.short_reads:
                 state.short_reads -= 1
                 data = data[: len(data) // 2]
-        headers = {
-            "ETag": found.etag,
-            "Last-Modified": format_datetime(found.written_at, usegmt=True),
-        }
+        headers = found.headers()
+        headers["Last-Modified"] = format_datetime(found.written_at, usegmt=True)
         if wanted := self.headers.get("Range"):
             first, last = wanted.removeprefix("bytes=").split("-")
             start = int(first) if first else max(0, len(data) - int(last))
@@ -291,9 +315,10 @@ class _Handler(BaseHTTPRequestHandler):
         if "read only" in state.faults or (neighbour and "read only neighbours" in state.faults):
             self._refuse(403, "AccessDenied")
             return
-        if (source := self.headers.get("x-amz-copy-source")) is not None:
-            self._copy(unquote(source).lstrip("/").partition("/")[2])
-            return
+        for provider in ("amz", "goog"):
+            if (source := self.headers.get(f"x-{provider}-copy-source")) is not None:
+                self._copy(unquote(source).lstrip("/").partition("/")[2])
+                return
         if "torn creates" in state.faults and self.headers.get("If-None-Match"):
             # Looks before it locks, as a gateway in front of a file system may do.
             exists = self._key in state.objects
@@ -359,6 +384,8 @@ class _Handler(BaseHTTPRequestHandler):
         current = state.objects.get(self._key)
         if self.headers.get("If-None-Match") == "*" and "unconditional creates" not in state.faults:
             return current is not None
+        if (generation := self.headers.get("x-goog-if-generation-match")) is not None:
+            return int(generation) != (0 if current is None else current.generation)
         if (expected := self.headers.get("If-Match")) is not None:
             if "refused updates" in state.faults:
                 return True
@@ -377,7 +404,7 @@ class _Handler(BaseHTTPRequestHandler):
         if refused:
             self._refuse(412, "PreconditionFailed")
         else:
-            self._answer(200, b"", {"ETag": stored.etag})
+            self._answer(200, b"", stored.headers())
 
     def _delete(self, key: str) -> None:
         if self._deleted(key):
@@ -428,6 +455,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 HOUR = timedelta(hours=1)
+CONDITIONS = ("If-None-Match", "If-Match", "x-goog-if-generation-match")
 # As S3 writes them, although XML 1.0 does not allow it.
 CONTROLS = {chr(number): f"&#x{number:x};" for number in (*range(32), 127)}
 

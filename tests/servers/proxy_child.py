@@ -41,6 +41,12 @@ NOT_PASSED_ON = {
 NOT_ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
+def answer(status: int, code: str) -> web.Response:
+    text = f'<?xml version="1.0"?><Error><Code>{code}</Code></Error>' if code else "try later"
+    headers = {"x-ms-error-code": code} if code else None
+    return web.Response(status=status, text=text, headers=headers)
+
+
 class Proxy:
     def __init__(self, upstream: str, seed: int, session: ClientSession) -> None:
         self.origin = str(URL(upstream).origin())
@@ -91,9 +97,9 @@ class Proxy:
         if fault is None:
             return reply
         if fault == "refuse":
-            return web.Response(status=503, text="slow down")
+            return answer(*faults.refusal)
         if fault == "fail_reply":
-            return web.Response(status=500, text="internal error")
+            return answer(*faults.failure)
         if fault in ("hang", "hang_reply"):
             await changed.wait()
         reset(request)
