@@ -3,8 +3,9 @@
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
     _runtime      `WorkflowRuntime`: submits, steers and runs the runs of one workflow queue
-    _handler      the handler of step jobs: runs a step
     _functions    workflows as functions, on top of runs and their steps
+    _handler      the handler of a workflow queue: finds out which kind of job it is given
+    _kinds        the kinds of jobs that a workflow has: how each is performed and concluded
     _children     runs that belong to another: their end wakes it
     _status       where a run is, read from its row and its job
     _signals      signals: rows in both directions, decided under one lock per key

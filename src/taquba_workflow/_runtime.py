@@ -33,7 +33,9 @@ from taquba_workflow._functions.history import CallRecord, read_history
 from taquba_workflow._functions.phases import Services
 from taquba_workflow._functions.runner import FunctionRunner
 from taquba_workflow._functions.turn import RunningTurns
-from taquba_workflow._handler import CANCELLED, StepHandler
+from taquba_workflow._handler import WorkflowHandler
+from taquba_workflow._kinds.ended_run import EndedRun
+from taquba_workflow._kinds.settling import CANCELLED, Settling
 from taquba_workflow._outcomes import Suspend
 from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
 from taquba_workflow._retention import Retention
@@ -114,7 +116,7 @@ class WorkflowRuntime(RunsInBackground):
         self._default_max_attempts = queue.config(queue_name).max_attempts
         # Refuses now a name that leaves no room for the other queue's, which ends of runs need.
         queue.config(termination_queue(queue_name))
-        self._has_hook = hook is not None
+        self._ended_runs = None if hook is None else EndedRun(hook)
         self._max_concurrent_steps = max_concurrent_steps
         self._poll_interval = poll_interval
         self._clock = queue.clock if clock is None else clock
@@ -140,16 +142,16 @@ class WorkflowRuntime(RunsInBackground):
         self._functions = FunctionRunner(
             functions, services, max_attempts=self._default_max_attempts
         )
-        self._handler = StepHandler(
+        settling = Settling(
             queue,
             queue_name,
-            runner,
-            self._functions.run,
             clock=self._clock,
             signals=self._signals,
-            conclude=self._conclude,
+            end_run=self._end_run,
             ended=self._ended,
-            replay=step_output_replay,
+        )
+        self._handler = WorkflowHandler(
+            settling, runner, self._functions.run, replay=step_output_replay
         )
 
     # -- run --------------------------------------------------------------------------------
@@ -171,11 +173,11 @@ class WorkflowRuntime(RunsInBackground):
                 poll_interval=self._poll_interval,
             )
         ]
-        if self._has_hook:
+        if self._ended_runs is not None:
             workers.append(
                 WorkerSpec(
                     termination_queue(self._queue_name),
-                    self._notifier.tell,
+                    self._ended_runs.process,
                     concurrency=self._max_concurrent_steps,
                     poll_interval=self._poll_interval,
                 )
@@ -417,7 +419,7 @@ class WorkflowRuntime(RunsInBackground):
         with await self._signals.hold(step.waited_for):
             rows = await self._signals.rows(step.waited_for)
             if step.function is None:
-                effects = self._conclude(step, CANCELLED, SettlementEffects(), rows)
+                effects = self._end_run(step, CANCELLED, SettlementEffects(), rows)
             else:
                 # A turn that begins at once takes the place of the one that waits.
                 asked = Suspend(at_once=True, cancelling=True)
@@ -428,7 +430,7 @@ class WorkflowRuntime(RunsInBackground):
                 self._ended()
             return cancelled is not CancelOutcome.not_found
 
-    def _conclude(
+    def _end_run(
         self, step: StepJob, ending: Ending, staged: SettlementEffects, signals: SignalRows
     ) -> SettlementEffects:
         now_ms = self._clock.time_ms()

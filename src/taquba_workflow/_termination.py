@@ -11,15 +11,12 @@ from typing import Final, Protocol
 from taquba import (
     EnqueueRequest,
     JobRecord,
-    LeaseHandle,
     PermanentFailure,
-    SettlementEffects,
 )
-from taquba.extending import UNREADABLE, awaited, describe, without_secrets
+from taquba.extending import UNREADABLE, describe, without_secrets
 from taquba.extending.times import from_ms, to_ms
 from taquba_workflow import _headers
 from taquba_workflow._effects import TerminalEffects
-from taquba_workflow._errors import StepError
 from taquba_workflow._records import RunState
 
 _log: Final = logging.getLogger(__name__)
@@ -111,7 +108,7 @@ def told_outcome(job: JobRecord) -> RunOutcome:
 
 
 class Notifier:
-    """Decides which ends a hook is told of, and tells it."""
+    """Decides which ends a hook is told of."""
 
     def __init__(self, queue_name: str, hook: TerminalHook | None) -> None:
         self._queue_name = queue_name
@@ -139,19 +136,3 @@ class Notifier:
                 exc_info=without_secrets(error),
             )
             return True
-
-    async def tell(self, job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
-        """Handler of the notifications."""
-        del lease
-        assert self._hook is not None
-        outcome = told_outcome(job)
-        effects = TerminalEffects()
-        try:
-            await awaited(self._hook.on_termination(outcome, effects))
-        except StepError as error:
-            if error.permanent:
-                raise PermanentFailure(describe(error, bare=(StepError,))) from error
-            raise
-        finally:
-            effects.seal(f"the terminal hook for run {outcome.run_id!r}")
-        return effects.settlement()

@@ -9,7 +9,16 @@ from typing import Any, assert_type
 
 import anyio
 
-from taquba import JobRecord, KvPage, LeaseHandle, Queue, Snooze, TaqubaError
+from taquba import (
+    JobRecord,
+    KvPage,
+    LeaseHandle,
+    Queue,
+    SettlementEffects,
+    Snooze,
+    TaqubaError,
+    run_worker,
+)
 from taquba.extending import (
     ExecutorOrFactory,
     KeyLocks,
@@ -35,6 +44,7 @@ from taquba.extending import (
 )
 from taquba.extending.checks import at_least_one, check_shutdown, duration_ms, instance, key
 from taquba.extending.expiries import Expiries, Expiry, Sweeper, expiry_key
+from taquba.extending.halves import Holds, TwoHalves
 from taquba.extending.named import entry_is, new_name, read_named
 from taquba.extending.parking import parked, parked_jobs, too_new
 from taquba.extending.times import from_ms, later, to_ms
@@ -55,6 +65,24 @@ class Loop(RunsInBackground):
 
 
 class Unfinished(RunsInBackground): ...
+
+
+class Doubling(TwoHalves[int, int, str]):
+    def read(self, job: JobRecord) -> int:
+        return len(job.payload)
+
+    async def perform(self, work: int, lease: LeaseHandle) -> int:
+        return 2 * work
+
+    def judge(self, work: int, verdict: int, lease: LeaseHandle) -> str:
+        return str(verdict)
+
+    async def conclude(self, work: int, decision: str, lease: LeaseHandle) -> SettlementEffects:
+        return SettlementEffects(kv_writes={"doubled": decision.encode()})
+
+
+async def doubled(queue: Queue) -> None:
+    await run_worker(queue, "numbers", Doubling(Holds(locks_of(queue))))
 
 
 async def used(queue: Queue) -> None:

@@ -9,16 +9,17 @@ The modules, top to bottom; each uses only those below it:
 
     typed        a function's arguments and result: checked against its annotations
     _codec       values of one type, to and from MessagePack: what is read is what was written
+    checks       checks of what callers pass in, with errors that read like taquba's own
     expiries     retention: what is to be forgotten, in the order of time, and its sweep
     parking      a job that this program cannot run waits, unspent, for a program that can
     _background  loops that have their queues to themselves, and go on for as long as a block
     _deciding    deciding by what an entry holds: in turns, and on what is durable
+    _functions   the function that somebody wrote, below what was put around it
     _leash       awaiting code of users so that it can be left behind, whatever it swallows
     _schemas     what pydantic's schema of an annotation tells about its values, before there is any
     _wire        values as MessagePack, the same bytes for equal values
-    checks       checks of what callers pass in, with errors that read like taquba's own
-    _functions   the function that somebody wrote, below what was put around it
     calls        what a package can be asked, by name, by whoever has a handle on the store
+    halves       handlers in two halves: around the user's function, and at the settlement
     named        values too large for an entry: objects that an entry names
     times        times as they are stored: milliseconds since the Unix epoch
     walks        walks through everything that a paged look finds

@@ -1,0 +1,132 @@
+"""What the settlements of steps and of turns have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from taquba import Clock, FailWith, LeaseHandle, PermanentFailure, Queue, SettlementEffects
+from taquba.extending import UNREADABLE, describe
+from taquba.extending.halves import Holds
+from taquba_workflow._keys import keys_of
+from taquba_workflow._memo import Values
+from taquba_workflow._outcomes import Cancel, Fail, Succeed
+from taquba_workflow._records import LiveRun, RunState, decode_run
+from taquba_workflow._signals import SignalBoard
+from taquba_workflow._steps import StepJob
+from taquba_workflow._transitions import Ending, SignalRows
+from taquba_workflow._turns import turns_of
+
+CANCELLED: Final = Ending(RunState.cancelled, reason="cancelled on request")
+
+EndRun = Callable[[StepJob, Ending, SettlementEffects, SignalRows], SettlementEffects]
+"""What has to land with the settlement of a step that ends its run."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Delivery(NamedTuple):
+    """A step, or a turn, as its job delivers it."""
+
+    step: StepJob
+    last_error: str | None
+    """The error of the attempt before."""
+
+
+class Settling:
+    """What steps and turns need to be settled.
+
+    Args:
+        queue: The open queue.
+        queue_name: The workflow queue.
+        clock: Where time comes from.
+        signals: The signals that steps wait for.
+        end_run: Ends a run.
+        ended: Told that the end of a run has landed.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        queue_name: str,
+        *,
+        clock: Clock,
+        signals: SignalBoard,
+        end_run: EndRun,
+        ended: Callable[[], None],
+    ) -> None:
+        self.queue = queue
+        self.queue_name = queue_name
+        self.clock = clock
+        self.signals = signals
+        self.keys = keys_of(queue_name)
+        self.values = Values(queue, queue_name)
+        turns = turns_of(queue, queue_name)
+        self.holds = Holds(turns.signals)
+        self._cancelling = turns.cancelling
+        self._end_run = end_run
+        self._ended = ended
+
+    async def begin(self, delivery: Delivery) -> None:
+        """Make sure that a step is its run's, and that nobody decides on the signals it got."""
+        step = delivery.step
+        if delivery.last_error is not None:
+            await self._check_current(step)
+        if step.waited_for:
+            await self.signals.look(step.waited_for)
+
+    async def _check_current(self, step: StepJob) -> None:
+        """Refuse a dead step that somebody requeued after its run had ended."""
+        row = await self.queue.kv_get(self.keys.run(step.run_id))
+        try:
+            run = None if row is None else decode_run(row)
+        except UNREADABLE as error:
+            # The settlement of this step writes it anew.
+            _log.warning("the row of run %r cannot be read: %s", step.run_id, describe(error))
+            return
+        if not isinstance(run, LiveRun) or run.job_id != step.job_id:
+            raise PermanentFailure(
+                f"run {step.run_id!r} has ended; submit it again under another id"
+            )
+
+    async def ending(self, step: StepJob, outcome: Succeed | Fail | Cancel) -> Ending:
+        """An outcome that ends a run; a large result is written."""
+        match outcome:
+            case Succeed(result):
+                packed = await self.values.pack(step.run_id, result)
+                return Ending(RunState.succeeded, result, packed_result=packed)
+            case Fail(reason):
+                return Ending(RunState.failed, reason=reason)
+            case Cancel(reason):
+                return Ending(RunState.cancelled, reason=reason)
+
+    def is_cancelled(self, step: StepJob, lease: LeaseHandle) -> bool:
+        """Whether a run was asked to cancel.
+
+        Ask this last: from then on until the job is being settled nothing may be awaited. So a
+        request comes either before, and is seen here, or after, and finds the next step.
+        """
+        # A request is decided a moment before the job's token fires, and no settlement may be
+        # decided in between without it.
+        return lease.cancel_token.cancelled or step.run_id in self._cancelling
+
+    def end(
+        self,
+        step: StepJob,
+        ending: Ending,
+        staged: SettlementEffects,
+        rows: SignalRows,
+        lease: LeaseHandle,
+    ) -> SettlementEffects:
+        """What ends a run; raises with it where the job is to be a dead letter."""
+        effects = self._end_run(step, ending, staged, rows)
+        lease.on_end(self._ended)
+        if ending.dead_letter:
+            raise FailWith(PermanentFailure(ending.reason or ""), effects)
+        return effects
+
+
+def broken(reason: str) -> Ending:
+    """The end of a run whose step came to no outcome."""
+    return Ending(RunState.failed, reason=reason, dead_letter=True)
