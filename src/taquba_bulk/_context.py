@@ -7,7 +7,7 @@ from functools import partial
 from typing import Generic, Literal, TypeVar, overload
 
 from taquba import CancelToken, Duration, InvalidArgument, InvalidArgumentType, LeaseHandle
-from taquba_bulk._cache import cache_key
+from taquba_bulk._cache import CacheKey, cache_key
 from taquba_bulk._costs import Costs
 from taquba_bulk._paid import CallFunction, OnUnknown, Payment, Request, is_paying
 from taquba_bulk._phases import Phase, Phases, by_content, codec_of, compute, named
@@ -115,12 +115,14 @@ class BulkContext(Generic[In]):
             type: As for `memoized`.
             cache: Name of a cache that all batches of the store share: an outcome that another
                 item has found is used, and costs nothing. None keeps it to the item.
-            ttl: How long others may use it, seconds or `timedelta`; None for ever.
+            ttl: How long others may use it, seconds or `timedelta`; None for ever. Only with
+                `cache`.
         """
         content, codec = by_content(value), codec_of(type)
         make = partial(compute, fn, codec)
-        if cache is not None:
-            make = partial(self._shared.cache.through, cache_key(cache, content, ttl), make, codec)
+        cached = _cached(cache, content, ttl)
+        if cached is not None:
+            make = partial(self._shared.cache.through, cached, make, codec)
         return await self._phases.remembered(f"c/{content}", make, codec)
 
     async def memoized_with_cost(
@@ -210,7 +212,8 @@ class BulkContext(Generic[In]):
             rate: Key of a rate limit of the batch to be waited for before the call.
             cache: Name of a cache that all batches of the store share; `key` has to say all that
                 the result depends on, then. A result that is found costs nothing.
-            ttl: How long others may use the result, seconds or `timedelta`; None for ever.
+            ttl: How long others may use the result, seconds or `timedelta`; None for ever. Only
+                with `cache`.
             type: As for `memoized`.
 
         Raises:
@@ -226,7 +229,7 @@ class BulkContext(Generic[In]):
             on_unknown,
             Costs.of(reserve or {}, "reserve"),
             rate,
-            None if cache is None else cache_key(cache, key, ttl),
+            _cached(cache, key, ttl),
             codec_of(type),
         )
         return await Payment(self.run_id, self._phases, self._shared, request).result()
@@ -250,3 +253,15 @@ class BulkContext(Generic[In]):
             return value
 
         return phase
+
+
+def _cached(cache: str | None, content: str, ttl: Duration | None) -> CacheKey | None:
+    """The entry of a cache, where one is named."""
+    if cache is not None:
+        return cache_key(cache, content, ttl)
+    if ttl is not None:
+        raise InvalidArgument(
+            "ttl says for how long others may use what is in a cache: name the cache as well, as "
+            "in cache='summaries', or leave it out"
+        )
+    return None

@@ -629,6 +629,7 @@ async def test_what_cannot_be_a_budget_or_rate_is_refused(
         ({"on_unknown": "ignore"}, "'ignore'"),
         ({"cache": ""}, "name of a cache"),
         ({"cache": "c", "ttl": 0}, "ttl must be at least 0.001 s; got 0"),
+        ({"ttl": 60}, "name the cache as well"),
         ({"key": ""}, "key of a phase"),
         ({"key": "x" * 1001}, "key of a phase"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import strategies as st
 
 from tests.model.plain_model import Effects, Request, Settings
@@ -36,8 +38,21 @@ requests = st.builds(
 )
 
 
+def agreeing(requests: Sequence[Request]) -> tuple[Request, ...]:
+    """Without what would be refused: two jobs of one commit that write differently to a key."""
+    values: dict[bytes, bytes] = {}
+    for request in requests:
+        for key, value in request.entries:
+            values.setdefault(key, value)
+    return tuple(
+        request._replace(entries=tuple((key, values[key]) for key, _ in request.entries))
+        for request in requests
+    )
+
+
 def consistent(effects: Effects) -> Effects:
     """Without what would be refused: a key that is written and deleted, or written differently."""
+    effects = effects._replace(requests=agreeing(effects.requests))
     written = {key for request in effects.requests for key, _ in request.entries}
     writes = tuple(entry for entry in effects.writes if entry[0] not in written)
     written.update(key for key, _ in writes)

@@ -52,6 +52,7 @@ from tests.model.raw_store import Contents, Counts, Record, read
 from tests.model.strategies import (
     SECOND,
     SETTINGS,
+    agreeing,
     cancel_effects,
     consistent,
     durations,
@@ -309,7 +310,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(batch=st.lists(plain_requests, min_size=4, max_size=8), queue=queues)
     def enqueue_backlog(self, batch: list[Request], queue: str) -> None:
-        self.perform(Enqueue([request._replace(queue=queue) for request in batch], batch=True))
+        batch = [request._replace(queue=queue) for request in agreeing(batch)]
+        self.perform(Enqueue(batch, batch=True))
 
     @rule(queue=queues)
     def claim_all(self, queue: str) -> None:
@@ -391,7 +393,7 @@ class QueueMachine(RuleBasedStateMachine):
                 return Enqueue([request], batch=False, turns=start)
             case "b":
                 batch = data.draw(st.lists(plain_requests, min_size=2, max_size=4))
-                return Enqueue(batch, batch=True, turns=start)
+                return Enqueue(list(agreeing(batch)), batch=True, turns=start)
             case "c":
                 limit, lease = data.draw(st.integers(1, 4)), data.draw(durations)
                 return self.take(data.draw(queues), limit, lease, turns=start)

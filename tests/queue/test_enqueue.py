@@ -17,6 +17,7 @@ from taquba import (
     JobStatus,
     Queue,
     QueueConfig,
+    SettlementEffects,
 )
 from taquba.testing import MockClock
 from tests.crash.held_engine import hold_engine
@@ -516,3 +517,24 @@ async def test_a_large_batch_is_looked_up_a_part_at_a_time(
     assert len(await queue.claim_batch("q", 2000)) == 2000
     watching.cancel()
     assert most < 300
+
+
+async def test_a_batch_whose_jobs_write_differently_to_one_key_is_refused(queue: Queue) -> None:
+    def job(key: str | bytes, value: bytes, dedup_key: str | None = None) -> EnqueueRequest:
+        return EnqueueRequest("q", b"", kv_writes={key: value}, dedup_key=dedup_key)
+
+    for requests in (
+        [job("key", b"1"), job(b"key", b"2")],
+        [job("key", b"1", "k"), job("key", b"2", "l")],
+        [job("key", b"1", "k"), job("key", b"2")],
+    ):
+        with pytest.raises(InvalidArgument, match="'key' is in the kv_writes of two jobs"):
+            await queue.enqueue_batch(requests)
+        with pytest.raises(InvalidArgument, match="'key' is in the kv_writes of two jobs"):
+            SettlementEffects(enqueues=requests)
+    assert (await queue.stats("q")).pending == 0
+    # No more than one of these is made, and the same again changes nothing.
+    await queue.enqueue_batch([job("key", b"1", "k"), job("key", b"2", "k")])
+    assert await queue.kv_get("key") == b"1"
+    await queue.enqueue_batch([job("key", b"3"), job(b"key", b"3")])
+    assert await queue.kv_get("key") == b"3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, NamedTuple, TypedDict, cast
 
 from taquba._model import validate
@@ -19,6 +20,7 @@ PRIORITY_LOW: Final = 10_000
 MAX_ATTEMPTS: Final = 2**31 - 1
 """Who asks for so many wants no bound."""
 _DAY: Final = 24 * 3600
+_NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _LEAST_DEDUP_WINDOW_MS: Final = 10 * 60 * 1000
 
 
@@ -312,22 +314,36 @@ class SettlementEffects:
         deletes = tuple(validate.kv_key(key) for key in self.kv_deletes)
         if deletes:
             validate.kv_changes(writes, deletes)
-        _check_entries_of(enqueues, writes, deletes)
+        check_entries_of(enqueues, writes, deletes)
         object.__setattr__(self, "kv_writes", writes)
         object.__setattr__(self, "kv_deletes", deletes)
 
 
-def _check_entries_of(
-    enqueues: Sequence[EnqueueRequest], writes: Mapping[bytes, bytes], deletes: Sequence[bytes]
+def check_entries_of(
+    enqueues: Sequence[EnqueueRequest],
+    writes: Mapping[bytes, bytes] = _NOTHING,
+    deletes: Sequence[bytes] = (),
 ) -> None:
-    """Refuse entries of jobs that the effects beside them would undo, or be undone by."""
+    """Refuse entries of jobs that are undone in the same commit, by effects or another job.
+
+    Of jobs with the same dedup key no more than one is made.
+    """
     deleted = frozenset(deletes)
+    seen: dict[bytes, tuple[bytes, tuple[str, str] | None]] = {}
     for request in enqueues:
-        for key, value in (request.kv_writes or {}).items():
-            # The request has turned its keys into bytes.
-            name = cast("bytes", key)
+        if not request.kv_writes:
+            continue
+        dedup = None if request.dedup_key is None else (request.queue, request.dedup_key)
+        # The request has turned its keys into bytes.
+        for name, value in cast("Mapping[bytes, bytes]", request.kv_writes).items():
             if name in deleted or writes.get(name, value) != value:
                 raise InvalidArgument(
                     f"the key {name!r} is in the kv_writes of a job in enqueues, and the effects "
                     "delete it or write something else there: leave it out of one of them"
+                )
+            other, by = seen.setdefault(name, (value, dedup))
+            if other != value and (dedup is None or by != dedup):
+                raise InvalidArgument(
+                    f"the key {name!r} is in the kv_writes of two jobs of one commit, which write "
+                    "different values there: leave it out of one of them"
                 )

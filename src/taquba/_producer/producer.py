@@ -19,7 +19,12 @@ from taquba._model.batch import (
 from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import DuplicateJobId, InvalidArgument, ProducerClosed
 from taquba._model.ids import IdGenerator, id_of_key
-from taquba._model.options import EnqueueOptions, EnqueueRequest, ProducerOptions
+from taquba._model.options import (
+    EnqueueOptions,
+    EnqueueRequest,
+    ProducerOptions,
+    check_entries_of,
+)
 from taquba._model.own_tasks import LastTask
 from taquba._model.place import Place, refuse
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
@@ -144,6 +149,7 @@ class Producer(ClosedAtExit):
                 f"a batch has at most {MAX_BATCH_JOBS} requests; got {len(batch)}: send several"
             )
         check_entries(batch)
+        check_entries_of(batch)
         own_ids = [request.job_id for request in batch if request.job_id is not None]
         if len(set(own_ids)) < len(own_ids):
             raise DuplicateJobId(next(name for name in own_ids if own_ids.count(name) > 1))

@@ -16,7 +16,13 @@ from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_JOBS
 from taquba._model.clock import Clock
 from taquba._model.errors import InvalidArgument
-from taquba._model.options import EnqueueOptions, EnqueueRequest, QueueConfig, SettlementEffects
+from taquba._model.options import (
+    EnqueueOptions,
+    EnqueueRequest,
+    QueueConfig,
+    SettlementEffects,
+    check_entries_of,
+)
 from taquba._model.own_tasks import LastTask
 from taquba._model.records import (
     CancelOutcome,
@@ -199,6 +205,7 @@ class Queue(Store, ClosedAtExit):
             )
         for request in batch:
             validate.instance(request, EnqueueRequest, "each request")
+        check_entries_of(batch)
         return await enqueueing.enqueue(self._owner, batch) if batch else []
 
     def next_job_id(self) -> str:
