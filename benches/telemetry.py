@@ -68,7 +68,7 @@ async def measure(options: argparse.Namespace) -> list[Row]:
         )
         place = options.store
         async with Queue.open(
-            place.new(), fsync=place.fsync, metrics=False if case == "off" else chosen
+            place.new(), fsync=place.fsync, telemetry=False if case == "off" else chosen
         ) as queue:
             await life(queue, CONCURRENCY)  # warm up
             values = await life(queue, jobs)

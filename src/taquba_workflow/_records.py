@@ -138,11 +138,6 @@ class RunStatus:
     reason: str | None = None
     ended_at: datetime | None = None
 
-    @property
-    def signal_key(self) -> str | None:
-        """The signal it waits for; the first one where there are several."""
-        return self.signal_keys[0] if self.signal_keys else None
-
 
 class LiveRun(NamedTuple):
     """The row of a run that goes on. Times are ms since the Unix epoch."""

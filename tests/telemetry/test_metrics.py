@@ -47,7 +47,7 @@ def meters() -> Meters:
 @pytest.fixture
 async def queue(open_queue: OpenQueue, meters: Meters) -> Queue:
     return await open_queue(
-        metrics=Telemetry(meter_provider=meters.provider, tracer_provider=False),
+        telemetry=Telemetry(meter_provider=meters.provider, tracer_provider=False),
         default_config=QueueConfig(max_attempts=2, lease_duration=10, **NO_RETRY_WAIT),
     )
 
@@ -176,7 +176,7 @@ async def test_a_restart_counts_what_it_takes_back(open_queue: OpenQueue, meters
     await queue.enqueue_batch([EnqueueRequest("q", b"")] * 2)
     await queue.claim_batch("q", 2)
     await queue.close()
-    await open_queue(url, metrics=meters.provider)
+    await open_queue(url, telemetry=meters.provider)
     assert meters.value("taquba.jobs.interrupted") == 2
 
 
@@ -235,7 +235,7 @@ async def test_a_batch_over_several_queues_names_none(queue: Queue, meters: Mete
 
 async def test_a_failed_operation_names_its_error(open_queue: OpenQueue, meters: Meters) -> None:
     url = fresh_url()
-    queue = await open_queue(url, metrics=meters.provider)
+    queue = await open_queue(url, telemetry=meters.provider)
     await queue.enqueue("q", b"")
     await open_queue(url)
     with pytest.raises(StoreFenced):
@@ -359,7 +359,7 @@ async def test_no_age_is_reported_of_a_backlog_that_was_not_looked_at(
     queue = await open_queue(url)
     await queue.enqueue("q", b"")
     await queue.close()
-    queue = await open_queue(url, metrics=meters.provider)
+    queue = await open_queue(url, telemetry=meters.provider)
     await mock_clock.advance(7)
     assert meters.points("taquba.queue.oldest_pending.age") == []
     assert meters.values("taquba.queue.depth", STATE)["pending"] == 1
@@ -371,7 +371,7 @@ async def test_requests_to_the_store_are_counted_by_the_engine(
     open_queue: OpenQueue, meters: Meters, tmp_path: Path
 ) -> None:
     url = str(tmp_path / "store")
-    queue = await open_queue(url, metrics=meters.provider)
+    queue = await open_queue(url, telemetry=meters.provider)
 
     def puts() -> float:
         found = meters.values("taquba.store.requests", "taquba.store", "taquba.store.request")
@@ -403,7 +403,7 @@ async def test_stores_that_share_a_provider_are_told_apart(
 ) -> None:
     urls = [fresh_url(), fresh_url()]
     for count, url in enumerate(urls, 1):
-        queue = await open_queue(url, metrics=meters.provider)
+        queue = await open_queue(url, telemetry=meters.provider)
         await queue.enqueue_batch([EnqueueRequest("q", b"")] * count)
     pending = {
         attributes["taquba.store"]: point.value
@@ -418,11 +418,11 @@ async def test_a_closed_store_is_no_longer_reported_and_comes_back_when_reopened
     open_queue: OpenQueue, meters: Meters
 ) -> None:
     url = fresh_url()
-    queue = await open_queue(url, metrics=meters.provider)
+    queue = await open_queue(url, telemetry=meters.provider)
     await queue.enqueue("q", b"")
     await queue.close()
     assert meters.points("taquba.queue.depth") == []
-    await open_queue(url, metrics=meters.provider)
+    await open_queue(url, telemetry=meters.provider)
     assert meters.values("taquba.queue.depth", STATE)["pending"] == 1
 
 
@@ -430,7 +430,7 @@ async def test_a_fenced_owner_no_longer_reports_the_depth(
     open_queue: OpenQueue, meters: Meters
 ) -> None:
     url = fresh_url()
-    queue = await open_queue(url, metrics=meters.provider)
+    queue = await open_queue(url, telemetry=meters.provider)
     await queue.enqueue("q", b"")
     await open_queue(url)
     with pytest.raises(StoreFenced):
@@ -461,7 +461,7 @@ async def test_a_failing_provider_breaks_no_operation(
 ) -> None:
     assert not issubclass(Broken, Counter | Histogram)
     queue = await open_queue(
-        metrics=BrokenMeters(), default_config=QueueConfig(max_attempts=2, **NO_RETRY_WAIT)
+        telemetry=BrokenMeters(), default_config=QueueConfig(max_attempts=2, **NO_RETRY_WAIT)
     )
     with caplog.at_level(logging.WARNING, logger="taquba"):
         await queue.enqueue_batch([EnqueueRequest("q", b"")] * 2)

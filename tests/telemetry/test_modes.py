@@ -91,7 +91,7 @@ def test_by_default_a_configured_meter_provider_gets_metrics_only() -> None:
 
         provider, reader = meters()
         metrics.set_meter_provider(provider)
-        assert asyncio.run(one_job(metrics=False)) == ({}, False)
+        assert asyncio.run(one_job(telemetry=False)) == ({}, False)
         assert not emitted(reader)
         assert asyncio.run(one_job()) == ({}, True)
         [point] = emitted(reader)["taquba.jobs.completed"]
@@ -113,11 +113,11 @@ def test_by_default_a_configured_tracer_provider_gets_traces_only() -> None:
 
         # A meter provider of one's own leaves the choice for the traces as it is.
         provider, reader = meters()
-        headers, _ = asyncio.run(one_job(metrics=provider))
+        headers, _ = asyncio.run(one_job(telemetry=provider))
         assert list(headers) == ["traceparent"]
         assert emitted(reader)["taquba.commits"]
         headers, _ = asyncio.run(
-            one_job(metrics=Telemetry(meter_provider=provider, tracer_provider=False))
+            one_job(telemetry=Telemetry(meter_provider=provider, tracer_provider=False))
         )
         assert headers == {}
         """
@@ -131,7 +131,7 @@ def test_true_reports_to_providers_that_are_configured_later() -> None:
         from opentelemetry.sdk.trace import TracerProvider
 
         async def main():
-            async with Queue.open("memory://early", metrics=True) as early:
+            async with Queue.open("memory://early", telemetry=True) as early:
                 await early.enqueue("q", b"")
                 claim = await early.claim("q")
                 assert claim.headers == {}
@@ -142,7 +142,7 @@ def test_true_reports_to_providers_that_are_configured_later() -> None:
                 await early.enqueue("q", b"")
                 claim = await early.claim("q")
                 assert list(claim.headers) == ["traceparent"]
-                async with Queue.open("memory://late", metrics=True) as late:
+                async with Queue.open("memory://late", telemetry=True) as late:
                     await late.enqueue("q", b"")
                     found = emitted(reader)
                     [sent, later] = found["messaging.client.sent.messages"]
@@ -166,13 +166,13 @@ class Provider:
         raise AssertionError("not to be used")
 
 for off in (None, False, Telemetry(), Telemetry(meter_provider=False)):
-    assert asyncio.run(one_job(metrics=off)) == ({}, False)
+    assert asyncio.run(one_job(telemetry=off)) == ({}, False)
 for on in (True, Provider(), Telemetry(tracer_provider=True)):
     try:
-        asyncio.run(one_job(metrics=on))
+        asyncio.run(one_job(telemetry=on))
     except InvalidArgument as error:
         assert "taquba[otel]" in str(error), error
-        assert "metrics=False" in str(error), error
+        assert "telemetry=False" in str(error), error
     else:
         raise AssertionError(on)
 assert not loaded()
@@ -194,7 +194,7 @@ def test_a_provider_that_cannot_be_loaded_leaves_automatic_telemetry_off() -> No
 
         assert asyncio.run(one_job()) == ({}, False)
         try:
-            asyncio.run(one_job(metrics=True))
+            asyncio.run(one_job(telemetry=True))
         except InvalidArgument as error:
             assert "cannot be used" in str(error), error
         else:
@@ -210,7 +210,7 @@ def test_a_forked_child_reports_nothing_of_its_parent_s_stores() -> None:
 
         async def main():
             provider, reader = meters()
-            async with Queue.open("memory://", metrics=provider) as queue:
+            async with Queue.open("memory://", telemetry=provider) as queue:
                 await queue.enqueue("q", b"")
                 assert "taquba.queue.depth" in emitted(reader)
                 child = os.fork()
@@ -225,8 +225,8 @@ def test_a_forked_child_reports_nothing_of_its_parent_s_stores() -> None:
 
 @pytest.mark.parametrize("value", ["on", 1, object(), MeterProvider.get_meter])
 def test_what_is_no_provider_is_refused_at_once(value: Any) -> None:
-    with pytest.raises(InvalidArgumentType, match="metrics must be a MeterProvider"):
-        Queue.open("memory://", metrics=value)
+    with pytest.raises(InvalidArgumentType, match="telemetry must be a MeterProvider"):
+        Queue.open("memory://", telemetry=value)
 
 
 @pytest.mark.parametrize("name", ["meter_provider", "tracer_provider"])
@@ -237,4 +237,4 @@ def test_a_telemetry_object_names_the_wrong_provider(name: str) -> None:
 
 async def test_a_class_in_place_of_a_provider_is_refused(open_queue: OpenQueue) -> None:
     with pytest.raises(InvalidArgument, match="provider cannot be used"):
-        await open_queue(metrics=MeterProvider)
+        await open_queue(telemetry=MeterProvider)

@@ -42,7 +42,7 @@ def spans() -> Spans:
 @pytest.fixture
 async def queue(open_queue: OpenQueue, spans: Spans) -> Queue:
     return await open_queue(
-        metrics=Telemetry(meter_provider=False, tracer_provider=spans.provider),
+        telemetry=Telemetry(meter_provider=False, tracer_provider=spans.provider),
         default_config=QueueConfig(max_attempts=2, **NO_RETRY_WAIT),
     )
 
@@ -248,7 +248,7 @@ async def test_a_failed_enqueue_ends_its_span_with_the_error(
     open_queue: OpenQueue, spans: Spans
 ) -> None:
     url = fresh_url()
-    queue = await open_queue(url, metrics=Telemetry(tracer_provider=spans.provider))
+    queue = await open_queue(url, telemetry=Telemetry(tracer_provider=spans.provider))
     await open_queue(url)
     before = trace.get_current_span()
     with pytest.raises(StoreFenced):
@@ -310,16 +310,16 @@ async def test_baggage_travels_to_the_handler(queue: Queue) -> None:
 
 async def test_malformed_trace_headers_are_passed_over(open_queue: OpenQueue, spans: Spans) -> None:
     url = fresh_url()
-    plain = await open_queue(url, metrics=False)
+    plain = await open_queue(url, telemetry=False)
     await plain.enqueue("q", b"", headers={"traceparent": "not a trace", "tracestate": "=="})
     await plain.close()
-    queue = await open_queue(url, metrics=Telemetry(tracer_provider=spans.provider))
+    queue = await open_queue(url, telemetry=Telemetry(tracer_provider=spans.provider))
     assert await drain(queue, "q", nothing) == 1
     assert linked(spans.one("process q")) == []
 
 
 async def test_jobs_are_untouched_while_tracing_is_off(queue: Queue, open_queue: OpenQueue) -> None:
-    untraced = await open_queue(metrics=False)
+    untraced = await open_queue(telemetry=False)
     with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 1, False))):
         await untraced.enqueue("q", b"")
         await untraced.enqueue("q", b"", headers={"own": "value"})
@@ -332,7 +332,7 @@ async def test_jobs_are_untouched_while_tracing_is_off(queue: Queue, open_queue:
 async def test_metrics_alone_trace_nothing(open_queue: OpenQueue, spans: Spans) -> None:
     from opentelemetry.sdk.metrics import MeterProvider
 
-    queue = await open_queue(metrics=MeterProvider(shutdown_on_exit=False))
+    queue = await open_queue(telemetry=MeterProvider(shutdown_on_exit=False))
     with spans.provider.get_tracer("app").start_as_current_span("request"):
         await queue.enqueue("q", b"")
     assert (await must_claim(queue)).headers == {}
@@ -341,7 +341,7 @@ async def test_metrics_alone_trace_nothing(open_queue: OpenQueue, spans: Spans) 
 
 async def test_a_job_that_is_not_sampled_says_so(open_queue: OpenQueue) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
-    queue = await open_queue(metrics=Telemetry(tracer_provider=provider))
+    queue = await open_queue(telemetry=Telemetry(tracer_provider=provider))
     await queue.enqueue("q", b"")
     flags = (await must_claim(queue)).headers["traceparent"].rpartition("-")[2]
     assert int(flags, 16) & 1 == 0
@@ -369,7 +369,7 @@ async def test_a_reader_shows_the_headers_as_they_are_stored(
     open_queue: OpenQueue, spans: Spans
 ) -> None:
     url = fresh_url()
-    queue = await open_queue(url, metrics=Telemetry(tracer_provider=spans.provider))
+    queue = await open_queue(url, telemetry=Telemetry(tracer_provider=spans.provider))
     result = await queue.enqueue("q", b"")
     async with QueueReader.open(url) as reader:
         job = await reader.get_job(result.id)
@@ -398,7 +398,7 @@ async def test_a_failing_span_processor_breaks_no_operation(
 ) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(BrokenProcessor(at))
-    queue = await open_queue(metrics=Telemetry(tracer_provider=provider))
+    queue = await open_queue(telemetry=Telemetry(tracer_provider=provider))
     with caplog.at_level(logging.DEBUG, logger="taquba._telemetry"):
         await queue.enqueue("q", b"")
         assert await drain(queue, "q", nothing) == 1

@@ -42,16 +42,16 @@ async def opening(clock: MockClock) -> None:
         clock=clock,
         flush_interval=0.1,
         heartbeat_interval=timedelta(seconds=5),
-        metrics=Telemetry(meter_provider=NoOpMeterProvider(), tracer_provider=False),
+        telemetry=Telemetry(meter_provider=NoOpMeterProvider(), tracer_provider=False),
     )
     assert_type(owned, Queue)
     assert_type(owned.clock, Clock)
     assert_type(owned.config("q"), QueueConfig)
     assert_type(await owned.close(), None)
     Queue.open("memory://", lease=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    Queue.open("memory://", metrics=NoOpMeterProvider())
-    Queue.open("memory://", metrics=True)
-    Queue.open("memory://", metrics="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Queue.open("memory://", telemetry=NoOpMeterProvider())
+    Queue.open("memory://", telemetry=True)
+    Queue.open("memory://", telemetry="on")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     QueueConfig(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     QueueConfig(lease_duration="30")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

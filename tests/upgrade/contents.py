@@ -242,7 +242,7 @@ async def _end_runs(queue: Queue) -> None:
         assert (ended.state, ended.result) == (RunState.succeeded, b"succeeded")
         waits = await runtime.status("waits")
         assert waits is not None
-        assert (waits.state, waits.signal_key) == (RunState.waiting, "go")
+        assert (waits.state, waits.signal_keys) == (RunState.waiting, ("go",))
         await runtime.signal("go", b"signalled")
         waits = await runtime.wait_for_completion("waits", 60)
         assert waits is not None

@@ -111,8 +111,8 @@ async def signal_all(queue: Queue, runtime: WorkflowRuntime) -> None:
     for run_id in await read_runs(queue):
         status = await runtime.status(run_id)
         if status is not None and status.state is RunState.waiting:
-            assert status.signal_key is not None
-            await runtime.signal(status.signal_key, status.signal_key.encode())
+            (key,) = status.signal_keys
+            await runtime.signal(key, key.encode())
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ async def drive(queue: Queue, clock: MockClock, *, replay: bool) -> None:
         for run_id in FUNCTIONS:
             await runtime.submit(RunSpec(b"0", run_id=run_id))
         await clock.advance(10)
-        if (await status_of(runtime, "kinds")).signal_key == "late":
+        if (await status_of(runtime, "kinds")).signal_keys == ("late",):
             await runtime.signal("late", b"late")
         await clock.advance(10)
         await runtime.cancel("cancels")

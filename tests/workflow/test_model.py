@@ -138,7 +138,7 @@ class Real(RealRuns[Event, Picture]):
                 due = (status.starts_at - self.start) // timedelta(seconds=1)
             said = status.reason if status.result is None else status.result.decode()
             ended = said if status.state.ended and said != "cancelled on request" else None
-            runs[run_id] = (status.state.value, status.step_number, due, status.signal_key, ended)
+            runs[run_id] = (status.state.value, status.step_number, due, status.signal_keys, ended)
         return runs, await self.buffered_signals()
 
 
@@ -149,7 +149,8 @@ def plain_picture(plain: PlainRuns) -> Picture:
         if not said and run.program[run.step].does == End("broken"):
             said = "broken"
         ended = said if RunState(run.state).ended and not run.asked_to_cancel else None
-        runs[run_id] = (run.state, run.step, run.due, run.key, ended)
+        keys = () if run.key is None else (run.key,)
+        runs[run_id] = (run.state, run.step, run.due, keys, ended)
     return runs, plain.buffered
 
 

@@ -50,7 +50,7 @@ async def test_a_waiting_run_goes_on_with_the_signal(queue: Queue, mock_clock: M
         await runtime.submit(RunSpec(b"k", run_id="r"))
         await mock_clock.advance(10**6)
         status = await status_of(runtime, "r")
-        assert (status.state, status.signal_key) == (RunState.waiting, "k")
+        assert (status.state, status.signal_keys) == (RunState.waiting, ("k",))
         assert (await queue.stats("workflow")).claimed == 0
         assert await runtime.signal("k", b"go") is SignalOutcome.delivered
         (status,) = await finish(runtime, "r")

@@ -49,7 +49,7 @@ class OwnerOptions(TypedDict, total=False):
             ``{url}-inbox``; see `taquba.Producer`. An `InboxConfig` says how. On a bucket this
             costs requests: by default one every 5 seconds while nothing comes. `Queue.open` does
             so only if asked, a service always.
-        metrics: OpenTelemetry metrics and traces. None, the default, emits them if the
+        telemetry: OpenTelemetry metrics and traces. None, the default, emits them if the
             application has configured a global provider by now, True to the global providers in
             any case, False not at all. A `MeterProvider` gets the metrics; a `taquba.Telemetry`
             names both providers.
@@ -65,7 +65,7 @@ class OwnerOptions(TypedDict, total=False):
     payload_offload_threshold: int | None
     payload_url: str | os.PathLike[str] | None
     inbox: InboxConfig | bool
-    metrics: Telemetry | MeterProvider | bool | None
+    telemetry: Telemetry | MeterProvider | bool | None
 
 
 class OpenOptions(OwnerOptions, total=False):
@@ -118,7 +118,7 @@ class OpenSettings:
         payload_url: str | os.PathLike[str] | None = None,
         inbox: InboxConfig | bool = False,
         producer_socket: bool = False,
-        metrics: Telemetry | MeterProvider | bool | None = None,
+        telemetry: Telemetry | MeterProvider | bool | None = None,
     ) -> OpenSettings:
         """The settings for a store at a location.
 
@@ -146,7 +146,7 @@ class OpenSettings:
             payload_location=location.for_payloads(payload_url),
             inbox=_inbox(inbox, location),
             producer_socket=producer_socket,
-            telemetry=as_telemetry(metrics),
+            telemetry=as_telemetry(telemetry),
         )
 
 

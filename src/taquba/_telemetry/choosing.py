@@ -37,15 +37,15 @@ def _instrument(settings: Telemetry, store: str, clock: Clock) -> Instrumentatio
     except ImportError as error:
         if settings.explicit:
             raise InvalidArgument(
-                f"metrics={settings!r} needs OpenTelemetry, which cannot be imported ({error}): "
-                "install 'taquba[otel]', or pass metrics=False"
+                f"telemetry={settings!r} needs OpenTelemetry, which cannot be imported ({error}): "
+                "install 'taquba[otel]', or pass telemetry=False"
             ) from error
         problem: Exception = error
     except Exception as error:
         if settings.explicit:
             raise InvalidArgument(
                 f"the OpenTelemetry provider cannot be used ({error!r}): "
-                "repair its configuration, or pass metrics=False"
+                "repair its configuration, or pass telemetry=False"
             ) from error
         problem = error
     _log.warning("telemetry stays off: %s", redact(str(problem)))

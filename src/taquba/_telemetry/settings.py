@@ -53,12 +53,12 @@ class Telemetry:
 
 
 def as_telemetry(value: Telemetry | MeterProvider | bool | None) -> Telemetry:
-    """What a caller passed as `metrics`, spelled out."""
+    """What a caller passed as `telemetry`, spelled out."""
     if isinstance(value, Telemetry):
         return value
     if value is None or isinstance(value, bool):
         return Telemetry(meter_provider=value, tracer_provider=value)
-    _check(value, "get_meter", "metrics", "a MeterProvider, a Telemetry")
+    _check(value, "get_meter", "telemetry", "a MeterProvider, a Telemetry")
     return Telemetry(meter_provider=value)
 
 

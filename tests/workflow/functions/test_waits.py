@@ -97,7 +97,7 @@ async def test_a_signal_is_waited_for_and_one_that_came_before_is_taken(
         assert (status.state, status.signal_keys) == (RunState.waiting, ("a",))
         assert await runtime.signal("a", b"first") is SignalOutcome.delivered
         status = await settled(mock_clock, runtime)
-        assert (status.state, status.signal_key) == (RunState.waiting, "a")
+        assert (status.state, status.signal_keys) == (RunState.waiting, ("a",))
         assert [record.result for record in await runtime.history("r")] == [
             b"first",
             b"early",
