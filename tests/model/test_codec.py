@@ -196,7 +196,7 @@ def test_a_location_reads_back_and_names_the_row(
 
 @given(counters=st.builds(Counters, *[u64] * 5))
 def test_counters_read_back(counters: Counters) -> None:
-    assert decode_counters(encode_counters(counters)) == counters
+    assert decode_counters("q", encode_counters(counters)) == counters
 
 
 @given(

@@ -147,3 +147,17 @@ async def test_a_key_that_is_no_text_is_listed_beside_the_others(queue: Queue) -
         await queue.kv_delete(record.key)
     assert not (await queue.kv_scan("")).unreadable
     assert len((await queue.kv_scan(b"")).entries) == 2
+
+
+@pytest.mark.parametrize(
+    "row", [b"", b"\xc1", b"\x07", b"\x95\x01\x01\x01\x01\xa1x", b"\x91\xff"], ids=repr
+)
+async def test_counters_that_cannot_be_read_are_named(open_queue: OpenQueue, row: bytes) -> None:
+    url = fresh_url()
+    queue = await open_queue(url)
+    await queue.enqueue("q", b"")
+    await damage(queue, keys.stats("q"), row)
+    await queue.close()
+    with pytest.raises(StoreError, match="counters of queue 'q' cannot be read") as caught:
+        await open_queue(url)
+    assert caught.value.permanent

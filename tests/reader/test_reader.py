@@ -223,7 +223,7 @@ async def counters_equal_rows(reader: QueueReader) -> tuple[int, ...]:
             if key[:2] in spaces:
                 rows[JobStatus(spaces[key[:2]])] += 1
             elif key == keys.stats("a"):
-                counters = decode_counters(value)
+                counters = decode_counters("q", value)
     assert counters is not None
     counted = (counters.pending, counters.scheduled, counters.claimed, counters.dead)
     assert counted == (

@@ -10,7 +10,7 @@ import msgpack
 from taquba._model import keys
 from taquba._model.clock import from_ms
 from taquba._model.describing import describe
-from taquba._model.errors import UnreadableJob
+from taquba._model.errors import StoreError, UnreadableJob
 from taquba._model.records import (
     AttemptOutcome,
     Counters,
@@ -31,6 +31,9 @@ def _unpack(value: bytes) -> list[object]:
 def encode_job(job: Job) -> bytes:
     return _pack(job[2:])
 
+
+_MOST: Final = 2**64
+"""Jobs that no queue has."""
 
 UNREADABLE: Final = (
     ValueError,
@@ -108,8 +111,20 @@ def encode_counters(counters: Counters) -> bytes:
     return _pack(counters)
 
 
-def decode_counters(value: bytes) -> Counters:
-    return Counters(*_unpack(value))  # type: ignore[arg-type]
+def decode_counters(queue: str, value: bytes) -> Counters:
+    """The counters of a queue; raises `StoreError` where they cannot be read."""
+    try:
+        counters = Counters(*_unpack(value))  # type: ignore[arg-type]
+        if all(type(count) is int and 0 <= count < _MOST for count in counters):
+            return counters
+        reason = f"{counters!r:.200}"
+    except UNREADABLE as error:
+        reason = describe(error)
+    raise StoreError(
+        f"the counters of queue {queue!r} cannot be read: {reason}; restore the store from a "
+        "backup",
+        permanent=True,
+    )
 
 
 def encode_attempt(

@@ -59,7 +59,8 @@ async def open_owner(settings: OpenSettings) -> Owner:
         counters: dict[str, Counters] = {}
         async for rows in engine.scan_prefix(keys.STATS):
             for key, value in rows:
-                counters[keys.stats_queue(key)] = decode_counters(value)
+                queue = keys.stats_queue(key)
+                counters[queue] = decode_counters(queue, value)
         cursors: dict[str, bytes] = {}
         async for rows in engine.scan_prefix(keys.CURSOR):
             cursors.update({keys.cursor_queue(key): value for key, value in rows})

@@ -107,7 +107,7 @@ class QueueReader(ReadableStore, ClosedAtExit):
 
     async def stats(self, queue: str) -> QueueStats:
         row = await self._reads().get(keys.stats(validate.queue_name(queue)))
-        return QueueStats(*(Counters() if row is None else decode_counters(row)))
+        return QueueStats(*(Counters() if row is None else decode_counters(queue, row)))
 
     async def list_queues(self) -> list[str]:
         names: list[str] = []
