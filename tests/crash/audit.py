@@ -63,8 +63,8 @@ async def dump(queue: Queue) -> Dump:
             assert job.id not in state.jobs, f"{job.id} is in two places"
             state.jobs[job.id] = (SPACES[space], key, job)
         elif space == keys.INDEX:
-            location = decode_location(value)
             job_id = key[2:].decode()
+            location = decode_location(job_id, value)
             index[job_id] = (location.status, location.key(job_id))
         elif space == keys.DEDUP:
             dedup[key] = value.decode()
@@ -73,7 +73,8 @@ async def dump(queue: Queue) -> Dump:
             sequences[job_id].append(int.from_bytes(key[-4:], "big"))
             state.history.setdefault(job_id, []).append(decode_attempt(value))
         elif space == keys.STATS:
-            state.counters[keys.stats_queue(key)] = decode_counters(value)
+            queue = keys.stats_queue(key)
+            state.counters[queue] = decode_counters(queue, value)
         elif space == keys.USER:
             state.kv[key[2:].decode()] = value
         elif space == keys.CURSOR:

@@ -183,7 +183,7 @@ def test_a_record_written_before_a_field_existed_reads_with_its_default(
 def test_a_location_reads_back_and_names_the_row(
     status: JobStatus, queue: str, position: int, job_id: str
 ) -> None:
-    location = decode_location(encode_location(status, queue, position))
+    location = decode_location(job_id, encode_location(status, queue, position))
     assert location == (status, queue, position)
     row_key: dict[JobStatus, Callable[[], bytes]] = {
         JobStatus.pending: lambda: keys.pending(queue, position, job_id),

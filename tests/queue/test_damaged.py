@@ -161,3 +161,15 @@ async def test_counters_that_cannot_be_read_are_named(open_queue: OpenQueue, row
     with pytest.raises(StoreError, match="counters of queue 'q' cannot be read") as caught:
         await open_queue(url)
     assert caught.value.permanent
+
+
+@pytest.mark.parametrize(
+    "row", [b"", b"\xc1", b"\x07", b"\x93\x00\xa1q\xa1x", b"\x93\x00\x01\x01", b"\x93\x07\xa1q\x01"]
+)
+async def test_an_index_that_cannot_be_read_is_named(queue: Queue, row: bytes) -> None:
+    await queue.enqueue("q", b"", job_id="a")
+    await damage(queue, keys.index("a"), row)
+    for call in (queue.get_job, queue.cancel, queue.wake_scheduled):
+        with pytest.raises(StoreError, match="where job 'a' is") as caught:
+            await call("a")
+        assert caught.value.permanent

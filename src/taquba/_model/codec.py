@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import lru_cache
 from typing import Final, NamedTuple, cast
 
@@ -102,9 +103,20 @@ def encode_live_location(queue: str, priority: int) -> bytes:
     return encode_location(JobStatus.pending, queue, priority)
 
 
-def decode_location(value: bytes) -> Location:
-    code, queue, position = msgpack.unpackb(value)
-    return Location(_STATUS_CODES[code], queue, position)
+def decode_location(job_id: str, value: bytes) -> Location:
+    """Where a job is; raises `StoreError` where that cannot be read."""
+    try:
+        code, queue, position = msgpack.unpackb(value)
+        location = Location(_STATUS_CODES[code], queue, position)
+        # Of the row: it is made of all that is in it.
+        location.key(job_id)
+    except (*UNREADABLE, struct.error) as error:
+        raise StoreError(
+            f"the index cannot be read where it says where job {job_id!r} is "
+            f"({describe(error)}): restore the store from a backup",
+            permanent=True,
+        ) from error
+    return location
 
 
 def encode_counters(counters: Counters) -> bytes:

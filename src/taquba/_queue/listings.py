@@ -64,7 +64,7 @@ class FoundRow(NamedTuple):
 async def locate(reads: Reads, job_id: str) -> Location | None:
     """What the index says of a job, in one read; None when there is no such job."""
     entry = await reads.get(keys.index(job_id))
-    return None if entry is None else decode_location(entry)
+    return None if entry is None else decode_location(job_id, entry)
 
 
 async def locate_row(reads: Reads, job_id: str) -> FoundRow | None:
