@@ -89,9 +89,12 @@ class Probe:
 
     async def clean_up(self) -> None:
         """Remove what was written and not deleted, as far as the store lets us."""
-        for name in list(self._versions):
-            with contextlib.suppress(Problem):
-                await self._remove(name)
+        # All at once: where removals are refused, each is tried for some seconds.
+        await asyncio.gather(*map(self._try_to_remove, list(self._versions)))
+
+    async def _try_to_remove(self, name: str) -> None:
+        with contextlib.suppress(Problem):
+            await self._remove(name)
 
     async def _remove(self, name: str) -> None:
         await self._ask("delete", partial(self._delete, name))
