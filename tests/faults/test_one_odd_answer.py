@@ -134,6 +134,14 @@ async def test_what_a_producer_acknowledges_is_stored(s3: FaultyS3, odd: Odd) ->
         assert (await queue.stats("q")).pending == 1
 
 
+async def test_an_inbox_whose_sign_is_read_wrongly_once_is_no_other_versions(s3: FaultyS3) -> None:
+    async with owner():
+        s3.short_reads = 1
+        async with Producer.open(URL) as producer:
+            await producer.enqueue("q", b"")
+        assert not s3.short_reads
+
+
 async def test_a_batch_that_exists_with_other_content_is_not_acknowledged(s3: FaultyS3) -> None:
     inbox = await InboxObjects.open(StoreLocation.parse(URL), fsync=False)
     await inbox.put("name", b"one")

@@ -18,7 +18,7 @@ from typing import Final, Self
 from taquba._model.batch import BATCH_FORMAT, MalformedBatch
 from taquba._model.codec import UNREADABLE
 from taquba._model.errors import InboxNotOpen, IncompatibleStore, StoreError
-from taquba._objects.integrity import SEAL_SIZE, Damaged, aside, seal, unseal
+from taquba._objects.integrity import READS, SEAL_SIZE, Damaged, aside, seal, unseal
 from taquba._objects.left_alone import leave_alone
 from taquba._objects.location import INBOX, StoreLocation
 from taquba._objects.object_info import ObjectInfo
@@ -60,6 +60,18 @@ class InboxObjects:
             InboxNotOpen: No owner ever did.
             IncompatibleStore: The owner is of a version that does not know this one's batches.
         """
+        known = None
+        # A read may come out wrongly, and not what is stored.
+        for _ in range(READS):
+            known = await self._format()
+            if known == BATCH_FORMAT:
+                return
+        raise IncompatibleStore(
+            f"the owner of {self.location.url} takes batches in format {known}, this version "
+            f"of taquba makes {BATCH_FORMAT}: let owner and producers run the same version"
+        )
+
+    async def _format(self) -> object:
         sign = await self._space.get(_SIGN)
         if sign is None:
             if self.location.bucket is not None:
@@ -67,14 +79,9 @@ class InboxObjects:
                 await self._space.check_place()
             raise InboxNotOpen(self.location.url)
         try:
-            known = json.loads(sign)["batches"]
+            return json.loads(sign)["batches"]
         except UNREADABLE:
-            known = None
-        if known != BATCH_FORMAT:
-            raise IncompatibleStore(
-                f"the owner of {self.location.url} takes batches in format {known}, this version "
-                f"of taquba makes {BATCH_FORMAT}: let owner and producers run the same version"
-            )
+            return None
 
     async def put(self, name: str, batch: bytes) -> None:
         """Put a batch there, durably; it may be there already."""
