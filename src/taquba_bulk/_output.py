@@ -10,6 +10,7 @@ by the ids.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,8 +48,9 @@ class Output:
             self._generation = row.generation
             await self._mark_newest(row.newest)
             return
-        # What an earlier output held is to be written again.
-        self._generation = 1 if row is None else row.generation + 1
+        # What an earlier output held is to be written again. Where its row is gone or cannot be
+        # read, nothing tells its generation: one that is drawn is another.
+        self._generation = 1 + secrets.randbits(48) if row is None else row.generation + 1
         await self._reach(await self._sink.create(), [])
 
     async def close(self) -> None:

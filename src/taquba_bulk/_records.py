@@ -106,7 +106,10 @@ class OutputRow(NamedTuple):
     def decode(cls, data: bytes) -> OutputRow | None:
         """How far an output is written; None where that cannot be read: it is begun anew."""
         try:
-            return cls(*msgpack.unpackb(data))
+            row = cls(*msgpack.unpackb(data))
+            if not isinstance(row.position, bytes) or type(row.generation) is not int:
+                raise TypeError(f"{row.position!r:.100} in {row.generation!r:.100} is no position")
+            return row._replace(newest=[run_id for run_id in row.newest if type(run_id) is str])
         except UNREADABLE as error:
             _log.warning("how far the output is written cannot be read: %s", error)
             return None

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import msgpack
 
 from taquba import EnqueueRequest, KvKey
+from taquba.extending.times import from_ms
 from taquba_workflow import _values
 
 
@@ -176,11 +177,20 @@ def encode_run(run: LiveRun | EndedRun) -> bytes:
 
 
 def decode_run(row: bytes) -> LiveRun | EndedRun:
+    """The row of a run; raises one of `UNREADABLE` where it is damaged."""
     kind, *fields = msgpack.unpackb(row)
     if kind == _LIVE:
-        return LiveRun(*fields)
+        live = LiveRun(*fields)
+        _check_times(live.submitted_at)
+        return live
     ended = EndedRun(*fields)
+    _check_times(ended.submitted_at, ended.ended_at)
     return ended._replace(state=RunState(ended.state))
+
+
+def _check_times(*times: int) -> None:
+    for ms in times:
+        from_ms(ms)
 
 
 class Waiter(NamedTuple):

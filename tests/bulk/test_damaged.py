@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 
-from taquba import Queue, StoreError
+from taquba import InvalidArgument, Queue, StoreError
 from taquba.testing import MockClock, OpenQueue
-from taquba_bulk import Bulk, BulkContext, NullSink, PaidCall
+from taquba_bulk import Bulk, BulkContext, JsonlSink, NullSink, PaidCall
 from taquba_workflow import EffectsSealed
-from tests.bulk.support import EAGER
+from tests.bulk.support import EAGER, rows_of
 from tests.workflow.support import entries
 
 DAMAGED = [b"", b"\xc1", msgpack.packb(7), msgpack.packb([1]), msgpack.packb([{}, b"\xc1"])]
@@ -156,3 +157,20 @@ async def test_what_is_recorded_for_an_attempt_that_has_ended_is_refused(queue: 
     with pytest.raises(EffectsSealed, match="the paid call 'p'"):
         await late[0].paid_call("p", call)
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("row", [*DAMAGED, msgpack.packb(["s", "s", 7]), msgpack.packb([1, 2, []])])
+async def test_an_output_whose_position_cannot_be_read_is_written_anew(
+    queue: Queue, tmp_path: Path, row: bytes
+) -> None:
+    async def pipeline(ctx: BulkContext[int]) -> int:
+        return ctx.input
+
+    path = tmp_path / "out.jsonl"
+    await Bulk(queue, pipeline, output=JsonlSink(path)).run([1, 2])
+    assert await damage(queue, "taquba_bulk/bulk/output", row) == 1
+    with pytest.raises(InvalidArgument, match="remove it"):
+        await Bulk(queue, pipeline, output=JsonlSink(path)).run([1, 2])
+    path.unlink()
+    assert (await Bulk(queue, pipeline, output=JsonlSink(path)).run([1, 2])).complete
+    assert [row["output"] for row in rows_of(path)] == [1, 2]

@@ -193,3 +193,19 @@ async def test_a_history_that_cannot_be_read_parks_its_run_and_is_listed(
         await mock_clock.advance(31)
         assert await result_of(handle) == "done"
         del second, third
+
+
+FAR = 2**63 + 1
+LIVE = msgpack.packb([0, b"", FAR, 0, "j"])
+ENDED = msgpack.packb([1, b"", 1, 1, "failed", FAR, None, None])
+
+
+@pytest.mark.parametrize("row", [*DAMAGED, LIVE, ENDED])
+async def test_the_row_of_a_run_that_cannot_be_read_is_named(queue: Queue, row: bytes) -> None:
+    async def run(step: Step) -> StepOutcome:
+        return Succeed(b"")
+
+    async with WorkflowRuntime(queue, Runs(run)) as runtime:
+        await queue.kv_put("workflow/run/workflow/r", row)
+        with pytest.raises(StoreError, match="delete the entry 'workflow/run/workflow/r'"):
+            await runtime.status("r")
