@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import anyio
 
@@ -34,6 +34,7 @@ from taquba.extending import (
     passes_through,
     without_secrets,
 )
+from taquba.extending.halves import TwoHalves
 from taquba.extending.parking import parked, too_new
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
@@ -78,7 +79,34 @@ class _LeftBehind(TaqubaError):
     """A function went on after it was cancelled, and nobody waits for it any more."""
 
 
-class Attempts(Generic[S]):
+class Succeeded(NamedTuple):
+    """The function has returned."""
+
+    result: Stored
+    reported: bool
+    """Whether it may have reported its progress."""
+
+
+class Failed(NamedTuple):
+    """The attempt has failed; the effects of that apply if it was the last."""
+
+    failure: Failure
+    cause: str | BaseException
+    """What the attempt fails with."""
+    own: SettlementEffects | None
+    """Effects that the function asked for."""
+    reported: bool
+    error: BaseException
+    """What the function raised, for logs and traces."""
+
+
+class PutOff(NamedTuple):
+    """The function has come to no end: its job goes back."""
+
+    error: Snooze | NotStarted
+
+
+class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Failed], Generic[S]):
     """The handler of a runner's queues. Its arguments are the runner's."""
 
     def __init__(
@@ -93,6 +121,7 @@ class Attempts(Generic[S]):
         executor: ExecutorOrFactory | None,
         concurrency: int,
     ) -> None:
+        super().__init__()
         self._runner = runner
         self._retention = retention
         self._jobs = jobs
@@ -114,33 +143,41 @@ class Attempts(Generic[S]):
         if self._pool is not None:
             self._pool.close()
 
-    async def handle(self, record: JobRecord, lease: LeaseHandle) -> SettlementEffects:
-        """Run a job; returns what its success writes, or raises with what its failure does."""
-        reports = ProgressReports(self._runner.queue, record, lease)
+    def read(self, job: JobRecord) -> JobRecord:
+        """The job itself: whether it can be decoded is its function's business."""
+        return job
+
+    # -- around the function ----------------------------------------------------------------
+
+    async def perform(self, work: JobRecord, lease: LeaseHandle) -> Succeeded | Failed | PutOff:
+        """Run a job's function."""
+        reports = ProgressReports(self._runner.queue, work, lease)
         try:
-            if lease.cancel_token.cancelled:
-                raise _Cancelled
-            job, version = self._job_of(record)
-            values = job.decode(record.payload, version)
-            ctx = self._context(job, record, lease, reports)
-            result = await self._run(job, ctx, values, lease)
-            stored = await self._retention.store(record.id, job.signature.pack_result(result))
+            stored = await self._result(work, lease, reports)
             await reports.close()
-            return self._end(record, lease, stored, reports)
+            return Succeeded(stored, reports.any)
         except BaseException as error:
             if passes_through(error):
                 # The worker was told to stop: the job goes back unspent.
                 raise
             await reports.close()
-            if _is_asked_to_cancel(lease):
-                # Whatever the function makes of that, also one that asks for another attempt.
-                own = error.effects if isinstance(error, FailWith) else SettlementEffects()
-                error = FailWith(_Cancelled(), own)
             if isinstance(error, Snooze | NotStarted):
-                raise
-            raise self._failed(record, lease, error, reports) from error
+                return PutOff(error)
+            return self._failed(error, reports.any)
         finally:
             reports.stop()
+
+    async def _result(
+        self, record: JobRecord, lease: LeaseHandle, reports: ProgressReports
+    ) -> Stored:
+        """What the function returned, where it is kept."""
+        if lease.cancel_token.cancelled:
+            raise _Cancelled
+        job, version = self._job_of(record)
+        values = job.decode(record.payload, version)
+        ctx = self._context(job, record, lease, reports)
+        result = await self._run(job, ctx, values, lease)
+        return await self._retention.store(record.id, job.signature.pack_result(result))
 
     def _job_of(self, record: JobRecord) -> tuple[Job[S, ..., object], int]:
         """The job's code, if this program has it and it is new enough."""
@@ -246,29 +283,13 @@ class Attempts(Generic[S]):
             if timer is not None:
                 timer.cancel()
 
-    def _failed(
-        self, record: JobRecord, lease: LeaseHandle, error: BaseException, reports: ProgressReports
-    ) -> FailWith:
-        """The end of an attempt: its effects apply if it is the last."""
+    def _failed(self, error: BaseException, reported: bool) -> Failed:
         own: SettlementEffects | None = None
         if isinstance(error, FailWith):
             own = error.effects
             error = error.error if isinstance(error.error, BaseException) else error
         failure = Failure(_kind(error), describe(error, bare=_SAY_ALL))
-        effects = self._end(record, lease, failure, reports)
-        cause = self._cause(failure, error)
-        return FailWith(cause, effects if own is None else merged(own, effects))
-
-    def _end(
-        self,
-        record: JobRecord,
-        lease: LeaseHandle,
-        result: Stored | Failure,
-        reports: ProgressReports,
-    ) -> SettlementEffects:
-        ending = self._retention.end(record, result, reported=reports.any)
-        lease.on_end(ending.landed)
-        return ending.effects
+        return Failed(failure, self._cause(failure, error), own, reported, error)
 
     def _cause(self, failure: Failure, error: BaseException) -> str | BaseException:
         if isinstance(error, PermanentFailure | RetryAfter):
@@ -290,6 +311,32 @@ class Attempts(Generic[S]):
                 exc_info=without_secrets(failed),
             )
             return False
+
+    # -- at the settlement ------------------------------------------------------------------
+
+    def judge(
+        self, work: JobRecord, verdict: Succeeded | Failed | PutOff, lease: LeaseHandle
+    ) -> Succeeded | Failed:
+        """A job that was asked to cancel has failed, whatever its function made of that."""
+        if not isinstance(verdict, Succeeded) and _is_asked_to_cancel(lease):
+            own = verdict.own if isinstance(verdict, Failed) else None
+            return self._failed(FailWith(_Cancelled(), own or SettlementEffects()), True)
+        if isinstance(verdict, PutOff):
+            raise verdict.error
+        return verdict
+
+    async def conclude(
+        self, work: JobRecord, decision: Succeeded | Failed, lease: LeaseHandle
+    ) -> SettlementEffects:
+        """What lands with the acknowledgement; raises what lands if no attempt is left."""
+        result = decision.result if isinstance(decision, Succeeded) else decision.failure
+        ending = self._retention.end(work, result, reported=decision.reported)
+        lease.on_end(ending.landed)
+        if isinstance(decision, Succeeded):
+            return ending.effects
+        own = decision.own
+        effects = ending.effects if own is None else merged(own, ending.effects)
+        raise FailWith(decision.cause, effects) from decision.error
 
 
 def _version(record: JobRecord) -> int:

@@ -218,7 +218,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         spending their attempt. Raises what ends a worker loop for good: the store is fenced or
         closed.
         """
-        handlers = dict.fromkeys(self._queue_names(), self._attempts.handle)
+        handlers = dict.fromkeys(self._queue_names(), self._attempts.process)
         with only_runner(self._queue, handlers):
             await self._run(shutdown)
 
@@ -244,7 +244,7 @@ class JobRunner(RunsInBackground, Generic[S]):
 
     async def _work(self, shutdown: Shutdown | None) -> None:
         specs = [
-            WorkerSpec(name, self._attempts.handle, concurrency=self._concurrency)
+            WorkerSpec(name, self._attempts.process, concurrency=self._concurrency)
             for name in self._queue_names()
         ]
         while True:
