@@ -16,7 +16,10 @@ from typing import Final, Generic, Literal, NamedTuple, TypeVar, cast
 import msgpack
 
 from taquba import InvalidArgument, RetryAfter, StoreError
-from taquba.extending import UNREADABLE, shown
+from taquba.extending import (
+    UNREADABLE,
+    shown,
+)
 from taquba.extending.typed import Codec, pack, unpack
 from taquba_bulk._cache import CacheKey
 from taquba_bulk._costs import Costs

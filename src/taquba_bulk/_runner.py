@@ -9,7 +9,14 @@ from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
-from taquba.extending import Leash, awaited, describe, passes_through, without_secrets
+from taquba.extending import (
+    Leash,
+    awaited,
+    describe,
+    legible,
+    passes_through,
+    without_secrets,
+)
 from taquba.extending.typed import Undecodable
 from taquba_bulk._codec import check_json
 from taquba_bulk._context import BulkContext
@@ -114,11 +121,12 @@ class ItemRunner(Generic[In, Out]):
             check_json(outputs.shown(accepted))
         except Undecodable as error:
             return _failed(step, phases, str(error))
-        except BaseException as error:
-            if passes_through(error):
+        except BaseException as raised:
+            failure = legible(raised)
+            if passes_through(failure):
                 # It ends more than the attempt.
                 raise
-            return self._after(error, step, phases)
+            return self._after(failure, step, phases)
         row = ItemRow(ItemStatus.succeeded, phases.costs.packed(), 0, hash_of(step.payload))
         return Succeed(result), Ended(row, result, None)
 

@@ -31,6 +31,7 @@ from taquba.extending import (
     RunTimer,
     awaited,
     describe,
+    legible,
     passes_through,
     without_secrets,
 )
@@ -156,7 +157,8 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
             stored = await self._result(work, lease, reports)
             await reports.close()
             return Succeeded(stored, reports.any)
-        except BaseException as error:
+        except BaseException as raised:
+            error = _whole(legible(raised))
             if passes_through(error):
                 # The worker was told to stop: the job goes back unspent.
                 raise
@@ -287,7 +289,8 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         own: SettlementEffects | None = None
         if isinstance(error, FailWith):
             own = error.effects
-            error = error.error if isinstance(error.error, BaseException) else error
+            inner = error.error
+            error = error if isinstance(inner, str) else _whole(legible(inner))
         failure = Failure(_kind(error), describe(error, bare=_SAY_ALL))
         return Failed(failure, self._cause(failure, error), own, reported, error)
 
@@ -304,7 +307,9 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         """What the runner's `classify` says; the attempt has failed whatever that itself does."""
         try:
             return self._classify(error) == "permanent"
-        except Exception as failed:
+        except BaseException as failed:
+            if passes_through(failed):
+                raise
             _log.error(
                 "classify() failed for an error of type %s",
                 type(error).__name__,
@@ -385,6 +390,21 @@ def _is_asked_to_cancel(lease: LeaseHandle) -> bool:
     except ClaimLost:
         return False
     return False
+
+
+def _whole(error: BaseException) -> BaseException:
+    """An error that says what its class promises: itself, or why it does not.
+
+    A subclass may have a constructor that leaves out the one of its base.
+    """
+    try:
+        if isinstance(error, RetryAfter | Snooze):
+            _ = error.delay_ms
+        elif isinstance(error, FailWith):
+            _ = error.error, error.effects
+    except Exception as unmade:
+        return unmade
+    return error
 
 
 def _kind(error: BaseException) -> FailureKind:

@@ -33,6 +33,7 @@ from taquba.extending import (
     describe,
     ends_program,
     is_stopped,
+    legible,
     locks_of,
     only_it_was_cancelled,
     only_runner,
@@ -94,6 +95,7 @@ async def used(queue: Queue) -> None:
     await until_durable(queue, "key")
     assert_type(describe(ValueError(), bare=(ValueError, TypeError)), str)
     assert_type(is_stopped(ValueError()), bool)
+    assert_type(legible(ValueError()), BaseException)
     with only_runner(queue, {"q": used}):
         assert_type(was_cancelled(asyncio.create_task(used(queue))), TaqubaError)
         assert_type(only_it_was_cancelled(asyncio.create_task(used(queue))), bool)

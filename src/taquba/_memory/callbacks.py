@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from taquba._model.ending import ends_program
+from taquba._model.ending import ends_program, legible
 from taquba._model.log_fields import about_job
 from taquba._model.records import Job, JobView
+from taquba._model.redaction import without_secrets
 
 _log: Final = logging.getLogger(__name__)
 
@@ -23,11 +24,19 @@ def _call(callbacks: Iterable[Callable[[], None]], job: Job | None) -> None:
     for callback in callbacks:
         try:
             callback()
-        except BaseException as error:
+        except BaseException as raised:
+            error = legible(raised)
             if ends_program(error):
                 raise
             if job is None:
-                _log.exception("a callback failed that was told of a job's cancellation")
+                what = "a callback failed that was told of a job's cancellation"
+                _log.error(what, exc_info=without_secrets(error))
             else:
                 what = "a callback that was told of job %s of queue %r failed"
-                _log.exception(what, job.id, job.queue, extra=about_job(JobView(job)))
+                _log.error(
+                    what,
+                    job.id,
+                    job.queue,
+                    exc_info=without_secrets(error),
+                    extra=about_job(JobView(job)),
+                )

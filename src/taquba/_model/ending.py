@@ -14,6 +14,18 @@ from taquba._model.describing import describe
 
 T = TypeVar("T")
 
+_ASKED: Final = (
+    "__cause__",
+    "__context__",
+    "__notes__",
+    "__suppress_context__",
+    "__traceback__",
+    "add_note",
+    "exceptions",
+    "permanent",
+)
+"""What is read of an error where it is judged or logged."""
+
 _EXITS: Final = (KeyboardInterrupt, SystemExit)
 
 _OF_THE_LOOP: Final = (
@@ -68,13 +80,20 @@ def failure_of(error: BaseException) -> BaseException:
 
 
 def legible(error: BaseException) -> BaseException:
-    """An error that can be asked for its class: itself, or one that tells of it."""
+    """An error that can be asked what it is: itself, or one that tells of it.
+
+    Call it on whatever a user's function raised, before anything else is done with that. An error
+    whose attributes raise cannot be logged, and one whose ``__class__`` raises or lies cannot even
+    be told from others by `isinstance`.
+    """
     try:
-        _ = error.__class__
+        if error.__class__ is type(error):
+            for name in _ASKED:
+                getattr(error, name, None)
+            return error
     except BaseException:
-        # isinstance asks so, too, and would raise this instead of answering.
-        return RuntimeError(f"the function raised {describe(error)}")
-    return error
+        pass
+    return RuntimeError(f"the function raised {describe(error)}")
 
 
 async def contained(work: Awaitable[T]) -> T:

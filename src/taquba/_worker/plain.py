@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
 import anyio
@@ -19,7 +20,7 @@ import anyio.to_thread
 
 from taquba._model.clock import Clock, Timer
 from taquba._model.describing import describe
-from taquba._model.ending import failure_of, is_stopped
+from taquba._model.ending import failure_of, is_stopped, legible
 from taquba._worker.lease_handle import LeaseHandle, call_of, runs_alone, set_call
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.pools import Pool, probe, settle_in
@@ -251,8 +252,8 @@ def _call_packed(work: bytes) -> bytes:
     try:
         _, function, args = pickle.loads(work)
     except BaseException as error:
-        error.add_note("The function could not be loaded in the process that was to run it.")
-        return _packed(_Outcome(None, error))
+        why = "The function could not be loaded in the process that was to run it."
+        return _packed(_Outcome(None, _noted(error, why)))
     return _packed(_called(function, args))
 
 
@@ -260,7 +261,7 @@ def _called(function: Callable[..., T], args: tuple[object, ...]) -> _Outcome[T]
     try:
         return _Outcome(function(*args), None)
     except BaseException as error:
-        return _Outcome(None, error)
+        return _Outcome(None, legible(error))
 
 
 def _packed(outcome: _Outcome[Any]) -> bytes:
@@ -268,8 +269,8 @@ def _packed(outcome: _Outcome[Any]) -> bytes:
         error = outcome.error
         return pickle.dumps(outcome if error is None else _Outcome(None, _portable(error)))
     except BaseException as error:
-        error.add_note("What the function returned could not be sent to the process that waits.")
-        return pickle.dumps(_Outcome(None, _portable(error)))
+        why = "What the function returned could not be sent to the process that waits."
+        return pickle.dumps(_Outcome(None, _portable(_noted(error, why))))
 
 
 def _received(crossed: object) -> _Outcome[Any]:
@@ -278,9 +279,18 @@ def _received(crossed: object) -> _Outcome[Any]:
         return cast("_Outcome[Any]", crossed)
     try:
         return cast("_Outcome[Any]", pickle.loads(crossed))
-    except Exception as error:
-        error.add_note("What the function returned, or raised, could not be read in this process.")
-        return _Outcome(None, error)
+    except BaseException as error:
+        why = "What the function returned, or raised, could not be read in this process."
+        return _Outcome(None, _noted(error, why))
+
+
+def _noted(error: BaseException, note: str) -> BaseException:
+    """An error of a user's own, which tells where it happened."""
+    error = legible(error)
+    with suppress(Exception):
+        # Some cannot be changed.
+        BaseException.add_note(error, note)
+    return error
 
 
 def _not_started() -> NotStarted:

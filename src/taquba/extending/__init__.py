@@ -30,7 +30,7 @@ from __future__ import annotations
 from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model.codec import UNREADABLE
 from taquba._model.describing import describe, shown
-from taquba._model.ending import contained, ends_program, is_stopped, passes_through
+from taquba._model.ending import contained, ends_program, is_stopped, legible, passes_through
 from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.tasks import together
@@ -59,6 +59,7 @@ __all__ = [
     "describe",
     "ends_program",
     "is_stopped",
+    "legible",
     "locks_of",
     "only_it_was_cancelled",
     "only_runner",

@@ -11,7 +11,13 @@ from typing import Any
 import anyio
 
 from taquba import CancelToken, PermanentFailure, RetryAfter
-from taquba.extending import PlainCall, awaited, describe, passes_through
+from taquba.extending import (
+    PlainCall,
+    awaited,
+    describe,
+    legible,
+    passes_through,
+)
 from taquba.extending.typed import Arguments, Signature, Undecodable
 from taquba_workflow._errors import MisplacedCall, StepError, StepFailed
 from taquba_workflow._functions.definitions import StepFunction
@@ -114,7 +120,8 @@ class Steps:
         try:
             result = await self._call(step, step.signature.call(values), info)
             packed = step.signature.pack_result(result)
-        except BaseException as error:
+        except BaseException as raised:
+            error = legible(raised)
             if passes_through(error):
                 raise
             failures += 1

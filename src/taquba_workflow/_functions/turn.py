@@ -24,7 +24,13 @@ from random import Random
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 from taquba import CancelToken, Clock, TaqubaError, Timer
-from taquba.extending import Leash, awaited, contained, was_cancelled
+from taquba.extending import (
+    Leash,
+    awaited,
+    contained,
+    legible,
+    was_cancelled,
+)
 from taquba_workflow._errors import MisplacedCall, NonDeterminism
 from taquba_workflow._functions.history import CallKind, Entry, History, Place, call_name
 
@@ -218,7 +224,7 @@ class Turn:
         if root.cancelled():
             return Raised(asyncio.CancelledError("the function cancelled itself"))
         error = root.exception()
-        return Returned(root.result()) if error is None else Raised(error)
+        return Returned(root.result()) if error is None else Raised(legible(error))
 
     def _begin(self, branch: Branch, work: Awaitable[T]) -> asyncio.Task[T]:
         leash = Leash(work)

@@ -18,7 +18,12 @@ from taquba import (
     SettlementEffects,
     Snooze,
 )
-from taquba.extending import awaited, describe, passes_through
+from taquba.extending import (
+    awaited,
+    describe,
+    legible,
+    passes_through,
+)
 from taquba.extending.halves import TwoHalves
 from taquba.extending.parking import parked
 from taquba_workflow._effects import StepEffects
@@ -107,7 +112,8 @@ class StepKind(TwoHalves[Delivery, StepVerdict | Raised, StepVerdict]):
             return broken(f"no attempt of {step.max_attempts} came to an end: {work.last_error}")
         try:
             output = await self._run(step, lease)
-        except BaseException as error:
+        except BaseException as raised:
+            error = legible(raised)
             if passes_through(error):
                 raise
             return Raised(error)

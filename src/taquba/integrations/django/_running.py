@@ -19,7 +19,7 @@ from django.db import close_old_connections
 from django.utils import timezone
 
 from taquba import JobRecord, LeaseHandle, PermanentFailure
-from taquba.extending import UNREADABLE, awaited, describe
+from taquba.extending import UNREADABLE, awaited, describe, legible
 from taquba.integrations.django._backend import TaqubaBackend
 from taquba.integrations.django._tasks import (
     Task,
@@ -53,7 +53,7 @@ class TaskRunner:
                 async_to_sync(awaited)(returned)
         except Exception as error:
             if job.attempts >= job.max_attempts:
-                _finish(self._backend, result, TaskResultStatus.FAILED, error)
+                _finish(self._backend, result, TaskResultStatus.FAILED, legible(error))
             raise
         finally:
             close_old_connections()
