@@ -161,6 +161,25 @@ def test_a_reader_that_goes_away_is_no_error(store: Path, arguments: list[str]) 
     assert (result.code, result.err) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+@pytest.mark.parametrize("arguments", [["jobs", "list"], ["kv", "scan", "--json"], ["stats"]])
+def test_output_that_cannot_be_written_is_an_error_without_a_traceback(
+    store: Path, arguments: list[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = finish(start(*arguments, "-s", str(store), stdout=full))
+    why = "the output cannot be written: No space left on device"
+    assert (result.code, result.err) == (1, f"taquba: {why}\n")
+
+
+def test_a_command_needs_no_output(store: Path) -> None:
+    command = f'"{sys.executable}" -m taquba kv put k v -s "{store}" >&-'
+    done = subprocess.run(
+        command, shell=True, stderr=subprocess.PIPE, timeout=PATIENCE, env=environment()
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_bytes_go_through_pipes_as_they_are(store: Path) -> None:
     content = bytes(range(256))
     for arguments in (["kv", "put", "k", "-"], ["kv", "get", "k"]):

@@ -72,16 +72,34 @@ def _global_options(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _have_streams()
     # Where the output knows no UTF-8, what it cannot hold is written in escaped form.
     cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         code = _run(arguments)
         sys.stdout.flush()
     except (OutputClosed, BrokenPipeError):
-        # Python must not complain at exit, either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return ExitCode.broken_pipe
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _write_no_more()
+        complain(f"the output cannot be written: {error.strerror}")
+        return ExitCode.failed
     return code
+
+
+def _have_streams() -> None:
+    """Write to nowhere what was started without a place for it (``>&-``)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the end
+
+
+def _write_no_more() -> None:
+    # Python must not complain at exit, either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: Sequence[str] | None) -> int:
