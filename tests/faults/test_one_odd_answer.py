@@ -349,6 +349,19 @@ async def test_an_odd_answer_costs_nobody_the_lease(s3: FaultyS3, odd: Odd) -> N
     await election.resign()
 
 
+async def test_a_lease_that_is_read_wrongly_once_is_not_lost(s3: FaultyS3) -> None:
+    election = stand_for(StoreLocation.parse(URL), 0.6)
+    await election.win()
+    losing = asyncio.create_task(election.lost())
+    s3.short_reads = 1
+    s3.odd = once("PUT", "election.json", FAILED_PRECONDITION)
+    await signs(s3, 2)
+    assert not s3.short_reads
+    assert not losing.done()
+    losing.cancel()
+    await election.resign()
+
+
 async def test_a_lease_object_that_was_removed_is_written_again(s3: FaultyS3) -> None:
     election = stand_for(StoreLocation.parse(URL), 0.3)
     await election.win()

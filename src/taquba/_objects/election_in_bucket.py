@@ -53,6 +53,10 @@ class Seen(NamedTuple):
     holder: str | None
 
 
+_UNREADABLE: Final = ""
+"""The holder of a lease object that is not one."""
+
+
 class Watch:
     """Decides when a lease may be taken over, from what one candidate has seen of it."""
 
@@ -159,6 +163,12 @@ class BucketElection(Election):
         Where no lease is found this process is still the last who is known to have held it.
         """
         seen = await self._read()
+        for pause in PAUSES:
+            # A read may come out wrongly, and not what is stored.
+            if seen is None or seen.holder != _UNREADABLE:
+                break
+            await asyncio.sleep(min(pause, self._pause))
+            seen = await self._read()
         if seen is not None:
             self._version = seen.version if seen.holder == self._holder else None
         elif await self._is_gone():
@@ -217,7 +227,7 @@ async def _read(client: Client) -> Seen | None:
         holder = json.loads(content)["holder"]
     except UNREADABLE:
         # Whatever wrote it does not renew it.
-        holder = ""
+        holder = _UNREADABLE
     return Seen(_version(found.meta["e_tag"], found.meta["version"]), holder)
 
 
