@@ -63,6 +63,22 @@ async def test_an_odd_answer_to_a_background_task_is_survived(
         await audit(queue, idle=False)
 
 
+@pytest.mark.parametrize("answer", [CONFLICT, NO_KEY, (412, "PreconditionFailed")])
+@pytest.mark.parametrize("folder", ["manifest", "compacted"])
+async def test_an_odd_answer_to_a_closing_owner_is_no_error(
+    s3: FaultyS3, odd: Odd, folder: str, answer: tuple[int, str]
+) -> None:
+    queue = await Queue.open(URL)
+    await queue.enqueue("q", b"")
+    assert await queue.claim("q") is not None
+    odd.answer("PUT", f"/{folder}/", answer)
+    await queue.close()
+    async with Queue.open(URL) as queue:
+        # The store was closed, as the next owner sees: nobody is suspected.
+        (job,) = (await queue.list_jobs("q", "pending")).jobs
+        assert not job.suspect
+
+
 async def test_a_scan_goes_on_where_the_engine_stopped(s3: FaultyS3, odd: Odd) -> None:
     async with Queue.open(URL) as queue:
         for number in range(100):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from slatedb.uniffi import (
 )
 
 from taquba._engine import binding
+from taquba._engine.again import may_be_odd, was_repeated
 from taquba._engine.binding import Handle
 from taquba._engine.building import build
 from taquba._engine.memory import return_free_memory
@@ -30,7 +32,7 @@ from taquba._engine.wal_check import mark_of
 from taquba._engine.write_ahead_log import WriteAheadLog
 from taquba._engine.write_batches import batch_of
 from taquba._model import keys
-from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
+from taquba._model.errors import QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba._model.ids import IdGenerator
 from taquba._model.keys import Op
 from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
@@ -74,12 +76,12 @@ class Engine(Reads):
         lock: OwnerLock | None,
         recorders: Sequence[DefaultMetricsRecorder] = (),
         *,
-        shortens_wal: bool = False,
+        in_bucket: bool = False,
         reopening: Reopening | None = None,
     ) -> None:
         super().__init__(db)
         self._db = db
-        self._shortens_wal = shortens_wal
+        self._in_bucket = in_bucket
         self._recent = RecentEntries()
         self._wal_objects = 0
         self._shortening: asyncio.Task[None] | None = None
@@ -131,10 +133,8 @@ class Engine(Reads):
         reopening = None
         if not location.in_memory:
             reopening = Reopening(location, store, log, built, folder, lock, new_recorder)
-        shortens_wal = location.bucket is not None
-        return cls(
-            built.db, folder, lock, recorders, shortens_wal=shortens_wal, reopening=reopening
-        )
+        in_bucket = location.bucket is not None
+        return cls(built.db, folder, lock, recorders, in_bucket=in_bucket, reopening=reopening)
 
     @property
     def openings(self) -> int:
@@ -268,7 +268,7 @@ class Engine(Reads):
 
     def _shorten_wal(self) -> None:
         # Aside: nobody waits for it, and a store that hangs must not hold up who calls this.
-        if self._shortens_wal and (self._shortening is None or self._shortening.done()):
+        if self._in_bucket and (self._shortening is None or self._shortening.done()):
             self._shortening = asyncio.create_task(self._flush_tables())
 
     async def _flush_tables(self) -> None:
@@ -336,9 +336,24 @@ class Engine(Reads):
                 self._lock.release()
 
     async def _write_tables(self) -> None:
+        started = time.monotonic()
         try:
             await bounded(self._db.flush_with_options(_FLUSH_TABLES), "the closing flush")
             if self._folder is not None:
                 await self._folder.run(self._folder.folder.sync)
         except OSError as error:
             raise translate(error) from without_secrets(error)
+        except StoreError as error:
+            cause = error.__cause__
+            if (
+                not self._in_bucket
+                or self._reopening is None
+                or not isinstance(cause, Error)
+                or was_repeated(cause, started)
+                or not may_be_odd(error)
+            ):
+                raise
+            # The log is enough for the next owner; what the last commits say must be in it.
+            self._db = await self._reopening.reopen(self._db, cause, lambda: self._unflushed)
+            self._handle = self._db
+            self._unflushed.clear()
