@@ -285,6 +285,20 @@ async def left_with_commits(s3: FaultyS3, commits: int) -> None:
     s3.objects = died_with
 
 
+async def test_an_opening_waits_longer_for_a_store_that_has_answered_before(
+    s3: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with owner():
+        pass
+    s3.read_seconds = 0.1
+    monkeypatch.setattr("taquba._objects.client._TIMEOUT", 0.05)
+    async with owner() as queue:
+        await queue.enqueue("q", b"x")
+    monkeypatch.setattr("taquba._objects.places._worked", set())
+    with pytest.raises(StoreError, match="does not answer"):
+        await Queue.open(URL)
+
+
 class OneEachTime:
     """Refuses to give out some file of the write-ahead log, once at each try to open."""
 
