@@ -16,6 +16,8 @@ from taquba import (
     InvalidArgument,
     JobRecord,
     Queue,
+    QueueClosed,
+    StoreError,
     TaqubaError,
     WorkerSpec,
     run_workers,
@@ -210,6 +212,11 @@ class JobRunner(RunsInBackground, Generic[S]):
         return found
 
     # -- run --------------------------------------------------------------------------------
+
+    def _is_heard_of(self, failure: BaseException) -> bool:
+        # Of a store that failed every call tells; of workers that ended nobody does who awaits
+        # what they were to do.
+        return isinstance(failure, StoreError | QueueClosed)
 
     async def run(self, shutdown: Shutdown | None = None) -> None:
         """Run jobs until `shutdown` is set; running functions get `drain_timeout` to end.

@@ -17,7 +17,9 @@ from taquba import (
     JobRecord,
     KvKey,
     Queue,
+    QueueClosed,
     SettlementEffects,
+    StoreError,
     WorkerSpec,
     run_workers,
 )
@@ -155,6 +157,11 @@ class WorkflowRuntime(RunsInBackground):
         )
 
     # -- run --------------------------------------------------------------------------------
+
+    def _is_heard_of(self, failure: BaseException) -> bool:
+        # Of a store that failed every call tells; of workers that ended nobody does who awaits
+        # what they were to do.
+        return isinstance(failure, StoreError | QueueClosed)
 
     async def run(self, shutdown: Shutdown | None = None) -> None:
         """Run steps, and the hook, until `shutdown` is set; running steps are waited for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -74,3 +75,36 @@ async def test_a_runner_whose_task_is_cancelled_fails(queue: Queue, kind: int, n
     async with asyncio.timeout(REAL_SECONDS):
         with pytest.raises(TaqubaError, match=rf"{name}.*cancelled from outside"):
             await running
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+async def test_who_waits_in_the_block_of_a_runner_that_fails_is_told(
+    queue: Queue, kind: int
+) -> None:
+    async def wait() -> None:
+        async with asyncio.timeout(REAL_SECONDS), runners(queue)[kind]:
+            await asyncio.sleep(0)
+            (working,) = [t for t in asyncio.all_tasks() if t.get_name().endswith("-workers")]
+            working.cancel()
+            # As for a handle whose job nobody runs any more.
+            await asyncio.sleep(10 * REAL_SECONDS)
+
+    with pytest.raises(TaqubaError, match="cancelled from outside"):
+        await wait()
+    # The cancellation is over with the block.
+    await asyncio.sleep(0)
+
+
+async def test_who_awaits_a_job_is_told_that_the_executor_broke(queue: Queue) -> None:
+    @job(name="plain")
+    def plain(ctx: JobContext[None]) -> int:
+        return 1
+
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        async with (
+            asyncio.timeout(REAL_SECONDS),
+            JobRunner(queue, jobs=[plain], executor=executor) as runner,
+        ):
+            await (await runner.submit(plain))

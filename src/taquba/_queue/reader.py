@@ -13,7 +13,7 @@ from taquba._model import keys, validate
 from taquba._model.clock import Clock, SystemClock, from_ms
 from taquba._model.codec import decode_counters, decode_store_id
 from taquba._model.errors import InvalidArgument, QueueClosed, StoreNotInitialized
-from taquba._model.place import Place
+from taquba._model.place import Place, refuse
 from taquba._model.records import (
     Counters,
     InboxStats,
@@ -106,17 +106,19 @@ class QueueReader(ReadableStore, ClosedAtExit):
             await self._space.close()
 
     async def stats(self, queue: str) -> QueueStats:
-        row = await self._reads().get(keys.stats(validate.queue_name(queue)))
+        row = await (await self._reads()).get(keys.stats(validate.queue_name(queue)))
         return QueueStats(*(Counters() if row is None else decode_counters(queue, row)))
 
     async def list_queues(self) -> list[str]:
         names: list[str] = []
-        async for rows in self._reads().scan_prefix(keys.STATS):
+        async for rows in (await self._reads()).scan_prefix(keys.STATS):
             names += [keys.stats_queue(key) for key, _ in rows]
         return sorted(names)
 
     async def get_job(self, job_id: str) -> JobRecord | None:
-        record = await listings.get_job(self._reads(), self._payloads, validate.job_id(job_id))
+        record = await listings.get_job(
+            await self._reads(), self._payloads, validate.job_id(job_id)
+        )
         if record is None or not await self._left_since([record]):
             return record
         return None
@@ -131,7 +133,7 @@ class QueueReader(ReadableStore, ClosedAtExit):
         payloads: bool = True,
     ) -> JobPage:
         page = await listings.list_jobs(
-            self._reads(),
+            await self._reads(),
             self._payloads if payloads else None,
             validate.queue_name(queue),
             listings.known_status(status),
@@ -148,25 +150,25 @@ class QueueReader(ReadableStore, ClosedAtExit):
         return await self.list_jobs(queue, JobStatus.dead, cursor, limit, payloads=payloads)
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
-        return await listings.attempt_history(self._reads(), validate.job_id(job_id))
+        return await listings.attempt_history(await self._reads(), validate.job_id(job_id))
 
     async def kv_get(self, key: KvKey) -> bytes | None:
-        return await key_values.get(self._reads(), key)
+        return await key_values.get(await self._reads(), key)
 
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
-        return await key_values.scan(self._reads(), prefix, cursor, limit)
+        return await key_values.scan(await self._reads(), prefix, cursor, limit)
 
     async def writer_heartbeat(self) -> datetime | None:
         """The newest sign of life of an owner, by its clock; None if it never gave one.
 
         Owners give signs of life when they are opened with a `heartbeat_interval`.
         """
-        beat = await self._reads().get(keys.HEARTBEAT)
+        beat = await (await self._reads()).get(keys.HEARTBEAT)
         return None if beat is None else from_ms(int(beat))
 
     async def last_store_activity(self) -> datetime | None:
         """When the newest change of any queue's jobs was committed, by the machine's clock."""
-        newest = await self._reads().newest_write(keys.STATS)
+        newest = await (await self._reads()).newest_write(keys.STATS)
         return None if newest is None else from_ms(newest)
 
     async def detect_owner(self, patience: Duration = 3) -> OwnerSigns:
@@ -181,14 +183,14 @@ class QueueReader(ReadableStore, ClosedAtExit):
                 `heartbeat_interval` and this reader's `poll_interval`.
         """
         patience_ms = validate.duration_ms(patience, "patience")
-        return await presence.detect_owner(self._reads(), self._location, patience_ms)
+        return await presence.detect_owner(await self._reads(), self._location, patience_ms)
 
     async def inbox_stats(self) -> InboxStats:
-        self._check()
+        await self._enter()
         return await inbox_listings.stats(self._location)
 
     async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
-        self._check()
+        await self._enter()
         return await inbox_listings.rejected(self._location, limit)
 
     @property
@@ -209,9 +211,15 @@ class QueueReader(ReadableStore, ClosedAtExit):
         if self._closed:
             raise QueueClosed
 
-    def _reads(self) -> ReadOnlyEngine:
-        self._check()
+    async def _reads(self) -> ReadOnlyEngine:
+        """The engine, for a call that is awaited."""
+        await self._enter()
         return self._engine
+
+    async def _enter(self) -> None:
+        self._place.check()
+        if self._closed:
+            await refuse(QueueClosed())
 
 
 async def _open(

@@ -7,6 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -48,11 +49,14 @@ def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]
 class RunsInBackground(ABC):
     """Something whose `run` goes on for as long as its ``async with`` block does.
 
-    What ends `run` early is raised where the block ends, or logged where an error of the block is
+    What ends `run` early is raised where the block ends (at once, where calls in the block would
+    wait for `run` in vain: the block is cancelled then), or logged where an error of the block is
     on its way already. A block that is cancelled cancels `run`.
     """
 
     _running: asyncio.Task[None] | None = None
+    _block: asyncio.Task[object] | None = None
+    """The task of the block, once it was cancelled because `run` has failed."""
 
     @abstractmethod
     async def run(self, shutdown: asyncio.Event | None = None) -> None:
@@ -67,7 +71,23 @@ class RunsInBackground(ABC):
         self._running = asyncio.create_task(
             self.run(self._stop), name=f"taquba-{type(self).__name__}"
         )
+        self._running.add_done_callback(partial(self._run_ended, asyncio.current_task()))
         return self
+
+    def _is_heard_of(self, failure: BaseException) -> bool:
+        """Whether calls in the block raise by themselves when `run` has ended with `failure`.
+
+        Where they would wait for ever, the block is cancelled, and raises the failure at its end.
+        """
+        del failure
+        return True
+
+    def _run_ended(self, block: asyncio.Task[object] | None, running: asyncio.Task[None]) -> None:
+        if self._stop.is_set() or block is None:
+            return
+        failure = was_cancelled(running) if running.cancelled() else running.exception()
+        if failure is not None and not self._is_heard_of(failure) and block.cancel():
+            self._block = block
 
     async def __aexit__(
         self,
@@ -78,6 +98,14 @@ class RunsInBackground(ABC):
         assert self._running is not None
         running, self._running = self._running, None
         self._stop.set()
+        block, self._block = self._block, None
+        if (
+            block is not None
+            and block.uncancel() == 0
+            and isinstance(error, asyncio.CancelledError)
+        ):
+            # The cancellation was this one's own.
+            error = None
         cancels = isinstance(error, asyncio.CancelledError)
         if cancels:
             # Whoever cancels wants to leave now.
