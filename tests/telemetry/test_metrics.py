@@ -367,6 +367,22 @@ async def test_no_age_is_reported_of_a_backlog_that_was_not_looked_at(
     assert meters.value("taquba.queue.oldest_pending.age") == 7
 
 
+async def test_a_suspect_that_waits_is_the_oldest_pending_job(
+    open_queue: OpenQueue, meters: Meters, mock_clock: MockClock
+) -> None:
+    url = fresh_url()
+    first = await open_queue(url)
+    for _ in range(2):
+        await first.enqueue("q", b"")
+    await first.claim_batch("q", 2)
+    await first.kv_delete("nothing")  # makes the claims durable
+    queue = await open_queue(url, telemetry=meters.provider)
+    # The first suspect runs, and the other waits for it.
+    await must_claim(queue)
+    await mock_clock.advance(9)
+    assert meters.value("taquba.queue.oldest_pending.age") == 9
+
+
 async def test_requests_to_the_store_are_counted_by_the_engine(
     open_queue: OpenQueue, meters: Meters, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from taquba._engine.engine import Engine
 from taquba._engine.reads import bounded
 from taquba._interface.store import Store
 from taquba._memory.alarm import Alarm
-from taquba._memory.gate import Gate
+from taquba._memory.gate import Gate, HasSuspects
 from taquba._memory.leases import Lease, LeaseRegistry
 from taquba._memory.locks import HeldLocks, KeyLocks, Moves
 from taquba._memory.waiters import Waiters
@@ -191,7 +191,7 @@ class Owner:
             cursors=ClaimCursors(cursors, self._reached),
         )
         if telemetry is not None:
-            telemetry.watch(counters, self.pending_windows, engine.requests)
+            telemetry.watch(counters, self.pending, engine.requests)
             self.on_failure.add(telemetry.close)
         clock.attach(self.busy)
 
@@ -317,9 +317,9 @@ class Owner:
     def config(self, name: str) -> QueueConfig:
         return self._configs.get(name, self._default_config)
 
-    def pending_windows(self) -> dict[str, Window]:
-        """The ready window of each queue. May be called from any thread."""
-        return {state.name: state.window for state in list(self.queues.values())}
+    def pending(self) -> dict[str, HasSuspects]:
+        """What is pending in each queue. May be called from any thread."""
+        return {state.name: state for state in list(self.queues.values())}
 
     def landed(self, changes: Iterable[Change]) -> None:
         """Changes are applied: let memory follow, and wake whoever waits for them."""

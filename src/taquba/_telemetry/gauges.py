@@ -17,7 +17,7 @@ from opentelemetry.metrics import (
     get_meter_provider,
 )
 
-from taquba._memory.window import Window
+from taquba._memory.gate import HasSuspects
 from taquba._model.clock import Clock
 from taquba._model.records import Counters, Job
 from taquba._telemetry import names
@@ -36,7 +36,7 @@ class OpenStore:
     name: str
     clock: Clock
     counters: dict[str, Counters]
-    pending: Callable[[], Mapping[str, Window]]
+    pending: Callable[[], Mapping[str, HasSuspects]]
     requests: Callable[[], Mapping[tuple[str, str], int]]
     """Requests to the object store so far, per component and kind."""
     ended: Callable[[], int]
@@ -53,8 +53,10 @@ class OpenStore:
 
     def ages(self) -> Iterator[Observation]:
         now = self.clock.time_ms()
-        for queue, window in self.pending().items():
-            waiting = [ready_at(job, now) for job in window.jobs()]
+        for queue, state in self.pending().items():
+            window = state.window
+            jobs = [*window.jobs(), *state.suspects.values()]
+            waiting = [ready_at(job, now) for job in jobs]
             if waiting:
                 age = max(0, now - min(waiting)) / 1000
             elif window.complete:

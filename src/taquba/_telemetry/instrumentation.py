@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from opentelemetry import metrics, trace
 
-from taquba._memory.window import Window
+from taquba._memory.gate import HasSuspects
 from taquba._model.clock import Clock
 from taquba._model.options import EnqueueRequest
 from taquba._model.records import Counters, EnqueueResult, JobView
@@ -43,7 +43,7 @@ class Instrumentation:
     def watch(
         self,
         counters: dict[str, Counters],
-        pending: Callable[[], Mapping[str, Window]],
+        pending: Callable[[], Mapping[str, HasSuspects]],
         requests: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
         """Report the state of the open store until `close`; see `OpenStore`."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from opentelemetry.metrics import MeterProvider
 
-from taquba._memory.window import Window
+from taquba._memory.gate import HasSuspects
 from taquba._model.clock import Clock
 from taquba._model.errors import TaqubaError
 from taquba._model.keys import Op
@@ -129,7 +129,7 @@ class Metrics:
     def watch(
         self,
         counters: dict[str, Counters],
-        pending: Callable[[], Mapping[str, Window]],
+        pending: Callable[[], Mapping[str, HasSuspects]],
         requests: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
         """Report depth, age and requests of the store until `close`."""
