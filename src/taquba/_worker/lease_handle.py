@@ -67,6 +67,9 @@ class LeaseHandle:
     def ensure_at_least(self, duration: Duration) -> None:
         """Make sure that the lease lasts `duration` seconds from now; never shortens it.
 
+        It does not wait for anything, so it lets nothing else run: an async handler that loops,
+        catches every exception and calls only this blocks the event loop.
+
         Raises:
             ClaimLost: The job was taken back; stop working on it.
             CancelRequested: The job was asked to cancel.
