@@ -9,12 +9,12 @@ by the ids.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
 from taquba import Queue
+from taquba.extending import together
 from taquba_bulk._records import BulkRecord, ItemRow, OutputRow, keys_of
 from taquba_bulk._sinks import NullSink, Sink
 
@@ -67,7 +67,7 @@ class Output:
             return
         position = await self._sink.write([record for record, _ in group])
         await self._reach(position, [record.run_id for record, _ in group])
-        await asyncio.gather(*(self._mark(record.run_id, row) for record, row in group))
+        await together(self._mark(record.run_id, row) for record, row in group)
 
     async def _reach(self, position: bytes, newest: list[str]) -> None:
         row = OutputRow(self._generation, position, newest)
@@ -78,7 +78,7 @@ class Output:
         await self._queue.kv_put(self._keys.item(run_id), written.encode())
 
     async def _mark_newest(self, run_ids: list[str]) -> None:
-        await asyncio.gather(*(self._mark_again(run_id) for run_id in run_ids))
+        await together(self._mark_again(run_id) for run_id in run_ids)
 
     async def _mark_again(self, run_id: str) -> None:
         found = await self._queue.kv_get(self._keys.item(run_id))

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 
 from taquba import Queue, TaqubaError
-from taquba.extending import Shutdown, was_cancelled
+from taquba.extending import Shutdown, together, was_cancelled
 from taquba_bulk._costs import Costs
 from taquba_bulk._errors import BudgetExceeded, FailureThresholdExceeded
 from taquba_bulk._inputs import Inputs, Item, Keying, chunks, expected
@@ -257,7 +257,7 @@ class Pass(Generic[In, Out]):
             await self._news.wait()
             self._news.clear()
             looked_at, self._to_look_at = self._to_look_at, {}
-            found = await asyncio.gather(*map(self._look, looked_at))
+            found = await together(map(self._look, looked_at))
             ended = iter([pair for pair in found if pair is not None])
             while group := list(islice(ended, LARGEST_GROUP)):
                 await self._finish(group)
@@ -270,9 +270,9 @@ class Pass(Generic[In, Out]):
         self._tell_fed()
         rows: list[ItemRow | None] = [None] * len(items)
         if self._any_ended:
-            rows = await asyncio.gather(*(self._row(item.run_id) for item in items))
-        await asyncio.gather(
-            *(self._submit(item) for item, row in zip(items, rows, strict=True) if row is None)
+            rows = await together(self._row(item.run_id) for item in items)
+        await together(
+            self._submit(item) for item, row in zip(items, rows, strict=True) if row is None
         )
         for item, row in zip(items, rows, strict=True):
             if row is not None:

@@ -9,8 +9,6 @@ from contextlib import aclosing
 from datetime import timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 
-import anyio
-
 from taquba import (
     Duration,
     InvalidArgument,
@@ -27,7 +25,7 @@ from taquba.extending import (
     RunsInBackground,
     Shutdown,
     only_runner,
-    was_cancelled,
+    until_one_ends,
 )
 from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
 from taquba.extending.parking import parked_jobs
@@ -231,23 +229,15 @@ class JobRunner(RunsInBackground, Generic[S]):
 
     async def _run(self, shutdown: Shutdown | None) -> None:
         await self._attempts.start()
-        sweeping = asyncio.create_task(self._retention.run(), name="taquba-jobs-retention")
-        working = asyncio.create_task(self._work(shutdown), name="taquba-jobs-workers")
-        cancelled: list[asyncio.Task[None]] = []
         try:
-            ended, _ = await asyncio.wait({sweeping, working}, return_when=asyncio.FIRST_COMPLETED)
-            cancelled = [task for task in ended if task.cancelled()]
+            await until_one_ends(
+                {
+                    "taquba-jobs-workers": self._work(shutdown),
+                    "taquba-jobs-retention": self._retention.run(),
+                }
+            )
         finally:
-            sweeping.cancel()
-            working.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.gather(sweeping, working, return_exceptions=True)
             self._attempts.close()
-        for task in (working, sweeping):
-            if not task.cancelled():
-                task.result()
-        for task in cancelled:
-            raise was_cancelled(task)
 
     async def _work(self, shutdown: Shutdown | None) -> None:
         specs = [

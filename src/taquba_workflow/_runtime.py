@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
@@ -23,7 +23,7 @@ from taquba import (
     WorkerSpec,
     run_workers,
 )
-from taquba.extending import RunsInBackground, Shutdown, only_runner, seen_through, was_cancelled
+from taquba.extending import RunsInBackground, Shutdown, only_runner, seen_through, until_one_ends
 from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
 from taquba.extending.parking import parked_jobs
 from taquba.extending.times import to_ms
@@ -194,36 +194,26 @@ class WorkflowRuntime(RunsInBackground):
 
     async def _run(self, workers: Sequence[WorkerSpec], shutdown: Shutdown | None) -> None:
         self._running_turns.go_on()
-        beside = [asyncio.create_task(self._stop_turns(shutdown), name="taquba-workflow-stopping")]
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            "taquba-workflow-workers": run_workers(
+                self._queue, *workers, shutdown=shutdown, handle_signals=False
+            ),
+            "taquba-workflow-stopping": self._stop_turns(shutdown),
+        }
         if self._retention is not None:
-            sweeping = self._retention.run()
-            beside.append(asyncio.create_task(sweeping, name="taquba-workflow-retention"))
-        working = asyncio.create_task(
-            run_workers(self._queue, *workers, shutdown=shutdown, handle_signals=False),
-            name="taquba-workflow-workers",
-        )
-        ended_early: list[asyncio.Task[None]] = []
+            loops["taquba-workflow-retention"] = self._retention.run()
         try:
-            ended_early = await _until_ended(working, beside)
+            await until_one_ends(loops)
         finally:
-            working.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([working])
-            for task in beside:
-                await _stop(task)
             # Of a store that failed, leases never end; nothing is decided any more.
             self._handler.let_go()
-        if not working.cancelled():
-            working.result()
-        for task in ended_early:
-            if task.cancelled():
-                raise was_cancelled(task)
-            task.result()
 
     async def _stop_turns(self, shutdown: Shutdown | None) -> None:
+        """Have turns end when the workers are asked to end, which then do."""
         if shutdown is not None:
             await shutdown.wait()
             self._running_turns.stop()
+        await asyncio.get_running_loop().create_future()
 
     # -- runs -------------------------------------------------------------------------------
 
@@ -464,24 +454,3 @@ class WorkflowRuntime(RunsInBackground):
     async def clear_signal(self, key: str) -> bool:
         """Forget the signal that is kept for `key`; False when there is none."""
         return await self._signals.clear(key)
-
-
-async def _until_ended(
-    working: asyncio.Task[None], beside: Sequence[asyncio.Task[None]]
-) -> list[asyncio.Task[None]]:
-    """Wait for the workers, or for a task beside them that fails; which of them were cut off."""
-    pending = {working, *beside}
-    while not working.done():
-        ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        cut_off = [task for task in ended if task.cancelled() or task.exception() is not None]
-        if cut_off:
-            return cut_off
-    return []
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    """Cancel a task of ours and let it end; of a store that failed, the workers have told."""
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()

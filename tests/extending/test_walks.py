@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from taquba import JobRecord, LeaseHandle, Queue, StoreError
-from taquba.extending import together
+from taquba import JobRecord, LeaseHandle, Queue, StoreError, TaqubaError
+from taquba.extending import together, until_one_ends
 from taquba.extending.expiries import Expiries, Expiry, Sweeper, expiry_key
 from taquba.extending.parking import parked, parked_jobs, too_new
 from taquba.extending.times import from_ms, later, to_ms
@@ -136,3 +136,59 @@ async def test_times_are_stored_to_the_millisecond(mock_clock: MockClock) -> Non
     now = mock_clock.now()
     assert from_ms(to_ms(now)) == now
     assert to_ms(later(now, 0.25, "delay")) == to_ms(now) + 250
+
+
+def task_named(name: str) -> asyncio.Task[object]:
+    return next(task for task in asyncio.all_tasks() if task.get_name() == name)
+
+
+async def forever(ended: list[str] | None = None) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        if ended is not None:
+            # Its clean-up is waited for.
+            await asyncio.sleep(0)
+            ended.append("ended")
+
+
+async def test_a_task_that_was_cancelled_from_outside_is_no_result_of_what_runs_together() -> None:
+    running = asyncio.create_task(together([forever()]))
+    await asyncio.sleep(0)
+    (child,) = asyncio.all_tasks() - {running, asyncio.current_task()}
+    child.cancel()
+    with pytest.raises(TaqubaError, match="was cancelled from outside"):
+        await running
+
+
+async def test_the_end_of_one_loop_ends_the_others() -> None:
+    async def returns() -> None:
+        await asyncio.sleep(0)
+
+    async def fails() -> None:
+        raise ValueError("broken")
+
+    ended: list[str] = []
+    await until_one_ends({"one": returns(), "other": forever(ended)})
+    with pytest.raises(ValueError, match="broken"):
+        await until_one_ends({"one": forever(ended), "other": fails()})
+    assert ended == ["ended", "ended"]
+
+
+async def test_a_loop_that_is_cancelled_from_outside_is_a_failure() -> None:
+    running = asyncio.create_task(until_one_ends({"one": forever(), "other": forever()}))
+    await asyncio.sleep(0)
+    task_named("other").cancel()
+    with pytest.raises(TaqubaError, match="'other' was cancelled from outside"):
+        await running
+
+
+async def test_loops_end_before_whoever_cancels_them_goes_on() -> None:
+    ended: list[str] = []
+    running = asyncio.create_task(until_one_ends({"one": forever(ended), "other": forever(ended)}))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended == ["ended", "ended"]

@@ -41,6 +41,7 @@ from taquba.extending import (
     seen_through,
     together,
     until_durable,
+    until_one_ends,
     was_cancelled,
 )
 from taquba.extending.checks import at_least_one, check_shutdown, duration_ms, instance, key
@@ -145,6 +146,7 @@ async def shared(queue: Queue, shutdown: Shutdown) -> None:
     check_shutdown(shutdown)
     assert_type(passes_through(ValueError()), bool)
     assert_type(await together([queue.kv_get("key"), queue.kv_get("other")]), list[bytes | None])
+    await until_one_ends({"one": Loop().run(), "other": Loop().run()})
     async for page in pages(lambda cursor: queue.kv_scan("mine/", cursor)):
         assert_type(page, KvPage[str])
     async for job in parked_jobs(queue, "jobs"):

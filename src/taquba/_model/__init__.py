@@ -10,6 +10,7 @@ The modules, top to bottom; each uses only those below it:
     ids         job ids: ULIDs that ascend strictly within one open store, whatever the clock does
     log_fields  fields of log records that are about a queue or a job, for handlers that write JSON
     records     records: the job as the store holds it, and the read-only views that callers see
+    tasks       tasks that live no longer than the block that started them
     own_tasks   tasks and the end of their event loop: not cut off, or not waited for
     place       where a queue, reader or producer may be used
     resources   what an `open` returns: something to ``await``, or to use with ``async with``
@@ -19,6 +20,5 @@ The modules, top to bottom; each uses only those below it:
     clock       time
     keys        keys: ``[space tag][format version][fields]``
     redaction   secrets taken out of text that comes from outside: of clients, of URLs
-    tasks       tasks that live no longer than the block that started them
     unpacking   MessagePack from strangers, read piece by piece
 """

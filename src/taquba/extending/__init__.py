@@ -33,7 +33,7 @@ from taquba._model.describing import describe, shown
 from taquba._model.ending import contained, ends_program, is_stopped, legible, passes_through
 from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import redact, without_secrets
-from taquba._model.tasks import together
+from taquba._model.tasks import together, until_one_ends
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
@@ -69,6 +69,7 @@ __all__ = [
     "shown",
     "together",
     "until_durable",
+    "until_one_ends",
     "was_cancelled",
     "without_secrets",
 ]
