@@ -206,6 +206,37 @@ async def test_another_owner_that_opens_meanwhile_is_not_fenced(
         assert (await second.stats("q")).pending == 2
 
 
+async def test_an_attempt_that_did_not_count_makes_no_room_for_another_owner(
+    s3: FaultyS3, odd: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await Queue.open(URL)
+    await first.enqueue("q", b"")
+    check = reopening.Reopening._check_owner
+    checks = 0
+    later: list[Queue] = []
+
+    async def check_late(self: reopening.Reopening) -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 1:
+            # The attempt after this fails before it has fenced anybody.
+            odd.answer("PUT", "/manifest/", NO_KEY)
+        if checks == 2:
+            later.append(await Queue.open(URL))
+        await check(self)
+
+    monkeypatch.setattr(reopening.Reopening, "_check_owner", check_late)
+    odd.answer("PUT", "/wal/", CONFLICT)
+    with pytest.raises(StoreFenced):
+        await first.enqueue("q", b"")
+    assert checks == 2
+    await first.close()
+    monkeypatch.undo()
+    (second,) = later
+    async with second:
+        await second.enqueue("q", b"")
+
+
 @pytest.mark.parametrize("seed", range(40 if LONG else 2))
 async def test_a_queue_works_over_a_store_that_answers_oddly_all_the_time(
     s3: FaultyS3, odd: Odd, seed: int

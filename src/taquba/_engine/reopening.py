@@ -177,7 +177,13 @@ class Reopening:
         opened = self._before + 1
         # Whatever becomes of this attempt, it may count.
         self._before += 1
-        built = await build_again(self._location, self._store, self._log, self._recorder(), opened)
+        try:
+            built = await build_again(
+                self._location, self._store, self._log, self._recorder(), opened
+            )
+        except StoreError:
+            await self._forget_if_not_counted()
+            raise
         try:
             if self.marks and await built.db.get(keys.OWNER) not in self.marks:
                 raise StoreFenced
@@ -190,6 +196,13 @@ class Reopening:
             raise
         self._before = built.before
         return built.db
+
+    async def _forget_if_not_counted(self) -> None:
+        """An attempt that fenced nobody must not hide another owner, who did."""
+        with contextlib.suppress(StoreError):
+            manifest = await self._log.manifest()
+            if manifest is not None:
+                self._before = min(self._before, manifest.writer_epoch - 1)
 
     async def _apply(self, db: Db, unflushed: Callable[[], Sequence[Sequence[Op]]]) -> None:
         """Write what was applied since the last flush, up to what was while this was done."""
