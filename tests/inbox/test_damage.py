@@ -71,14 +71,15 @@ async def test_a_batch_under_the_name_of_another_makes_no_job(store: Path) -> No
         assert set(await rejected(inbox)) == {one}
 
 
-async def test_a_batch_that_a_transfer_has_damaged_is_taken_later(s3: FaultyS3) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_batch_that_a_transfer_has_damaged_is_taken_later(s3: FaultyS3, times: int) -> None:
     async with Queue.open("s3://bucket/prefix", inbox=ASLEEP):
         pass
     async with Producer.open("s3://bucket/prefix") as producer:
         receipt = await producer.enqueue("q", b"x")
     inbox = await inbox_at("s3://bucket/prefix")
     async with Queue.open("s3://bucket/prefix", inbox=ASLEEP) as queue:
-        s3.short_reads = 1
+        s3.short_reads = times
         await queue.ingest_now()
         await queue.ingest_now()
         assert await queue.get_job(receipt.id) is not None

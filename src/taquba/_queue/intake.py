@@ -22,6 +22,7 @@ from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.options import InboxConfig
 from taquba._model.redaction import without_secrets
 from taquba._objects.inbox import InboxObjects
+from taquba._objects.integrity import READS
 from taquba._objects.location import StoreLocation
 from taquba._objects.object_info import ObjectInfo
 from taquba._objects.wake import WakeListener
@@ -212,12 +213,19 @@ class Inbox:
             raise MalformedBatch("its name is not one that a producer gives")
         if info.size > MAX_BATCH_BYTES:
             raise MalformedBatch(f"{info.size} bytes; a batch has at most {MAX_BATCH_BYTES}")
-        try:
-            return await self._decoded(info.key)
-        except MalformedBatch:
-            # The transfer may have failed, and not what is stored.
-            await self._decoded(info.key)
-            raise StoreError("two reads of it came out differently") from None
+        failed = 0
+        while True:
+            try:
+                batch = await self._decoded(info.key)
+            except MalformedBatch:
+                # A transfer may have failed, and not what is stored.
+                failed += 1
+                if failed == READS:
+                    raise
+            else:
+                if failed:
+                    raise StoreError("its reads came out differently")
+                return batch
 
     async def _decoded(self, name: str) -> Batch | None:
         data = await self._objects.get(name)
