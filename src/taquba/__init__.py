@@ -5,8 +5,8 @@ The layers, top to bottom; each uses only those below it:
     __main__      ``python -m taquba``
     cli           for packages that add a command to `taquba`
     _cli          the command line, which needs the extra ``taquba[cli]``
-    integrations  taquba in the frameworks that programs are written with
-    doctor        examines a place for a store
+    integrations  taquba in web frameworks
+    doctor        examines a location for a store
     testing       virtual time, fresh stores, and a pytest plugin
     _service      processes that share a store: one owns it, all of them enqueue
     extending     for packages built on a queue
@@ -16,20 +16,20 @@ The layers, top to bottom; each uses only those below it:
     _producer     requests from processes that do not own the store; no part needs the engine
     telemetry     telemetry settings alone
     _telemetry    metrics and traces through OpenTelemetry, imported only where they are on
-    _line         calls between the processes of a machine and the owner
+    _line         calls from the processes of a machine to the owner
     _store        the commit path: transaction, group commit, claim cursors
-    _engine       the storage engine: the only room that imports slatedb
-    _interface    what every handle on a store can do
+    _engine       the storage engine: the only package that imports slatedb
+    _interface    the operations of every handle on a store
     _memory       ready windows, leases, waiters, locks
     _objects      object storage without the engine: places, clients, payloads, inbox, election
-    _rules        transitions: what a job becomes, as pure functions
+    _rules        transitions: a job's next state, as pure functions
     _model        vocabulary: keys, codec, records, options, clock, errors
 
 Beside them, to be imported by name: `taquba.testing`, `taquba.integrations` for frameworks, and
-`taquba.doctor`, which examines a place for a store. Start with `Queue.open`.
+`taquba.doctor`, which examines a location for a store. Start with `Queue.open`.
 
-What is exported here is imported when it is first used: a process that only produces jobs never
-loads the storage engine.
+Each exported name is imported when it is first used: a process that only produces jobs never loads
+the storage engine.
 """
 
 from importlib import import_module
@@ -237,7 +237,7 @@ _HOMES: Final = (
     "_worker.workers",
     "_service.service",
 )
-"""Where `__getattr__` looks for a name: what needs no storage engine comes first."""
+"""Where `__getattr__` looks for a name: modules without the storage engine come first."""
 
 if not TYPE_CHECKING:
     # A type checker that sees this takes any name for one that exists.

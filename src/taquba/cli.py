@@ -6,10 +6,10 @@ point becomes the command:
     [project.entry-points."taquba.cli"]
     crawl = "crawler._cli:app"
 
-It is imported only when the command, or the list of all commands, is asked for. `group` and
-`command` declare commands like those of taquba itself, `reading` and `owning` open the store they
-are about, and the rest takes options and prints as they do. A `CommandError` ends a command with a
-message and an exit code, and so does every `taquba.TaqubaError`.
+It is imported only when the command, or the list of all commands, is requested. `group` and
+`command` declare commands like those of taquba itself, `reading` and `owning` open their store, and
+the other names are options and functions that print. A `CommandError` ends a command with a message
+and an exit code, and so does every `taquba.TaqubaError`.
 """
 
 from taquba._cli.errors import CommandError, ExitCode

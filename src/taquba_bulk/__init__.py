@@ -3,30 +3,30 @@
 The layers, top to bottom; each uses only those below it, and of taquba and taquba_workflow only
 their public names:
 
-    _cli       the command `taquba bulk`, which taquba's command line imports when it is asked for
+    _cli       the command `taquba bulk`, which taquba's command line imports when it is requested
     _bulk      `Bulk`: one pipeline over many inputs
-    _pass      one pass over the inputs of a batch: submits, notices what ends, and has it written
-    _runner    runs the pipeline as the one step of each item's run, and says how the item goes on
+    _pass      one pass over the inputs of a batch: submits items, and writes those that have ended
+    _runner    runs the pipeline as the one step of each item's run, and decides how it continues
     _inputs    inputs of a batch: read a chunk at a time, each an item with a key of its own
     _output    writes records to a sink, each once, however often the process dies
-    _pipeline  a pipeline: the function, and the types of what goes in and comes out
-    _context   what a pipeline gets: its input, and what it can have remembered
-    _paid      calls that are paid for: an intent is durable before each, its result after it
-    _shared    what the items of a batch share while it runs
+    _pipeline  a pipeline: the function, and the types of its inputs and outputs
+    _context   `BulkContext`: the input of a pipeline, and the results that it can remember
+    _paid      paid calls: an intent is durable before each call, its result after it
+    _shared    the state that the items of a batch share while it runs
     _budget    the budget of a batch: reserved before a call, settled after it, kept in the store
-    _cache     what phases came to, by their content, for all runs of a store
-    _phases    phases of an item: what each came to, and what it cost, remembered beyond an attempt
+    _cache     results of phases, by their content, for all runs of a store
+    _phases    phases of an item: their results and costs, remembered beyond an attempt
     _rates     rate limits: how often items may do something, by key
     _sinks     where the records of ended items go
-    _display   shows people how far a batch is: a bar on a terminal, a line now and then elsewhere
+    _display   shows the progress of a batch: a bar on a terminal, a line now and then elsewhere
     _errors    what can go wrong with a batch, beside the errors of taquba and taquba_workflow
-    _report    how far a batch is, and how it has ended
-    _records   what is kept of an item and of a batch's output, and what callers see of an item
+    _report    the progress of a batch, and its final report
+    _records   stored records of items and of a batch's output, and the records that callers see
     _costs     costs: amounts by metric, added up without rounding
     _codec     values of a batch's types
     _jsonl     reading inputs from a file, or a stream, of JSON lines
-    _stopping  how an attempt is left that cannot go on now, through no fault of its item
-    _values    checks of what callers pass in
+    _stopping  leaving an attempt that cannot continue now, through no fault of its item
+    _values    checks of arguments
 """
 
 from taquba_bulk._bulk import Bulk

@@ -1,7 +1,7 @@
 """The budget of a batch: reserved before a call, settled after it, kept in the store.
 
-One entry holds what is spent and every open reservation, so that each change is one atomic write.
-Changes at the same time share a write. A reservation that a process left open is counted in full,
+One entry holds the spent amounts and every open reservation, so that each change is one atomic
+write. Concurrent changes share a write. A reservation that a process left open counts in full,
 until its call is made again or found to have been made.
 """
 
@@ -24,11 +24,11 @@ _MOST_LIVE: Final = 2000
 
 
 class Budget:
-    """What may be spent, by metric; without limits it keeps nothing.
+    """The budget, by metric; without limits it stores nothing.
 
     Args:
         queue: The open queue.
-        key: Where it is kept.
+        key: The key of its entry.
         limits: How much may be spent, by metric.
     """
 
@@ -48,7 +48,7 @@ class Budget:
         self._saving: asyncio.Task[None] | None = None
 
     async def open(self, on_exceeded: Callable[[str], None]) -> None:
-        """Read what is spent; `on_exceeded` is told the metric when a call cannot be paid."""
+        """Read the spent amounts; `on_exceeded` gets the metric when a call cannot be paid."""
         self._on_exceeded = on_exceeded
         self._spent, self._open, self._live = Costs(), {}, set()
         row = await self._queue.kv_get(self._key)
@@ -60,13 +60,13 @@ class Budget:
             self._open = {call: Costs(units) for call, units in still_open.items()}
         except UNREADABLE as error:
             raise StoreError(
-                f"what the batch has spent cannot be read ({describe(error)}): delete the entry "
-                f"{self._key!r} to begin at nothing",
+                f"the account of the batch cannot be read ({describe(error)}): delete the entry "
+                f"{self._key!r} to start again from zero",
                 permanent=True,
             ) from error
 
     def spent(self) -> dict[str, float]:
-        """What calls have cost, by metric; open reservations count in full."""
+        """The cost of calls, by metric; open reservations count in full."""
         found = Costs(self._spent.packed())
         for costs in self._open.values():
             found.add_all(costs)
@@ -77,9 +77,9 @@ class Budget:
         return self._limits.amounts()[metric]
 
     async def reserve(self, call: bytes, costs: Costs) -> None:
-        """Set aside what a call may cost; durable on return.
+        """Reserve the maximum cost of a call; durable on return.
 
-        Waits for other calls to be settled, while that may help.
+        Waits for other calls to be settled as long as that may help.
 
         Raises:
             Suspended: The call cannot be paid.
@@ -102,7 +102,7 @@ class Budget:
         await self._save()
 
     async def settle(self, call: bytes, costs: Costs) -> None:
-        """A call has cost so much; durable on return. Nothing happens if it is settled already."""
+        """Settle a call with its cost; durable on return. Does nothing if it is already settled."""
         if self._open.pop(call, None) is None:
             return
         self._live.discard(call)
@@ -111,18 +111,18 @@ class Budget:
         await self._save()
 
     async def write_off(self, call: bytes) -> None:
-        """Nobody knows whether a call was made: it counts as reserved."""
+        """Settle a call that may have been made: its cost is the reservation."""
         reserved = self._open.get(call)
         if reserved is not None:
             await self.settle(call, reserved)
 
     def leave_open(self, call: bytes) -> None:
-        """A call was cut off; its reservation stays until it is known what has become of it."""
+        """A call was interrupted; its reservation stays until its outcome is known."""
         self._live.discard(call)
         self._changed.set()
 
     def _lacking(self, call: bytes, costs: Costs) -> str | None:
-        """The metric that has not enough left."""
+        """The metric of which too little is left."""
         for metric in self.metrics:
             held = sum(
                 reserved.units(metric) for other, reserved in self._open.items() if other != call

@@ -35,9 +35,9 @@ _NOWHERE: Final = NullSink()
 class Bulk(Generic[In, Out]):
     """A batch: one pipeline over many inputs, each a durable run of its own.
 
-    Running the batch again, in the same store and under the same `queue_name`, goes on where it
-    stopped, however it did: items that have ended are not run again, finished phases of the others
-    are not repeated, and the output has one row for each item.
+    Running the batch again, in the same store and under the same `queue_name`, continues where it
+    stopped, for whatever reason: items that have ended are not run again, finished phases of the
+    others are not repeated, and the output has one row for each item.
 
         async with Queue.open("./data") as queue:
             bulk = Bulk(queue, summarize, output=JsonlSink("out.jsonl"))
@@ -48,21 +48,21 @@ class Bulk(Generic[In, Out]):
         pipeline: ``async def run(ctx: BulkContext[In]) -> Out``, a function or an object with
             that method. Inputs and outputs are checked and stored by these annotations.
         output: Where records of ended items go.
-        key: Makes the key of an input, by which it is known when the batch is run again; called
-            in a worker thread. No two inputs may have the same. By default it is made of the
+        key: Makes the key of an input, which identifies it when the batch is run again; called in a
+            worker thread. No two inputs may have the same key. By default the key is made from the
             input's content, and equal inputs are numbered.
         headers: Small string pairs that every pipeline sees.
-        max_concurrent: Items that are worked on at the same time.
-        queue_name: Names the batch in its store. Configure attempts and backoff of its items by
+        max_concurrent: Items that run at the same time.
+        queue_name: Names the batch in its store. Configure attempts and backoff of its items under
             this name.
         fail_threshold: Stop when more items than this fail: a number (int), or a share of the
-            inputs (float, less than 1). None goes on whatever fails.
-        budget: What the batch's paid calls may cost, by metric, as in ``{"usd": 50}``, counted
-            over all its runs that had a budget. See `BulkContext.paid_call`.
-        rate: Rate limits by key: at most so many in any so long, as in
-            ``{"llm": (500, "1m")}``. See `BulkContext.acquire`.
-        progress: Show on standard error how far the batch is: with a bar, where that is a
-            terminal and rich is installed, else with a line every ten seconds.
+            inputs (float, less than 1). With None, the batch continues whatever fails.
+        budget: The maximum cost of the batch's paid calls, by metric, as in ``{"usd": 50}``, over
+            all its runs that had a budget. See `BulkContext.paid_call`.
+        rate: Rate limits by key: at most a number of calls in any period, as in ``{"llm": (500,
+            "1m")}``. See `BulkContext.acquire`.
+        progress: Show the progress on standard error: as a bar, if that is a terminal and rich is
+            installed, otherwise as a line every ten seconds.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Bulk(Generic[In, Out]):
             raise InvalidArgumentType(f"key must be a function of an input, not {key!r}")
         plain_function(key, "key")
         headers = dict(headers or {})
-        # Refuses now what every submission would refuse.
+        # Refuses now the names that every submission would refuse.
         RunSpec(b"", headers=headers)
         typed = TypedPipeline(pipeline)
         shared = Shared(queue, queue_name, rate, budget)
@@ -115,22 +115,22 @@ class Bulk(Generic[In, Out]):
     async def run(self, inputs: Inputs[In], shutdown: Shutdown | None = None) -> BulkReport:
         """Run the pipeline on every input; returns when all items have ended.
 
-        Inputs are read as fast as items end, so there may be more than memory holds. A plain
-        iterable is read in a worker thread.
+        Inputs are read as fast as items end, so they may be larger than memory. A plain iterable is
+        read in a worker thread.
 
         Args:
             inputs: An iterable or async iterable of inputs.
-            shutdown: When it is set, no item is started any more, and this returns when those
-                that run have ended; the report is not `complete` then. When this is cancelled
-                instead, running items are cancelled too, and go back without spending their
-                attempt.
+            shutdown: When it is set, no further item is started, and `run` returns when the running
+                ones have ended; the report is then not `complete`. If `run` is cancelled instead,
+                running items are cancelled too, and return without spending their attempt.
 
         Raises:
-            FailureThresholdExceeded: More items failed than may; it has the report.
+            FailureThresholdExceeded: More items failed than allowed; it has the report.
             BudgetExceeded: A call could not be paid; it has the report.
             DuplicateKey: Two inputs have the same key.
-            InputMismatch: An item of this key was run before with another input.
-            InvalidArgument: An input does not fit the pipeline, or the output is not this batch's.
+            InputMismatch: An item with this key was run before with another input.
+            InvalidArgument: An input does not fit the pipeline, or the output belongs to another
+                batch.
             StoreError: The store fails, or the output cannot be written.
         """
         check_inputs(inputs)
@@ -141,11 +141,11 @@ class Bulk(Generic[In, Out]):
     async def stream(
         self, inputs: Inputs[In], shutdown: Shutdown | None = None
     ) -> AsyncGenerator[BulkRecord[Out]]:
-        """`run`, giving the record of each item when it has ended and is written.
+        """Like `run`, but yields the record of each item when it has ended and is written.
 
-        Items that ended when the batch was run before come too, without being run again. Inputs
-        are read as fast as records are taken. Ending the iteration early cancels what is running;
-        close the generator then (`contextlib.aclosing`).
+        Items that ended in an earlier run are included, without being run again. Inputs are read as
+        fast as records are consumed. Ending the iteration early cancels the running items; close
+        the generator then (`contextlib.aclosing`).
         """
         check_inputs(inputs)
         check_shutdown(shutdown)
@@ -177,7 +177,7 @@ class Bulk(Generic[In, Out]):
                     await asyncio.wait((running,))
 
     def progress(self) -> ProgressSnapshot:
-        """How far the batch is, or was when it last ran."""
+        """Return the progress of the batch, or its progress when it last ran."""
         if self._pass is None:
             return Tally(self._batch.queue.clock).snapshot(0)
         return self._pass.tally.snapshot(self._pass.in_flight)
@@ -185,10 +185,10 @@ class Bulk(Generic[In, Out]):
     async def cancel(self, run_id: str) -> bool:
         """End an item as cancelled; durable on return.
 
-        One that is running is asked to stop, by its `BulkContext.cancel_token`.
+        A running item is asked to stop through its `BulkContext.cancel_token`.
 
         Returns:
-            False when it has ended, or was not submitted yet.
+            False if it has ended, or was not submitted yet.
         """
         found = await self._batch.runtime.cancel(run_id)
         if found and self._pass is not None:
@@ -214,7 +214,7 @@ class Bulk(Generic[In, Out]):
         held = locks_of(self._batch.queue).take_free([("taquba_bulk", name)])
         if held is None:
             raise InvalidArgument(
-                f"a batch named {name!r} is running on this queue already: "
+                f"a batch named {name!r} is already running on this queue: "
                 "wait for it, or give this one its own queue_name"
             )
         with held:

@@ -1,4 +1,4 @@
-"""What phases came to, by their content, for all runs of a store."""
+"""Results of phases, by their content, for all runs of a store."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class CacheKey(NamedTuple):
 
     Attributes:
         name: The cache.
-        digest: Hash of what the value depends on.
-        ttl_ms: How long an entry that is made now may be used; None for ever.
+        digest: Hash of everything that the value depends on.
+        ttl_ms: How long an entry that is made now may be used; None means forever.
     """
 
     name: str
@@ -53,13 +53,13 @@ class _Row(NamedTuple):
 
     @classmethod
     def decode(cls, packed: bytes) -> _Row:
-        """A row; raises one of `UNREADABLE` where it is damaged."""
+        """Read a row; raises one of `UNREADABLE` if it is damaged."""
         expires_ms, value = msgpack.unpackb(packed)
         return cls(None if expires_ms is None else int(expires_ms), value)
 
 
 def cache_key(name: str, content: str, ttl: Duration | None) -> CacheKey:
-    """The entry for a text that says all that its value depends on."""
+    """The entry for a text that contains everything that its value depends on."""
     _values.name(name, "the name of a cache")
     digest = sha256(content.encode(errors="surrogatepass")).hexdigest()
     return CacheKey(name, digest, None if ttl is None else duration_ms(ttl, "ttl", minimum=1))
@@ -79,20 +79,20 @@ class Cache:
     async def through(
         self, key: CacheKey, make: Callable[[], Awaitable[Kept]], codec: Codec[Any]
     ) -> Kept:
-        """What is kept, free of costs; or what `make` makes, which is kept then.
+        """Return the cached value, without costs, or make it with `make` and cache it.
 
-        An entry that cannot be read, or not as `codec` reads, is none.
+        An entry that `codec` cannot read counts as missing.
 
-        Who asks for the same while it is being made waits for it.
+        Callers that need the same value while it is being made wait for it.
         """
         if in_phase():
-            # Held within another phase the lock might be waited for in a circle.
+            # If the lock were held within another phase, the two could wait for each other.
             return await self._through(key, make, codec)
         with await locks_of(self._queue).acquire([("taquba_bulk", "cache", key.name, key.digest)]):
             return await self._through(key, make, codec)
 
     async def sweep(self) -> None:
-        """Remove what has expired."""
+        """Remove expired entries."""
         await self._expiries.sweep(self._remove)
 
     async def _through(
@@ -125,7 +125,7 @@ class Cache:
             return None
 
     async def _object(self, name: str, path: str, packed: bytes) -> bytes | None:
-        """A large value; it may have cost something, so one answer does not make it a miss."""
+        """Read a large value; a single answer does not make it missing, as it may be expensive."""
         try:
             return await read_named(self._queue, name, entry_is(self._queue, path, packed))
         except NamedObjectMissing as error:
@@ -141,18 +141,18 @@ class Cache:
         expires_ms = None
         if key.ttl_ms is not None:
             expires_ms = self._queue.clock.time_ms() + key.ttl_ms
-            # Before the entry, which would never be swept otherwise.
+            # Before the entry, which would otherwise never be swept.
             expiry = expiry_key(_EXPIRIES, expires_ms, f"{name}/{key.digest}")
             await self._queue.kv_put(expiry, place.encode())
         row = _Row(expires_ms, place or value)
         await self._queue.kv_put(_path(name, key.digest), msgpack.packb(row))
 
     async def _remove(self, expiry: Expiry) -> None:
-        """Remove an entry of a cache; after a crash at any point, the next sweep goes on."""
+        """Remove an entry of a cache; after a crash at any point, the next sweep continues."""
         path = f"{_ENTRIES}{expiry.what}"
         packed = await self._queue.kv_get(path)
         try:
-            # Otherwise it was made anew since.
+            # Otherwise it was made anew since then.
             if packed is not None and _Row.decode(packed).expires_ms == expiry.at_ms:
                 await self._queue.kv_compare_delete(path, packed)
             if expiry.value:

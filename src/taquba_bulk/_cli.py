@@ -1,4 +1,4 @@
-"""The command `taquba bulk`, which taquba's command line imports when it is asked for."""
+"""The command `taquba bulk`, which taquba's command line imports when it is requested."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def run(
         str, typer.Option("--queue", "-q", metavar="NAME", help="Names the batch in its store.")
     ] = "bulk",
     concurrency: Annotated[
-        int, typer.Option("--concurrency", "-c", min=1, help="Items worked on at the same time.")
+        int, typer.Option("--concurrency", "-c", min=1, help="Items that run at the same time.")
     ] = 100,
     attempts: Annotated[
         int, typer.Option("--max-attempts", min=1, help="Attempts of each item.")
@@ -85,7 +85,9 @@ async def run(
     key: Annotated[
         str | None,
         typer.Option(
-            "--key", metavar="FIELD", help="Field of the inputs that is their key; else content."
+            "--key",
+            metavar="FIELD",
+            help="Field of the inputs that is their key; default: content.",
         ),
     ] = None,
     fail_threshold: Annotated[
@@ -93,13 +95,13 @@ async def run(
         typer.Option(
             "--fail-threshold",
             metavar="N|SHARE",
-            help="Stop when more items fail: 100, or 0.05 of them.",
+            help="Stop when more items fail than this: 100, or 0.05 of them.",
         ),
     ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            "--budget", metavar="METRIC=AMOUNT", help="What paid calls may cost. May be repeated."
+            "--budget", metavar="METRIC=AMOUNT", help="Maximum cost of paid calls. May be repeated."
         ),
     ] = None,
     rate: Annotated[
@@ -112,11 +114,11 @@ async def run(
     payload_url: PayloadUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a pipeline on every line of a file; run it again to go on.
+    """Run a pipeline on every line of a file; run it again to continue.
 
-    This process owns the store, which is made if there is none. Ctrl-C lets running items end; a
-    second one cancels them. Whatever ended the batch, the same command goes on with it. Progress is
-    shown on standard error, the report at the end on standard output.
+    This process owns the store, which is created if there is none. Ctrl-C lets running items end; a
+    second one cancels them. Whatever ended the batch, the same command continues it. Progress is
+    shown on standard error, and the report at the end on standard output.
     """
     found = cast("Pipeline[Any, Any]", load_object(pipeline, "pipeline", "translate:translate"))
     lines = _lines_of(inputs)
@@ -152,7 +154,7 @@ async def run(
     if refusal is not None:
         raise CommandError(refusal)
     if not report.complete:
-        raise CommandError("stopped; run it again to go on", ExitCode.interrupted)
+        raise CommandError("stopped; run it again to continue", ExitCode.interrupted)
 
 
 async def _outcome(running: asyncio.Future[BulkReport]) -> tuple[BulkReport, str | None]:
@@ -162,7 +164,7 @@ async def _outcome(running: asyncio.Future[BulkReport]) -> tuple[BulkReport, str
     except (BudgetExceeded, FailureThresholdExceeded) as error:
         return error.report, str(error)
     except asyncio.CancelledError:
-        raise CommandError("cancelled; run it again to go on", ExitCode.interrupted) from None
+        raise CommandError("cancelled; run it again to continue", ExitCode.interrupted) from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Values of a batch's types, as the bytes that are stored and as the JSON that people read."""
+"""Values of a batch's types: as stored bytes, and as JSON for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taquba.extending.typed import Codec, Undecodable
 
 
 def codec_for(kind: Any, what: str) -> Codec[Any]:
-    """Stores values of a type, or of anything else that pydantic takes for one."""
+    """A codec for values of a type, or of anything else that pydantic accepts as one."""
     return Codec(kind, what, f"{what} is of a type")
 
 
@@ -26,5 +26,5 @@ def check_json(plain: object) -> None:
 
 
 def json_of(plain: object) -> bytes:
-    """Plain data as JSON on one line; what JSON has no type for becomes text."""
+    """Plain data as JSON on one line; values for which JSON has no type become text."""
     return to_json(plain, bytes_mode="base64", inf_nan_mode="null")

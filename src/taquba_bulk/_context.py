@@ -1,4 +1,4 @@
-"""What a pipeline gets: its input, and what it can have remembered."""
+"""`BulkContext`: the input of a pipeline, and the results that it can remember."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ In = TypeVar("In")
 T = TypeVar("T")
 
 Priced = Callable[[], Awaitable[tuple[T, Mapping[str, float]]]]
-"""A phase that returns its value and what it cost, by metric."""
+"""A phase that returns its value and its costs by metric."""
 
 
 class BulkContext(Generic[In]):
     """One attempt at one item, as its pipeline sees it.
 
-    A pipeline runs at least once for each item, until it returns or its attempts are used up. What
-    it has remembered with `memoized` is not done again by the next attempt, or after a restart.
+    A pipeline runs at least once for each item, until it returns or its attempts are used up. Work
+    that it has remembered with `memoized` is not repeated by the next attempt, or after a restart.
 
     Attributes:
         input: The input.
-        run_id: The item's id, made of its key.
+        run_id: The item's id, made from its key.
         headers: The batch's headers.
         attempt: Which attempt this is, from 1.
         cancel_token: Fires when the item is asked to cancel; stop, and return or raise anything.
-        lease: The hold on the item; it is kept while the pipeline runs.
+        lease: The lease of the item; it is renewed while the pipeline runs.
     """
 
     __slots__ = (
@@ -48,7 +48,7 @@ class BulkContext(Generic[In]):
     )
 
     def __init__(self, value: In, step: Step, phases: Phases, shared: Shared) -> None:
-        """Internal: pipelines are given theirs."""
+        """Internal: pipelines receive theirs."""
         self.input = value
         self.run_id: str = step.run_id
         self.headers: Mapping[str, str] = step.headers
@@ -59,13 +59,13 @@ class BulkContext(Generic[In]):
         self._shared = shared
 
     def record_cost(self, metric: str, amount: float) -> None:
-        """Add to what the item costs, as in ``ctx.record_cost("usd", 0.002)``.
+        """Add to the cost of the item, as in ``ctx.record_cost("usd", 0.002)``.
 
-        In a phase the cost is remembered with it: it counts once, however often the item is tried.
-        Outside of one it counts for the attempt that ends the item.
+        In a phase, the cost is remembered with the phase: it counts once, however often the item is
+        tried. Outside of a phase, it counts for the attempt that ends the item.
 
         Args:
-            metric: What is counted.
+            metric: The unit, such as ``usd``.
             amount: How much, 0 or more; kept to a billionth.
 
         Raises:
@@ -74,18 +74,18 @@ class BulkContext(Generic[In]):
         """
         if metric in self._shared.budget.metrics and not is_paying():
             raise InvalidArgument(
-                f"the batch has a budget of {metric}, which only paid calls keep: "
-                "make what costs it a paid_call, and record its cost there"
+                f"the batch has a budget of {metric}, which only paid calls respect: "
+                "make the call with paid_call, and record its cost there"
             )
         self._phases.spending().add(metric, amount)
 
     async def memoized(self, key: str, fn: Phase[T], *, type: type[T] | None = None) -> T:
-        """What `fn` returns; it is called once for the item, and remembered by `key`.
+        """Return the result of `fn`, which is called once for the item and remembered under `key`.
 
-        Durable on return. A process that dies in between calls `fn` again. The value that is
-        returned has been stored and read, the first time as well: without `type` it should be made
-        of None, bool, int, float, str, bytes, list, tuple and dict; dataclasses, models and dates
-        come back as themselves where `type` says so.
+        Durable on return. If the process dies before that, `fn` is called again. The returned value
+        has been stored and read back, even the first time: without `type` it should consist of
+        None, bool, int, float, str, bytes, list, tuple and dict; dataclasses, models and dates need
+        `type` to come back as themselves.
 
         Args:
             key: Name of the phase, 1 to 1000 UTF-8 bytes, one for each phase of an item.
@@ -107,15 +107,15 @@ class BulkContext(Generic[In]):
         cache: str | None = None,
         ttl: Duration | None = None,
     ) -> T:
-        """What `fn` returns; it is called once for the item and an equal `value`.
+        """Return the result of `fn`, which is called once for the item and an equal `value`.
 
         Args:
-            value: All that the outcome depends on: anything that can be written as JSON.
+            value: Everything that the result depends on; it must be possible to write it as JSON.
             fn: Called without arguments and awaited.
             type: As for `memoized`.
-            cache: Name of a cache that all batches of the store share: an outcome that another
-                item has found is used, and costs nothing. None keeps it to the item.
-            ttl: How long others may use it, seconds or `timedelta`; None for ever. Only with
+            cache: Name of a cache that all batches of the store share: a result of another item is
+                used, and costs nothing. None keeps the result to the item.
+            ttl: How long others may use it, seconds or `timedelta`; None means forever. Only with
                 `cache`.
         """
         content, codec = by_content(value), codec_of(type)
@@ -128,7 +128,7 @@ class BulkContext(Generic[In]):
     async def memoized_with_cost(
         self, key: str, fn: Priced[T], *, type: type[T] | None = None
     ) -> T:
-        """`memoized`, for a function that returns its value and what it cost.
+        """Like `memoized`, for a function that returns its value and its costs.
 
         Args:
             key: As for `memoized`.
@@ -146,7 +146,7 @@ class BulkContext(Generic[In]):
         cache: str | None = None,
         ttl: Duration | None = None,
     ) -> T:
-        """`memoized_by_content`, for a function that returns its value and what it cost."""
+        """Like `memoized_by_content`, for a function that returns its value and its costs."""
         return await self.memoized_by_content(
             value, self._recording(fn), type=type, cache=cache, ttl=ttl
         )
@@ -189,35 +189,34 @@ class BulkContext(Generic[In]):
         ttl: Duration | None = None,
         type: type[T] | None = None,
     ) -> T | None:
-        """What `fn` returns: a phase whose call must not be repeated lightly.
+        """Return the result of `fn`: a phase whose call must not be repeated needlessly.
 
-        That the call is being made is durable before it, and its result after it. What
-        `record_cost` is told while `fn` runs is what the call cost; of a metric that it says
-        nothing about, what was reserved.
+        The intent to make the call is durable before the call, and its result after it. The cost of
+        the call is what `fn` passes to `record_cost`; for a metric that it does not record, the
+        cost is the reservation.
 
-        Where an earlier attempt at the call has no result, because its process died or `fn`
-        raised, nobody knows whether it was made: `on_unknown` says what to do. Only
-        `taquba.RetryAfter` tells that it was not.
+        If an earlier attempt at the call has no result, because its process died or `fn` raised,
+        nobody knows whether the call was made: `on_unknown` says what to do. Only
+        `taquba.RetryAfter` says that it was not made.
 
         Args:
             key: As for `memoized`.
             fn: Called with a `PaidCall` and awaited.
-            reserve: What the call may cost at most, by metric. Has to name every metric that the
-                batch has a budget of. The call waits, or the batch is stopped, where the budget
-                does not allow it.
-            on_unknown: ``"retry"`` makes the call again, with the same idempotency key.
-                ``"skip"`` does not: the result is None, and what was reserved counts as its cost.
-                A function is called instead of `fn`, to find out from the callee what has become
-                of it, or to make it.
-            rate: Key of a rate limit of the batch to be waited for before the call.
-            cache: Name of a cache that all batches of the store share; `key` has to say all that
-                the result depends on, then. A result that is found costs nothing.
-            ttl: How long others may use the result, seconds or `timedelta`; None for ever. Only
-                with `cache`.
+            reserve: The maximum cost of the call, by metric. It must name every metric of the
+                batch's budget. If the budget does not allow the call, it waits, or the batch is
+                stopped.
+            on_unknown: ``"retry"`` makes the call again, with the same idempotency key. ``"skip"``
+                does not: the result is None, and the reservation counts as its cost. A function is
+                called instead of `fn`; it can ask the callee about the call, or make the call.
+            rate: Key of a rate limit of the batch to wait for before the call.
+            cache: Name of a cache that all batches of the store share; `key` must then contain
+                everything that the result depends on. A result from the cache costs nothing.
+            ttl: How long others may use the result, seconds or `timedelta`; None means forever.
+                Only with `cache`.
             type: As for `memoized`.
 
         Raises:
-            InvalidArgument: `reserve` lacks a metric, or `rate` is no rate limit of the batch.
+            InvalidArgument: `reserve` lacks a metric, or `rate` is not a rate limit of the batch.
         """
         if not callable(on_unknown) and on_unknown not in ("retry", "skip"):
             raise InvalidArgumentType(
@@ -235,10 +234,10 @@ class BulkContext(Generic[In]):
         return await Payment(self.run_id, self._phases, self._shared, request).result()
 
     async def acquire(self, rate: str) -> None:
-        """Wait until a rate limit of the batch allows one more, in the order of the calls.
+        """Wait until a rate limit of the batch allows one more call, in the order of the calls.
 
-        An item that raises `taquba.RetryAfter` afterwards pauses the rate limit that it has asked
-        last for that long, and is tried again then, its attempt not spent.
+        An item that raises `taquba.RetryAfter` afterwards pauses the rate limit that it acquired
+        last for that time, and is tried again after that without spending its attempt.
 
         Args:
             rate: Key of the rate limit.

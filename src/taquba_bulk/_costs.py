@@ -37,7 +37,7 @@ class Costs:
             self._units[metric] = self._units.get(metric, 0) + units
 
     def filled_up(self, assumed: Costs) -> Costs:
-        """These, and those of `assumed` for metrics of which nothing is known."""
+        """These, and those of `assumed` for metrics that are not recorded."""
         return Costs({**assumed._units, **self._units})
 
     def amounts(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Shows people how far a batch is: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a batch: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Bar:
 
 
 def _bar(look: Look) -> _Bar | None:
-    """A bar, where rich is installed."""
+    """A bar, if rich is installed."""
     try:
         return _Bar(look)
     except ModuleNotFoundError as error:
@@ -85,7 +85,7 @@ def _bar(look: Look) -> _Bar | None:
 
 
 def line_of(progress: ProgressSnapshot) -> str:
-    """How far a batch is, in a line."""
+    """The progress of a batch, in a line."""
     of = "" if progress.total is None else f"/{progress.total:,}"
     parts = [f"{progress.done:,}{of} done", f"{progress.rate:,.1f}/s"]
     if progress.eta is not None and progress.done != progress.total:

@@ -28,7 +28,7 @@ class DuplicateKey(InvalidArgument):
     def __str__(self) -> str:
         return (
             f"inputs {self.first} and {self.second} (counted from 0) have the same key "
-            f"{self.key!r}: give each input a key of its own, or leave key= out to tell them "
+            f"{self.key!r}: give each input its own key, or leave key= out to tell them "
             "apart by content"
         )
 
@@ -36,8 +36,8 @@ class DuplicateKey(InvalidArgument):
 class FailureThresholdExceeded(TaqubaError):
     """More items have failed than the batch's `fail_threshold` allows; it was stopped.
 
-    What was running has ended, nothing more was started. Run it again with a larger threshold to
-    go on; items that have failed stay failed.
+    The running items have ended, and no further ones were started. To continue, run the batch again
+    with a larger threshold; failed items stay failed.
 
     Attributes:
         report: How far the batch came.
@@ -57,15 +57,15 @@ class FailureThresholdExceeded(TaqubaError):
 
 
 class BudgetExceeded(TaqubaError):
-    """A paid call could not be made without spending more than the batch's budget; it was stopped.
+    """A paid call would have exceeded the batch's budget; the batch was stopped.
 
-    What was running has ended, nothing more was started, and the item that was to make the call has
-    spent no attempt. Run the batch again with a larger budget to go on.
+    The running items have ended, no further ones were started, and the item that tried to make the
+    call has spent no attempt. To continue, run the batch again with a larger budget.
 
     Attributes:
         report: How far the batch came.
-        metric: What there was not enough of.
-        limit: The budget of it.
+        metric: The metric whose budget did not suffice.
+        limit: Its budget.
     """
 
     def __init__(self, report: BulkReport, metric: str, limit: float) -> None:
@@ -76,7 +76,7 @@ class BudgetExceeded(TaqubaError):
 
     def __str__(self) -> str:
         return (
-            f"the budget of {self.limit:g} {self.metric} does not pay for another call: "
+            f"the budget of {self.limit:g} {self.metric} does not allow another call: "
             f"{self.report.spent[self.metric]:g} are spent; "
-            "run the batch again with a larger budget to go on"
+            "run the batch again with a larger budget to continue"
         )

@@ -27,7 +27,7 @@ In = TypeVar("In")
 Inputs = Iterable[In] | AsyncIterable[In]
 
 _PATIENCE_SECONDS: Final = 0.05
-"""How long a chunk may take to fill: what a slow source has given is not held up by what comes."""
+"""How long a chunk may take to fill, so that inputs of a slow source do not wait for later ones."""
 
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -45,12 +45,12 @@ class Item:
 def check_inputs(inputs: object) -> None:
     if isinstance(inputs, (str, bytes)) or not isinstance(inputs, (Iterable, AsyncIterable)):
         raise InvalidArgumentType(
-            f"inputs are an iterable or async iterable of them, not {type(inputs).__name__}"
+            f"inputs must be an iterable or async iterable, not {type(inputs).__name__}"
         )
 
 
 async def expected(inputs: Inputs[In]) -> int | None:
-    """How many there should be, where the iterable can tell."""
+    """How many there should be, if the iterable has a length."""
     count = await anyio.to_thread.run_sync(operator.length_hint, inputs, -1)
     return None if count < 0 else count
 
@@ -94,7 +94,7 @@ def _take(iterator: Iterator[In], size: int) -> list[In]:
 
 
 class _Pump(Generic[In]):
-    """Reads an async iterable ahead of whoever takes from it."""
+    """Reads an async iterable ahead of its consumer."""
 
     def __init__(self, source: AsyncIterable[In], size: int) -> None:
         self._size = size
@@ -108,7 +108,7 @@ class _Pump(Generic[In]):
             await self._send.send(value)
 
     async def take(self) -> list[In]:
-        """What is there, at least one; nothing at the end."""
+        """The inputs that have arrived, at least one; empty at the end."""
         chunk: list[In] = []
         try:
             chunk.append(await self._receive.receive())
@@ -135,13 +135,13 @@ class _Pump(Generic[In]):
 class Keying(Generic[In]):
     """Makes items of inputs. All methods block, and may be called from any thread.
 
-    Keys that were seen are kept in a file of SQLite's that goes with the process, so that there
-    may be more than memory holds.
+    Keys that were seen are kept in a temporary SQLite file, so they may need more space than memory
+    has.
 
     Args:
-        codec: Of the inputs.
-        key: The key of an input. By default it is made of its content, and a number from its
-            second occurrence on.
+        codec: The codec of the inputs.
+        key: Makes the key of an input. By default it is made from the content, with a number from
+            the second occurrence on.
     """
 
     def __init__(self, codec: Codec[In], key: Callable[[In], str] | None) -> None:
@@ -149,11 +149,11 @@ class Keying(Generic[In]):
         self._key = key
         self._next = 0
         self._turn = threading.Lock()
-        """A thread goes on when whoever waits for it is cancelled, and closes."""
+        """Held by each call: a thread continues when its caller is cancelled and closes this."""
         self._seen: sqlite3.Connection | None = None
 
     def items(self, inputs: Sequence[In]) -> list[Item]:
-        """The items of the inputs that come next.
+        """Return the items of the next inputs.
 
         Raises:
             DuplicateKey: The caller's function gives two inputs the same key.
@@ -183,7 +183,7 @@ class Keying(Generic[In]):
             _, times = _see(seen, digest, index)
             key = digest.hex() if times == 1 else f"{digest.hex()}-{times}"
             return Item(index, key, key, payload)
-        # What can be read only once has been.
+        # A value that can be read only once has been read.
         key = self._key(accepted if isinstance(value, Iterator) else value)
         _check_key(key, index)
         first, times = _see(seen, sha256(key.encode()).digest()[:16], index)
@@ -193,7 +193,7 @@ class Keying(Generic[In]):
 
 
 def run_id_of(key: str) -> str:
-    """The id of the run of an item: its key, if that can be one."""
+    """The id of the run of an item: its key, if that is a valid id."""
     if _RUN_ID.fullmatch(key):
         return key
     return f"sha256-{sha256(key.encode()).hexdigest()}"
@@ -213,9 +213,9 @@ def _check_key(key: str, index: int) -> None:
 
 
 def _open() -> sqlite3.Connection:
-    # The empty name stands for a file that SQLite deletes by itself.
+    # The empty name makes a file that SQLite deletes itself.
     seen = sqlite3.connect("", check_same_thread=False)
-    # Nothing of it is wanted after a crash.
+    # Nothing in it is needed after a crash.
     seen.execute("PRAGMA journal_mode = MEMORY")
     seen.execute(
         "CREATE TABLE seen (key BLOB PRIMARY KEY, first INTEGER, times INTEGER) WITHOUT ROWID"
@@ -224,7 +224,7 @@ def _open() -> sqlite3.Connection:
 
 
 def _see(seen: sqlite3.Connection, key: bytes, index: int) -> tuple[int, int]:
-    """Where a key came first, and how often it has come by now."""
+    """Where a key occurred first, and how often it has occurred so far."""
     row: tuple[int, int] | None = seen.execute(
         "SELECT first, times FROM seen WHERE key = ?", (key,)
     ).fetchone()

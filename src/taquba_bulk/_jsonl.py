@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _BLOCK: Final = 1024 * 1024
 _LOOK_MS: Final = 200
-"""How often a reader that waits for a stream looks whether it is to stop."""
+"""How often a reader that waits for a stream checks whether it must stop."""
 
 
 class JsonLines(Generic[T]):
@@ -40,7 +40,7 @@ class JsonLines(Generic[T]):
         return Lines(self)
 
     def __length_hint__(self) -> int:
-        """How many lines there are, those that are empty included; nobody knows of a stream."""
+        """The number of lines, including empty ones; unknown for a stream."""
         if not self._is_regular():
             unknown: Any = NotImplemented
             return cast("int", unknown)
@@ -52,7 +52,7 @@ class JsonLines(Generic[T]):
             while block := file.read(_BLOCK):
                 count += block.count(b"\n")
                 last = block
-            # The place in a file that others have open as well is put back.
+            # The position is restored, because others may have the file open as well.
             file.seek(start)
         return count + (not last.endswith(b"\n"))
 
@@ -64,12 +64,12 @@ class JsonLines(Generic[T]):
         if not self._is_regular():
             if self._spent:
                 raise InvalidArgument(
-                    f"{self} is a stream that was read already: read it once, or keep it in a file"
+                    f"{self} is a stream that was already read: read it once, or save it to a file"
                 )
             self._spent = True
         if isinstance(self._source, int):
             return os.dup(self._source)
-        # Opening a pipe to which nobody writes yet would wait where it cannot be told to stop.
+        # Opening a pipe to which nobody writes yet would wait without a way to stop it.
         return os.open(self._source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def parse(self, number: int, line: bytes) -> T:
@@ -86,7 +86,7 @@ class JsonLines(Generic[T]):
 
 
 class Lines(Iterator[T]):
-    """One reading of `JsonLines`: its methods block, but for `stop`, which ends what waits."""
+    """One reading of `JsonLines`: its methods block, except `stop`, which ends a wait."""
 
     def __init__(self, lines: JsonLines[T]) -> None:
         self._lines = lines
@@ -94,9 +94,9 @@ class Lines(Iterator[T]):
         self._poll: select.poll | None = None
         self._count = 0
         self._rest: list[tuple[int, bytes]] = []
-        """Whole lines that were read, by number, the next one last; those that are empty not."""
+        """Complete lines that were read, by number, the next one last; without empty ones."""
         self._begun = b""
-        """The beginning of a line of which there may be more."""
+        """The beginning of a line that may not be complete."""
         self._ended = False
         self._stopped = threading.Event()
 
@@ -107,7 +107,7 @@ class Lines(Iterator[T]):
         return self._lines.parse(*self._rest.pop())
 
     def is_ready(self, seconds: float) -> bool:
-        """Whether the next value, or the end, comes without waiting longer than this."""
+        """Whether the next value, or the end, arrives within this time."""
         deadline = time.monotonic() + seconds
         while not self._rest and not self._ended:
             if not self._read(max(0, deadline - time.monotonic())):
@@ -115,11 +115,11 @@ class Lines(Iterator[T]):
         return True
 
     def stop(self) -> None:
-        """Have a read that waits end, from any thread."""
+        """End a waiting read, from any thread."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._ended = True
         if self._file is not None:
             os.close(self._file)
@@ -129,7 +129,7 @@ class Lines(Iterator[T]):
         self.close()
 
     def _read(self, seconds: float | None) -> bool:
-        """Read a block; False where none has come in time, or it was told to stop."""
+        """Read a block; False if none has arrived in time, or if the reader was stopped."""
         if self._file is None:
             self._file = self._lines.open()
             self._poll = select.poll()
@@ -151,7 +151,7 @@ class Lines(Iterator[T]):
         return True
 
     def _wait(self, seconds: float | None) -> bool:
-        """Wait until there is something to read; False where it was not in time."""
+        """Wait until there is something to read; False if that was not in time."""
         assert self._poll is not None
         if seconds is not None:
             return bool(self._poll.poll(seconds * 1000))
@@ -168,15 +168,15 @@ def read_jsonl(path: str | os.PathLike[str], type: type[T]) -> JsonLines[T]: ...
 def read_jsonl(path: str | os.PathLike[str], type: Any = Any) -> JsonLines[Any]:
     """Inputs from a file that has one JSON value on each line; empty lines are skipped.
 
-    The file is read as the batch goes on, so it may be larger than memory. A pipe is read as its
-    lines come, and once: a batch that is run again needs all of its inputs again.
+    The file is read while the batch runs, so it may be larger than memory. A pipe is read as its
+    lines arrive, and only once: a batch that is run again needs all of its inputs again.
 
     Args:
         path: The file, or a named pipe, or ``/dev/stdin``.
-        type: What each value is, as pydantic reads it.
+        type: The type of each value, as pydantic reads it.
 
     Returns:
-        An iterable. Iterating it raises `taquba.InvalidArgument`, which names the line, for one
+        An iterable. Iterating it raises `taquba.InvalidArgument`, which names the line, for a line
         that does not fit.
     """
     return JsonLines(Path(path), type)

@@ -2,9 +2,9 @@
 
 An item's end is in the store before its record is written. A group of records is written in three
 steps: the rows, durable in the sink; the sink's position with the ids of the group, one entry of
-the store; then, in each item's own row, that it is written. A process that dies before the second
-leaves rows behind the position, which are dropped; one that dies before the third is made up for
-by the ids.
+the store; then, in each item's own row, that it is written. If the process dies before the second
+step, there are rows behind the position, which are dropped; if it dies before the third, the ids
+make up for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from taquba_bulk._records import BulkRecord, ItemRow, OutputRow, keys_of
 from taquba_bulk._sinks import NullSink, Sink
 
 LARGEST_GROUP = 1000
-"""Records of a group: their ids have to fit into one entry of the store."""
+"""Records of a group: their ids must fit into one entry of the store."""
 
 
 class Output:
@@ -39,7 +39,7 @@ class Output:
         self._generation = 0
 
     async def open(self) -> None:
-        """Go on with what is there, or begin anew."""
+        """Continue the existing output, or begin a new one."""
         if not self._is_kept:
             return
         found = await self._queue.kv_get(self._keys.output)
@@ -48,17 +48,17 @@ class Output:
             self._generation = row.generation
             await self._mark_newest(row.newest)
             return
-        # What an earlier output held is to be written again. Where its row is gone or cannot be
+        # The records of an earlier output must be written again. Where its row is gone or cannot be
         # read, nothing tells its generation: one that is drawn is another.
         self._generation = 1 + secrets.randbits(48) if row is None else row.generation + 1
         await self._reach(await self._sink.create(), [])
 
     async def close(self) -> None:
-        """Let go of the sink."""
+        """Close the sink."""
         await self._sink.close()
 
     def holds(self, row: ItemRow) -> bool:
-        """Whether an item's record is written, as far as there is an output."""
+        """Whether an item's record is written, if there is an output."""
         return not self._is_kept or row.written == self._generation
 
     async def write(self, group: Sequence[tuple[BulkRecord[Any], ItemRow]]) -> None:

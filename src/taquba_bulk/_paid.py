@@ -1,4 +1,4 @@
-"""Calls that are paid for: an intent is durable before each, its result after it."""
+"""Paid calls: an intent is durable before each call, its result after it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class PaidCall:
     """A call that is being made, for the function that makes it.
 
     Attributes:
-        idempotency_key: The same each time this call is made, and no other's; give it to a callee
-            that can tell by it that it has had the call before.
-        begun: How many times the call has been begun, this time included.
+        idempotency_key: The same each time this call is made, and different for every other call;
+            pass it to a callee that recognises repeated calls by it.
+        begun: How many times the call has been begun, including this time.
     """
 
     idempotency_key: str
@@ -45,10 +45,10 @@ class PaidCall:
 
 
 CallFunction = Callable[[PaidCall], Awaitable[T]]
-"""What makes a paid call."""
+"""A function that makes a paid call."""
 
 OnUnknown = Literal["retry", "skip"] | CallFunction[T]
-"""What to do about a call that was begun and has no result."""
+"""How to treat a call that was begun and has no result."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ class _State(IntEnum):
     done = 2
     skipped = 3
     unreadable = 4
-    """Its answer would not come back as what it was, and is kept as plain data."""
+    """Whether the answer would not come back as it was, and is kept as plain data."""
 
 
 class _Row(NamedTuple):
-    """What is kept of a call; while it has no result, `costs` are what was reserved."""
+    """The stored record of a call; while it has no result, `costs` is the reservation."""
 
     idempotency_key: str
     begun: int
@@ -91,7 +91,7 @@ class _Row(NamedTuple):
 
 
 class Request(NamedTuple, Generic[T]):
-    """A paid call that a pipeline asks for."""
+    """A paid call that a pipeline requests."""
 
     key: str
     fn: CallFunction[T]
@@ -108,19 +108,19 @@ class Payment(Generic[T]):
     Args:
         run_id: The item.
         phases: Its phases.
-        shared: What it shares with the other items.
+        shared: The state that it shares with the other items.
         request: The call.
     """
 
     def __init__(self, run_id: str, phases: Phases, shared: Shared, request: Request[T]) -> None:
         if is_paying():
             raise InvalidArgument(
-                f"the paid call {request.key!r} is made by another one: make it before or after"
+                f"the paid call {request.key!r} is made within another one: make it before or after"
             )
         for metric in shared.budget.metrics:
             if metric not in request.reserve.amounts():
                 raise InvalidArgument(
-                    f"the paid call {request.key!r} must say what it may cost at most, as in "
+                    f"the paid call {request.key!r} must give its maximum cost, as in "
                     f"reserve={{{metric!r}: 0.01}}, because the batch has a budget of {metric}"
                 )
         self._phases = phases
@@ -132,7 +132,7 @@ class Payment(Generic[T]):
         self._id = sha256(f"{run_id}/{request.key}".encode()).digest()[:16]
 
     async def result(self) -> T | None:
-        """What the call came to, in this attempt or an earlier one; None if it is skipped."""
+        """Return the result of the call, from this or an earlier attempt; None if skipped."""
         self._phases.check_open(f"the paid call {self._request.key!r}")
         await self._phases.enter()
         request = self._request
@@ -190,19 +190,19 @@ class Payment(Generic[T]):
         return kept.kept
 
     async def _settle(self, row: _Row, answer: T, costs: Costs) -> _Row:
-        """Keep what a call came to, whatever that is: it was paid for."""
+        """Keep the result of a call, whatever it is: it was paid for."""
         row = row._replace(costs=costs.packed())
         try:
             row = row._replace(state=_State.done, value=dump(self._request.codec, answer))
         except InvalidArgument as error:
             row = row._replace(state=_State.unreadable, value=_in_plain_data(answer, error))
-        # Where one lands without the other, the next attempt finds the result and settles, or
-        # finds no result and pays again.
+        # If only one of the two is stored, the next attempt finds the result and settles, or finds
+        # no result and pays again.
         await asyncio.gather(self._put(row), self._budget.settle(self._id, costs))
         return row
 
     def _unreadable(self, row: _Row) -> InvalidArgument:
-        """What to raise for an answer that is kept, and would not be what the call returned."""
+        """The error for a stored answer that is not what the call returned."""
         self._phases.spending().add_all(Costs(row.costs))
         why, answer = cast("list[object]", unpack(row.value))
         return InvalidArgument(
@@ -211,8 +211,8 @@ class Payment(Generic[T]):
         )
 
     async def _begin(self, row: _Row) -> _Row:
-        """Have it in the store that the call is being made."""
-        # Before the intent: a call that cannot be paid is not unknown, it is not made.
+        """Record durably that the call is being made."""
+        # Before the intent: a call that cannot be paid is not made, so its outcome is not unknown.
         await self._phases.suspendable(self._budget.reserve(self._id, self._request.reserve))
         begun = row._replace(
             begun=row.begun + 1, state=_State.begun, costs=self._request.reserve.packed()
@@ -221,9 +221,9 @@ class Payment(Generic[T]):
         return begun
 
     async def _failed(self, row: _Row, error: Exception, costs: Costs) -> None:
-        """What an attempt at the call that raised has cost."""
+        """The cost of an attempt at the call that raised."""
         if found_in(error, RetryAfter) is None:
-            # Whether it was made, nobody knows.
+            # Nobody knows whether it was made.
             await self._budget.settle(self._id, costs.filled_up(self._request.reserve))
             return
         idle = row._replace(state=_State.idle, costs={})
@@ -243,7 +243,7 @@ class Payment(Generic[T]):
             if isinstance(error, StoreError) and not error.permanent:
                 raise
             _log.warning(
-                "what was kept of the paid call %r cannot be read, so nobody knows whether it was "
+                "the record of the paid call %r cannot be read, so it is unknown whether it was "
                 "made: %s",
                 self._request.key,
                 error,
@@ -258,9 +258,9 @@ class Payment(Generic[T]):
 
 
 def _in_plain_data(answer: object, error: InvalidArgument) -> bytes:
-    """As much of an answer as can be kept, and why it is not the answer."""
+    """The storable part of an answer, and why it is not the whole answer."""
     try:
         return pack([str(error), answer])
     except Exception:
-        # There is code of the user's in it, or nothing that plain data could hold.
+        # It runs code of the user, or contains something that plain data cannot hold.
         return pack([str(error), shown(answer)])

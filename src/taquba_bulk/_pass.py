@@ -1,4 +1,4 @@
-"""One pass over the inputs of a batch: submits, notices what ends, and has it written."""
+"""One pass over the inputs of a batch: submits items, and writes those that have ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _STATUS_OF: Final = {
 
 
 class Batch(NamedTuple, Generic[In, Out]):
-    """What the passes over a batch have in common."""
+    """The common state of all passes over a batch."""
 
     queue: Queue
     queue_name: str
@@ -57,12 +57,12 @@ class Batch(NamedTuple, Generic[In, Out]):
 
 
 class Pass(Generic[In, Out]):
-    """One pass. Memory is bounded: what was submitted and has not ended, and a chunk.
+    """One pass. It holds only the items that were submitted and have not ended, and a chunk.
 
     Args:
         batch: The batch.
-        emit: Given each record once it is written, also of items that ended in an earlier pass;
-            None where nobody wants them. Call `took` for each.
+        emit: Receives each record once it is written, including those of items that ended in an
+            earlier pass; None if nobody wants them. Call `took` for each.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class Pass(Generic[In, Out]):
         self._in_flight: dict[str, Item] = {}
         """Items that were read, and whose records are not written."""
         self._emitted = 0
-        """Records that were emitted and not taken."""
+        """Records that were emitted and not yet taken."""
         self._came_to: dict[str, Ended] = {}
-        """What pipelines came to, until it is known whether that has landed."""
+        """Results of pipelines, until it is known whether they were committed."""
         self._to_look_at: dict[str, None] = {}
         """Items that may have ended, in the order of their ends."""
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._over = asyncio.Event()
         self._fed = asyncio.Event()
-        """Replaced by another one whenever inputs were read, or cannot be for a while."""
+        """Replaced whenever inputs were read, or cannot be read for a while."""
         self._all_read = False
         self._waits_for_room = False
         self._closing = False
@@ -103,9 +103,9 @@ class Pass(Generic[In, Out]):
         return len(self._in_flight)
 
     async def is_read(self, run_id: str) -> bool:
-        """Whether the input of an item has been read, or is within a moment.
+        """Whether the input of an item has been read, or is read within a moment.
 
-        What an earlier pass has left is run only then: the inputs may be others by now.
+        An item that an earlier pass left behind runs only then: the inputs may have changed.
         """
         if run_id in self._in_flight:
             return True
@@ -120,9 +120,9 @@ class Pass(Generic[In, Out]):
         return True
 
     async def run(self, inputs: Inputs[In], shutdown: Shutdown | None) -> BulkReport:
-        """Go over the inputs; ends when all items have ended, or when it is stopped.
+        """Process the inputs; returns when all items have ended, or when it is stopped.
 
-        Raises what an input, a sink or the store raises, once what was running has ended.
+        Raises the error of an input, a sink or the store, once the running items have ended.
         """
         try:
             await self._begin()
@@ -138,9 +138,9 @@ class Pass(Generic[In, Out]):
         return report
 
     def settled(self, run_id: str, ended: Ended | None) -> None:
-        """An attempt at an item is over; what it came to has landed, or never will."""
+        """An attempt at an item is over; its result is committed, or never will be."""
         if run_id not in self._in_flight:
-            # Left behind by an earlier pass; it is looked at when its input is read.
+            # Left behind by an earlier pass; it is handled when its input is read.
             return
         if ended is not None:
             self._came_to[run_id] = ended
@@ -176,10 +176,10 @@ class Pass(Generic[In, Out]):
         try:
             await self._over.wait()
             if self._is_complete():
-                # A short batch would never come to the end of it otherwise.
+                # Otherwise a short batch would never reach its end.
                 await asyncio.wait((sweep,))
         except asyncio.CancelledError:
-            # Whoever cancels wants to leave now.
+            # A caller that cancels wants to leave now.
             runtime.cancel()
             raise
         finally:
@@ -206,12 +206,12 @@ class Pass(Generic[In, Out]):
             raise self._cut_off
 
     async def _until_drained(self, runtime: asyncio.Task[None]) -> None:
-        """Wait until all attempts have ended, but for those that were suspended."""
+        """Wait until all attempts have ended, except those that were suspended."""
         parked = asyncio.create_task(self._batch.shared.attempts.all_parked())
         try:
             await asyncio.wait((runtime, parked), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # Also where this is cancelled: whoever does that wants to leave now.
+            # Also if this is cancelled: the caller wants to leave now.
             parked.cancel()
             runtime.cancel()
             await asyncio.wait((runtime, parked))
@@ -265,7 +265,7 @@ class Pass(Generic[In, Out]):
     # -- items ------------------------------------------------------------------------------
 
     async def _admit(self, items: Sequence[Item]) -> None:
-        """Submit the items that are not there, and see what has become of the others."""
+        """Submit the items that are new, and look up the others."""
         self._in_flight.update((item.run_id, item) for item in items)
         self._tell_fed()
         rows: list[ItemRow | None] = [None] * len(items)
@@ -304,7 +304,7 @@ class Pass(Generic[In, Out]):
         return None if found is None else ItemRow.decode(run_id, found)
 
     async def _look(self, run_id: str) -> tuple[BulkRecord[Out], ItemRow] | None:
-        """The record of an item, if it has ended and is waited for."""
+        """The record of an item, if it has ended and its record is needed."""
         item = self._in_flight.get(run_id)
         came_to = self._came_to.pop(run_id, None)
         if item is None:
@@ -316,11 +316,11 @@ class Pass(Generic[In, Out]):
         if status is None or not status.state.ended:
             return None
         if row is None:
-            # It may have ended since its row was looked for.
+            # It may have ended since its row was read.
             row = await self._row(run_id)
         if row is None:
             row = ItemRow(_STATUS_OF[status.state], {}, 0, hash_of(item.payload))
-            # Before its record, as the pipeline's own ends have it.
+            # Before its record, in the same order as for other ends.
             await self._queue.kv_put(self._keys.item(run_id), row.encode())
         return self._record(item, row, status.result, status.reason), row
 
@@ -345,7 +345,7 @@ class Pass(Generic[In, Out]):
         )
 
     async def _finish(self, group: Sequence[tuple[BulkRecord[Out], ItemRow]]) -> None:
-        """Have records written, and let go of their items."""
+        """Write records, and drop their items."""
         await self._output.write([pair for pair in group if not self._output.holds(pair[1])])
         for record, row in group:
             self._in_flight.pop(record.run_id)
@@ -371,7 +371,7 @@ class Pass(Generic[In, Out]):
         self._stop(lambda report: BudgetExceeded(report, metric, limit))
 
     def _stop(self, refusal: Callable[[BulkReport], TaqubaError]) -> None:
-        """Start nothing more, and raise when what is running has ended."""
+        """Start no further items, and raise when the running ones have ended."""
         self._refusal = self._refusal or refusal
         self._over.set()
 

@@ -1,4 +1,4 @@
-"""Phases of an item: what each came to, and what it cost, remembered beyond an attempt."""
+"""Phases of an item: their results and costs, remembered beyond an attempt."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 
 Phase = Callable[[], Awaitable[T]]
-"""What a phase does; called with nothing, so that it closes over what it needs."""
+"""The function of a phase; called without arguments, so it closes over what it needs."""
 
 _LATE_CALLS: Final = 100
-"""Calls that the clean-up of a pipeline may make when its attempt is suspended."""
+"""How many calls the clean-up of a pipeline may make when its attempt is suspended."""
 
 _spending: Final[ContextVar[Costs | None]] = ContextVar("taquba_bulk_phase", default=None)
 """Costs of the phase that runs in this context."""
 
 
 class Kept(NamedTuple):
-    """What a phase came to, as it is stored."""
+    """The result of a phase, as it is stored."""
 
     costs: dict[str, int]
     value: bytes
@@ -48,7 +48,7 @@ class Kept(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Kept:
-        """What was kept; raises one of `UNREADABLE` where it is damaged."""
+        """Read a stored result; raises one of `UNREADABLE` if it is damaged."""
         costs, value = msgpack.unpackb(data)
         unpack(value)
         return cls(Costs(costs).packed(), value)
@@ -64,30 +64,30 @@ class Phases:
     def __init__(self, memo: Memo) -> None:
         self.memo = memo
         self.costs = Costs()
-        """What the item has cost, remembered phases included."""
+        """The cost of the item, including remembered phases."""
         self.limited_by: RateLimit | None = None
-        """The rate limit that the item has asked last."""
+        """The rate limit that the item acquired last."""
         self.suspended = False
-        """Whether the attempt was suspended, whatever its pipeline has made of that."""
+        """Whether the attempt was suspended, whatever its pipeline did then."""
         self.leash: Leash[Any] | None = None
-        """That of the pipeline."""
+        """The context of the pipeline."""
         self._late_calls = 0
         self._ended: str | None = None
 
     def end(self, attempt: str) -> None:
-        """The attempt has come to its end: nothing more can count for it."""
+        """The attempt has ended: nothing more can count for it."""
         self._ended = attempt
 
     def check_open(self, call: str) -> None:
-        """Raise `EffectsSealed` for what would be lost, because the attempt has ended."""
+        """Raise `EffectsSealed` if the attempt has ended, because the change would be lost."""
         if self._ended is not None:
             raise EffectsSealed(call, self._ended)
 
     def spending(self) -> Costs:
-        """Where a cost that is recorded here and now goes: to the phase, or to the item.
+        """The account for a cost that is recorded now: that of the phase, or of the item.
 
         Raises:
-            EffectsSealed: To the item, and the attempt at it has ended.
+            EffectsSealed: It belongs to the item, and the attempt at it has ended.
         """
         of_phase = _spending.get()
         if of_phase is not None:
@@ -98,7 +98,7 @@ class Phases:
     async def remembered(
         self, name: str, make: Callable[[], Awaitable[Kept]], codec: Codec[T]
     ) -> T:
-        """What a phase came to, in this attempt or an earlier one; `make` runs it."""
+        """Return the result of a phase, from this or an earlier attempt; `make` runs it."""
         self.check_open("a phase")
         await self.enter()
         kept = await self._find(name)
@@ -106,7 +106,9 @@ class Phases:
             try:
                 value = codec.load(kept.value)
             except Undecodable as error:
-                _log.warning("a phase is run again, what is remembered does not fit: %s", error)
+                _log.warning(
+                    "a phase runs again, because its stored result does not fit: %s", error
+                )
             else:
                 self.spending().add_all(Costs(kept.costs))
                 return value
@@ -121,16 +123,16 @@ class Phases:
         await self.suspendable(limit.acquire())
 
     async def enter(self) -> None:
-        """Begin what may suspend the attempt, or be remembered.
+        """Begin a call that may suspend the attempt, or be remembered.
 
         Raises:
-            Suspended: The attempt was suspended before, and its pipeline has gone on.
+            Suspended: The attempt was suspended before, and its pipeline continued.
         """
         if not self.suspended:
             return
         self._late_calls += 1
         if self._late_calls > _LATE_CALLS:
-            # It swallows what is raised here, and would hold the event loop for ever.
+            # It swallows the exceptions raised here, and would block the event loop forever.
             if self.leash is not None:
                 self.leash.leave(Suspended())
             await asyncio.get_running_loop().create_future()
@@ -138,7 +140,7 @@ class Phases:
         raise Suspended
 
     async def suspendable(self, work: Awaitable[T]) -> T:
-        """Await what may suspend the attempt."""
+        """Await something that may suspend the attempt."""
         try:
             return await work
         except Suspended:
@@ -146,7 +148,7 @@ class Phases:
             raise
 
     def charge(self, kept: Kept, codec: Codec[T]) -> T:
-        """The value of what is kept; its costs are the item's."""
+        """The value of a stored result; its costs are added to the item."""
         self.spending().add_all(Costs(kept.costs))
         return load(codec, kept.value)
 
@@ -155,7 +157,7 @@ class Phases:
             found = await self.memo.get(name)
             return None if found is None else Kept.decode(found)
         except (*UNREADABLE, ObjectDamaged) as error:
-            _log.warning("phase %r is run again, its row cannot be read: %s", name, error)
+            _log.warning("phase %r runs again, because its row cannot be read: %s", name, error)
             return None
 
 
@@ -165,14 +167,14 @@ def in_phase() -> bool:
 
 
 async def compute(phase: Phase[T], codec: Codec[T]) -> Kept:
-    """Run a phase, and pack what it came to."""
+    """Run a phase, and pack its result."""
     costs = Costs()
     value = await spend(phase, costs)
     return Kept(costs.packed(), dump(codec, value))
 
 
 async def spend(phase: Phase[T], costs: Costs) -> T:
-    """Run a phase; what it records as costs is its own, and added to `costs`."""
+    """Run a phase; the costs that it records are added to `costs`."""
     token = _spending.set(costs)
     try:
         return await _awaitable(phase)
@@ -184,7 +186,7 @@ def _awaitable(phase: Phase[T]) -> Awaitable[T]:
     found: object = phase()
     if not inspect.isawaitable(found):
         raise InvalidArgumentType(
-            f"a phase is a function without arguments that can be awaited, not {phase!r}"
+            f"a phase must be a function without arguments that can be awaited, not {phase!r}"
         )
     return found
 
@@ -193,14 +195,14 @@ def dump(codec: Codec[T], value: T) -> bytes:
     try:
         return codec.dump(value)
     except Undecodable as error:
-        raise InvalidArgument(f"a phase came to something that cannot be kept: {error}") from None
+        raise InvalidArgument(f"the result of a phase cannot be stored: {error}") from None
 
 
 def load(codec: Codec[T], data: bytes) -> T:
     try:
         return codec.load(data)
     except Undecodable as error:
-        raise InvalidArgument(f"what is remembered of a phase does not fit: {error}") from None
+        raise InvalidArgument(f"the stored result of a phase does not fit: {error}") from None
 
 
 @lru_cache(maxsize=256)
@@ -209,7 +211,7 @@ def _codec_of(kind: Any) -> Codec[Any]:
 
 
 def codec_of(kind: Any) -> Codec[Any]:
-    """How values of a phase are kept; of any type where it is None."""
+    """The codec for values of a phase; of any type if it is None."""
     return ANYTHING if kind is None else _codec_of(kind)
 
 
@@ -224,6 +226,6 @@ def by_content(value: object) -> str:
         return digest(value).hex()
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidArgumentType(
-            f"a phase is remembered by a value that is data all through ({error}); "
+            f"a phase can be remembered only by a value that is plain data ({error}); "
             f"got {type(value).__name__}"
         ) from None

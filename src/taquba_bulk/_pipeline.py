@@ -1,4 +1,4 @@
-"""A pipeline: the function, and the types of what goes in and comes out."""
+"""A pipeline: the function, and the types of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PipelineObject(Protocol[In, Out_co]):
     """A pipeline as an object."""
 
     async def run(self, ctx: BulkContext[In], /) -> Out_co:
-        """Work on one item."""
+        """Process one item."""
         ...
 
 
@@ -39,8 +39,8 @@ class TypedPipeline(Generic[In, Out]):
         run: object = getattr(pipeline, "run", pipeline)
         if not makes_coroutines(run):
             raise InvalidArgumentType(
-                "a pipeline is `async def run(ctx)`, a function or a method of an object, "
-                f"not {pipeline!r}; a decorator around one uses functools.wraps"
+                "a pipeline must be `async def run(ctx)`, a function or a method of an object, "
+                f"not {pipeline!r}; a decorator around one must use functools.wraps"
             )
         self.call = cast("PipelineFunction[In, Out]", run)
         given, returned = _annotated(run)
@@ -49,7 +49,7 @@ class TypedPipeline(Generic[In, Out]):
 
 
 def _annotated(run: Any) -> tuple[Any, Any]:
-    """Types of input and output; Any where nothing is said."""
+    """Types of input and output; Any without an annotation."""
     parameters = list(inspect.signature(run).parameters)
     if not parameters:
         raise InvalidArgumentType("a pipeline takes its context: async def run(ctx)")
@@ -61,7 +61,7 @@ def _annotated(run: Any) -> tuple[Any, Any]:
     except NameError as error:
         raise InvalidArgument(
             f"an annotation of the pipeline {function.__qualname__} cannot be read: {error}; "
-            "what it names has to be defined or imported at the top of its module"
+            "define or import its names at the top of its module"
         ) from None
     context: Any = hints.get(parameters[0], Any)
     (given,) = get_args(context) if get_origin(context) is BulkContext else (Any,)

@@ -15,7 +15,7 @@ from taquba_bulk import _values
 from taquba_bulk._stopping import Suspended
 
 Rate = tuple[int, Duration | str]
-"""So many in so long: ``(500, "1m")``; seconds, a `timedelta`, or a text such as ``30s``."""
+"""A number per period: ``(500, "1m")``; seconds, a `timedelta`, or a text such as ``30s``."""
 
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
@@ -29,7 +29,7 @@ _LENGTH: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
 
 
 class RateLimit:
-    """At most `count` grants in any `per_ms`; who asks first is granted first."""
+    """At most `count` grants in any `per_ms`, in the order of the requests."""
 
     def __init__(self, clock: Clock, count: int, per_ms: int) -> None:
         self._clock = clock
@@ -42,7 +42,7 @@ class RateLimit:
         self.halted = False
 
     async def acquire(self) -> None:
-        """Wait until one more is allowed.
+        """Wait until one more call is allowed.
 
         Raises:
             Suspended: The batch is being stopped.
@@ -78,10 +78,10 @@ class RateLimit:
 
 
 class RateLimits:
-    """The rate limits of a batch, in memory: a process that starts anew knows of no grants.
+    """The rate limits of a batch, in memory: a new process does not know of earlier grants.
 
     Args:
-        clock: Where time comes from.
+        clock: The clock.
         rates: The limits by key.
     """
 
@@ -117,7 +117,7 @@ def _limit(clock: Clock, key: str, rate: Any) -> RateLimit:
     count, per = rate  # pyright: ignore[reportUnknownVariableType]
     what = f"rate[{key!r}]"
     if at_least_one(count, what) > _MOST:  # pyright: ignore[reportUnknownArgumentType]
-        raise InvalidArgument(f"{what} may allow {_MOST:,} at most; got {count}: leave it out")
+        raise InvalidArgument(f"{what} may allow at most {_MOST:,}; got {count}: leave it out")
     return RateLimit(clock, count, _length_ms(per, what))  # pyright: ignore[reportUnknownArgumentType]
 
 
@@ -126,5 +126,5 @@ def _length_ms(per: Any, what: str) -> int:
         return duration_ms(per, what, minimum=1)
     part = _LENGTH.fullmatch(per)
     if part is None:
-        raise InvalidArgument(f"{what}: {per!r} is no length of time: write 30s, 1m or 2h")
+        raise InvalidArgument(f"{what}: {per!r} is not a period of time: write 30s, 1m or 2h")
     return duration_ms(int(part[1]) * _UNITS[part[2]], what, minimum=1)

@@ -1,4 +1,4 @@
-"""What is kept of an item and of a batch's output, and what callers see of an item."""
+"""Stored records of items and of a batch's output, and the records that callers see."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ItemStatus(StrEnum):
     succeeded = "succeeded"
     """It has an output."""
     failed = "failed"
-    """For good, with a reason."""
+    """It failed for good, with a reason."""
     cancelled = "cancelled"
     """Its run was cancelled."""
 
@@ -39,11 +39,11 @@ class BulkRecord(Generic[Out]):
     Attributes:
         index: Position of its input, from 0.
         key: Its key.
-        run_id: Its id, which is the key wherever a run may be named so.
+        run_id: Its id, which is the key if that is a valid id of a run.
         status: How it has ended.
         output: What the pipeline returned; None unless it succeeded.
         error: Why it failed or was cancelled; None if it succeeded.
-        cost: What it cost, by metric.
+        cost: Its cost, by metric.
         plain_output: The output as plain data, for a sink that writes it.
     """
 
@@ -58,7 +58,7 @@ class BulkRecord(Generic[Out]):
 
 
 class ItemRow(NamedTuple):
-    """What is kept of an item that has ended, beside its run."""
+    """The stored record of an item that has ended, beside its run."""
 
     status: ItemStatus
     costs: dict[str, int]
@@ -73,14 +73,16 @@ class ItemRow(NamedTuple):
 
     @classmethod
     def decode(cls, run_id: str, data: bytes) -> ItemRow | None:
-        """The row of an item; None where it cannot be read: its run tells how it has ended."""
+        """The row of an item; None if it cannot be read: its run has the outcome."""
         try:
             row = cls(*msgpack.unpackb(data))
             if not isinstance(row.input_hash, bytes):
                 raise TypeError(f"{row.input_hash!r} is not a hash")
             return row._replace(status=ItemStatus(row.status), costs=Costs(row.costs).packed())
         except UNREADABLE as error:
-            _log.warning("the row of item %r is made anew, it cannot be read: %s", run_id, error)
+            _log.warning(
+                "the row of item %r is made anew, because it cannot be read: %s", run_id, error
+            )
             return None
 
     def amounts(self) -> dict[str, float]:
@@ -90,8 +92,8 @@ class ItemRow(NamedTuple):
 class OutputRow(NamedTuple):
     """How far a batch's output is written.
 
-    Everything up to `position` is there and counts; `newest` are the items of the last group,
-    whose own rows may not say yet that they are written.
+    Everything up to `position` is written and counts; `newest` are the items of the last group,
+    whose own rows may not yet say that they are written.
     """
 
     generation: int
@@ -104,14 +106,14 @@ class OutputRow(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> OutputRow | None:
-        """How far an output is written; None where that cannot be read: it is begun anew."""
+        """How far an output is written; None if that cannot be read: it is begun anew."""
         try:
             row = cls(*msgpack.unpackb(data))
             if not isinstance(row.position, bytes) or type(row.generation) is not int:
                 raise TypeError(f"{row.position!r:.100} in {row.generation!r:.100} is no position")
             return row._replace(newest=[run_id for run_id in row.newest if type(run_id) is str])
         except UNREADABLE as error:
-            _log.warning("how far the output is written cannot be read: %s", error)
+            _log.warning("the position of the output cannot be read: %s", error)
             return None
 
 
@@ -136,5 +138,5 @@ def keys_of(queue_name: str) -> Keys:
 
 
 def hash_of(payload: bytes) -> bytes:
-    """What two inputs have in common that are the same."""
+    """A hash that equal inputs have in common."""
     return sha256(payload).digest()[:16]

@@ -1,4 +1,4 @@
-"""How far a batch is, and how it has ended."""
+"""The progress of a batch, and its final report."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _LEAST_FOR_SHARE: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressSnapshot:
-    """How far a batch is.
+    """The progress of a batch.
 
     Attributes:
-        total: Inputs of the batch, None while that is not known.
+        total: Number of inputs; None while it is not known.
         done: Items that have ended, in this run of the batch or before, with their rows written.
         succeeded: Those that succeeded.
         failed: Those that failed.
         in_flight: Items that were started, or submitted, and have not ended.
         rate: Items that end per second, over the last half minute, without those that had ended
             before.
-        eta: Time until all have ended, at that rate; None where it cannot be told.
+        eta: Time until all have ended, at that rate; None if it is not known.
         cost: What the items that have ended cost, by metric.
     """
 
@@ -52,17 +52,17 @@ class BulkReport:
 
     Attributes:
         total: Inputs that were read. A run that was stopped may have read fewer than an earlier
-            one; of items whose inputs it did not come to, the report says nothing.
+            one; the report does not cover items whose inputs it did not reach.
         succeeded: Items that succeeded, in this run of the batch or before.
         failed: Items that failed.
         cancelled: Items that were cancelled.
-        resumed: Those of all these that had ended, with their rows written, before this run.
+        resumed: Those of them that had ended, with their rows written, before this run.
         complete: Whether every input was read and its item has ended.
         elapsed: How long this run took.
         cost: What the items that have ended cost, by metric, whenever that was.
-        spent: What paid calls have cost, by metric of the batch's budget, whenever that was; also
-            calls of items that have not ended, and those of which nobody knows whether they were
-            made.
+        spent: The cost of paid calls, by metric of the batch's budget, whenever they were made; it
+            includes calls of items that have not ended, and calls of which nobody knows whether
+            they were made.
         failed_run_ids: Ids of items that failed; the first thousand.
     """
 
@@ -79,7 +79,7 @@ class BulkReport:
 
 
 class Tally:
-    """Counts what has ended.
+    """Counts the items that have ended.
 
     Args:
         clock: Where time comes from.
@@ -113,10 +113,10 @@ class Tally:
             self._samples.append((now, ended))
 
     def exceeds(self, threshold: float) -> bool:
-        """Whether more items have failed than may.
+        """Whether more items have failed than allowed.
 
-        A share is one of the inputs there should be; where that is not known, of those that have
-        ended, and only once they are many or all.
+        A share refers to the number of inputs; if that is not known, to the items that have ended,
+        and only once they are many or all.
         """
         failed = self._counts[ItemStatus.failed]
         if isinstance(threshold, int):

@@ -1,4 +1,4 @@
-"""Runs the pipeline as the one step of each item's run, and says how the item goes on."""
+"""Runs the pipeline as the one step of each item's run, and decides how the item continues."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ outcomes, not errors, bring the item's row."""
 
 _FINAL: Final = (PermanentFailure, InvalidArgument, InvalidArgumentType)
 _SAY_ALL: Final = (PermanentFailure, StepError)
-"""Errors whose message says it all."""
+"""Errors whose message is sufficient without the type."""
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Ended(NamedTuple):
-    """What a pipeline came to, on its way to the store."""
+    """The result of a pipeline, on its way to the store."""
 
     row: ItemRow
     output: bytes | None
@@ -54,13 +54,13 @@ class ItemRunner(Generic[In, Out]):
     """The runner of a batch's runs.
 
     Args:
-        pipeline: What is run.
+        pipeline: The pipeline.
         queue_name: The workflow queue.
-        max_attempts: Of each item.
-        shared: What the items share.
-        is_read: Whether an item is one of the inputs, as far as they are read.
-        settled: Told that an attempt is over, with the item's id and what the pipeline came to;
-            whether that has landed, the store knows. None for an attempt that came to no end.
+        max_attempts: The attempts of each item.
+        shared: The state that the items share.
+        is_read: Whether an item is one of the inputs that were read so far.
+        settled: Called when an attempt is over, with the item's id and the pipeline's result; only
+            the store knows whether that was committed. None for an attempt without a result.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ItemRunner(Generic[In, Out]):
 
     async def _attempt(self, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
         if step.attempts > self._max_attempts:
-            return _failed(step, phases, f"no attempt of {self._max_attempts} came to an end")
+            return _failed(step, phases, f"none of {self._max_attempts} attempts ended")
         try:
             value = self._pipeline.inputs.load(step.payload)
             ctx = BulkContext(value, step, phases, self._shared)
@@ -131,7 +131,7 @@ class ItemRunner(Generic[In, Out]):
         return Succeed(result), Ended(row, result, None)
 
     def _after(self, error: BaseException, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
-        """How an item goes on whose pipeline has raised: it has failed, or an error says."""
+        """How an item continues whose pipeline raised: it has failed, or is tried again."""
         if step.cancel_token.cancelled:
             raise error
         if phases.suspended or found_in(error, Suspended) is not None:

@@ -1,4 +1,4 @@
-"""What the items of a batch share while it runs."""
+"""The state that the items of a batch share while it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Shared:
         queue: The open queue.
         queue_name: The batch.
         rate: Rate limits by key.
-        budget: What may be spent, by metric.
+        budget: The budget by metric.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class Shared:
         self.stopping = False
 
     async def begin(self, on_exceeded: Callable[[str], None]) -> None:
-        """A pass begins; `on_exceeded` is told, with the metric, when a call cannot be paid."""
+        """A pass begins; `on_exceeded` gets the metric when a call cannot be paid."""
         await self.budget.open(on_exceeded)
         self.rates.halt(False)
         self.stopping = False
 
     def halt(self) -> None:
-        """No attempt begins any more, and none waits for a rate limit."""
+        """Begin no further attempts, and end the waits for rate limits."""
         self.stopping = True
         self.rates.halt(True)

@@ -21,25 +21,25 @@ from taquba_bulk._records import BulkRecord
 class Sink(Protocol):
     """Where a batch's records go, a group at a time.
 
-    A position says how much of the output counts. The batch keeps the newest one in its store, and
-    puts the output back to it when it goes on after a crash: what was written later is dropped,
-    and written again.
+    A position says how much of the output is valid. The batch keeps the newest one in its store,
+    and resets the output to it when it continues after a crash: records behind it are dropped and
+    written again.
     """
 
     async def create(self) -> bytes:
-        """Begin an output that holds nothing; returns its position."""
+        """Begin an empty output; returns its position."""
         ...
 
     async def resume(self, position: bytes) -> bool:
-        """Put the output back to a position; False where the output is gone altogether."""
+        """Reset the output to a position; False if the output no longer exists."""
         ...
 
     async def write(self, records: Sequence[BulkRecord[Any]]) -> bytes:
-        """Write records; they are durable, and the position is behind them, on return."""
+        """Write records, durably; returns the position behind them."""
         ...
 
     async def close(self) -> None:
-        """Let go of the output, whether it is complete or not."""
+        """Close the output, whether it is complete or not."""
         ...
 
 
@@ -47,19 +47,19 @@ class NullSink:
     """Keeps no records beside the store; for `Bulk.stream`, and for pipelines that write."""
 
     async def create(self) -> bytes:
-        """Nothing is made."""
+        """Do nothing."""
         return b""
 
     async def resume(self, position: bytes) -> bool:
-        """Nothing is put back."""
+        """Do nothing."""
         return True
 
     async def write(self, records: Sequence[BulkRecord[Any]]) -> bytes:
-        """Nothing is written."""
+        """Do nothing."""
         return b""
 
     async def close(self) -> None:
-        """Nothing is closed."""
+        """Do nothing."""
 
 
 class JsonlSink:
@@ -67,12 +67,12 @@ class JsonlSink:
 
     A row has ``index`` (position of the input, from 0), ``key``, ``status`` (``succeeded``,
     ``failed`` or ``cancelled``), ``output`` or ``error``, and ``cost`` by metric. Each item has
-    exactly one row, also after a crash; rows are on disk in groups. In JSON, bytes are base64 and
-    a float that is no number is null.
+    exactly one row, even after a crash; rows reach the disk in groups. In JSON, bytes are base64
+    and a float that is not a number is null.
 
     Args:
-        path: The file; its folder has to exist. A file that a batch did not write is refused. If
-            the file is gone when the batch goes on, it is written anew from the store.
+        path: The file; its folder must exist. A file that the batch did not write is refused. If
+            the file is missing when the batch continues, it is written anew from the store.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -80,31 +80,31 @@ class JsonlSink:
         self._file: _RowFile | None = None
 
     async def create(self) -> bytes:
-        """Make the file.
+        """Create the file.
 
         Raises:
-            InvalidArgument: There is one that has content, or it cannot be made.
+            InvalidArgument: A file with content exists, or the file cannot be created.
         """
         self._file, position = await anyio.to_thread.run_sync(_RowFile.create, self._path)
         return position
 
     async def resume(self, position: bytes) -> bool:
-        """Cut the file off at a position.
+        """Truncate the file at a position.
 
         Raises:
-            InvalidArgument: It is not the file that was written.
+            InvalidArgument: It is not the file that the batch wrote.
         """
         self._file = await anyio.to_thread.run_sync(_RowFile.resume, self._path, position)
         return self._file is not None
 
     async def write(self, records: Sequence[BulkRecord[Any]]) -> bytes:
-        """Append rows, and have them on disk.
+        """Append rows, and fsync them.
 
         Raises:
             StoreError: They cannot be written, for example because the disk is full.
         """
         assert self._file is not None
-        # Not left half-way by a cancellation: the thread goes on in any case.
+        # A cancellation does not interrupt it: the thread continues in any case.
         return await seen_through(anyio.to_thread.run_sync(self._file.append, records))
 
     async def close(self) -> None:
@@ -119,10 +119,10 @@ _ROW_START: Final = b'{"index":'
 
 
 class _Position(NamedTuple):
-    """Where rows end, and a hash to know the file by: of the last bytes before it.
+    """Where rows end, and a hash that identifies the file: of the last bytes before it.
 
-    Where there are none, it is of the file's number: rows that were written before their position
-    was kept are to be dropped, and nobody else's text.
+    If there are none, the hash is of the file's number: rows that were written before their
+    position was stored must be dropped, but no foreign text.
     """
 
     offset: int
@@ -144,7 +144,7 @@ class _RowFile:
         if stat.S_ISFIFO(os.fstat(file).st_mode):
             os.close(file)
             raise InvalidArgument(
-                f"{path} is a pipe, which no batch can go on with after a crash: "
+                f"{path} is a pipe, which no batch can continue after a crash: "
                 "write to a file, or use Bulk.stream"
             )
         if os.fstat(file).st_size:
@@ -221,7 +221,7 @@ def _open(path: Path, flags: int) -> int | None:
 
 def _foreign(path: Path) -> InvalidArgument:
     return InvalidArgument(
-        f"{path} holds something that this batch did not write: remove it, or name another file"
+        f"{path} has content that this batch did not write: remove it, or name another file"
     )
 
 

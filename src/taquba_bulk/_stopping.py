@@ -1,4 +1,4 @@
-"""How an attempt is left that cannot go on now, through no fault of its item."""
+"""Leaving an attempt that cannot continue now, through no fault of its item."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ E = TypeVar("E", bound=BaseException)
 class Suspended(BaseException):
     """The batch is being stopped, and the attempt would have to wait.
 
-    No `Exception`, so that a pipeline that catches those does not take it for a failure.
+    Not an `Exception`, so that a pipeline that catches exceptions does not treat it as a failure.
     """
 
 
 class Attempts:
-    """Counts the attempts that are held, and those of them that were suspended.
+    """Counts the attempts under way, and those of them that were suspended.
 
-    A suspended attempt stays where it is until the runtime is cancelled, which gives its job back
-    at once and with the attempt unspent.
+    A suspended attempt stays where it is until the runtime is cancelled, which returns its job at
+    once and without spending the attempt.
     """
 
     def __init__(self) -> None:
@@ -33,12 +33,12 @@ class Attempts:
         self._look()
 
     def ended(self) -> None:
-        """The hold of an attempt is over: what it came to has landed."""
+        """The attempt is over: its result is committed."""
         self._held -= 1
         self._look()
 
     async def park(self) -> NoReturn:
-        """Stay here."""
+        """Wait until cancelled."""
         self._parked += 1
         self._look()
         try:
@@ -49,7 +49,7 @@ class Attempts:
             self._look()
 
     async def all_parked(self) -> None:
-        """Wait until nothing but suspended attempts is held."""
+        """Wait until only suspended attempts are under way."""
         await self._all_parked.wait()
 
     def _look(self) -> None:
@@ -60,7 +60,7 @@ class Attempts:
 
 
 def found_in(error: BaseException, kind: type[E]) -> E | None:
-    """The first error of a kind in what came out of a pipeline, which may be a group."""
+    """The first error of a kind in an exception of a pipeline, which may be a group."""
     if isinstance(error, kind):
         return error
     if not isinstance(error, BaseExceptionGroup):

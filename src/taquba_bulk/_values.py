@@ -1,4 +1,4 @@
-"""Checks of what callers pass in. Each raises an error that names the value and the remedy."""
+"""Checks of arguments. Each raises an error that names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST: Final = 10**9
 
 
 def name(value: str, what: str) -> str:
-    """A key that becomes part of a stored one."""
+    """A key that becomes part of a stored key."""
     return key(value, what, MAX_NAME_BYTES)
 
 

@@ -2,10 +2,10 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _cli         the command `taquba cron`, which taquba's command line imports when it is asked for
+    _cli         the command `taquba cron`, which taquba's command line imports when it is requested
     _scheduler   `CronScheduler`: sleeps until the next firing, and enqueues its job
-    _schedule    a schedule as it is registered, the jobs it makes, and what can be told about it
-    _record      what is stored of a schedule, and what follows from it: which firings are due
+    _schedule    a registered schedule, the jobs it makes, and the information about it
+    _record      the stored record of a schedule, and which firings are due by it
     _expression  when a cron expression fires: fields matched in local time
     _errors      every error that taquba_cron adds
 

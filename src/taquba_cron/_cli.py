@@ -1,4 +1,4 @@
-"""The command `taquba cron`, which taquba's command line imports when it is asked for."""
+"""The command `taquba cron`, which taquba's command line imports when it is requested."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from taquba_cron._errors import UnknownSchedule
 from taquba_cron._schedule import ScheduleInfo, list_schedules
 from taquba_cron._scheduler import CronScheduler
 
-app: Final = group("Look at cron schedules, pause them, let them go on, and remove them.")
+app: Final = group("Inspect, pause, resume and remove cron schedules.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
 
@@ -48,7 +48,7 @@ _COLUMNS: Final = (
 
 @command(app, "list", "taquba cron list -s ./data", "taquba cron list -s ./data --json")
 async def list_(store: Store, as_json: AsJson = False) -> None:
-    """List the schedules that the store remembers, with their next and their last firing."""
+    """List the schedules in the store, with their next and last firings."""
     async with reading(store) as reader:
         found = await list_schedules(reader)
     if as_json:
@@ -65,9 +65,9 @@ async def list_(store: Store, as_json: AsJson = False) -> None:
 async def remove(
     name: Name, store: Store, take_over: TakeOver = False, as_json: AsJson = False
 ) -> None:
-    """Forget a schedule, also one that cannot be read; jobs that it enqueued stay.
+    """Remove a schedule, even one that cannot be read; jobs that it enqueued stay.
 
-    A program that still registers it begins it anew.
+    A program that still registers the schedule starts it anew.
     """
     async with owning(store, take_over=take_over) as owner:
         schedule = await _known(owner, name)
@@ -75,7 +75,7 @@ async def remove(
     if as_json:
         print_json(_document(schedule))
     else:
-        say(f"{schedule.name} is removed")
+        say(f"{schedule.name} was removed")
 
 
 @command(app, "pause", "taquba cron pause -s ./data daily-report")
@@ -90,7 +90,7 @@ async def pause(
 async def resume(
     name: Name, store: Store, take_over: TakeOver = False, as_json: AsJson = False
 ) -> None:
-    """Let a paused schedule go on with its next firing; those that it missed stay dropped."""
+    """Resume a paused schedule with its next firing; missed firings stay dropped."""
     await _change(name, store, take_over, as_json, CronScheduler.resume)
 
 

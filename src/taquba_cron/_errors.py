@@ -15,7 +15,7 @@ class InvalidCronExpression(InvalidArgument):
         self.why = why
 
     def __str__(self) -> str:
-        return f"{self.expression!r} is no cron expression: {self.why}"
+        return f"{self.expression!r} is not a cron expression: {self.why}"
 
 
 class UnknownTimezone(InvalidArgument):
@@ -27,7 +27,8 @@ class UnknownTimezone(InvalidArgument):
 
     def __str__(self) -> str:
         return (
-            f"{self.timezone!r} is no IANA time zone: use a name such as 'Europe/Berlin' or 'UTC'"
+            f"{self.timezone!r} is not an IANA time zone: "
+            "use a name such as 'Europe/Berlin' or 'UTC'"
         )
 
 
@@ -39,7 +40,7 @@ class DuplicateSchedule(TaqubaError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"there is a schedule {self.name!r} already: choose another name, or remove it first"
+        return f"the schedule {self.name!r} already exists: choose another name, or remove it first"
 
 
 class UnknownSchedule(TaqubaError):
@@ -50,7 +51,7 @@ class UnknownSchedule(TaqubaError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"there is no schedule {self.name!r}; list_schedules() tells which there are"
+        return f"there is no schedule {self.name!r}; list_schedules() returns the existing ones"
 
 
 class UnreadableSchedule(TaqubaError):
@@ -62,7 +63,7 @@ class UnreadableSchedule(TaqubaError):
         self.why = why
 
     def __str__(self) -> str:
-        # One that explains itself, such as UnknownTimezone, does so by its message.
+        # An error that explains itself, such as UnknownTimezone, does so with its message.
         why = describe(self.why, bare=(TaqubaError,))
         return (
             f"the entry {self.key!r} is not the record of a schedule that can be read here "
@@ -72,7 +73,7 @@ class UnreadableSchedule(TaqubaError):
 
 
 class AlreadyRunning(TaqubaError):
-    """A scheduler was asked to run while it runs."""
+    """A scheduler was started while it was running."""
 
     def __str__(self) -> str:
-        return "this scheduler runs already; make another one, or wait until run() returns"
+        return "this scheduler is already running; make another one, or wait until run() returns"

@@ -58,7 +58,7 @@ class CronExpression:
         object.__setattr__(self, "_zone", _zone_named(self.timezone))
 
     def next_after(self, moment: datetime) -> datetime:
-        """The first firing later than `moment`, in UTC.
+        """Return the first firing later than `moment`, in UTC.
 
         Raises:
             InvalidArgument: `moment` is naive.
@@ -76,7 +76,7 @@ class CronExpression:
             InvalidArgument: `until` is naive.
         """
         _check_aware(until)
-        # In a repeated hour the clocks showed later times already, the first time round.
+        # In a repeated hour, the clocks have already shown later times, the first time round.
         first_time = until.astimezone(self._zone).replace(fold=0)
         shown = _naive(until.astimezone(UTC)) + cast("timedelta", first_time.utcoffset())
         # The walk starts before the second it is given.
@@ -116,7 +116,7 @@ def _check_aware(moment: datetime) -> None:
 
 
 def _readable(expression: str) -> str:
-    """The expression in the words of the parser; one that it cannot read is refused."""
+    """The expression in the syntax of the parser; one that it cannot read is refused."""
     if not isinstance(expression, str) or len(expression.split()) != 5:
         raise InvalidCronExpression(expression, _REMEDY)
     if mixed := _STEP_OVER_MIXED_RANGE.search(expression):

@@ -1,4 +1,4 @@
-"""What is stored of a schedule, and what follows from it: which firings are due, which is next.
+"""The stored record of a schedule, and by it: which firings are due, and which one is next.
 
 Pure functions of the record, the expression and the time; nothing here touches a store.
 """
@@ -19,10 +19,10 @@ from taquba_cron._errors import UnreadableSchedule
 from taquba_cron._expression import CronExpression
 
 CatchUp = Literal["none", "latest", "all"]
-"""What happens to firings that nobody was there for: none of them, the latest, or all."""
+"""Which missed firings are made up for: none of them, the latest, or all."""
 
 CATCH_UP_LIMIT: Final = 1000
-"""How many missed firings of a schedule ``catch_up="all"`` makes up for: the latest ones."""
+"""How many missed firings ``catch_up="all"`` makes up for at most: the latest ones."""
 
 KEY_PREFIX: Final = "cron/"
 """Where the records are, among the caller-owned entries of a store."""
@@ -38,17 +38,16 @@ Run = tuple[datetime, datetime]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a store remembers of a schedule.
+    """The record of a schedule in a store.
 
     Attributes:
         expression: When it fires, as last registered.
         queue_name: Where its jobs go.
-        since: What came due up to then is none of its business: it was registered, changed or
-            resumed then.
-        fired: Which firings happened, as runs without a gap, in order. There is more than one
-            run when firings were missed, or when the wall clock was set: without them a clock
-            that is set back would repeat firings, or keep the schedule silent until it has
-            caught up with a time that was wrong.
+        since: When it was registered, changed or resumed; firings up to then do not count.
+        fired: Which firings happened, as runs without a gap, in order. There is more than one run
+            if firings were missed or the wall clock was set. With a single run, a clock that is set
+            back would repeat firings, or keep the schedule silent until the clock has caught up
+            with a wrong time.
         paused: Whether firings are dropped.
     """
 
@@ -64,7 +63,7 @@ class Record:
 
 
 def next_firing(record: Record, after: datetime) -> datetime:
-    """The first firing later than `after` that did not happen yet."""
+    """The first firing later than `after` that has not happened yet."""
     firing = record.expression.next_after(after)
     for first, last in record.fired:
         if first <= firing <= last:
@@ -80,15 +79,15 @@ def due(
     watched_for: timedelta,
     failing_since: datetime | None,
 ) -> list[datetime]:
-    """The firings that have to happen now, oldest first.
+    """The firings that must happen now, oldest first.
 
     Args:
         record: The schedule.
         now: Wall time.
-        catch_up: What happens to firings that nobody was there for.
-        watched_for: How long somebody has been there.
-        failing_since: When looking first failed, if it did so until now. A firing of that time or
-            later is not late: somebody was there, the store was not.
+        catch_up: Which missed firings are made up for.
+        watched_for: How long a scheduler has been watching.
+        failing_since: When the looks began to fail, if they have failed until now. A firing of that
+            time or later is not late: a scheduler was watching, but the store was unavailable.
     """
     if record.paused:
         return []
@@ -102,7 +101,7 @@ def due(
 def _missed(record: Record, now: datetime, limit: int) -> list[datetime]:
     """The latest firings that did not happen since the last one that did, oldest first."""
     if any(first <= now < last for first, last in record.fired):
-        return []  # the clock was set back to where everything happened already
+        return []  # the clock was set back to a time whose firings have all happened
     marks = (record.since, *(last for _, last in record.fired))
     start = max((mark for mark in marks if mark <= now), default=now)
     newest_first = takewhile(lambda firing: firing > start, record.expression.newest_first(now))
@@ -121,7 +120,7 @@ def with_fired(record: Record, firings: Iterable[datetime]) -> Record:
             runs.append((firing, firing))
             runs.sort()
     while len(runs) > _MAX_RUNS:
-        # What was missed long ago counts as fired: rather that than firing twice.
+        # Firings missed long ago count as fired: that is better than firing twice.
         runs[:2] = [(runs[0][0], runs[1][1])]
     return replace(record, fired=tuple(runs))
 
@@ -145,8 +144,8 @@ def decode(key: str, value: bytes, instead: CronExpression | None = None) -> Rec
     Args:
         key: Where it is.
         value: The entry.
-        instead: Stands for the stored expression where that cannot be read here: its time zone
-            may have been renamed, or be known to newer data only.
+        instead: Replaces the stored expression if that cannot be read here: its time zone may have
+            been renamed, or may exist only in newer data.
 
     Raises:
         UnreadableSchedule: Something else is stored under the key, or an expression or a time
@@ -172,7 +171,7 @@ def decode(key: str, value: bytes, instead: CronExpression | None = None) -> Rec
 
 
 def told(value: bytes) -> tuple[str, str, str]:
-    """Expression, time zone and queue of a record that cannot be read, as far as they can."""
+    """Expression, time zone and queue of an unreadable record, as far as they can be read."""
     try:
         fields = json.loads(value)
         found = (fields.get("expression"), fields.get("timezone"), fields.get("queue"))

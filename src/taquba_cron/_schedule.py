@@ -1,4 +1,4 @@
-"""A schedule as it is registered, the jobs it makes, and what can be told about it."""
+"""A registered schedule, the jobs it makes, and the information about it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from taquba_cron._record import (
 )
 
 _MAX_NAME_BYTES: Final = 255
-# Control characters, and what UTF-8 cannot hold.
+# Control characters, and characters that UTF-8 cannot hold.
 _UNUSABLE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MAX_JITTER_MS: Final = 24 * 3600 * 1000
 
@@ -62,10 +62,10 @@ class Schedule:
         self._jitter = timedelta(milliseconds=duration_ms(jitter, "jitter", maximum=_MAX_JITTER_MS))
 
     def registered(self, stored: Record | None, now: datetime) -> Record:
-        """What is to be stored when a program starts with this schedule.
+        """The record to store when a program starts with this schedule.
 
-        One that is new, or fires at other times than before, begins now; so does one that began
-        later than now, because the wall clock was set back.
+        A schedule that is new, or fires at other times than before, begins now. So does one that
+        began later than now, because the wall clock was set back.
         """
         if stored is None:
             return Record(self.expression, self._template.queue, since=now)
@@ -73,11 +73,11 @@ class Schedule:
         return replace(self.continued(stored), since=since)
 
     def continued(self, stored: Record) -> Record:
-        """What is stored, as this schedule goes on with it."""
+        """The stored record, as this schedule continues with it."""
         return replace(stored, expression=self.expression, queue_name=self._template.queue)
 
     def requests(self, firings: Sequence[datetime], record: Record) -> list[EnqueueRequest]:
-        """The jobs of `firings`; any of them that is new carries `record` into its commit."""
+        """The jobs of `firings`; each new one takes `record` into its commit."""
         kv_writes: dict[KvKey, bytes] = {self.key: encode(record)}
         return [
             replace(
@@ -97,18 +97,18 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
-    """What can be told about a schedule.
+    """Information about a schedule.
 
     Attributes:
         name: The schedule.
         expression: Its cron expression.
-        timezone: The IANA zone in which that is read.
+        timezone: The IANA zone in which the expression is read.
         queue_name: Where its jobs go.
         next_fire: When it fires next, in UTC; None while it is paused.
-        last_fired: The time, in UTC, for which it fired last; None when it never did.
+        last_fired: The time, in UTC, for which it fired last; None if it never fired.
         paused: Whether firings are dropped until it is resumed.
         problem: Why the stored schedule cannot be read, for example because its time zone is not
-            known here, and what to do about it. The other attributes then tell what they can.
+            known here, and what to do about it. The other attributes then hold what could be read.
     """
 
     name: str
@@ -148,11 +148,11 @@ def unreadable_info(name: str, value: bytes, problem: UnreadableSchedule) -> Sch
 
 
 async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
-    """Every schedule that a store remembers, by name.
+    """Return every schedule in a store, by name.
 
-    A reader can do this beside the running owner. A schedule is remembered from its first start
-    until it is removed by `CronScheduler.remove`, whether or not a program still runs it. One
-    that cannot be read has a `problem`.
+    A reader can do this while the owner runs. The store has a schedule from its first start until
+    `CronScheduler.remove` removes it, whether or not a program still runs it. A schedule that
+    cannot be read has a `problem`.
     """
     now = store.clock.now() if isinstance(store, Queue) else datetime.now(UTC)
     found: list[ScheduleInfo] = []
@@ -170,7 +170,7 @@ async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
 
 
 def firing_time(job: JobRecord) -> datetime | None:
-    """The time, in UTC, for which a schedule enqueued a job, without jitter or delay.
+    """Return the time, in UTC, for which a schedule enqueued a job, without jitter or delay.
 
     None for a job that no schedule enqueued.
     """

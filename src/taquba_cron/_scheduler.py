@@ -44,31 +44,31 @@ _log: Final = logging.getLogger(__name__)
 _JOBS_PER_COMMIT: Final = 100
 _RETRY: Final = timedelta(seconds=1)
 _UNREADABLE: Final = timedelta(minutes=1)
-"""How often a schedule is looked at whose record cannot be read, or whose job is refused."""
+"""How often a schedule is tried whose record cannot be read, or whose job is refused."""
 
 _AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 _RECHECK_MS: Final = 1000
-"""How often the wall clock is looked at while the scheduler sleeps, in case it was set."""
+"""How often the sleeping scheduler reads the wall clock, in case it was set."""
 
 
 class _Entry:
-    """A registered schedule, and where a scheduler is with it."""
+    """A registered schedule, and the state of the scheduler for it."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.start_over()
 
     def start_over(self) -> None:
-        """A scheduler starts to run: nobody was there before."""
+        """A scheduler starts to run: nobody was watching before."""
         self.look_at = _AT_ONCE
         self.in_doubt = True
-        """A commit may be under way that reading does not show yet."""
+        """Whether a commit may be under way that a read does not show yet."""
         self.watched_since_ms: int | None = None
         """Monotonic time of the first look."""
         self.failing_since: datetime | None = None
-        """Wall time of the first look of those that failed one after the other."""
+        """Wall time of the first of the consecutive looks that failed."""
 
 
 class CronScheduler:
@@ -82,11 +82,11 @@ class CronScheduler:
         async with scheduler:
             ...
 
-    Schedules can be added, removed, paused and resumed while it runs, and before. A failure that
-    ends the scheduler inside ``async with`` is logged, and raised where the block ends.
+    Schedules can be added, removed, paused and resumed before it runs and while it runs. A failure
+    that ends the scheduler inside ``async with`` is logged, and raised at the end of the block.
 
     Args:
-        queue: An open queue; its clock tells the time.
+        queue: An open queue; the scheduler uses its clock.
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -97,10 +97,10 @@ class CronScheduler:
         self._running = False
         self._wake = asyncio.Event()
         self._asleep = True
-        """False while anything has to be done: a virtual clock waits for it."""
+        """False while there is work to do: a virtual clock waits for it."""
         self._looked_at = _AT_ONCE
         self._ready = asyncio.Event()
-        """Set once everything was looked at for the first time."""
+        """Set once every schedule was looked at for the first time."""
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._clock.attach(lambda: not self._asleep)
@@ -124,23 +124,24 @@ class CronScheduler:
         """Enqueue a job whenever a cron expression fires; see `CronExpression` for when that is.
 
         Args:
-            name: What its firings are remembered under, in this and later lives of the program.
+            name: The name under which its firings are recorded, in this and later runs of the
+                program.
             expression: Five cron fields.
             queue_name: Where the jobs go.
-            payload: What they carry.
+            payload: The payload of the jobs.
             timezone: IANA zone in which the expression is read.
             headers: Small string pairs that travel with each job.
             priority: Default: the queue's.
             max_attempts: Default: the queue's.
-            jitter: Longest delay, seconds, up to a day; each job starts at a random moment within.
-                It is committed at its nominal time all the same.
-            catch_up: What to do, at the next start, about firings that nobody was there for:
-                ``"none"`` drops them, ``"latest"`` fires the latest, ``"all"`` fires all, up to
-                the latest 1,000.
+            jitter: Longest delay, seconds, up to a day; each job starts at a random moment within
+                it. The job is still committed at its nominal time.
+            catch_up: What to do, at the next start, about firings that were due while no scheduler
+                ran: ``"none"`` drops them, ``"latest"`` fires the latest, ``"all"`` fires all, up
+                to the latest 1,000.
 
         Raises:
             InvalidCronExpression: The expression cannot be read, or never fires.
-            UnknownTimezone: `timezone` is no IANA zone.
+            UnknownTimezone: `timezone` is not an IANA zone.
             DuplicateSchedule: The name is taken.
             InvalidArgument: Another value cannot be used.
         """
@@ -159,31 +160,31 @@ class CronScheduler:
         self._ring()
 
     async def remove(self, name: str) -> None:
-        """Forget a schedule, and durably what it fired. Jobs that it enqueued stay.
+        """Remove a schedule and the record of its firings, durably. Jobs that it enqueued stay.
 
         Raises:
             UnknownSchedule: It is neither registered here nor stored.
         """
         with await self._turn(name):
-            # Not decoded: one that cannot be read can be removed as well.
+            # Not decoded: a record that cannot be read can be removed as well.
             if name not in self._entries and await self._queue.kv_get(KEY_PREFIX + name) is None:
                 raise UnknownSchedule(name)
             self._entries.pop(name, None)
             await self._queue.kv_delete(KEY_PREFIX + name)
 
     async def pause(self, name: str) -> None:
-        """Drop the firings of a schedule until it is resumed, also after a restart; durable.
+        """Drop the firings of a schedule until it is resumed, even after a restart; durable.
 
         Raises:
             UnknownSchedule: It is neither registered here nor stored.
-            UnreadableSchedule: What is stored cannot be read.
+            UnreadableSchedule: The stored record cannot be read.
         """
         await self._change(name, lambda record: replace(record, paused=True))
 
     async def resume(self, name: str) -> None:
-        """Let a paused schedule go on with its next firing; durable.
+        """Resume a paused schedule with its next firing; durable.
 
-        What it would have fired meanwhile is not made up for, whatever its `catch_up`.
+        Firings that were dropped meanwhile are not made up for, whatever its `catch_up`.
 
         Raises:
             UnknownSchedule: It is neither registered here nor stored.
@@ -197,7 +198,7 @@ class CronScheduler:
         await self._change(name, resumed)
 
     async def schedules(self) -> list[ScheduleInfo]:
-        """The schedules registered here, by name; `list_schedules` tells all that are stored."""
+        """Return the schedules registered here, by name; `list_schedules` returns all of them."""
         now = self._clock.now()
         found: list[ScheduleInfo] = []
         for name, entry in sorted(self._entries.items()):
@@ -213,12 +214,12 @@ class CronScheduler:
     # -- run ----------------------------------------------------------------------------------
 
     async def run(self, shutdown: Shutdown | None = None) -> None:
-        """Fire what is due, sleep until the next firing, until `shutdown` is set.
+        """Enqueue the jobs of due firings, and sleep in between, until `shutdown` is set.
 
-        A store that does not answer is tried again every second.
+        If the store does not answer, the scheduler tries again every second.
 
         Raises:
-            AlreadyRunning: It runs already.
+            AlreadyRunning: This scheduler is already running.
             TaqubaError: The queue was closed or fenced.
         """
         check_shutdown(shutdown)
@@ -281,7 +282,7 @@ class CronScheduler:
             raise was_cancelled(task) from error
 
     def _ring(self) -> None:
-        """Something changed: look what is due."""
+        """Something changed: check which firings are due."""
         if self._running:
             self._asleep = False
         self._wake.set()
@@ -314,7 +315,7 @@ class CronScheduler:
                 raise failure
 
     async def _look(self, entry: _Entry) -> None:
-        """Fire what is due of one schedule, and plan the next look."""
+        """Enqueue the due firings of one schedule, and plan the next look."""
         schedule = entry.schedule
         started = self._clock.now()
         if entry.watched_since_ms is None:
@@ -337,11 +338,11 @@ class CronScheduler:
         except StoreError as error:
             if error.permanent:
                 raise
-            _log.warning("schedule %r is tried again: %s", schedule.name, error)
+            _log.warning("schedule %r will be tried again: %s", schedule.name, error)
             entry.failing_since = entry.failing_since or started
             entry.look_at = self._clock.now() + _RETRY
         except (UnreadableSchedule, InvalidArgument) as error:
-            # Of this schedule alone: its record is damaged, or its job is refused.
+            # This concerns only this schedule: its record is damaged, or its job is refused.
             _log.error("schedule %r does not fire: %s", schedule.name, error)
             entry.failing_since = entry.failing_since or started
             entry.look_at = self._clock.now() + _UNREADABLE
@@ -350,7 +351,7 @@ class CronScheduler:
             entry.look_at = next_firing(record, now)
 
     async def _record(self, entry: _Entry) -> Record:
-        """What is stored of a schedule; written before if it is new, changed, or in doubt."""
+        """The stored record of a schedule; written first if it is new, changed, or in doubt."""
         schedule = entry.schedule
         while True:
             value = await self._queue.kv_get(schedule.key)
@@ -359,7 +360,7 @@ class CronScheduler:
             if stored is not None and stored.since <= now and not entry.in_doubt:
                 return schedule.continued(stored)
             record = schedule.registered(stored, now)
-            # Waits for a commit under way that touches the record, and sees what it wrote.
+            # Waits for a commit under way that touches the record, and sees its result.
             if await self._queue.kv_compare_put(schedule.key, value, encode(record)):
                 entry.in_doubt = False
                 return record
@@ -373,18 +374,18 @@ class CronScheduler:
             entry.in_doubt = True
             results = await self._queue.enqueue_batch(schedule.requests(some, record))
             if not any(result.new for result in results):
-                # Somebody else enqueued under these dedup keys, and dropped the record.
+                # Another caller enqueued under these dedup keys, which dropped the record.
                 await self._queue.kv_put(schedule.key, encode(record))
             entry.in_doubt = False
         return record
 
     async def _turn(self, name: str) -> HeldLocks:
-        """Who reads a record and writes it lets nobody in between, of any scheduler here."""
+        """Lock a record for a read and a write, against every scheduler of this process."""
         return await locks_of(self._queue).acquire([("taquba_cron", name)])
 
     @staticmethod
     def _decoded(entry: _Entry, value: bytes | None) -> Record | None:
-        """What is stored of a schedule that is registered here, which knows its expression."""
+        """The stored record of a schedule that is registered here, which knows its expression."""
         schedule = entry.schedule
         return None if value is None else decode(schedule.key, value, schedule.expression)
 

@@ -2,13 +2,13 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _worker      `WebhookWorker`: delivers what the jobs of a queue ask for
-    _enqueueing  asking for a delivery: as a job by itself, or as part of another commit
+    _worker      `WebhookWorker`: makes the deliveries that the jobs of a queue request
+    _enqueueing  requesting a delivery: as a separate job, or as part of another commit
     _sending     sending one HTTP request: over connections that the worker owns
-    _verdict     what a receiver's answer means for the delivery
-    _addresses   which addresses are public, and what a host's name leads to
-    _hosts       how many deliveries one host gets at a time, and when those beyond that try again
-    _request     the HTTP request that a job stands for: checked when it is made
+    _verdict     how a receiver's response decides about the delivery
+    _addresses   which addresses are public, and the addresses of a host's name
+    _hosts       how many deliveries one host gets at a time, and when further ones are tried again
+    _request     the HTTP request that a job represents: checked when it is created
     _signing     signatures of Standard Webhooks, symmetric version ``v1``
 """
 

@@ -1,8 +1,8 @@
-"""Which addresses are public, and what a host's name leads to.
+"""Which addresses are public, and the addresses of a host's name.
 
-A receiver's URL is somebody else's input. A worker that followed it anywhere would lend its place
-in the network to whoever writes it: to reach the machine itself, its neighbours, or the metadata
-service of its cloud (server-side request forgery).
+A receiver's URL is input from somebody else. A worker that followed it anywhere would let its
+author reach the machine itself, its neighbours, or the metadata service of its cloud (server-side
+request forgery).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Final
 
 from taquba import PermanentFailure
 
-# Written out, because what `ipaddress` calls global differs between releases of Python. After
-# https://www.iana.org/assignments/iana-ipv4-special-registry and .../iana-ipv6-special-registry.
+# Written out, because the addresses that `ipaddress` calls global differ between releases of
+# Python. After https://www.iana.org/assignments/iana-ipv4-special-registry and
+# .../iana-ipv6-special-registry.
 _NOT_PUBLIC_V4: Final = [
     IPv4Network(network)
     for network in (
@@ -38,7 +39,7 @@ _NOT_PUBLIC_V4: Final = [
     )
 ]
 _GLOBAL_UNICAST_V6: Final = IPv6Network("2000::/3")
-"""All that was ever given out. Loopback, link-local, private and multicast lie outside."""
+"""All addresses ever assigned. Loopback, link-local, private and multicast are outside."""
 
 _NOT_PUBLIC_V6: Final = [
     IPv6Network(network)
@@ -50,7 +51,7 @@ _NOT_PUBLIC_V6: Final = [
     )
 ]
 _TRANSLATED_V4: Final = IPv6Network("64:ff9b::/96")
-"""How an IPv6-only network reaches IPv4 (NAT64); the last 32 bits are where it leads."""
+"""How an IPv6-only network reaches IPv4 (NAT64); the last 32 bits are the IPv4 address."""
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -83,8 +84,8 @@ def check_public(host: str, address: str) -> None:
 async def public_addresses(host: str, port: int) -> list[str]:
     """Resolve a host, best address first.
 
-    One address that is not public spoils them all: which one a connection would take is chance,
-    and no receiver on the internet has such a name.
+    One address that is not public makes the host refused: a connection could take any of them, and
+    no receiver on the internet has such a name.
 
     Raises:
         PermanentFailure: The host leads to an address that is not public.

@@ -1,4 +1,4 @@
-"""Asking for a delivery: as a job by itself, or as part of another commit."""
+"""Requesting a delivery: as a separate job, or as part of another commit."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ async def enqueue_webhook(
 
     Args:
         store: An open `taquba.Queue`, or another handle.
-        queue: Name of the queue that a `WebhookWorker` works on.
+        queue: Name of the queue whose jobs a `WebhookWorker` runs.
         request: What to send, and where.
-        body: Sent as it is; say what it is in a ``Content-Type`` header.
+        body: Sent as it is; name its type in a ``Content-Type`` header.
         **options: As for `taquba.Queue.enqueue`.
 
     Returns:
@@ -43,10 +43,10 @@ async def enqueue_webhook(
 def webhook_enqueue_request(
     queue: str, request: WebhookRequest, body: bytes, **options: Unpack[WebhookOptions]
 ) -> EnqueueRequest:
-    """A delivery to enqueue in one commit with something else.
+    """Make a delivery that is enqueued in the commit of another change.
 
-    For `taquba.SettlementEffects`, so that a job's end and the news of it are one commit, and for
-    `taquba.Queue.enqueue_batch`. The arguments are those of `enqueue_webhook`.
+    The result is for `taquba.SettlementEffects`, so that a job's end and its notification are one
+    commit, or for `taquba.Queue.enqueue_batch`. The arguments are those of `enqueue_webhook`.
     """
     if not isinstance(request, WebhookRequest):
         raise InvalidArgumentType(f"request must be a WebhookRequest, not {type(request).__name__}")

@@ -1,4 +1,4 @@
-"""How many deliveries one host gets at a time, and when those beyond that try again."""
+"""How many deliveries one host gets at a time, and when further ones are tried again."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class _Host:
     seconds: float = _FIRST_GUESS
     """How long a delivery takes, as a moving average."""
     last_turn: float = 0.0
-    """When the last of the deliveries that were put off comes back."""
+    """When the last of the deliveries that were put off is due."""
 
 
 class HostLimits:
-    """Keeps a slow host from holding every worker.
+    """Keeps a slow host from occupying every worker.
 
-    A delivery to a host that is at its limit is snoozed. It comes back when its turn should have
-    come at the pace at which the host answers, so that a long backlog for one host is not claimed
-    and snoozed over and over.
+    A delivery to a host that is at its limit is snoozed. It returns when its turn should come at
+    the rate at which the host responds, so that a long backlog for one host is not claimed and
+    snoozed over and over.
 
     Args:
         limit: Deliveries per host at the same time.
@@ -44,10 +44,10 @@ class HostLimits:
 
     @contextmanager
     def place(self, name: str) -> Generator[None]:
-        """Hold one of the host's places.
+        """Occupy one of the host's places.
 
         Raises:
-            Snooze: All are taken.
+            Snooze: All places are taken.
         """
         host = self._hosts.setdefault(name, _Host())
         started = self._clock()
@@ -67,6 +67,6 @@ class HostLimits:
 
     def _wait(self, host: _Host, now: float) -> float:
         turn = max(host.last_turn, now) + host.seconds / self._limit
-        # Also bounds what a wrong guess costs, and the error of jobs that were counted twice.
+        # This also limits the cost of a wrong guess, and the error of jobs that were counted twice.
         host.last_turn = min(turn, now + _LONGEST_WAIT)
         return max(host.last_turn - now, _SHORTEST_WAIT)

@@ -1,4 +1,4 @@
-"""The HTTP request that a job stands for: checked when it is made, carried in the job's headers."""
+"""The HTTP request that a job represents: checked when created, carried in the job's headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HTTP_PREFIX: Final = "http."
 
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _LONGEST_TIMEOUT_MS: Final = 3600 * 1000
-"""A longer one is taken for a mistake (milliseconds for seconds, say)."""
+"""A longer one is considered a mistake (such as milliseconds for seconds)."""
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -41,15 +41,15 @@ _CONNECTION_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-"""What says where a message ends and how it travels (RFC 9110, 7.6.1): receivers and proxies that
-are told two things would see requests that were never sent."""
+"""Headers that say where a message ends and how it travels (RFC 9110, 7.6.1): if two of them
+contradict each other, receivers and proxies see requests that were never sent."""
 
 _PARTS: Final = re.compile(r"((?:[^/?#]*:)?//[^/?#]*)?(.*)", re.DOTALL)
 _PLAIN_WORD: Final = re.compile(r"/?[a-z.]{1,15}")
 
 SIGNING_HEADERS: Final = frozenset({"webhook-signature", "webhook-timestamp"})
 _DELIVERY_HEADERS: Final = SIGNING_HEADERS | {"webhook-id"}
-"""What the worker says of each attempt; receivers trust it."""
+"""Headers that the worker sets for each attempt; receivers trust them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,12 @@ class WebhookRequest:
         method: ``DELETE``, ``GET``, ``HEAD``, ``OPTIONS``, ``PATCH``, ``POST`` or ``PUT``.
         headers: HTTP headers to send, in printable ASCII. They are stored with the job. Those of
             the connection (``Host``, ``Content-Length``, ``Transfer-Encoding``, …) and those that
-            identify and sign a delivery (``Webhook-…``) are not for callers to set.
+            identify and sign a delivery (``Webhook-…``) cannot be set by callers.
         timeout: Seconds for the whole delivery, at most an hour. Default: the worker's.
 
     Raises:
-        InvalidArgument: A part of it cannot be sent; the message says which, and shows no secret.
+        InvalidArgument: A part of it cannot be sent; the message names the part and shows no
+            secret.
         InvalidArgumentType: A part of it has the wrong type.
     """
 
@@ -87,7 +88,7 @@ class WebhookRequest:
 
 
 def job_headers(request: WebhookRequest) -> dict[str, str]:
-    """The headers of a job that stands for `request`."""
+    """The headers of a job that represents `request`."""
     headers = {URL_HEADER: request.url, METHOD_HEADER: request.method}
     if request.timeout is not None:
         headers[TIMEOUT_HEADER] = str(timeout_ms(request.timeout, "timeout"))
@@ -96,10 +97,10 @@ def job_headers(request: WebhookRequest) -> dict[str, str]:
 
 
 def request_of(headers: Mapping[str, str]) -> WebhookRequest:
-    """The request that a job's headers stand for; checked anew, whoever wrote them.
+    """The request that a job's headers represent; checked again, whoever wrote them.
 
     Raises:
-        InvalidArgument: They stand for none, or for one that cannot be sent.
+        InvalidArgument: They represent no request, or one that cannot be sent.
     """
     url = headers.get(URL_HEADER)
     if url is None:
@@ -119,21 +120,21 @@ def request_of(headers: Mapping[str, str]) -> WebhookRequest:
 
 
 def parse_url(url: str) -> httpx.URL:
-    """An absolute http or https URL with a host that a resolver can be asked for."""
+    """An absolute http or https URL with a host that can be resolved."""
     if not isinstance(url, str):
         raise InvalidArgumentType(f"url must be a str, not {type(url).__name__}")
-    # Nothing that a message shows may hold a secret, though it is written where none belongs.
+    # A message must not show a secret, even one written where none belongs.
     shown = shown_url(url)
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         why = str(error) if shown == url else "it cannot be parsed"
-        raise InvalidArgument(f"url {shown!r} is no URL: {why}") from None
+        raise InvalidArgument(f"url {shown!r} is not a URL: {why}") from None
     if parsed.scheme not in ("http", "https"):
         raise InvalidArgument(f"url {shown!r} must start with http:// or https://")
     if parsed.userinfo:
         raise InvalidArgument(
-            f"url {shown!r} holds credentials, which would be shown wherever it is: "
+            f"url {shown!r} contains credentials, which would be visible wherever it is shown: "
             "send them in an Authorization header"
         )
     if not _is_host(parsed.raw_host.decode()):
@@ -144,9 +145,9 @@ def parse_url(url: str) -> httpx.URL:
 
 
 def shown_url(url: str) -> str:
-    """What may be shown of a URL: paths and queries often hold tokens, so not more than its host.
+    """The part of a URL that may be shown: at most its host, as paths and queries may hold tokens.
 
-    A relative one that is a plain word is shown, so that a slip can be seen.
+    A relative URL that is a plain word is shown, so that a typing error is visible.
     """
     before, _, rest = url.rpartition("@")
     if before:
@@ -189,11 +190,11 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
         if name.lower() in _DELIVERY_HEADERS:
             raise InvalidArgument(f"header {name!r} is set by the worker; leave it out")
         if name.lower() in names:
-            raise InvalidArgument(f"header {name!r} is given twice; their case does not count")
+            raise InvalidArgument(f"header {name!r} is given twice; case does not matter")
         if not _HEADER_VALUE.fullmatch(value):
             # Not shown: headers carry tokens.
             raise InvalidArgument(
-                f"the value of header {name!r} holds a line break, a control character, a "
+                f"the value of header {name!r} contains a line break, a control character, a "
                 "character outside of ASCII, or white space at an end; encode it"
             )
         names.add(name.lower())
@@ -201,15 +202,15 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_header_name(name: str) -> None:
-    """Refuse what is no name of a header, or of one that belongs to the connection."""
+    """Refuse an invalid header name, and that of a header that belongs to the connection."""
     if not _HEADER_NAME.fullmatch(name):
-        raise InvalidArgument(f"{name!r} is no name of an HTTP header")
+        raise InvalidArgument(f"{name!r} is not a valid name of an HTTP header")
     if name.lower() in _CONNECTION_HEADERS:
         raise InvalidArgument(f"header {name!r} belongs to the connection; leave it out")
 
 
 def timeout_ms(timeout: Duration, name: str) -> int:
-    """A time-out in whole milliseconds, at least 1."""
+    """A timeout in whole milliseconds, at least 1."""
     return duration_ms(timeout, name, minimum=1, maximum=_LONGEST_TIMEOUT_MS)
 
 

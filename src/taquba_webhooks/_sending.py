@@ -20,7 +20,7 @@ _HEADERS: Final = {"Accept": "*/*", "User-Agent": "taquba-webhooks"}
 
 
 class Outgoing(NamedTuple):
-    """A request as it is sent."""
+    """A request in the form in which it is sent."""
 
     method: str
     url: httpx.URL
@@ -30,7 +30,7 @@ class Outgoing(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The head of an answer, and its body as it arrives, not decoded."""
+    """The head of a response, and its body as it arrives, not decoded."""
 
     status: int
     headers: httpx.Headers
@@ -41,7 +41,7 @@ class Sender(Protocol):
     """Sends requests."""
 
     def send(self, outgoing: Outgoing) -> AbstractAsyncContextManager[Reply]:
-        """Send a request; the reply's body can be read until the context ends."""
+        """Send a request; the response's body can be read until the context ends."""
         ...
 
     async def aclose(self) -> None:
@@ -52,14 +52,14 @@ class Sender(Protocol):
 class PooledSender:
     """Connections of the worker's own.
 
-    They go through no proxy, keep no cookies, follow nothing, and log no URL. With
-    `allow_private_addresses` unset, they lead only to public addresses.
+    They use no proxy, keep no cookies, follow no redirects, and log no URL. Unless
+    `allow_private_addresses` is set, they lead only to public addresses.
     """
 
     def __init__(self, *, allow_private_addresses: bool) -> None:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=httpx.create_ssl_context(),
-            # Worker loops bound how many deliveries run.
+            # Worker loops limit how many deliveries run.
             max_connections=None,
             max_keepalive_connections=_KEPT_CONNECTIONS,
             keepalive_expiry=_KEPT_SECONDS,
@@ -72,7 +72,7 @@ class PooledSender:
         method, url, _, content, timeout = outgoing
         headers = httpx.Headers(_HEADERS)
         headers.update(outgoing.headers)
-        # It adds Host, and Content-Length where that belongs.
+        # It adds Host, and Content-Length if necessary.
         request = httpx.Request(method, url, headers=headers, content=content)
         async with self._pool.stream(
             method,
@@ -94,13 +94,13 @@ class PooledSender:
 class _PublicNetwork(httpcore.AsyncNetworkBackend):
     """A network of public addresses only.
 
-    A name is resolved once, and the connection is made to an address that was checked, so that
-    an answer of the name server that changes in between changes nothing. The name stays what
-    ``Host`` says and what the certificate is checked for.
+    A name is resolved once, and the connection is made to an address that was checked, so a later
+    change of the name server's answer has no effect. ``Host`` and the certificate check still use
+    the name.
     """
 
     def __init__(self) -> None:
-        # Where anyio is missing, httpcore has a class of this name that refuses to be made.
+        # Without anyio, httpcore has a class of this name that cannot be instantiated.
         self._network = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
@@ -112,7 +112,8 @@ class _PublicNetwork(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         addresses = await public_addresses(host, port)
-        # A share for each: behind a broken route the first may swallow every packet.
+        # Each address gets a share of the time: a broken route to the first may swallow every
+        # packet.
         share = None if timeout is None else timeout / len(addresses)
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
@@ -127,7 +128,7 @@ class _PublicNetwork(httpcore.AsyncNetworkBackend):
 class ClientSender:
     """A caller's client, with its certificates, its limits, its authentication.
 
-    With `allow_private_addresses` unset, each request watches the connection that it gets, and
+    Unless `allow_private_addresses` is set, each request checks the connection that it gets, and
     sends nothing over one that leads to an address that is not public.
     """
 
@@ -148,15 +149,15 @@ class ClientSender:
             follow_redirects=False,
             extensions=extensions,
         ) as response:
-            # Mocks answer with a body that is there already. Others are not decompressed: few
-            # bytes may stand for any number.
+            # Mocks answer with a complete body. Other bodies are not decompressed: a few bytes may
+            # expand to any number.
             whole = response.is_stream_consumed
             chunks = response.aiter_bytes() if whole else response.aiter_raw()
             body = cast("AsyncGenerator[bytes, None]", chunks)
             yield Reply(response.status_code, response.headers, body)
 
     async def aclose(self) -> None:
-        """Nothing: the client is its owner's to close."""
+        """Do nothing: the owner of the client closes it."""
 
 
 async def _guard(url: httpx.URL) -> _ConnectionGuard:
@@ -164,14 +165,14 @@ async def _guard(url: httpx.URL) -> _ConnectionGuard:
     try:
         await public_addresses(host, url.port or _PORTS[url.scheme])
     except OSError:
-        # Perhaps only the client's transport knows the name, as a mock does. A connection must
-        # then be seen to be made; one that the caller's own requests have opened will not do.
+        # Perhaps only the client's transport knows the name, as a mock does. Then the request must
+        # make a new connection; one that the caller's own requests have opened is refused.
         return _ConnectionGuard(host, checked=False)
     return _ConnectionGuard(host, checked=True)
 
 
 class _ConnectionGuard:
-    """Trace of one request, called by httpcore at each step; what it raises ends the request."""
+    """Trace of one request, called by httpcore at each step; its exceptions end the request."""
 
     def __init__(self, host: str, *, checked: bool) -> None:
         self._host = host
@@ -180,8 +181,8 @@ class _ConnectionGuard:
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
         if event.endswith(".connect_tcp.started") and info["host"] != self._host:
             raise PermanentFailure(
-                f"the worker's client goes through a proxy, which resolves {self._host!r} anew: "
-                "have the proxy refuse addresses that are not public, and give the worker "
+                f"the worker's client uses a proxy, which resolves {self._host!r} again: "
+                "let the proxy refuse addresses that are not public, and give the worker "
                 "allow_private_addresses=True"
             )
         if event.endswith(".connect_tcp.complete"):

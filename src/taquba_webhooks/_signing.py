@@ -18,7 +18,7 @@ _SECRET_PREFIX: Final = "whsec_"
 
 
 class Signer:
-    """Signs deliveries with every one of its secrets, so that receivers can change over.
+    """Signs deliveries with all of its secrets, so that receivers can switch to a new one.
 
     Args:
         secrets: Base64, with or without ``whsec_`` before it; one, or several.
@@ -36,12 +36,12 @@ class Signer:
         self._keys = [_key(secret) for secret in secrets]
 
     def sign(self, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-        """The headers that tell a receiver what was sent, when, and by whom.
+        """Return the headers that say what was sent, when, and by whom.
 
         Args:
             delivery_id: The same for every attempt at a delivery.
             timestamp: Seconds since the Unix epoch.
-            body: As it is sent.
+            body: The body as it is sent.
         """
         signed = b"%b.%d.%b" % (delivery_id.encode(), timestamp, body)
         digests = [hmac.digest(key, signed, hashlib.sha256) for key in self._keys]
@@ -63,7 +63,7 @@ def _key(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        # Not shown: it may be a secret with a slip in it.
+        # Not shown: it may be a secret with a typing error.
         raise InvalidArgument(
             "a signing secret must be base64, with or without 'whsec_' before it, as in "
             '"whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()'

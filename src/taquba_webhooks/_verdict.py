@@ -1,4 +1,4 @@
-"""What a receiver's answer means for the delivery."""
+"""How a receiver's response decides about the delivery."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taquba.extending import redact
 from taquba_webhooks._request import shown_url
 
 _LONGEST_RETRY_AFTER: Final = 24 * 3600
-"""Seconds. Attempts are few: one is not given up early because a receiver asks for a long rest."""
+"""Seconds. A receiver may ask for a long pause without using up the few attempts."""
 
 _RETRIED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 _PREVIEW_CHARACTERS: Final = 500
@@ -26,7 +26,7 @@ class DeliveryFailed(TaqubaError):
 
 
 class Answer(NamedTuple):
-    """A receiver's answer, as far as it was read."""
+    """A receiver's response, as far as it was read."""
 
     status: int
     body: bytes = b""
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
 
 def failure(receiver: str, answer: Answer, now: datetime) -> TaqubaError | None:
-    """None when the delivery succeeded, else how its job goes on."""
+    """None if the delivery succeeded, otherwise the error that settles its job."""
     status = answer.status
     if 200 <= status < 300:
         return None
@@ -59,15 +59,15 @@ def _named(status: int) -> str:
 def _preview(body: bytes) -> str:
     if not body:
         return ""
-    # Before it is cut: half of a secret does not look like one.
+    # Before it is shortened: half of a secret does not look like one.
     text = redact(body.decode(errors="replace"))
     more = " (shortened)" if len(text) > _PREVIEW_CHARACTERS else ""
-    # As a literal: a receiver must not write lines of its own into logs.
+    # As a literal: a receiver must not be able to write lines into logs.
     return f": {text[:_PREVIEW_CHARACTERS]!r}{more}"
 
 
 def _retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """How long a receiver asks to be left alone; None when it does not say, or not at all."""
+    """How long a receiver asks to wait; None if it does not say, or asks for no wait."""
     if value is None:
         return None
     if re.fullmatch(r"[0-9]{1,20}", value):

@@ -1,4 +1,4 @@
-"""`WebhookWorker`: delivers what the jobs of a queue ask for."""
+"""`WebhookWorker`: makes the deliveries that the jobs of a queue request."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from taquba_webhooks._signing import Signer
 from taquba_webhooks._verdict import Answer, DeliveryFailed, failure
 
 _SETTLEMENT_SECONDS: Final = 5
-"""How much longer than the request's time-out the lease lasts, for the outcome to be written."""
+"""How much longer than the request's timeout the lease lasts, to write the outcome."""
 
 _BODY_BYTES: Final = 16 * 1024
-"""How much of an answer's body is read: enough to look at, and to reach the end of a small one,
+"""How much of a response's body is read: enough to show, and to reach the end of a small one,
 whose connection can then be used again."""
 
 _URL: Final = re.compile(r"https?://[^\s'\"<>]+")
 
 _BODY_SECONDS: Final = 2.0
-"""How long a body is waited for: what counts was in the status."""
+"""How long to wait for a body: the status has already decided."""
 
 
 class WebhookWorker:
@@ -61,24 +61,25 @@ class WebhookWorker:
         async with WebhookWorker(signing_secret="whsec_...") as worker:
             await run_worker(queue, "webhooks", worker, concurrency=20)
 
-    A 2xx answer acknowledges the job. 5xx, 408, 429, time-outs and failing connections retry it,
-    after ``Retry-After`` where the answer has one and after the queue's backoff else. Any other
-    answer, and a job that cannot be sent, is dead-lettered with the reason.
+    A 2xx response acknowledges the job. 5xx, 408, 429, timeouts and failing connections retry it,
+    after ``Retry-After`` if the response has one, otherwise after the queue's backoff. After any
+    other response, or if it cannot be sent, the job is dead-lettered with the reason.
 
     Args:
-        client: Sends the requests, and stays the caller's to close. Default: connections of the
-            worker's own, which ``async with`` or `aclose` closes.
-        default_timeout: Seconds for a whole delivery, from the look-up of the name to the
-            answer's status, where the request has no `timeout`; at most an hour.
+        client: Sends the requests; the caller must close it. By default the worker has its own
+            connections, which ``async with`` or `aclose` closes.
+        default_timeout: Seconds for a whole delivery, from the look-up of the name to the status of
+            the response, if the request has no `timeout`; at most an hour.
         delivery_id_header: Name of the header with the job's id, which is the same for every
             attempt; None sends none. Signed deliveries have ``Webhook-Id`` in any case.
-        signing_secret: Signs deliveries as Standard Webhooks says. Base64, with or without
-            ``whsec_`` before it; a list signs with each, so that receivers can change over.
-        allow_private_addresses: Deliver to addresses that are not public, too: of this machine,
-            of its network, of its cloud's metadata service.
-        limit_per_host: Deliveries to one host at the same time. More than that are snoozed, so
-            that a slow receiver does not hold every worker; keep it below the `concurrency` of
-            the worker loop.
+        signing_secret: Signs deliveries according to Standard Webhooks. Base64, with or without
+            ``whsec_`` before it; a list signs with each secret, so that receivers can switch to a
+            new one.
+        allow_private_addresses: Also deliver to addresses that are not public: those of this
+            machine, of its network, and of its cloud's metadata service.
+        limit_per_host: Deliveries to one host at the same time. Further ones are snoozed, so that a
+            slow receiver does not occupy every worker; keep it below the `concurrency` of the
+            worker loop.
 
     Raises:
         InvalidArgument: A value cannot be used.
@@ -134,8 +135,8 @@ class WebhookWorker:
 
         Raises:
             PermanentFailure: It cannot succeed.
-            DeliveryFailed: It did not succeed, and may the next time.
-            RetryAfter: The same, and the receiver says when.
+            DeliveryFailed: It failed, and may succeed the next time.
+            RetryAfter: The same, and the receiver says when to try again.
             Snooze: The host has as many deliveries under way as the worker allows.
             ClaimLost: The job was taken back before anything was sent.
             CancelRequested: The job was asked to cancel before anything was sent.
@@ -152,8 +153,8 @@ class WebhookWorker:
         try:
             request = request_of(job.headers)
         except (InvalidArgument, InvalidArgumentType) as error:
-            raise PermanentFailure(f"the job is no webhook that can be sent: {error}") from None
-        # Bodies are looked at as they are sent, so they should not be compressed.
+            raise PermanentFailure(f"the job is not a webhook that can be sent: {error}") from None
+        # Bodies are read as they are sent, so they should not be compressed.
         headers = httpx.Headers({"Accept-Encoding": "identity"})
         headers.update(request.headers)
         if (name := self._delivery_id_header) is not None:
@@ -176,7 +177,7 @@ class WebhookWorker:
         )
 
     async def _exchange(self, outgoing: Outgoing) -> Answer:
-        """Send a request; the answer's status decides, whatever becomes of its body."""
+        """Send a request; the status of the response decides, whatever happens to its body."""
         answer: Answer | None = None
         body = bytearray()
         limit = asyncio.timeout(outgoing.timeout)
@@ -193,7 +194,7 @@ class WebhookWorker:
         except Exception as error:
             if answer is None:
                 why = _why(error, outgoing.timeout if limit.expired() else None)
-                # What a client raises, or a hook of its own, may show the whole URL.
+                # An exception of a client, or of its hook, may show the whole URL.
                 raise DeliveryFailed(f"{_origin(outgoing.url)} {why}") from None
         return answer._replace(body=bytes(body))
 
@@ -203,7 +204,7 @@ def _answer(status: int, headers: httpx.Headers) -> Answer:
 
 
 def _hurry(limit: asyncio.Timeout) -> None:
-    """Leave no more than `_BODY_SECONDS` of a time-out."""
+    """Leave at most `_BODY_SECONDS` of a timeout."""
     soon = asyncio.get_running_loop().time() + _BODY_SECONDS
     limit.reschedule(min(limit.when() or soon, soon))
 
@@ -217,14 +218,14 @@ async def _read(reply: Reply, body: bytearray) -> None:
 
 
 def _origin(url: httpx.URL) -> str:
-    """What may be shown of a URL: paths and queries often hold tokens."""
+    """The part of a URL that may be shown: paths and queries often hold tokens."""
     return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def _why(error: BaseException, timed_out_after: float | None) -> str:
     if timed_out_after is not None:
         return f"did not answer within {timed_out_after:g} s"
-    # Libraries say "all connection attempts failed"; what they caught says why.
+    # Libraries say "all connection attempts failed"; the exception that they caught says why.
     while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause
     text = _URL.sub(lambda url: shown_url(url[0]), describe(error))

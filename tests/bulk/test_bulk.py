@@ -505,7 +505,7 @@ async def test_a_phase_that_cannot_be_kept_fails_its_item_with_the_remedy(
     async with aclosing(Bulk(queue, phases).stream([1])) as records:
         [record] = [record async for record in records]
     assert record.status is ItemStatus.failed
-    assert "cannot be kept" in (record.error or "")
+    assert "cannot be stored" in (record.error or "")
 
 
 # -- streaming, progress, shutdown ----------------------------------------------------------------
@@ -753,7 +753,7 @@ async def test_lines_of_a_pipe_are_read_once(queue: Queue, pipe: tuple[str, int]
     lines = read_jsonl(path, int)
     assert await asyncio.to_thread(length_hint, lines, -1) == -1
     assert (await Bulk(queue, double, output=NullSink()).run(lines)).succeeded == 3
-    with pytest.raises(InvalidArgument, match="is a stream that was read already"):
+    with pytest.raises(InvalidArgument, match="is a stream that was already read"):
         await Bulk(queue, double, output=NullSink()).run(lines)
 
 

@@ -108,7 +108,7 @@ def test_a_budget_stops_the_batch_and_a_larger_one_lets_it_go_on(folder: Folder)
     stopped = folder.taquba(*folder.command(*options, "--budget", "usd=0.045", "--json"))
     assert stopped.code == 1
     assert stopped.document["spent"] == {"usd": 0.03}
-    assert "the budget of 0.045 usd does not pay" in stopped.err
+    assert "the budget of 0.045 usd does not allow" in stopped.err
     report = folder.taquba.ok(*folder.command(*options, "--budget", "usd=1", "--json")).document
     assert (report["complete"], report["spent"]) == (True, {"usd": 0.06})
     assert len(folder.calls()) == 6
@@ -143,7 +143,7 @@ def test_ctrl_c_ends_a_batch_that_waits_for_standard_input(folder: Folder) -> No
     child.send_signal(signal.SIGINT)
     child.wait(PATIENCE)
     assert child.returncode == 130
-    assert "run it again to go on" in finish(child).err
+    assert "run it again to continue" in finish(child).err
 
 
 def test_standard_input_that_is_closed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_ctrl_c_lets_running_items_end_and_the_next_run_goes_on(folder: Folder) 
     result = finish(child)
     assert result.code == 130, result
     assert "letting running items end" in result.err
-    assert "run it again to go on" in result.err
+    assert "run it again to continue" in result.err
     assert 2 <= len(rows_of(folder.out)) == len(folder.calls()) < len(ids)
     result = finish(start(*command, cwd=folder.path))
     assert result.code == 0, result
@@ -217,7 +217,7 @@ def test_a_terminal_shows_a_bar_with_rate_and_cost(folder: Folder) -> None:
         (["shout", "in.jsonl", "out.jsonl"], 2, "module:pipeline"),
         (["json:dumps", "in.jsonl", "out.jsonl"], 2, "async def run(ctx)"),
         (["{module}:shout", "none.jsonl", "out.jsonl"], 4, "no file none.jsonl"),
-        (["{module}:shout", "in.jsonl", "out.jsonl", "--rate", "llm=5"], 2, "length of time"),
+        (["{module}:shout", "in.jsonl", "out.jsonl", "--rate", "llm=5"], 2, "period of time"),
         (["{module}:shout", "in.jsonl", "out.jsonl", "--rate", "llm"], 2, "llm=500/1m"),
         (["{module}:shout", "in.jsonl", "out.jsonl", "--budget", "50"], 2, "usd=50"),
         (["{module}:shout", "in.jsonl", "out.jsonl", "--fail-threshold", "5%"], 2, "0.05"),

@@ -65,5 +65,5 @@ def test_a_budget_that_is_too_small_stops_the_prompts_and_a_larger_one_goes_on(
 ) -> None:
     arguments = ["--store", tmp_path / "store", "--out", tmp_path / "out", "--prompts", 40]
     stopped = told(start("bulk_llm.py", *arguments, "--budget", 0.05))
-    assert "the budget of 0.05 usd does not pay" in stopped
+    assert "the budget of 0.05 usd does not allow" in stopped
     assert "40 of 40 succeeded" in told(start("bulk_llm.py", *arguments))

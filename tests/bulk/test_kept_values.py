@@ -187,5 +187,7 @@ def test_a_phase_is_remembered_by_all_that_its_value_holds() -> None:
     assert len({by_content(value) for value in different}) == len(different)
     assert by_content({"a": {3, 1, 2}, "b": 1}) == by_content({"b": 1, "a": {2, 3, 1}})
     for opaque in (iter([1]), [lambda: 1]):
-        with pytest.raises(TypeError, match="a phase is remembered by a value that is data"):
+        with pytest.raises(
+            TypeError, match="a phase can be remembered only by a value that is plain data"
+        ):
             by_content(opaque)

@@ -24,7 +24,7 @@ class Counting:
 async def test_a_file_of_somebody_else_is_refused(queue: Queue, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("mine\n")
-    with pytest.raises(InvalidArgument, match=r"out\.jsonl holds something"):
+    with pytest.raises(InvalidArgument, match=r"out\.jsonl has content"):
         await Bulk(queue, Counting(), output=JsonlSink(out)).run([1])
     assert out.read_text() == "mine\n"
     assert await queue.list_queues() == []

@@ -196,7 +196,7 @@ async def test_a_paid_call_within_another_is_refused(queue: Queue) -> None:
 
     [record] = await records_of(Bulk(queue, pay), [1])
     assert record.status is ItemStatus.failed
-    assert "'inner' is made by another one" in (record.error or "")
+    assert "'inner' is made within another one" in (record.error or "")
 
 
 # -- the budget -----------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ async def test_a_call_has_to_say_what_it_may_cost_of_a_budget(queue: Queue) -> N
         await ctx.paid_call("c", Service(), reserve={"tokens": 5})
 
     [record] = await records_of(Bulk(queue, pay, budget={"usd": 1}), [1])
-    assert "must say what it may cost" in (record.error or "")
+    assert "must give its maximum cost" in (record.error or "")
 
 
 async def test_costs_of_a_budget_come_from_paid_calls_only(queue: Queue) -> None:
@@ -370,7 +370,7 @@ async def test_costs_of_a_budget_come_from_paid_calls_only(queue: Queue) -> None
         ctx.record_cost("usd", 5)
 
     [record] = await records_of(Bulk(queue, pay, budget={"usd": 1}), [1])
-    assert "only paid calls keep" in (record.error or "")
+    assert "only paid calls respect" in (record.error or "")
 
 
 # -- rate limits ----------------------------------------------------------------------------------

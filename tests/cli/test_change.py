@@ -60,13 +60,13 @@ def test_a_payload_from_a_file(taquba: Taquba, tmp_path: Path) -> None:
     [
         (["mail"], "name the payload once"),
         (["mail", "a", "--file", "b"], "name the payload once"),
-        (["mail", "a", "--delay", "soon"], "'soon' is no duration"),
+        (["mail", "a", "--delay", "soon"], "'soon' is not a duration"),
         (["mail", "a", "--run-at", "2030-01-01"], "has no time zone"),
         (["mail", "a", "--delay", "1s", "--run-at", "2030-01-01T00:00:00Z"], "delay"),
         (["mail", "a", "--priority", "-1"], "priority"),
         (["mail", "a", "--header", "x"], "write name=value"),
-        (["mail", "a", "--id", "a b"], "a job id is 1 to 128 characters"),
-        (["x" * 256, "a"], "a queue name has 1 to 255"),
+        (["mail", "a", "--id", "a b"], "a job id must be 1 to 128 characters"),
+        (["x" * 256, "a"], "a queue name must have 1 to 255"),
     ],
 )
 def test_what_cannot_be_enqueued_is_a_usage_error(
@@ -83,7 +83,7 @@ def test_what_cannot_be_enqueued_is_a_usage_error(
 def test_an_id_that_exists_is_a_failure(taquba: Taquba) -> None:
     result = taquba("enqueue", "mail", "x", "--id", "done")
     assert result.code == 1
-    assert "'done' exists already" in result.err
+    assert "'done' already exists" in result.err
 
 
 def test_a_missing_file_is_a_failure(taquba: Taquba) -> None:
@@ -114,7 +114,7 @@ def test_a_store_in_memory_cannot_be_changed(capsys: pytest.CaptureFixture[str])
 
 
 def test_cancel(taquba: Taquba) -> None:
-    assert taquba.ok("cancel", "pending").out == "the job is removed\n"
+    assert taquba.ok("cancel", "pending").out == "the job was removed\n"
     assert taquba.ok("cancel", "scheduled", "--json").document == {
         "id": "scheduled",
         "outcome": "removed",
@@ -209,7 +209,7 @@ def test_many_dead_letters_are_requeued_page_by_page(taquba: Taquba) -> None:
 def test_it_must_be_said_which_dead_letters(taquba: Taquba, chosen: list[str]) -> None:
     result = taquba("dead", "purge", "--yes", *chosen)
     assert result.code == 2
-    assert "say which dead letters" in result.err
+    assert "select dead letters by" in result.err
     assert taquba.ok("stats", "--json").document["dead"] == 2
 
 

@@ -38,8 +38,8 @@ def test_what_waits_and_what_was_rejected_is_shown(taquba: Taquba) -> None:
     assert document["oldest_at"].endswith("Z")
     (batch,) = document["rejected_batches"]
     assert (batch["name"], batch["size"]) == ("broken", 6)
-    assert batch["reason"] == "its name is not one that a producer gives"
+    assert batch["reason"] == "its name is not that of a producer's batch"
     shown = taquba.ok("inbox").out
     assert "waiting   1" in shown
     assert "broken" in shown
-    assert "not one that a producer gives" in shown
+    assert "not that of a producer's batch" in shown

@@ -31,7 +31,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "5 minutes", "1h30", "m", "-", "nan", "9" * 30 + "w"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no duration: write 90s"):
+    with pytest.raises(typer.BadParameter, match="is not a duration: write 90s"):
         parsing.duration(text)
 
 
@@ -42,7 +42,7 @@ def test_moments() -> None:
 
 
 def test_what_is_no_moment_is_refused() -> None:
-    with pytest.raises(typer.BadParameter, match="'tomorrow' is no time"):
+    with pytest.raises(typer.BadParameter, match="'tomorrow' is not a time"):
         parsing.moment("tomorrow")
     with pytest.raises(typer.BadParameter, match="has no time zone"):
         parsing.moment("2030-01-31T12:00:00")
@@ -51,7 +51,7 @@ def test_what_is_no_moment_is_refused() -> None:
 def test_priorities() -> None:
     assert parsing.priority("High") == PRIORITY_HIGH
     assert parsing.priority("7") == 7
-    with pytest.raises(typer.BadParameter, match="'urgent' is no priority"):
+    with pytest.raises(typer.BadParameter, match="'urgent' is not a priority"):
         parsing.priority("urgent")
 
 

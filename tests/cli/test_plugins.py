@@ -93,7 +93,7 @@ def test_a_broken_command_names_its_distribution_and_breaks_no_other(site: Site)
     assert site.run("count", "queues").out == "2 queues\n"
     listing = site.run("--help")
     assert listing.code == 0
-    assert "Out of order" in listing.out
+    assert "Not available" in listing.out
     assert "Count what there is" in listing.out
 
 
@@ -107,7 +107,7 @@ def test_an_entry_point_must_be_an_app(site: Site) -> None:
     site.install("acme-odd", "app = 7\n", odd="app")
     failed = site.run("odd")
     assert failed.code == 1
-    assert "the command 'odd' of acme-odd 1.2 is no typer.Typer: 7" in failed.err
+    assert "the command 'odd' of acme-odd 1.2 is not a typer.Typer: 7" in failed.err
 
 
 def test_two_distributions_with_one_command_name_are_both_named(site: Site) -> None:
@@ -115,7 +115,7 @@ def test_two_distributions_with_one_command_name_are_both_named(site: Site) -> N
     site.install("acme-two", GOOD, count="app")
     failed = site.run("count", "queues")
     assert failed.code == 1
-    assert "acme-one 1.2 and acme-two 1.2 add the command 'count' each" in failed.err
+    assert "acme-one 1.2 and acme-two 1.2 each add the command 'count'" in failed.err
 
 
 def test_a_command_of_taquba_is_not_replaced(site: Site) -> None:
@@ -123,7 +123,7 @@ def test_a_command_of_taquba_is_not_replaced(site: Site) -> None:
     assert "mail" in site.run("queues").out
     listing = site.run("--help")
     assert listing.err == (
-        "taquba: acme-queues 1.2: the command 'queues' is left out, taquba has one itself\n"
+        "taquba: acme-queues 1.2: the command 'queues' is left out, because taquba has one\n"
     )
     assert listing.out.count("\n  queues ") == 1
 

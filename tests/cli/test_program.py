@@ -72,7 +72,7 @@ def test_a_worker_drains_on_a_signal(
         "queue": "mail", "done_here": 2,
         "pending": 0, "scheduled": 1, "claimed": 0, "done": 2, "dead": 0,
     }  # fmt: skip
-    assert "working on mail with handlers:Tools.deeper.handle" in result.err
+    assert "running the jobs of mail with handlers:Tools.deeper.handle" in result.err
     assert "Traceback" not in result.err
 
 
@@ -115,8 +115,8 @@ def test_a_second_signal_gives_the_job_back(
 @pytest.mark.parametrize(
     ("handler", "code", "message"),
     [
-        ("handlers", 2, "'handlers' names no handler: write module:handler"),
-        (":handle", 2, "names no handler"),
+        ("handlers", 2, "'handlers' does not name a handler: write module:handler"),
+        (":handle", 2, "does not name a handler"),
         ("handlers:nope", 2, "handlers has no 'nope'"),
         ("handlerz:handle", 2, "no module 'handlerz' in "),
         ("handlers:broken", 2, "a handler is a function"),
@@ -222,7 +222,7 @@ def test_text_that_the_output_cannot_hold_is_escaped(store: Path) -> None:
         (["stats"], "taquba: Missing option '--store'"),
         (["stats", "-s", "s4://bucket/x"], "taquba: 's4://bucket/x' has an unknown scheme; use "),
         (["stats", "-s", "s3://bucket"], "taquba: 's3://bucket' needs a bucket and a prefix"),
-        (["jobs", "show", "a b", "-s", "{store}"], "taquba: a job id is 1 to 128 characters"),
+        (["jobs", "show", "a b", "-s", "{store}"], "taquba: a job id must be 1 to 128 characters"),
         (["jobs", "list", "--status", "gone", "-s", "x"], "taquba: Invalid value for '--status'"),
     ],
 )

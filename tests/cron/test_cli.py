@@ -92,7 +92,7 @@ def test_a_living_owner_is_not_disturbed(taquba: Taquba) -> None:
         for command in ("pause", "resume"):
             refused = taquba("cron", command, "hourly")
             assert refused.code == 3
-            assert "an owner is at work" in refused.err
+            assert "an owner is running" in refused.err
         assert len(taquba.ok("cron", "list", "--json").lines) == 2
         assert living.tell("job") != "fenced"
         taquba.ok("cron", "pause", "hourly", "--take-over")
@@ -110,7 +110,7 @@ def test_a_schedule_that_cannot_be_read_is_listed_and_removed(taquba: Taquba) ->
     assert "unreadable" in listed.out
     assert "the entry 'cron/broken' is not the record of a schedule" in listed.err
     assert "cron/broken" in taquba.ok("cron", "list", "--json").lines[0]["problem"]
-    assert taquba.ok("cron", "remove", "broken").out == "broken is removed\n"
+    assert taquba.ok("cron", "remove", "broken").out == "broken was removed\n"
     assert taquba.ok("cron", "remove", "hourly", "--json").document["name"] == "hourly"
     assert taquba("cron", "remove", "hourly").code == 4
     assert [line["name"] for line in taquba.ok("cron", "list", "--json").lines] == ["never-yet"]

@@ -196,7 +196,7 @@ async def test_a_schedule_whose_zone_is_unknown_by_now_goes_on_with_that_of_the_
     row = json.loads(await queue.kv_get("cron/s") or b"")
     await queue.kv_put("cron/s", json.dumps(row | {"timezone": "Mars/Base"}).encode())
     (told,) = await list_schedules(queue)
-    assert "'Mars/Base' is no IANA time zone" in (told.problem or "")
+    assert "'Mars/Base' is not an IANA time zone" in (told.problem or "")
     assert (told.expression, told.timezone, told.queue_name) == ("0 * * * *", "Mars/Base", "q")
     again = CronScheduler(queue)
     again.schedule("s", "30 * * * *", "q", b"")

@@ -209,7 +209,7 @@ REFUSED: dict[str, tuple[Call, type[TaqubaError], str]] = {
     "empty key": (
         lambda p: p.enqueue("q", b"", idempotency_key=""),
         InvalidArgument,
-        "idempotency_key has 1 to",
+        "idempotency_key must have 1 to",
     ),
     "too large": (
         lambda p: p.enqueue("q", b"x" * MAX_BATCH_BYTES),

@@ -467,12 +467,12 @@ async def test_what_a_client_raises_shows_no_path_of_the_url(
 BAD_JOBS: dict[str, tuple[dict[str, str], str]] = {
     "no url": ({}, "no header 'webhook.url'"),
     "other scheme": ({"webhook.url": "file:///etc/passwd"}, "http:// or https://"),
-    "credentials": ({"webhook.url": "http://me:secret@h/"}, "holds credentials"),
+    "credentials": ({"webhook.url": "http://me:secret@h/"}, "contains credentials"),
     "method": ({"webhook.url": "http://h", "webhook.method": "TRACE"}, "'TRACE'"),
     "time-out": ({"webhook.url": "http://h", "webhook.timeout_ms": "-1"}, "'-1'"),
     "no time": ({"webhook.url": "http://h", "webhook.timeout_ms": "0"}, "at least 0.001 s"),
     "injection": ({"webhook.url": "http://h", "http.X": "a\r\nB: c"}, "'X'.*line break"),
-    "name": ({"webhook.url": "http://h", "http.X\r\nB": "c"}, "no name of an HTTP header"),
+    "name": ({"webhook.url": "http://h", "http.X\r\nB": "c"}, "not a valid name of an HTTP header"),
     "host": ({"webhook.url": "http://h", "http.Host": "other"}, "'Host' belongs to"),
 }
 
@@ -486,7 +486,7 @@ async def test_a_job_that_cannot_be_sent_is_dead_lettered_with_the_reason(
     async with WebhookWorker(allow_private_addresses=True) as worker:
         assert await drain(queue, "hooks", worker) == 1
     reason = dead(await queue.get_job(job.id))
-    assert reason.startswith("the job is no webhook that can be sent: ")
+    assert reason.startswith("the job is not a webhook that can be sent: ")
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(reason)
     assert "secret" not in reason

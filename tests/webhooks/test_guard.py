@@ -275,7 +275,7 @@ async def test_a_callers_client_with_a_proxy_has_to_be_allowed_everything(
     async with receiving(host=PUBLIC) as proxy:
         url = receiver.url_of("localhost")
         job = await through(httpx.AsyncClient(proxy=proxy.url), queue, url)
-        assert "goes through a proxy" in refused(job)
+        assert "uses a proxy" in refused(job)
         assert proxy.requests == []
         async with httpx.AsyncClient(proxy=proxy.url) as client:
             worker = WebhookWorker(client, allow_private_addresses=True)

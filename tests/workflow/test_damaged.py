@@ -47,7 +47,7 @@ async def test_a_replayed_output_that_is_refused_ends_its_run_after_its_attempts
             await mock_clock.advance(300)
         status = await status_of(runtime, "r")
     assert status.state is RunState.failed
-    assert "a job with id 'taken' exists already" in (status.reason or "")
+    assert "a job with id 'taken' already exists" in (status.reason or "")
     assert len(runs.ran) == 1
     assert await entries(queue, "workflow/memo/") == {}
 

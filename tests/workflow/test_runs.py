@@ -331,7 +331,7 @@ async def test_effects_that_the_queue_refuses_count_as_a_failed_attempt(
         await runtime.submit(RunSpec(b"", run_id="r", max_attempts=2))
         (status,) = await finish(runtime, "r")
     assert status.state is RunState.failed
-    assert "'taken' exists already" in (status.reason or "")
+    assert "'taken' already exists" in (status.reason or "")
     assert runner.ran == [("r", 0, 1), ("r", 0, 2)]
 
 

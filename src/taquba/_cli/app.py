@@ -51,7 +51,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback(
     invoke_without_command=True,
-    help="Look at and change taquba stores. Commands that only look never disturb the owner.",
+    help="Inspect and change taquba stores. Commands that only inspect never disturb the owner.",
 )
 def _global_options(
     context: typer.Context,
@@ -73,7 +73,7 @@ def _global_options(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     _have_streams()
-    # Where the output knows no UTF-8, what it cannot hold is written in escaped form.
+    # If the output is not UTF-8, characters that it cannot hold are written in escaped form.
     cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         code = _run(arguments)
@@ -108,7 +108,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         code = command.main(arguments, prog_name="taquba", standalone_mode=False)
     except typer.TyperException as error:
         complain(error.format_message())
-        # Errors of usage know the command that they are about.
+        # Usage errors know their command.
         context = getattr(error, "ctx", None)
         if context is not None:
             note(f"see {context.command_path} --help")

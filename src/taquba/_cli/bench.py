@@ -1,4 +1,4 @@
-"""`bench`: how fast a queue is at a place, measured on a store of its own that is removed again."""
+"""`bench`: how fast a queue is at a location, measured on a temporary store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IDLE_JOBS: Final = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Result:
-    """What was measured; times in milliseconds."""
+    """The result of one measurement; times in milliseconds."""
 
     what: str
     jobs: int
@@ -49,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
 
 async def bench(
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="Where to measure: a place without a store.")
+        str, typer.Argument(metavar="URL", help="Where to measure: a location without a store.")
     ],
     jobs: Annotated[int, typer.Option("--jobs", min=100, help="Jobs of each run.")] = 2000,
     concurrency: Annotated[
@@ -59,8 +59,8 @@ async def bench(
 ) -> None:
     """Measure enqueues, processing and idle latency.
 
-    It makes a store below the URL, and removes it at the end. Jobs of 64 bytes; every enqueue and
-    ack is durable when it is counted.
+    It creates a store below the URL and removes it at the end. Jobs have 64 bytes; every enqueue
+    and ack is durable when it is counted.
     """
     async with _scratch(url) as scratch:
         if not as_json:
@@ -103,11 +103,11 @@ async def bench(
 
 @asynccontextmanager
 async def _scratch(url: str) -> AsyncGenerator[str]:
-    """A place for a store below `url`, cleared at the end; refused where there is a store."""
+    """A location for a store below `url`, cleared at the end; refused if `url` has a store."""
     try:
         async with reading(url):
             raise CommandError(
-                f"{url} holds a taquba store, which bench must not touch; name another place",
+                f"{url} holds a taquba store, which bench must not touch; name another location",
                 ExitCode.refused,
             )
     except NoStore:
@@ -131,7 +131,7 @@ async def _remove(location: StoreLocation) -> None:
 
 
 async def _enqueue(queue: Queue, jobs: int, producers: int) -> _Result:
-    """Durable enqueues, each producer waiting for one before it makes the next."""
+    """Durable enqueues; each producer waits for one before it makes the next."""
     left = jobs
     latencies: list[float] = []
 

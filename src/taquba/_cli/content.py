@@ -16,13 +16,13 @@ File = Annotated[
         "--file",
         "-f",
         metavar="PATH",
-        help="Take the content of this file or pipe; - is standard input.",
+        help="Read the content from this file or pipe; - is standard input.",
     ),
 ]
 
 
 def content(name: str, argument: str | None, file: Path | None) -> bytes:
-    """The bytes that are meant; exactly one source must be named."""
+    """The bytes of the content; exactly one source must be named."""
     if (argument is None) == (file is None):
         raise CommandError(
             f"name the {name} once: as an argument ('' for an empty one), as - for standard "
@@ -38,5 +38,5 @@ def content(name: str, argument: str | None, file: Path | None) -> bytes:
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - as with <&-
             raise CommandError(f"standard input is closed: name the {name}", ExitCode.usage)
         return sys.stdin.buffer.read()
-    # Bytes of the command line that are no text pass through as they are.
+    # Bytes of the command line that are not text pass through as they are.
     return (argument or "").encode(errors="surrogateescape")

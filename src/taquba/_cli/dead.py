@@ -40,7 +40,7 @@ from taquba._cli.stores import owning, reading
 from taquba._model.errors import UnreadableJob
 from taquba._model.records import Job
 
-app: Final = group("Look at dead letters, give them fresh attempts, or remove them.")
+app: Final = group("Inspect dead letters, give them fresh attempts, or remove them.")
 
 JobIds = Annotated[list[str] | None, typer.Argument(metavar="JOB_ID", help="Only these jobs.")]
 ErrorText = Annotated[
@@ -94,7 +94,7 @@ class Selection:
         )
 
     def takes(self, job: JobRecord) -> bool:
-        """Whether a dead letter is one of those meant."""
+        """Whether a dead letter is selected."""
         if self.queue is not None and job.queue != self.queue:
             return False
         if self.error is not None and self.error.lower() not in (job.last_error or "").lower():
@@ -107,18 +107,18 @@ class Selection:
         return self.failed_after is None or failed_at >= self.failed_after
 
     async def find(self, looked_at: Queue | QueueReader) -> AsyncGenerator[JobRecord]:
-        """The dead letters that are meant.
+        """The selected dead letters.
 
         Raises:
-            JobNotFound: One that was named does not exist.
-            InvalidState: One that was named is not dead.
+            JobNotFound: A named job does not exist.
+            InvalidState: A named job is not dead.
         """
         if self.ids:
             for job_id in self.ids:
                 try:
                     job = await looked_at.get_job(job_id)
                 except UnreadableJob as error:
-                    # Whether it is a dead letter shows when it is moved.
+                    # Moving it will show whether it is a dead letter.
                     note(str(error))
                     nothing_known = Job(job_id, error.queue, b"", None, 0, 0, 1, finished_at=0)
                     yield JobRecord(nothing_known, JobStatus.dead)
@@ -189,7 +189,7 @@ async def requeue(
 ) -> None:
     """Give dead letters fresh attempts.
 
-    They keep their ids. Without --yes it only shows what would be done.
+    They keep their ids. Without --yes, the command only shows what it would do.
     """
     selection = Selection.of(job_ids, queue, error, older_than, newer_than)
     move = _Move("requeued", Queue.requeue_dead, selection, as_json)
@@ -218,7 +218,7 @@ async def purge(
 ) -> None:
     """Remove dead letters for good.
 
-    Without --yes it only shows what would be done.
+    Without --yes, the command only shows what it would do.
     """
     selection = Selection.of(job_ids, queue, error, older_than, newer_than)
     move = _Move("purged", Queue.purge_dead, selection, as_json)
@@ -228,13 +228,13 @@ async def purge(
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Dead letters that are to leave their place.
+    """Dead letters to requeue or to purge.
 
     Attributes:
-        done: What then has happened to them.
-        one: Does it to one of them.
-        selection: Which they are.
-        as_json: How it is reported.
+        done: What has happened to them afterwards, as a participle.
+        one: Moves one of them.
+        selection: Selects them.
+        as_json: Whether to report as JSON.
     """
 
     done: str
@@ -250,11 +250,11 @@ class _Move:
         every: bool,
         yes: bool,
     ) -> None:
-        """Move them, or without `yes` show which they are."""
+        """Move them, or without `yes` list them."""
         if every == (self.selection != Selection()):
             raise CommandError(
-                "say which dead letters: ids, --queue, --error, --older-than, --newer-than; "
-                "or --all, alone",
+                "select dead letters by ids, --queue, --error, --older-than or --newer-than; "
+                "or give --all alone",
                 ExitCode.usage,
             )
         if yes:
@@ -283,7 +283,7 @@ class _Move:
             say(f"... and {count - len(found):,} more")
         say(f"{_count(count)} would be {self.done}; nothing was changed.")
         if count:
-            note("say --yes to do it")
+            note("add --yes to do it")
 
     async def _act(self, owner: Queue) -> None:
         moved = gone = 0
@@ -306,10 +306,10 @@ class _Move:
             return
         say(f"{_count(moved)} {self.done}")
         if gone:
-            note(f"{_count(gone)} had gone meanwhile")
+            note(f"{_count(gone)} disappeared meanwhile")
 
     async def _moved(self, owner: Queue, job_id: str) -> bool:
-        """Move one; False if it has gone meanwhile."""
+        """Move one; False if it disappeared meanwhile."""
         try:
             await self.one(owner, job_id)
         except (JobNotFound, InvalidState):

@@ -1,4 +1,4 @@
-"""`doctor`: whether a place is fit for a store, and what is there."""
+"""`doctor`: whether a location is fit for a store, and what it contains."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ def add_to(app: typer.Typer) -> None:
 async def doctor(
     url: Annotated[
         str,
-        typer.Argument(envvar="TAQUBA_STORE", metavar="URL", help="The place; empty or a store."),
+        typer.Argument(
+            envvar="TAQUBA_STORE", metavar="URL", help="The location: empty, or a store."
+        ),
     ],
     payload_url: PayloadUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find out whether a place is fit for a store.
+    """Test whether a location is fit for a store.
 
-    It writes a few small objects below a prefix of their own, and removes them again. The owner of
-    a store that is there is not disturbed. Exit code 1: something is wrong.
+    The test writes a few small objects below its own prefix, and removes them again. It does not
+    disturb the owner of a store. Exit code 1 means that a check failed.
     """
     diagnosis = await examine(url, payload_url=payload_url)
     if as_json:

@@ -13,7 +13,7 @@ from taquba import (
 
 
 class ExitCode(IntEnum):
-    """What the program ends with; documented in `docs/cli.md`."""
+    """The exit code of the program; documented in `docs/cli.md`."""
 
     ok = 0
     failed = 1
@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
 
 
 class CommandError(Exception):
-    """A command cannot go on; its message is for the person at the terminal."""
+    """A command cannot continue; its message is for the person at the terminal."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.failed) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class CommandError(Exception):
 
 
 class OutputClosed(Exception):
-    """Whoever read the output has seen enough."""
+    """The reader of the output has gone."""
 
 
 def code_of(error: TaqubaError) -> ExitCode:

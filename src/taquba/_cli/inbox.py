@@ -1,4 +1,4 @@
-"""`inbox`: what producers have put there, and what the owner could not take."""
+"""`inbox`: requests of producers, and batches that the owner could not take."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 async def inbox(store: Store, limit: Limit = 50, as_json: AsJson = False) -> None:
-    """Show what producers have put into the inbox of a store.
+    """Show the requests that producers have put into the inbox of a store.
 
-    Batches that the owner could not take are kept beside it, each with the reason.
+    Batches that the owner could not take are kept beside the inbox, each with the reason.
     """
     async with reading(store) as reader:
         stats = await reader.inbox_stats()

@@ -1,4 +1,4 @@
-"""`jobs list`, `jobs show`, `jobs history`: looking at jobs."""
+"""`jobs list`, `jobs show`, `jobs history`: inspecting jobs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from taquba._cli.output import (
 )
 from taquba._cli.stores import reading
 
-app: Final = group("Look at jobs.")
+app: Final = group("Inspect jobs.")
 
 _PAGE: Final = 500
 _COLUMNS: Final = (
@@ -57,7 +57,7 @@ async def walk(
     *,
     payloads: bool = False,
 ) -> AsyncGenerator[JobRecord]:
-    """Jobs of one queue or all, in these states, at most so many; a page at a time."""
+    """Up to `limit` jobs of one queue or all, in these states; a page at a time."""
     for name in await looked_at.list_queues() if queue is None else [queue]:
         for status in statuses:
             cursor = None
@@ -92,20 +92,20 @@ async def list_(
         typer.Option(
             "--status",
             metavar="STATUS",
-            help="Only pending, scheduled, claimed, done or dead ones; may be given several times.",
+            help="Only pending, scheduled, claimed, done or dead jobs; may be repeated.",
         ),
     ] = None,
     limit: Limit = 50,
     payload: Annotated[
-        bool, typer.Option("--payload", help="With --json: the payloads as well.")
+        bool, typer.Option("--payload", help="With --json: include the payloads.")
     ] = False,
     payload_url: PayloadUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs.
 
-    Pending ones come in the order of claims, scheduled ones by due time, done and dead ones by the
-    time of their end.
+    Pending jobs are in claim order, scheduled jobs in the order of their due times, done and dead
+    jobs in the order in which they ended.
     """
     states = status or list(JobStatus)
     async with (
@@ -123,7 +123,7 @@ async def print_jobs(
     row: Callable[[JobRecord], list[str]],
     shape: Callable[[JobRecord], shapes.Document] | None,
 ) -> None:
-    """Print at most so many jobs: each as JSON when it comes, or without a `shape` as a table."""
+    """Print up to `limit` jobs: each at once as JSON, or without a `shape` as a table."""
     rows: list[list[str]] = []
     shown = 0
     more = False
@@ -158,7 +158,7 @@ def _row(job: JobRecord) -> list[str]:
 
 
 def _when(job: JobRecord) -> datetime | None:
-    """The time that says most about a job in its state."""
+    """The most relevant time of a job in its state."""
     match job.status:
         case JobStatus.pending:
             return job.enqueued_at
@@ -181,7 +181,7 @@ def _when(job: JobRecord) -> datetime | None:
 async def show(
     job_id: JobId, store: Store, payload_url: PayloadUrl = None, as_json: AsJson = False
 ) -> None:
-    """Show all of one job, with its payload."""
+    """Show all details of one job, with its payload."""
     async with reading(store, payload_url=payload_url) as reader:
         job = await reader.get_job(job_id)
     if job is None:
@@ -219,7 +219,7 @@ async def show(
 
 
 def _payload(job: JobRecord) -> bytes | None:
-    """The job's payload; where its object is missing, that is said and the rest is still shown."""
+    """The job's payload; if its object is missing, say so and still show the rest."""
     try:
         return job.payload
     except PayloadMissing as missing:

@@ -24,7 +24,7 @@ from taquba._cli.output import (
 )
 from taquba._cli.stores import owning, reading
 
-app: Final = group("Look at and change the key-value entries of a store.")
+app: Final = group("Inspect and change the key-value entries of a store.")
 
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The entry's key.")]
 
@@ -70,7 +70,7 @@ async def scan(
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List entries in the order of their keys."""
+    """List entries in key order."""
     found: list[KvEntry[bytes]] = []
     cursor = None
     async with reading(store) as reader:
@@ -114,7 +114,7 @@ async def put(
     take_over: TakeOver = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write an entry, over one that is there."""
+    """Write an entry, replacing an existing one."""
     body = content("value", value, file)
     async with owning(store, take_over=take_over, create=create) as owner:
         await owner.kv_put(_raw(key), body)

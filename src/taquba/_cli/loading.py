@@ -1,4 +1,4 @@
-"""Importing what a command is told to run."""
+"""Importing the code that a command runs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from taquba._cli.errors import CommandError, ExitCode
 
 
 def load_object(where: str, kind: str, example: str) -> object:
-    """Import ``module:name``, also from the current folder; ``name`` may have dots.
+    """Import ``module:name``, from the current folder as well; ``name`` may have dots.
 
     Args:
-        where: What the command was given.
-        kind: What it names, for messages.
-        example: How it might look, for messages.
+        where: The argument of the command.
+        kind: The kind of thing that it should name, for messages.
+        example: A valid value, for messages.
 
     Raises:
-        CommandError: There is no such thing, or importing its module fails.
+        CommandError: There is no such object, or importing its module fails.
     """
     module_name, _, path = where.partition(":")
     if not module_name or not path:
         raise CommandError(
-            f"{where!r} names no {kind}: write module:{kind}, for example {example}",
+            f"{where!r} does not name a {kind}: write module:{kind}, for example {example}",
             ExitCode.usage,
         )
     if (here := str(Path.cwd())) not in sys.path:

@@ -40,7 +40,7 @@ TakeOver = Annotated[
     bool,
     typer.Option("--take-over", help="Open the store even if an owner lives, which fences it."),
 ]
-Create = Annotated[bool, typer.Option("--create", help="Make the store if there is none.")]
+Create = Annotated[bool, typer.Option("--create", help="Create the store if there is none.")]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Do it. Without this, only show what would be done.")
 ]
@@ -74,7 +74,7 @@ def group(help: str) -> typer.Typer:
 
 
 def help_if_bare(context: typer.Context) -> None:
-    """Print the help where no command was named."""
+    """Print the help if no command was named."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -85,9 +85,9 @@ def command(
     """Declare an async function as a command; its docstring is its help.
 
     Args:
-        app: What it is added to, such as a `group`.
-        name: The command's name in there.
-        *examples: Lines of a shell, for the end of the help.
+        app: Where to add the command, such as a `group`.
+        name: The command's name there.
+        *examples: Shell lines for the end of the help.
     """
 
     def declare(function: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -96,7 +96,7 @@ def command(
             try:
                 asyncio.run(function(*args, **kwargs))
             except BrokenPipeError as error:
-                # Typer would make a failure of it.
+                # Typer would treat it as a failure.
                 raise OutputClosed from error
 
         # "\b" keeps the line breaks of the paragraph that follows.

@@ -1,7 +1,7 @@
 """What commands print: tables for people, JSON for programs.
 
-On a terminal tables are fitted to its width and may be coloured; elsewhere every value is printed
-whole. Text that comes from a store is never taken for markup or for terminal control sequences.
+On a terminal, tables fit its width and may be coloured; elsewhere every value is printed whole.
+Text from a store is never interpreted as markup or as terminal control sequences.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from taquba._cli.shapes import Document
 from taquba._model.redaction import redact
 
 _UNLIMITED: Final = 1_000_000
-"""Columns of an output that is no terminal: nothing is folded or cut."""
+"""Width of an output that is not a terminal: nothing is folded or cut."""
 
 
 class Column(NamedTuple):
     """A column of a table.
 
-    `fit` says what happens where the terminal is too narrow: ``cut`` ends values with an ellipsis,
-    ``fold`` goes on in the next line, so that they can be copied.
+    `fit` says what happens if the terminal is too narrow: ``cut`` ends values with an ellipsis,
+    ``fold`` continues them on the next line, so that they can be copied.
     """
 
     title: str
@@ -55,7 +55,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """A table that fits the terminal; elsewhere every value whole."""
+    """A table that fits the terminal; elsewhere every value is whole."""
     out = console()
     drawn = table(columns, rows, out)
     if out.is_terminal:
@@ -95,7 +95,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], out: Console
 
 
 def fitted(columns: Sequence[Column], longest: Sequence[int], available: int) -> list[int]:
-    """Widths of the columns; those that may be cut give way first, then those that may fold."""
+    """Widths of the columns; those that may be cut shrink first, then those that may fold."""
     widths = list(longest)
     for fit, least in _LEAST_WIDTHS.items():
         for place in sorted(range(len(columns)), key=lambda place: -widths[place]):
@@ -153,7 +153,7 @@ def _ascii_only() -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped, but for line breaks and tabs."""
+    """`text` with control characters escaped, except line breaks and tabs."""
     if text.isprintable():
         return text
     return "".join(
@@ -170,7 +170,7 @@ def one_line(text: str) -> str:
 
 
 def bytes_text(value: bytes) -> str:
-    """Bytes for a person: text where they are, else their beginning in hexadecimal."""
+    """Bytes for a person: as text if they are text, otherwise their beginning in hexadecimal."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""`stats` and `queues`: how much is where."""
+"""`stats` and `queues`: the counters of a store and of its queues."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 async def stats(store: Store, queue: QueueFilter = None, as_json: AsJson = False) -> None:
-    """Show counters, newest change and owner of a store."""
+    """Show the counters, the newest change and the owner of a store."""
     async with reading(store) as reader:
         names = await reader.list_queues()
         if queue is not None:

@@ -36,7 +36,7 @@ def duration(text: str) -> timedelta:
             break
         position = part.end()
     if position == 0 or position != len(text):
-        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 15m, 1h30m or 7d")
+        raise typer.BadParameter(f"{text!r} is not a duration: write 90s, 15m, 1h30m or 7d")
     return total
 
 
@@ -46,7 +46,7 @@ def moment(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no time: write it like 2030-01-31T09:00:00Z"
+            f"{text!r} is not a time: write it like 2030-01-31T09:00:00Z"
         ) from None
     if found.tzinfo is None:
         raise typer.BadParameter(
@@ -64,7 +64,7 @@ def priority(text: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no priority: write high, normal, low or a number (lower is first)"
+            f"{text!r} is not a priority: write high, normal, low or a number (lower is first)"
         ) from None
 
 
@@ -72,5 +72,5 @@ def header(text: str) -> tuple[str, str]:
     """``name=value``."""
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise typer.BadParameter(f"{text!r} is no header: write name=value")
+        raise typer.BadParameter(f"{text!r} is not a header: write name=value")
     return name, value

@@ -1,7 +1,7 @@
 """Commands that installed distributions add: entry points of the group ``taquba.cli``.
 
-They are imported when they are asked for, so a command pays for no other, and one that cannot be
-imported is the only one that fails.
+A command is imported when it is requested, so it does not pay for others, and one that cannot be
+imported fails alone.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class CommandsWithPlugins(TyperGroup):
 
     # The type of a context has a name only in a private module of typer.
     def list_commands(self, ctx: Any) -> list[str]:
-        """All commands; says which ones are left out because taquba has one of that name."""
+        """All commands; those that are left out in favour of taquba's own are reported."""
         own = super().list_commands(ctx)
         added = _entry_points()
         for name in sorted(added.keys() & set(own)):
             complain(
-                f"{_origins(added[name])}: the command {name!r} is left out, taquba has one itself"
+                f"{_origins(added[name])}: the command {name!r} is left out, because taquba has one"
             )
         return [*own, *sorted(added.keys() - set(own))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command; one that cannot be loaded says so when it is run."""
+        """A command; one that cannot be loaded reports that when it is run."""
         own = super().get_command(ctx, cmd_name)
         points = _entry_points().get(cmd_name)
         if own is not None or points is None:
@@ -57,7 +57,7 @@ def _entry_points() -> dict[str, list[EntryPoint]]:
 def _loaded(name: str, points: Sequence[EntryPoint]) -> typer.Typer:
     if len(points) > 1:
         return _unusable(
-            name, f"{_origins(points)} add the command {name!r} each: keep one of them"
+            name, f"{_origins(points)} each add the command {name!r}: keep one of them"
         )
     [point] = points
     try:
@@ -69,18 +69,18 @@ def _loaded(name: str, points: Sequence[EntryPoint]) -> typer.Typer:
         )
     if not isinstance(added, typer.Typer):
         return _unusable(
-            name, f"the command {name!r} of {_origins(points)} is no typer.Typer: {added!r}"
+            name, f"the command {name!r} of {_origins(points)} is not a typer.Typer: {added!r}"
         )
     return added
 
 
 def _unusable(name: str, why: str, cause: Exception | None = None) -> typer.Typer:
-    """A command that only says why there is none, whatever it is given."""
+    """A command that only says why the real one is missing, whatever its arguments."""
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
     @app.command(
         name,
-        help=f"Out of order: {why}",
+        help=f"Not available: {why}",
         add_help_option=False,
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     )

@@ -1,4 +1,4 @@
-"""The JSON form of what commands print. The keys are stable; times are ISO 8601 in UTC."""
+"""The JSON output of commands. The keys are stable; times are ISO 8601 in UTC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def json_moment(value: datetime | None) -> str | None:
 
 
 def content(name: str, value: bytes | None) -> Document:
-    """Bytes as text where they are UTF-8, else in base64; ``{name}_encoding`` tells which."""
+    """Bytes as text if they are UTF-8, otherwise in base64; ``{name}_encoding`` says which."""
     if value is None:
         return {name: None, f"{name}_encoding": None}
     try:
@@ -70,7 +70,7 @@ def job(value: JobRecord) -> Document:
 
 
 def job_with_payload(value: JobRecord, payload: bytes | None) -> Document:
-    """A job with its payload; None where the payload's object is missing."""
+    """A job with its payload; None if the payload's object is missing."""
     return job(value) | content("payload", payload) | content("wake_payload", value.wake_payload)
 
 

@@ -22,7 +22,7 @@ _KEEP_EVERYTHING: Final = QueueConfig(keep_done_jobs=timedelta(days=36500), dead
 
 
 class NoStore(CommandError):
-    """There is no store at the place that was named."""
+    """There is no store at the location that was named."""
 
     def __init__(self, store: str) -> None:
         super().__init__(f"{store} holds no taquba store", ExitCode.not_found)
@@ -55,10 +55,10 @@ async def owning(
     queue_configs: Mapping[str, QueueConfig] | None = None,
     heartbeat_interval: Duration | None = None,
 ) -> AsyncGenerator[Queue]:
-    """A store opened for writing, unless that would fence an owner and `take_over` is not said.
+    """A store opened for writing, unless that would fence an owner and `take_over` is not set.
 
     Raises:
-        CommandError: An owner lives, or may; or there is no store and `create` is not said.
+        CommandError: An owner lives, or may live; or there is no store and `create` is not set.
     """
     if store.startswith("memory:"):
         raise CommandError(
@@ -89,13 +89,13 @@ async def _refuse_to_disturb(store: str, *, take_over: bool, create: bool) -> No
         return
     if signs.presence is OwnerPresence.present:
         raise CommandError(
-            f"an owner is at work: {signs.reason}. Opening {store} would fence it; stop it first, "
-            "or say --take-over",
+            f"an owner is running: {signs.reason}. Opening {store} would fence it; stop it first, "
+            "or give --take-over",
             ExitCode.refused,
         )
     if signs.presence is OwnerPresence.unknown:
         raise CommandError(
-            f"an owner may live: {signs.reason}. Opening {store} would fence it; say --take-over "
+            f"an owner may live: {signs.reason}. Opening {store} would fence it; give --take-over "
             "if it is gone",
             ExitCode.refused,
         )

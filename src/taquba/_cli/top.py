@@ -33,7 +33,7 @@ _QUIT_KEYS: Final = (b"q", b"Q")
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What was seen at one moment."""
+    """The state of a store at one moment."""
 
     at: float
     queues: dict[str, QueueStats]
@@ -41,7 +41,7 @@ class _Look:
     changed_at: datetime | None
 
     def done_rates(self, before: _Look | None) -> dict[str, float | None]:
-        """Jobs completed per second since the look before, by queue; None where there was none."""
+        """Jobs completed per second since the previous look, by queue; None for the first look."""
         rates: dict[str, float | None] = {}
         for name, counts in self.queues.items():
             earlier = None if before is None else before.queues.get(name)
@@ -67,18 +67,18 @@ def add_to(app: typer.Typer) -> None:
 async def top(
     store: Store,
     every: Annotated[
-        timedelta | None, duration_option("--every", "How often to look; every second if not said.")
+        timedelta | None, duration_option("--every", "How often to look; every second by default.")
     ] = None,
     times: Annotated[
         int | None,
-        typer.Option("--times", "-n", min=1, metavar="N", help="Look so often, then end."),
+        typer.Option("--times", "-n", min=1, metavar="N", help="Look this many times, then end."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Watch the queues; q or Ctrl-C ends it.
 
-    With --json, or where the output is no terminal, every look is printed. A look that fails is
-    said, and the next one may succeed.
+    With --json, or if the output is not a terminal, every look is printed. A look that fails is
+    reported, and the next one may succeed.
     """
     pause = every or _PAUSE
     stop = asyncio.Event()
@@ -90,15 +90,15 @@ async def top(
                 async with reading(store, every=pause) as reader:
                     await watch.follow(reader)
             except StoreError as error:
-                # Files may be removed while they are looked at, and networks rest. What was never
-                # seen to work is a mistake of whoever calls.
+                # Files may be removed while they are read, and networks fail for a while. A
+                # location that never worked is a mistake of the caller.
                 if watch.newest is None:
                     raise
                 await watch.fail(error)
 
 
 class _Watch:
-    """Looks at a store and shows what it sees, until it is stopped or has looked often enough."""
+    """Looks at a store and shows its state, until it is stopped or has looked often enough."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Watch:
             await self._rest()
 
     async def fail(self, error: StoreError) -> None:
-        """Say why there is no look this time."""
+        """Say why this look failed."""
         if self._screen is None:
             complain(str(error))
         else:
@@ -209,7 +209,7 @@ def _document(store: str, look: _Look, rates: dict[str, float | None]) -> shapes
 
 @contextmanager
 def _screen(wanted: bool) -> Generator[Live | None]:
-    """The terminal's other screen, so that the one before comes back unharmed."""
+    """The terminal's alternate screen, so that the original one comes back unchanged."""
     if not wanted:
         yield None
         return
@@ -219,7 +219,7 @@ def _screen(wanted: bool) -> Generator[Live | None]:
 
 @contextmanager
 def _quit_key(stop: asyncio.Event) -> Generator[None]:
-    """Set `stop` when q is pressed, where there is a keyboard."""
+    """Set `stop` when q is pressed, if there is a keyboard."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield
         return
@@ -232,7 +232,7 @@ def _quit_key(stop: asyncio.Event) -> Generator[None]:
         if not key or key in _QUIT_KEYS:
             stop.set()
 
-    # Keys come one by one and unseen; Ctrl-C stays a signal.
+    # Keys arrive one by one and without echo; Ctrl-C stays a signal.
     tty.setcbreak(keyboard)
     loop.add_reader(keyboard, pressed)
     try:

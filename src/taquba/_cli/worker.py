@@ -45,7 +45,7 @@ async def worker(
     ],
     store: Store,
     queue: Annotated[
-        str, typer.Option("--queue", "-q", metavar="NAME", help="The queue to work on.")
+        str, typer.Option("--queue", "-q", metavar="NAME", help="The queue whose jobs it runs.")
     ],
     concurrency: Annotated[
         int, typer.Option("--concurrency", "-c", min=1, help="Handlers that run at the same time.")
@@ -54,21 +54,21 @@ async def worker(
         timedelta | None, duration_option("--timeout", "Stop a handler after this time.")
     ] = None,
     lease: Annotated[
-        timedelta | None, duration_option("--lease", "Lease of a claim; 30s if not said.")
+        timedelta | None, duration_option("--lease", "Lease of a claim; 30s by default.")
     ] = None,
     drain_timeout: Annotated[
         timedelta | None,
-        duration_option("--drain-timeout", "How long handlers get to finish at the end."),
+        duration_option("--drain-timeout", "How long handlers may take to finish at the end."),
     ] = None,
     keep_done: Annotated[
         timedelta | None,
         duration_option(
-            "--keep-done", "Keep completed jobs this long; if not said, none, also no earlier ones."
+            "--keep-done", "Keep completed jobs this long; by default none, not even earlier ones."
         ),
     ] = None,
     keep_dead: Annotated[
         timedelta | None,
-        duration_option("--keep-dead", "Keep dead letters this long; for ever if not said."),
+        duration_option("--keep-dead", "Keep dead letters this long; forever by default."),
     ] = None,
     create: Create = False,
     take_over: TakeOver = False,
@@ -78,8 +78,8 @@ async def worker(
     """Run a handler on the jobs of a queue.
 
     This process owns the store until Ctrl-C or SIGTERM. Then running handlers finish; a second
-    Ctrl-C cancels them, and their jobs go back. The module is found from the current folder. With
-    --json the counters are printed at the end.
+    Ctrl-C cancels them, and their jobs return to the queue. The module is looked for in the current
+    folder first. With --json, the counters are printed at the end.
     """
     spec = WorkerSpec(
         queue,
@@ -101,7 +101,7 @@ async def worker(
         heartbeat_interval=_HEARTBEAT,
     ) as owner:
         before = await owner.stats(queue)
-        note(f"working on {queue} with {handler}; Ctrl-C ends")
+        note(f"running the jobs of {queue} with {handler}; Ctrl-C ends")
         await run_workers(owner, spec, drain_timeout=drain_timeout)
         after = await owner.stats(queue)
     done = after.done - before.done

@@ -2,6 +2,6 @@
 
 The modules, top to bottom; each uses only those below it:
 
-    store  what every handle on a store can do, in whichever process it is
-    claim  a claim, as whoever holds it sees it
+    store  the operations of every handle on a store, in any process
+    claim  a claim, as its holder sees it
 """

@@ -1,4 +1,4 @@
-"""A claim, as whoever holds it sees it."""
+"""A claim, as its holder sees it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Claim(JobView, ABC):
     @property
     @abstractmethod
     def cancel_token(self) -> CancelToken:
-        """Fires when the job is asked to cancel; fired already if it was asked before."""
+        """Fires when the job is asked to cancel; already fired if it was asked before."""
 
     def __repr__(self) -> str:
         return (

@@ -1,4 +1,4 @@
-"""What every handle on a store can do, in whichever process it is."""
+"""The operations of every handle on a store, in any process."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from taquba._objects.user_objects import Objects, ReadOnlyObjects
 
 
 class ReadableStore(ABC):
-    """A store that can be looked at: a `Store`, or a `QueueReader` beside its owner."""
+    """A store that can be read: a `Store`, or a `QueueReader` beside its owner."""
 
     @property
     @abstractmethod
     def clock(self) -> Clock:
-        """Where the time comes from."""
+        """The clock of this handle."""
 
     @property
     @abstractmethod
@@ -45,15 +45,15 @@ class ReadableStore(ABC):
 
     @abstractmethod
     async def stats(self, queue: str) -> QueueStats:
-        """Counters of a queue; all zero for one that was never used."""
+        """Return the counters of a queue; all zero for one that was never used."""
 
     @abstractmethod
     async def list_queues(self) -> list[str]:
-        """Names of all queues that ever held a job, sorted."""
+        """Return the names of all queues that ever held a job, sorted."""
 
     @abstractmethod
     async def get_job(self, job_id: str) -> JobRecord | None:
-        """A job in any state, or None."""
+        """Return a job in any state, or None."""
 
     @abstractmethod
     async def list_jobs(
@@ -65,55 +65,55 @@ class ReadableStore(ABC):
         *,
         payloads: bool = True,
     ) -> JobPage:
-        """Jobs of a queue in one state, a page at a time.
+        """Return the jobs of a queue in one state, a page at a time.
 
-        Pending jobs come in claim order, scheduled ones by due time, done and dead ones by the
-        time they ended.
+        Pending jobs are in claim order, scheduled ones by due time, done and dead ones by the time
+        they ended.
 
         Args:
             queue: Name of the queue.
             status: The state.
-            cursor: `JobPage.next_cursor` of the page before; None begins.
+            cursor: `JobPage.next_cursor` of the page before; None for the first page.
             limit: Most jobs on the page, 1 to 10,000.
-            payloads: Read large payloads, which are objects of their own. Without them
-                `JobRecord.payload` of such a job raises `PayloadMissing`.
+            payloads: Read large payloads, which are separate objects. If False, `JobRecord.payload`
+                of such a job raises `PayloadMissing`.
         """
 
     @abstractmethod
     async def dead_jobs(
         self, queue: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
     ) -> JobPage:
-        """Dead letters of a queue, oldest first, a page at a time; see `list_jobs`."""
+        """Return the dead letters of a queue, oldest first, a page at a time; see `list_jobs`."""
 
     @abstractmethod
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
-        """Ended attempts of a job, oldest first; empty when there are none or the job is gone."""
+        """Return the ended attempts of a job, oldest first; empty if there are none or no job."""
 
     @abstractmethod
     async def kv_get(self, key: KvKey) -> bytes | None:
-        """The value of a caller-owned entry, or None."""
+        """Return the value of a caller-owned entry, or None."""
 
     @abstractmethod
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
-        """Caller-owned entries whose key starts with `prefix`, in key order, a page at a time.
+        """Return the entries whose key starts with `prefix`, in key order, a page at a time.
 
-        A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys. Keys that are not
-        text are in `KvPage.unreadable` where text was asked for.
+        A `str` prefix gives `str` keys, a `bytes` prefix gives `bytes` keys. If text was requested,
+        keys that are not text are in `KvPage.unreadable`.
         """
 
     @abstractmethod
     async def inbox_stats(self) -> InboxStats:
-        """What is in the store's inbox, whether the owner looks into it or not."""
+        """Return counts of the store's inbox, whether or not the owner uses it."""
 
     @abstractmethod
     async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
-        """The first batches, by name, that the owner could not take, and why."""
+        """Return the first batches, by name, that the owner could not take, and why."""
 
 
 class Store(ReadableStore):
-    """A handle on a store that can do everything.
+    """A handle on a store with all operations.
 
-    `Queue` is the owner's. Functions and packages that take a `Store` work with any handle.
+    `Queue` is the owner's handle. Functions and packages that accept a `Store` work with any.
     """
 
     @property
@@ -123,7 +123,7 @@ class Store(ReadableStore):
 
     @abstractmethod
     def config(self, queue: str) -> QueueConfig:
-        """The settings that a queue was opened with, or the default ones."""
+        """Return the settings with which a queue was opened, or the default ones."""
 
     # -- enqueue ----------------------------------------------------------------------------
 
@@ -139,10 +139,11 @@ class Store(ReadableStore):
             options: When it may start, its priority and so on; see `EnqueueOptions`.
 
         Returns:
-            The job's id, and whether it is new: with a dedup key that is held it is the holder's.
+            The job's id, and whether it is new. If its dedup key is held, the id of the job that
+            holds it.
 
         Raises:
-            DuplicateJobId: `job_id` exists already.
+            DuplicateJobId: `job_id` already exists.
             InvalidArgument: A value cannot be used; nothing was written.
         """
 
@@ -154,16 +155,16 @@ class Store(ReadableStore):
             requests: At most 10,000.
 
         Returns:
-            A result for each, in their order.
+            A result for each request, in their order.
 
         Raises:
-            DuplicateJobId: A `job_id` exists already, or comes twice; nothing was written.
+            DuplicateJobId: A `job_id` already exists, or occurs twice; nothing was written.
             InvalidArgument: There are too many; nothing was written.
         """
 
     @abstractmethod
     def next_job_id(self) -> str:
-        """An id for a job that is enqueued later, in the order of ids handed out so far."""
+        """Return an id for a job to enqueue later; it is higher than all ids so far."""
 
     # -- claim and settle -------------------------------------------------------------------
 
@@ -171,7 +172,7 @@ class Store(ReadableStore):
     async def claim(
         self, queue: str, *, lease: Duration | None = None, wait: Duration | None = None
     ) -> Claim | None:
-        """Take the first pending job, or None when there is none.
+        """Claim the first pending job; None if there is none.
 
         A suspect (see `JobRecord.suspect`) is handed out only while no other job of the store is
         claimed, and until its claim has ended no other job is handed out.
@@ -182,8 +183,8 @@ class Store(ReadableStore):
             wait: How long to wait for a job, seconds, on the store's clock.
 
         Raises:
-            StoreError: Also when the large payload of the job that was found cannot be read now;
-                the job is put off for a few seconds then, its attempt not spent.
+            StoreError: Also if the large payload of the job cannot be read at the moment; the job
+                is then put off for a few seconds without spending its attempt.
         """
 
     @abstractmethod
@@ -195,10 +196,9 @@ class Store(ReadableStore):
         lease: Duration | None = None,
         wait: Duration | None = None,
     ) -> list[Claim]:
-        """Take up to `max_jobs` pending jobs, in one commit and under one lease duration.
+        """Claim up to `max_jobs` pending jobs, in one commit and with one lease duration.
 
-        There may be fewer than were asked for though more are pending: claim again until there
-        are none.
+        The result may be shorter although more jobs are pending: claim again until it is empty.
 
         Args:
             queue: Name of the queue.
@@ -209,17 +209,17 @@ class Store(ReadableStore):
 
     @abstractmethod
     async def wait_for_jobs_on(self, *queues: str, timeout: Duration) -> bool:
-        """Wait until one of the queues has a pending job; False when `timeout` passed first."""
+        """Wait until one of the queues has a pending job; False if `timeout` passed first."""
 
     @abstractmethod
     async def ack(
         self, claim: Claim, effects: SettlementEffects | None = None
     ) -> list[EnqueueResult]:
-        """The job is done: remove it, with `effects` in the same commit. Durable on return.
+        """Acknowledge a job: it is done, with `effects` in the same commit. Durable on return.
 
         Args:
             claim: The job.
-            effects: What else lands in that commit.
+            effects: Further changes in that commit.
 
         Returns:
             Results of the effects' enqueues, in order.
@@ -232,11 +232,11 @@ class Store(ReadableStore):
     async def nack(
         self, claim: Claim, error: str, effects: SettlementEffects | None = None
     ) -> NackOutcome:
-        """The attempt failed: retry after the backoff, or dead-letter after the last attempt.
+        """Fail an attempt: retry after the backoff, or dead-letter after the last attempt.
 
         Args:
             claim: The job.
-            error: Why, for people; kept in the history.
+            error: The reason, as text for people; kept in the history.
             effects: Applied only if this dead-letters the job; a retry discards them.
 
         Raises:
@@ -247,7 +247,7 @@ class Store(ReadableStore):
     async def dead_letter(
         self, claim: Claim, reason: str, effects: SettlementEffects | None = None
     ) -> list[EnqueueResult]:
-        """The job can never succeed: keep it as a dead letter, with `effects` applied.
+        """Dead-letter a job that can never succeed, with `effects` in the same commit.
 
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
@@ -255,7 +255,7 @@ class Store(ReadableStore):
 
     @abstractmethod
     def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
-        """Let the claim hold its job for `extension` seconds from now; returns the new expiry.
+        """Extend a lease to `extension` seconds from now; returns the new expiry.
 
         Raises:
             ClaimLost: The lease was taken back, or the claim is settled.
@@ -264,7 +264,7 @@ class Store(ReadableStore):
 
     @abstractmethod
     def lease_expiry(self, claim: Claim | str) -> datetime | None:
-        """When the lease of a claim, or of a job by id, runs out; None when nobody holds it."""
+        """Return when the lease of a claim, or of a job by id, expires; None if nobody holds it."""
 
     # -- operate ----------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class Store(ReadableStore):
 
         Args:
             job_id: The job.
-            effects: Applied only with a removal.
+            effects: Applied only if the job is removed.
         """
 
     @abstractmethod
@@ -285,7 +285,7 @@ class Store(ReadableStore):
 
         Args:
             job_id: The job.
-            payload: A message to it, at most `MAX_KV_VALUE_SIZE` bytes.
+            payload: A message for it, at most `MAX_KV_VALUE_SIZE` bytes.
         """
 
     @abstractmethod
@@ -331,8 +331,8 @@ class Store(ReadableStore):
 
     @abstractmethod
     async def kv_compare_put(self, key: KvKey, expected: bytes | None, value: bytes) -> bool:
-        """Write an entry only if it holds `expected` (None: is absent). False: nothing changed."""
+        """Write an entry only if it holds `expected` (None: is absent); False if it does not."""
 
     @abstractmethod
     async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
-        """Delete an entry only if it holds `expected`. False: nothing changed."""
+        """Delete an entry only if it holds `expected`; False if it does not."""

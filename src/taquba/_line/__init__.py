@@ -2,11 +2,11 @@
 
 The modules, top to bottom; each uses only those below it:
 
-    remote_owner  the owner of a store, as other processes of its machine reach it
+    remote_owner  the owner of a store, as other processes on its machine reach it
     server        the owner's end of the socket
     client        a producer's end of the socket
-    address       where the owner of a store listens
+    address       the path on which the owner of a store listens
     budget        bytes that several connections share
-    frames        what goes over the socket: frames, each with the size of its body, a version
-    methods       what producers call on the owner, and how a job's record goes over the socket
+    frames        the frames of the protocol: each has the size of its body, a version and the body
+    methods       the methods that producers call on the owner, and the form of a job's record
 """

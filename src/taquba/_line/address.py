@@ -1,4 +1,4 @@
-"""Where the owner of a store listens: a path that every process derives from the store's URL."""
+"""The path on which the owner listens, which every process derives from the store's URL."""
 
 from __future__ import annotations
 

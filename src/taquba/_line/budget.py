@@ -1,4 +1,4 @@
-"""Bytes that several connections share: whoever asks for more than is left waits for its turn."""
+"""Bytes that several connections share: a request for more than is left waits for its turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 
 class Budget:
-    """So many bytes; one that asks for more than all of them gets them when nobody else has any."""
+    """A number of bytes; a request for more than all of them waits until nobody else has any."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -17,7 +17,7 @@ class Budget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size: int) -> None:
-        """Wait until there are so many bytes, and take them. Turns are in the order of asking."""
+        """Wait until there are that many bytes, and take them, in the order of the requests."""
         if not self._waiting and self._fits(size):
             self._taken += size
             return
@@ -35,13 +35,13 @@ class Budget:
             raise
 
     def give(self, size: int) -> None:
-        """Give bytes back."""
+        """Return bytes."""
         self._taken -= size
         self._serve()
 
     @asynccontextmanager
     async def holding(self, size: int) -> AsyncGenerator[None]:
-        """Have some bytes for a block."""
+        """Take bytes for the length of a block."""
         await self.take(size)
         try:
             yield

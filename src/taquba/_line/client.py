@@ -22,7 +22,7 @@ class CallFailed(Exception):
     """The owner refused a call.
 
     Attributes:
-        kind: What is wrong, in a word.
+        kind: The kind of failure, in a word.
     """
 
     def __init__(self, kind: str, text: str) -> None:
@@ -44,11 +44,11 @@ class SocketClient:
 
     @classmethod
     async def connect(cls, path: Path) -> SocketClient:
-        """Connect to who listens on a path.
+        """Connect to the owner that listens on a path.
 
         Raises:
-            OSError: Nobody does.
-            TimeoutError: Somebody does, and does not accept.
+            OSError: Nobody listens there.
+            TimeoutError: Somebody listens and does not accept.
         """
         async with asyncio.timeout(_CONNECT_SECONDS):
             reader, writer = await asyncio.open_unix_connection(path, limit=_CHUNK)
@@ -56,16 +56,16 @@ class SocketClient:
 
     @property
     def connected(self) -> bool:
-        """False once a call can get no answer any more."""
+        """False once a call can no longer get an answer."""
         return not self._listening.done()
 
     async def call(self, seconds: float, method: str, *arguments: object) -> object:
-        """Call a method; the result.
+        """Call a method and return its result.
 
         Args:
-            seconds: How long the owner may take for it.
-            method: Its name.
-            arguments: What MessagePack can hold.
+            seconds: How long the owner may take.
+            method: The name of the method.
+            arguments: Values that MessagePack can hold.
 
         Raises:
             TooLarge: The arguments are too large for a frame; nothing was sent.
@@ -90,7 +90,7 @@ class SocketClient:
         finally:
             del self._waiting[number]
             if reply.done() and not reply.cancelled():
-                # It may have failed while the request was still being sent: that is heard of now.
+                # It may have failed while the request was still being sent: raise that error now.
                 reply.exception()
 
     async def close(self) -> None:
@@ -105,7 +105,7 @@ class SocketClient:
                 for body in frames.feed(data):
                     self._take(body.fields)
         except (OSError, BrokenFrame):
-            # The same as the end of the connection: nothing that can be understood will come.
+            # Equivalent to the end of the connection: nothing intelligible will come.
             pass
 
     def _ended(self, listening: asyncio.Task[None]) -> None:

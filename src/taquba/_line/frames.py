@@ -1,4 +1,4 @@
-"""What goes over the socket: frames, each with the size of its body, a version, and the body.
+"""The frames of the protocol: each has the size of its body, a version, and the body.
 
 A body is a MessagePack array: a request is ``[number, method, *arguments]``, its reply
 ``[number, True, result]`` or ``[number, False, [kind, text]]``. Requests are answered in any order.
@@ -15,14 +15,14 @@ import msgpack
 from taquba._model.unpacking import UNREADABLE, Unpacking
 
 VERSION: Final = 1
-"""Changes with the meaning of a body; both ends refuse any other."""
+"""Changes with the meaning of a body; both ends refuse any other version."""
 
 MAX_BODY: Final = 17 * 1024 * 1024
-"""Bytes; no frame is larger, so that none takes much memory or time."""
+"""Bytes; no frame is larger, so that none needs much memory or time."""
 
 _MOST_VALUES: Final = 200
 _DEEPEST: Final = 16
-"""More than any request or reply has."""
+"""More fields than any request or reply has."""
 
 _HEADER: Final = struct.Struct(">IB")
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack
@@ -37,11 +37,11 @@ class TooLarge(Exception):
 
 
 class Body(NamedTuple):
-    """What a frame holds.
+    """The contents of a frame.
 
     Attributes:
         fields: The array.
-        size: Its bytes in the frame.
+        size: Its size in the frame, in bytes.
     """
 
     fields: list[object]
@@ -61,14 +61,14 @@ def frame(*fields: object) -> bytes:
 
 
 class Frames:
-    """Finds the frames in what comes in."""
+    """Finds the frames in the bytes that arrive."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
 
     @property
     def unfinished(self) -> int:
-        """Bytes of the body of which a part has come in; 0 where there is none."""
+        """Size of the body of which a part has arrived; 0 if there is none."""
         if len(self._pending) < _HEADER.size:
             return 0
         size, _ = _HEADER.unpack_from(self._pending)
@@ -76,14 +76,14 @@ class Frames:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a part of a frame."""
+        """Whether a part of a frame has arrived."""
         return bool(self._pending)
 
     def feed(self, data: bytes) -> Iterator[Body]:
-        """The bodies that are whole now.
+        """Return the bodies that are complete now.
 
         Raises:
-            BrokenFrame: What came in is no frame of this version, or is too large.
+            BrokenFrame: The bytes are not a frame of this version, or the frame is too large.
         """
         self._pending += data
         start = 0
@@ -107,7 +107,7 @@ def _fields(body: bytes) -> list[object]:
         fields = unpacking.nested(_MOST_VALUES, _DEEPEST)
         unpacking.end()
     except UNREADABLE as error:
-        raise BrokenFrame(f"a body that is not MessagePack of ours: {error!s:.200}") from None
+        raise BrokenFrame(f"a body that is not valid MessagePack: {error!s:.200}") from None
     if not isinstance(fields, list):
         raise BrokenFrame("a body that is not an array")
     return cast("list[object]", fields)

@@ -1,4 +1,4 @@
-"""What producers call on the owner, and how a job's record goes over the socket."""
+"""The methods that producers call on the owner, and the form of a job's record."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WAIT: Final = "wait"
 """``(id, ms)``: the fields of `WaitOutcome`."""
 
 GONE: Final = "gone"
-"""The kind of failure of who owns the store no more: another one may be there."""
+"""The kind of failure of a former owner: there may be another one."""
 
 
 def record_fields(record: JobRecord | None) -> object:
-    """A record, or None, as MessagePack can hold it."""
+    """A record, or None, in a form that MessagePack can hold."""
     if record is None:
         return None
     job = record._job  # pyright: ignore[reportPrivateUsage] - its fields are what is sent
@@ -32,7 +32,7 @@ def record_fields(record: JobRecord | None) -> object:
 
 
 def as_record(fields: object) -> JobRecord | None:
-    """What `record_fields` made."""
+    """Read the form that `record_fields` made."""
     if fields is None:
         return None
     status, queue, job_id, row = cast("tuple[str, str, str, bytes]", fields)

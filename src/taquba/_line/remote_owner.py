@@ -1,4 +1,4 @@
-"""The owner of a store, as other processes of its machine reach it."""
+"""The owner of a store, as other processes on its machine reach it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taquba._line.methods import GONE
 from taquba._objects.location import StoreLocation
 
 _SHUN_SECONDS: Final = 5.0
-"""How long an owner that did not answer in time is not asked again."""
+"""How long an owner that did not answer in time is not called again."""
 
 
 class NoOwner(Disconnected):
@@ -20,7 +20,7 @@ class NoOwner(Disconnected):
 
 
 class OwnerSocket:
-    """Calls whoever owns a store; connects when there is a call, and again after a loss."""
+    """Calls the current owner of a store; connects at the first call, and again after a loss."""
 
     def __init__(self, location: StoreLocation) -> None:
         self._location = location
@@ -33,8 +33,8 @@ class OwnerSocket:
         """Call a method; see `SocketClient.call`.
 
         Raises:
-            NoOwner: There is none on this machine.
-            Disconnected: It has gone, or does not answer.
+            NoOwner: There is no owner on this machine.
+            Disconnected: The owner has gone, or does not answer.
             CallFailed: The owner refused.
             TooLarge: The arguments are too large; nothing was sent.
         """

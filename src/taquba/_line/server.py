@@ -1,4 +1,4 @@
-"""The owner's end of the socket. It knows nothing of what is called."""
+"""The owner's end of the socket. It knows nothing about the methods."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from taquba._objects.forks import not_for_children
 _log: Final = logging.getLogger(__name__)
 
 Answer = Callable[[str, list[object]], Awaitable[object]]
-"""Carries out a method and returns what its reply holds, or a `Large`; raises `Refused`."""
+"""Carries out a method and returns its result, or a `Large`; raises `Refused`."""
 
 _CHUNK: Final = 256 * 1024
 _BACKLOG: Final = 128
 _MOST_UNDER_WAY: Final = 1024
 _MOST_BYTES_UNDER_WAY: Final = 32 * 1024 * 1024
-"""What a connection may have asked for that is not answered; it is not read from meanwhile."""
+"""Unanswered requests that a connection may have; with more, the server stops reading from it."""
 
 _MOST_CONNECTIONS: Final = 1000
 _SHARE_OF_DESCRIPTORS: Final = 4
-"""Connections take at most one in so many of the files that the process may have open."""
+"""Connections use at most this fraction (one in ...) of the files that the process may open."""
 
 _MOST_BYTES_OF_REQUESTS: Final = 64 * 1024 * 1024
 _MOST_BYTES_OF_REPLIES: Final = 2 * MAX_BODY
 """Of all connections."""
 
 _LEAST_COST: Final = 1024
-"""What a request counts as, however short it is, in bytes."""
+"""The least size, in bytes, that a request counts as."""
 
 _SLOWEST_BYTES_PER_SECOND: Final = 1024 * 1024
 _PATIENCE_SECONDS: Final = 10.0
-"""A frame that takes longer, and as long as its bytes may take, is not waited for."""
+"""The server does not wait longer than this, plus the time for its bytes, for a frame."""
 
 _AFTER_FAILURE_SECONDS: Final = 1.0
 
 
 class Large(NamedTuple):
-    """An answer that may have many bytes, which are not there yet.
+    """An answer that may be large, and is not loaded yet.
 
     Attributes:
-        load: Gets them, when there is room for them.
+        load: Loads it, when there is room for it.
     """
 
     load: Callable[[], Awaitable[object]]
 
 
 class Refused(Exception):
-    """A call that failed: its kind, in a word, and what to say about it."""
+    """A call that failed: the kind of failure, in a word, and a message."""
 
 
 class SocketServer:
@@ -90,7 +90,7 @@ class SocketServer:
         answer: Answer,
         on_end: Callable[[BaseException | None], None] | None = None,
     ) -> SocketServer:
-        """Accept connections; whoever listened on the path before gets no new ones.
+        """Accept connections; a process that listened on the path before gets no new ones.
 
         Args:
             path: Where to listen.
@@ -110,7 +110,7 @@ class SocketServer:
             self._on_end(None if accepting.cancelled() else accepting.exception())
 
     async def close(self) -> None:
-        """End all connections; what was asked for and not answered may have been carried out."""
+        """End all connections; unanswered requests may have been carried out."""
         self._closing = True
         await asyncio.to_thread(_unbind, self._path, self._listening.inode)
         self._accepting.cancel()
@@ -123,7 +123,7 @@ class SocketServer:
             await asyncio.wait(set(self._connections))
 
     async def _accept(self) -> None:
-        """Take one connection after the other, so that there are never more than there may be."""
+        """Accept one connection after the other, so that there are never more than allowed."""
         loop = asyncio.get_running_loop()
         told = False
         while True:
@@ -132,7 +132,7 @@ class SocketServer:
                 await self._begin(accepted)
                 told = False
             except OSError as error:
-                # For example, the process has as many files open as it may.
+                # For example, the process has reached its limit of open files.
                 if not told:
                     _log.warning("producers cannot connect, and use the inbox: %s", error.strerror)
                 told = True
@@ -159,7 +159,7 @@ class SocketServer:
         self._connections.pop(serving).end()
 
     async def _make_room(self) -> None:
-        """Wait until there may be one more; the one that was idle for longest has to go."""
+        """Wait until one more is allowed; the one that was idle for longest is closed."""
         while len(self._connections) >= self._most:
             idle = [item for item in self._connections.items() if item[1].idle]
             if idle:
@@ -177,7 +177,7 @@ class SocketServer:
 
 
 def most_connections() -> int:
-    """How many connections there may be, by what the process may have open now."""
+    """How many connections are allowed, by the current limit of open files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _MOST_CONNECTIONS
@@ -185,7 +185,7 @@ def most_connections() -> int:
 
 
 class _Shared(NamedTuple):
-    """What the connections of an owner have in common."""
+    """The state that the connections of an owner share."""
 
     answer: Answer
     requests: Budget
@@ -193,7 +193,7 @@ class _Shared(NamedTuple):
 
 
 class _Connection:
-    """One producer's connection. Whatever comes in, only this connection can suffer."""
+    """One producer's connection. Whatever arrives can harm only this connection."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, shared: _Shared
@@ -206,18 +206,18 @@ class _Connection:
         self._room = asyncio.Event()
         self._frames = Frames()
         self._reserved = 0
-        """Bytes that are kept for the request that is coming in."""
+        """Bytes that are reserved for the request that is arriving."""
         self._waited = 0.0
-        """Seconds that were spent on waiting for the rest of it."""
+        """Seconds spent waiting for the rest of it."""
         self.used_at = asyncio.get_running_loop().time()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is asked, or would be lost."""
+        """Whether there is no request, and nothing would be lost."""
         return not self._under_way and not self._frames.begun
 
     async def serve(self) -> None:
-        """Answer requests until the other end has gone, or sends what is none."""
+        """Answer requests until the other end has gone, or sends something else."""
         own = self._writer.get_extra_info("socket")
         not_for_children.add(own)
         try:
@@ -225,13 +225,13 @@ class _Connection:
                 for body in self._frames.feed(data):
                     await self._begin(body)
                 await self._reserve()
-                # A client that does not take its replies is not read from.
+                # The server stops reading from a client that does not read its replies.
                 await self._writer.drain()
                 await self._wait_for_room()
         except BrokenFrame as error:
             _log.warning("a producer's connection was ended: %s", redact(str(error)))
         except OSError:
-            # The other end has died; its requests go on, as if only the replies were lost.
+            # The other end has died; its requests continue, as if only the replies were lost.
             pass
         finally:
             self._shared.requests.give(self._reserved)
@@ -254,7 +254,7 @@ class _Connection:
             async with asyncio.timeout(seconds - self._waited):
                 return await self._reader.read(_CHUNK)
         except TimeoutError:
-            raise BrokenFrame(f"a frame that did not come within {seconds:.0f} s") from None
+            raise BrokenFrame(f"a frame that did not arrive within {seconds:.0f} s") from None
         finally:
             self._waited += loop.time() - before
 
@@ -297,7 +297,7 @@ class _Connection:
         await self._send(reply)
 
     async def _send(self, reply: bytes) -> None:
-        """Send a reply; a large one counts until the other end has taken it."""
+        """Send a reply; a large one counts until the other end has read it."""
         if self._writer.is_closing():
             return
         self._writer.write(reply)
@@ -308,7 +308,7 @@ class _Connection:
             async with asyncio.timeout(seconds):
                 await self._writer.drain()
         except TimeoutError:
-            _log.warning("a producer's connection was ended: it does not take its replies")
+            _log.warning("a producer's connection was ended: it does not read its replies")
             self.end()
         except OSError:
             # The other end has gone.
@@ -339,7 +339,7 @@ class _Listening(NamedTuple):
 
 def _bind(path: Path) -> _Listening:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Put in place when it is ready, and before that nobody can connect to it.
+    # It is moved into place when it is ready; before that nobody can connect to it.
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(3)}")
     try:
         listening.bind(str(unfinished))

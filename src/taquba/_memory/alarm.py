@@ -1,4 +1,4 @@
-"""An alarm: what a background loop sleeps on until its next deadline, or until somebody rings."""
+"""An alarm: lets a background loop sleep until its next deadline, or until it is rung."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Alarm:
         self._rung.set()
 
     async def sleep(self, set_timer: Callable[[Callable[[], None]], Timer] | None) -> None:
-        """Sleep until rung; `set_timer` arms a timer with the callback it is given."""
+        """Sleep until rung; `set_timer` arms a timer with the callback that it receives."""
         timer = None if set_timer is None else set_timer(self.ring)
         self.sleeping = not self._rung.is_set()
         try:

@@ -1,4 +1,4 @@
-"""Callbacks of users: called by the event loop, never by what they are told of."""
+"""Callbacks of users: called by the event loop, never by the code that triggers them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 def call_soon(callbacks: Iterable[Callable[[], None]], job: Job | None = None) -> None:
-    """Have the event loop call them, in order; what one raises is logged and stops no other."""
+    """Let the event loop call them, in order; an exception is logged and stops no other."""
     asyncio.get_running_loop().call_soon(_call, callbacks, job)
 
 
@@ -32,7 +32,7 @@ def _call(callbacks: Iterable[Callable[[], None]], job: Job | None) -> None:
                 what = "a callback failed that was told of a job's cancellation"
                 _log.error(what, exc_info=without_secrets(error))
             else:
-                what = "a callback that was told of job %s of queue %r failed"
+                what = "a callback for job %s of queue %r failed"
                 _log.error(
                     what,
                     job.id,

@@ -1,11 +1,11 @@
-"""The gate that claims pass: suspects run alone, and do not wait for that for ever.
+"""The gate that claims pass: suspects run alone, and do not wait for that forever.
 
 A suspect is a job whose process ended while it ran. It is claimed only while no other job of the
-store is, and while it is, no other job gets through. A suspect that is next in its queue and finds
-others running holds them back: no job gets through for a while, so that those that run can end.
-Where one of them takes longer, the others go on for as long as they were held back, and the next
-time they are held back twice as long. So a suspect runs in the end, beside whatever stream of jobs,
-and costs the others at most half of their time.
+store is claimed, and while it is claimed, no other job passes. A suspect that is next in its queue
+while others are running holds new claims back: no job passes for a while, so that the running ones
+can end. If one of them takes longer, other jobs may pass again for as long as they were held back,
+and the next time they are held back twice as long. So a suspect runs in the end, whatever the
+stream of jobs, and costs the others at most half of their time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PATIENCE_MS: Final = 1000
 _ALONE_MS: Final = 30_000
 """How long a suspect first keeps others out while it runs.
 
-A job that ends its process does so soon, as a rule. An innocent one that takes hours, or waits for
+A job that ends its process usually does so soon. An innocent job that takes hours, or waits for
 another job, must not stop everything. Each further end of its process doubles the time, so a slow
 killer is caught as well.
 """
@@ -35,14 +35,14 @@ Admission = Literal["nobody", "a suspect", "others", "everybody"]
 
 
 class HasSuspects(Protocol):
-    """A queue, as far as the gate knows it."""
+    """The gate's view of a queue."""
 
     window: Window
     suspects: dict[bytes, Job]
 
     @property
     def claimed_from(self) -> bool:
-        """Whether somebody waits for its jobs, or will come back for them."""
+        """Whether somebody waits for its jobs, or will return for them."""
         ...
 
 
@@ -52,7 +52,7 @@ def first_suspect(queue: HasSuspects) -> bytes | None:
 
 
 def is_next(queue: HasSuspects) -> bool:
-    """Whether a suspect comes before everything else that is pending in a queue."""
+    """Whether a suspect is the first of a queue's pending jobs."""
     first = first_suspect(queue)
     front = queue.window.first_key()
     return first is not None and (front is None or first < front)
@@ -70,7 +70,7 @@ class Gate:
     def __init__(self, leases: LeaseRegistry) -> None:
         self._leases = leases
         self.active = False
-        """Whether there is a suspect that waits or runs: otherwise everything gets through."""
+        """Whether there is a suspect that waits or runs: otherwise every job passes."""
         self.alone: Lease | None = None
         """The lease of the suspect that runs alone."""
         self._waiting: set[HasSuspects] = set()
@@ -93,7 +93,7 @@ class Gate:
         self.active = True
 
     def remove(self, queue: HasSuspects, key: bytes) -> Job | None:
-        """A suspect waits no longer: it is claimed, or leaves."""
+        """A suspect no longer waits: it is claimed, or leaves."""
         job = queue.suspects.pop(key, None)
         if not queue.suspects:
             self._waiting.discard(queue)
@@ -115,7 +115,7 @@ class Gate:
     def admit(self, queue: HasSuspects, now: int, *, patient: bool) -> tuple[Admission, int | None]:
         """Who may be claimed from `queue`, and in how many ms to ask again if others are held back.
 
-        A claimer that is not `patient` makes nobody wait for a suspect.
+        A claimer that is not `patient` does not let a suspect hold others back.
         """
         if self.alone is not None:
             return "nobody", None
@@ -135,7 +135,7 @@ class Gate:
         return "everybody", None
 
     def lets_through(self, queue: HasSuspects, now: int) -> bool:
-        """Whether a claim from `queue` would find a job, as far as memory knows."""
+        """Whether a claim from `queue` would find a job in memory."""
         if not self.active:
             return len(queue.window) > 0
         if self.alone is not None:

@@ -11,7 +11,7 @@ from taquba._model.records import Job
 
 
 class CancelToken:
-    """Tells a handler that its job was asked to cancel. Fires once and stays fired."""
+    """Notifies a handler that its job was asked to cancel. Fires once and stays fired."""
 
     __slots__ = ("_callbacks", "_cancelled", "_event")
 
@@ -26,16 +26,16 @@ class CancelToken:
         return self._cancelled
 
     async def wait(self) -> None:
-        """Return once cancellation is requested."""
+        """Wait until cancellation is requested."""
         if not self._cancelled:
             if self._event is None:
                 self._event = asyncio.Event()
             await self._event.wait()
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Have the event loop call `callback` once cancellation is requested, or was already.
+        """Register a callback that the event loop calls when cancellation is or was requested.
 
-        Call it from the event loop. The callback may come when the handler has ended.
+        Call this from the event loop. The callback may be called after the handler has ended.
         """
         if self._cancelled:
             call_soon((callback,))
@@ -54,7 +54,7 @@ class CancelToken:
 
 
 LeaseState = Literal["claiming", "held", "settling", "over"]
-"""Where a lease is between claim and settlement.
+"""The state of a lease between claim and settlement.
 
 - ``claiming``: the claim is decided, and its caller waits until it is written.
 - ``held``: somebody works on the job. A worker loop does not wait for the write, only for its
@@ -68,10 +68,10 @@ class WaitingCall(Protocol):
     """The call of a plain function, which may have to wait for a thread or a process."""
 
     def withdraw(self) -> None:
-        """Take it back if it waits."""
+        """Take it back if it still waits."""
 
     def waited_ms(self) -> int:
-        """For how long it has waited, or waited."""
+        """How long it has waited so far, or waited in total."""
         ...
 
 
@@ -90,7 +90,7 @@ class Lease:
         self.on_over: list[Callable[[], None]] = []
         """Called once, by the event loop, when the state is `over`."""
         self.call: WaitingCall | None = None
-        """What does the job's work, if that is a plain function."""
+        """The call that does the job's work, if that is a plain function."""
 
     @property
     def token(self) -> CancelToken:
@@ -99,12 +99,12 @@ class Lease:
         return self._token
 
     def fire_token(self) -> None:
-        """The request to cancel is written: tell the handler."""
+        """The request to cancel is written: notify the handler."""
         if self._token is not None:
             self._token._fire(self.job)  # pyright: ignore[reportPrivateUsage] - the token is the read side of this lease
 
     def landed(self) -> asyncio.Future[None]:
-        """Done when a claim or settlement that is in flight has landed."""
+        """Done when a claim or settlement in flight has been applied."""
         if self._landed is None:
             self._landed = asyncio.get_running_loop().create_future()
         return self._landed
@@ -118,7 +118,7 @@ class Lease:
         if state == "over":
             callbacks, self.on_over = self.on_over, []
             if callbacks:
-                # This is told by the writer of the store, which must not run what users wrote.
+                # The writer of the store calls this, and it must not run code of users.
                 call_soon(callbacks, self.job)
 
 
@@ -160,5 +160,5 @@ class LeaseRegistry:
         ]
 
     def next_expiry(self) -> int | None:
-        """When the first lease runs out, in monotonic ms."""
+        """When the first lease expires, in monotonic ms."""
         return min((lease.expires_at for lease in self._leases.values()), default=None)

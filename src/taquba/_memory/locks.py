@@ -23,7 +23,7 @@ class KeyLocks:
         return any(name in self._waiting for name in names)
 
     def take_free(self, names: Collection[Hashable]) -> HeldLocks | None:
-        """Take all of `names` at once; None when one of them is held."""
+        """Take all of `names` at once; None if one of them is held."""
         if self.any_held(names):
             return None
         held = HeldLocks(self)
@@ -69,7 +69,7 @@ class KeyLocks:
 
 
 class HeldLocks:
-    """Locks taken together; `release` gives them back, once."""
+    """Locks taken together; `release` releases them, once."""
 
     def __init__(self, locks: KeyLocks) -> None:
         self._locks = locks
@@ -82,7 +82,7 @@ class HeldLocks:
         self.release()
 
     def release(self) -> None:
-        """Give them back. Idempotent."""
+        """Release them. Idempotent."""
         names, self.names = self.names, []
         for name in names:
             self._locks._release_one(name)  # pyright: ignore[reportPrivateUsage] - the two halves of one lock
@@ -100,9 +100,9 @@ class Watch:
 class Moves:
     """Jobs that move outside the lease registry, and reads that must notice any move.
 
-    A decision that needs the store takes three steps: watch the job, read, and decide only if
-    nothing moved it meanwhile. Whatever decides on a job calls `touch` (or `begin`), so a read
-    that became stale is repeated instead of being acted on.
+    A decision that needs the store takes three steps: watch the job, read, and decide only if the
+    job did not move meanwhile. All code that decides on a job calls `touch` (or `begin`), so a
+    stale read is repeated rather than used.
     """
 
     def __init__(self) -> None:
@@ -111,11 +111,11 @@ class Moves:
 
     @property
     def watched(self) -> bool:
-        """True while anybody watches; spares hot paths the calls of `touch`."""
+        """True while a read is watching; spares hot paths the calls of `touch`."""
         return bool(self._watches)
 
     def touch(self, job_id: str) -> None:
-        """Somebody decided on this job."""
+        """A decision was made on this job."""
         for watch in self._watches.get(job_id, ()):
             watch.moved = True
 

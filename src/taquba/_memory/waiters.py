@@ -7,10 +7,10 @@ from collections import deque
 
 
 class Waiters:
-    """Callers that wait for a job of one queue: to claim it, or only to hear of it.
+    """Callers that wait for a job of one queue: to claim it, or only to be notified.
 
-    Callers that only look do not keep the job from those that claim: a wakeup of one of them goes
-    on to the next that claims.
+    Callers that are only notified do not keep the job from those that claim: a wakeup of one of
+    them is passed on to the next that claims.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Waiters:
                 count -= 1
 
     def wake_claimer(self) -> None:
-        """There is a job to claim, of which those that look have heard."""
+        """There is a job to claim; the callers that only look were already notified."""
         for future in self._waiting:
             if future not in self._looking:
                 self._waiting.remove(future)

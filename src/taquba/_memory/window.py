@@ -63,7 +63,7 @@ class Window:
         return self._keys[self._head] if self._jobs else None
 
     def reached(self) -> bytes | None:
-        """A key up to which the store holds no row, neither here nor leaving; None: not known."""
+        """A key up to which the store has no row, neither here nor leaving; None if not known."""
         rows = set(self._leaving)
         if self._jobs:
             rows.add(self._keys[self._head])
@@ -75,7 +75,7 @@ class Window:
         return min(bounds, default=NOTHING) or None
 
     def jobs(self) -> list[Job]:
-        """What the window holds, in no order. May be called from any thread."""
+        """The rows of the window, in no order. May be called from any thread."""
         return list(self._jobs.values())
 
     def insert(self, key: bytes, job: Job) -> None:
@@ -110,7 +110,7 @@ class Window:
         return self._take(key)
 
     def set_aside(self, key: bytes) -> bool:
-        """A row was written that waits elsewhere than here; False if it was taken since."""
+        """A row was written that waits outside the window; False if it was taken since."""
         if key in self._leaving:
             return False
         self.remove(key)
@@ -121,17 +121,17 @@ class Window:
         self._leaving.discard(key)
 
     def begin_refill(self) -> bytes:
-        """Start a scan; returns the key after which it has to read."""
+        """Start a scan; returns the key after which it must read."""
         if self.horizon is None or self._scan_changes is not None:
             raise RuntimeError("a complete window, or one being refilled, cannot be refilled")
         self._scan_changes = dict.fromkeys(self._leaving)
         return self.horizon
 
     def end_refill(self, rows: Iterable[tuple[bytes, Job]], horizon: bytes | None) -> None:
-        """Merge what a scan read with what changed meanwhile, and move the horizon up.
+        """Merge the rows of a scan with the changes made meanwhile, and move the horizon up.
 
         Args:
-            rows: Everything the scan saw above the old horizon, up to `horizon`.
+            rows: All rows that the scan saw above the old horizon, up to `horizon`.
             horizon: The last key read, or None when the scan reached the end.
         """
         changes, self._scan_changes = self._scan_changes, None

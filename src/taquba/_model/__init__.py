@@ -5,15 +5,15 @@ The modules, top to bottom; each uses only those below it:
     batch       batches: requests on their way from a producer to the owner
     codec       values: MessagePack arrays
     options     option objects: frozen, validated once when they are made
-    validate    checks of what callers pass in
-    ending      what a function raised: whether it is its failure, or ends more than the function
+    validate    checks of arguments
+    ending      exceptions of functions: whether they are failures, or end more than the function
     ids         job ids: ULIDs that ascend strictly within one open store, whatever the clock does
     log_fields  fields of log records that are about a queue or a job, for handlers that write JSON
     records     records: the job as the store holds it, and the read-only views that callers see
     tasks       tasks that live no longer than the block that started them
-    own_tasks   tasks and the end of their event loop: not cut off, or not waited for
+    own_tasks   tasks at the end of their event loop: not cut off, or not waited for
     place       where a queue, reader or producer may be used
-    resources   what an `open` returns: something to ``await``, or to use with ``async with``
+    resources   the result of an `open`: it can be awaited, or used with ``async with``
     errors      every error taquba raises
     same        whether a value came back as it was: with the same types and content
     describing  texts about objects of users, whatever their own methods do

@@ -1,7 +1,7 @@
 """Batches: requests on their way from a producer to the owner, and the bytes that carry them.
 
-A batch lands whole or not at all. Its name is a ULID that its producer draws once and keeps when
-it sends the batch again, so that the owner can tell a repetition.
+A batch is applied whole or not at all. Its name is a ULID that its producer draws once and keeps
+when it sends the batch again, so that the owner recognises a repetition.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from taquba._model.unpacking import UNREADABLE, Unpacking
 T = TypeVar("T")
 
 BATCH_FORMAT: Final = 1
-"""Version of the bytes. An owner refuses a batch in one that it does not know."""
+"""Version of the format. An owner refuses a batch in a version that it does not know."""
 
 MAX_BATCH_JOBS: Final = 10_000
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -31,7 +31,7 @@ MAX_BATCH_ENTRIES: Final = 300_000
 """Headers and key-value writes in a batch: each takes much more memory than its bytes."""
 
 MAX_REASON: Final = 1000
-"""Characters that say why a batch is malformed."""
+"""Most characters of the reason why a batch is malformed."""
 
 _MAGIC: Final = "taquba batch"
 _BATCH_FIELDS: Final = 4
@@ -40,7 +40,7 @@ _packer: Final = msgpack.Packer(use_bin_type=True, autoreset=True)
 
 
 class MalformedBatch(Exception):
-    """These bytes are no batch that this version may take; the message says why."""
+    """The bytes are not a batch that this version can take; the message says why."""
 
 
 class Batch(NamedTuple):
@@ -67,9 +67,9 @@ def encode_request(request: EnqueueRequest, job_id: str, now_ms: int) -> bytes:
     """A request as a part of a batch.
 
     Args:
-        request: What is wanted.
+        request: The request.
         job_id: The id of its job.
-        now_ms: What a delay counts from, in ms since the epoch.
+        now_ms: The time from which a delay counts, in ms since the epoch.
     """
     return bytes(
         _packer.pack(
@@ -105,7 +105,7 @@ def decode_batch(name: str, data: bytes) -> Batch:
     if len(data) > MAX_BATCH_BYTES:
         raise MalformedBatch(f"{len(data)} bytes; a batch has at most {MAX_BATCH_BYTES}")
     if not is_batch_name(name):
-        raise MalformedBatch("its name is not one that a producer gives")
+        raise MalformedBatch("its name is not that of a producer's batch")
     try:
         return _read(name, Unpacking(data))
     except UNREADABLE as error:
@@ -116,7 +116,7 @@ def decode_batch(name: str, data: bytes) -> Batch:
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether this could be the name of a batch: a ULID in its one form."""
+    """Whether this could be the name of a batch: a ULID in canonical form."""
     try:
         return str(ULID.from_str(name)) == name
     except ValueError:
@@ -124,13 +124,13 @@ def is_batch_name(name: str) -> bool:
 
 
 def shortened(error: object) -> str:
-    """The text of an error, cut to what a reason may have."""
+    """The text of an error, shortened to the maximum length of a reason."""
     text = str(error)
     return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
 
 
 def check_entries(requests: Sequence[EnqueueRequest]) -> None:
-    """Refuse requests that would make a batch that no owner takes.
+    """Refuse requests that would make a batch that no owner accepts.
 
     Raises:
         InvalidArgument: They have too many headers and key-value writes.
@@ -146,7 +146,7 @@ def check_entries(requests: Sequence[EnqueueRequest]) -> None:
 def _read(name: str, unpacking: Unpacking) -> Batch:
     fields = unpacking.array()
     if unpacking.scalar() != _MAGIC:
-        raise MalformedBatch("it is not a batch of taquba's")
+        raise MalformedBatch("it is not a batch of taquba")
     batch_format = unpacking.scalar()
     if batch_format != BATCH_FORMAT:
         raise MalformedBatch(
@@ -215,7 +215,7 @@ def _request(unpacking: Unpacking, entries: int) -> tuple[EnqueueRequest, str, b
 def _moment(value: object) -> int:
     # Not isinstance: a bool is not a number here.
     if type(value) is not int or not 0 <= value <= validate.LAST_MOMENT_MS:
-        raise ValueError(f"{value!r:.100} is no time, in ms since 1970")
+        raise ValueError(f"{value!r:.100} is not a time in ms since 1970")
     return value
 
 

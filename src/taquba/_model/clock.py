@@ -12,14 +12,14 @@ from typing import Any, Final, Protocol
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SET_BACK_MS: Final = 1000
-"""By how much wall time has to fall behind monotonic time to count as set back."""
+"""How far wall time must fall behind monotonic time to count as set back."""
 
 
 class Timer(Protocol):
     """A pending callback of a `Clock`."""
 
     def cancel(self) -> None:
-        """Forget the callback; harmless when it ran already."""
+        """Cancel the callback; has no effect if it has already run."""
 
 
 class Clock(ABC):
@@ -45,8 +45,9 @@ class Clock(ABC):
     def call_at(self, time_ms: int, recheck_ms: int, callback: Callable[[], None]) -> Timer:
         """Run `callback` once: when wall time reaches `time_ms`, or when it is set back before.
 
-        A real clock can be set while a timer sleeps, so it looks at least every `recheck_ms`. The
-        callback looks at the time again: what is next may be another thing once it was set back.
+        A real clock can be set while a timer sleeps, so it checks the time at least every
+        `recheck_ms`. The callback must read the time again: after the clock was set back, something
+        else may be next.
         """
 
     def now(self) -> datetime:
@@ -54,9 +55,9 @@ class Clock(ABC):
         return from_ms(self.time_ms())
 
     def attach(self, busy: Callable[[], bool]) -> None:  # noqa: B027 - a real clock has no use for it
-        """Told by each queue that runs on this clock: `busy()` is True while it has work at hand.
+        """Register a queue that runs on this clock: `busy()` is True while it has work to do.
 
-        A virtual clock waits for that work before it moves on; a real one ignores it.
+        A virtual clock waits for that work before it advances; a real clock ignores it.
         """
 
 
@@ -119,9 +120,9 @@ def to_ms(moment: datetime) -> int:
 
 
 async def wait_until_done(future: asyncio.Future[Any], clock: Clock, timeout_ms: int) -> bool:
-    """Wait for `future` for at most `timeout_ms` on `clock`; True when it finished.
+    """Wait for `future` for at most `timeout_ms` on `clock`; True if it finished.
 
-    The future is left alone when time runs out.
+    A timeout does not cancel the future.
     """
     if future.done():
         return True

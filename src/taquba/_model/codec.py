@@ -44,7 +44,7 @@ UNREADABLE: Final = (
     AttributeError,
     RecursionError,
 )
-"""What decoding a damaged record, or one of another version, may raise."""
+"""Exceptions of decoding a damaged record, or one of another version."""
 
 
 def decode_job(queue: str, job_id: str, value: bytes) -> Job:
@@ -66,10 +66,10 @@ def decode_row(key: bytes, value: bytes) -> Job:
 
 
 class Location(NamedTuple):
-    """What the index says of a job.
+    """The index entry of a job.
 
-    A live job is pending or claimed: the index does not tell which, so a claim need not rewrite
-    it. `position` is the priority of a live job, and the time in the key of any other.
+    A live job is pending or claimed: the index does not say which, so a claim need not rewrite it.
+    `position` is the priority of a live job, and the time in the key of any other.
     """
 
     status: JobStatus
@@ -200,13 +200,13 @@ def decode_closing(value: bytes) -> Closing:
 
 
 def decode_format_version(value: bytes) -> int:
-    """The layout a store was stamped with; -1 when the stamp cannot be read."""
+    """The layout with which a store was stamped; -1 if the stamp cannot be read."""
     try:
         fields = msgpack.unpackb(value)
         version = fields[0]
         complete = len(fields) == _STAMP_FIELDS
     except (ValueError, TypeError, LookupError, msgpack.UnpackException):
         return -1
-    # Only of this layout is it known what a stamp holds.
+    # The content of a stamp is known only for this layout.
     readable = isinstance(version, int) and (complete or version != keys.FORMAT_VERSION)
     return version if readable else -1

@@ -1,8 +1,8 @@
-"""Texts about objects of users, whatever their own methods do.
+"""Texts about objects of users, whatever the objects' own methods do.
 
-A text that explains a failure is made between the failure and what is written about it. Nothing
-that the failing code defines may get in the way there: methods that raise, or return anything but
-a text, or a text without an end.
+A text that explains a failure is made between the failure and the record of it. Nothing that the
+failing code defines may interfere there: methods that raise, or that return something else than a
+text, or an endless text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_ERROR_TEXT: Final = 4096
 """The most characters of a text that explains a failure."""
 
 _MAX_READ: Final = 4 * MAX_ERROR_TEXT
-"""How much of a text is looked at: secrets are longer than what replaces them."""
+"""How much of a text is examined: secrets are longer than their replacements."""
 
 _MAX_NAME: Final = 200
 _MAX_SHOWN: Final = 200
@@ -24,14 +24,14 @@ _MAX_SHOWN: Final = 200
 def describe(error: str | BaseException, *, bare: tuple[type[BaseException], ...] = ()) -> str:
     """An error as text that can be stored: its type and its message. Never raises.
 
-    It shows no secrets, see `redact`. What UTF-8 cannot hold is escaped, and a text of more than
-    4,096 characters is cut, with a note.
+    Secrets are replaced, see `redact`. Characters that UTF-8 cannot hold are escaped, and a text of
+    more than 4,096 characters is shortened, with a note.
 
     Args:
         error: An exception, or the text itself.
-        bare: Exceptions whose message says it all: without their type.
+        bare: Exceptions that are described by their message alone, without their type.
     """
-    # Not isinstance, which would ask what it is given for its __class__.
+    # Not isinstance, which would call the __class__ of the object.
     if issubclass(type(error), str):
         return bounded(cast("str", error))
     name = _name_of(error)
@@ -45,10 +45,10 @@ def describe(error: str | BaseException, *, bare: tuple[type[BaseException], ...
 
 
 def bounded(text: str, before: str = "") -> str:
-    """`before` and a text as they may be kept: without secrets, as UTF-8 can hold them, and cut."""
-    # Methods of str itself: those of a subclass may do anything.
+    """`before` and a text in a form that can be stored: no secrets, valid UTF-8, shortened."""
+    # Use the methods of str itself: those of a subclass may do anything.
     length = len(before) + str.__len__(text)
-    # Before anything is cut: half of a secret does not look like one.
+    # Before the text is shortened: half of a secret does not look like one.
     kept = redact(before + str.__getitem__(text, slice(_MAX_READ)))[:MAX_ERROR_TEXT]
     # For example the message of an OSError that names a file in another encoding.
     kept = kept.encode(errors="backslashreplace").decode()
@@ -59,7 +59,7 @@ def bounded(text: str, before: str = "") -> str:
 
 
 def shown(value: object) -> str:
-    """A value in an error message: its repr, cut where it is long. Never raises."""
+    """A value for an error message: its repr, shortened if it is long. Never raises."""
     try:
         text = repr(value)
     except BaseException as why:

@@ -1,4 +1,4 @@
-"""What a function raised: whether it is its failure, or ends more than the function."""
+"""Exceptions of functions: whether they are failures, or end more than the function."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _OF_THE_LOOP: Final = (
     StopIteration,
     SystemExit,
 )
-"""What means something of its own where coroutines run."""
+"""Exceptions that have a special meaning for coroutines."""
 
 
 def ends_program(error: BaseException) -> bool:
-    """Whether an error is meant for more than the function of a user that it came out of.
+    """Whether an exception of a user's function is meant for more than that function.
 
-    A `SystemExit` or `KeyboardInterrupt` that a signal sent to this thread is, and so is the
-    `GeneratorExit` of a coroutine that nobody runs any more. What the function's own code raised,
-    such as the `SystemExit` of a command-line parser, is its failure. Call it in the thread where
-    the error was caught, with the traceback that it has there.
+    That is so for a `SystemExit` or `KeyboardInterrupt` that a signal raised in this thread, and
+    for the `GeneratorExit` of a coroutine that nobody runs any longer. An exception of the
+    function's own code, such as the `SystemExit` of a command-line parser, is its failure. Call
+    this in the thread where the exception was caught, with its traceback there.
     """
     if isinstance(error, GeneratorExit):
         return _is_abandoned()
@@ -71,7 +71,7 @@ def passes_through(error: BaseException) -> bool:
 
 
 def failure_of(error: BaseException) -> BaseException:
-    """What a function raised, as a failure that means nothing else to who awaits it."""
+    """An exception of a function as a failure that has no special meaning where it is awaited."""
     if not isinstance(error, _OF_THE_LOOP):
         return error
     failure = RuntimeError(f"the function raised {describe(error)}")
@@ -97,7 +97,7 @@ def legible(error: BaseException) -> BaseException:
 
 
 async def contained(work: Awaitable[T]) -> T:
-    """Await `work` in a task of its own: an exit that a task ends with would end its event loop."""
+    """Await `work` in a separate task: an exit that ends a task would end its event loop."""
     try:
         return await work
     except (GeneratorExit, *_EXITS) as error:
@@ -107,7 +107,7 @@ async def contained(work: Awaitable[T]) -> T:
 
 
 def _is_abandoned() -> bool:
-    """Whether the calling coroutine is being closed: it must not wait for anything then."""
+    """Whether the calling coroutine is being closed: then it must not wait for anything."""
     try:
         return asyncio.current_task() is None
     except RuntimeError:
@@ -120,7 +120,7 @@ def _was_sent(error: BaseException) -> bool:
         return False
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
     if isinstance(error, KeyboardInterrupt) and signal.default_int_handler in handlers:
-        # It is written in C, so it leaves no trace.
+        # It is written in C, so it does not appear in the traceback.
         return True
     codes = {code for handler in handlers if (code := _code_of(handler)) is not None}
     return any(code in codes for code in _codes(error.__traceback__))

@@ -1,4 +1,4 @@
-"""Every error taquba raises. One root, `TaqubaError`; each says what to do about it."""
+"""Every error that taquba raises. One root, `TaqubaError`; each names the remedy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class TaqubaError(Exception):
     """Root of all taquba errors.
 
     Attributes:
-        permanent: True when retrying the same call cannot help.
+        permanent: True if retrying the same call cannot help.
     """
 
     permanent: bool = True
 
     def __init__(self, *args: object) -> None:
-        # A message may hold what a client said, or a value that was refused.
+        # A message may contain the text of a client, or a value that was refused.
         super().__init__(*(redact(arg) if type(arg) is str else arg for arg in args))
 
     def again(self) -> TaqubaError:
-        """A copy, to be raised: one that is raised many times would keep all their tracebacks."""
+        """A copy to raise: an exception that is raised repeatedly would keep all tracebacks."""
         fresh = copy.copy(self)
         fresh.__cause__ = self.__cause__
         return fresh
@@ -48,14 +48,14 @@ class KvValueTooLarge(InvalidArgument):
 
 
 class DuplicateJobId(TaqubaError):
-    """A job with the supplied id exists already, in any state; nothing was written."""
+    """A job with the supplied id already exists, in any state; nothing was written."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
         self.job_id = job_id
 
     def __str__(self) -> str:
-        return f"a job with id {self.job_id!r} exists already; choose another id"
+        return f"a job with id {self.job_id!r} already exists; choose another id"
 
 
 class JobNotFound(TaqubaError):
@@ -112,7 +112,7 @@ class CancelRequested(TaqubaError):
 
 
 class PayloadMissing(TaqubaError):
-    """The object that holds a job's large payload is not there, or was not read."""
+    """The object that holds a job's large payload does not exist, or was not read."""
 
     def __init__(self, job_id: str, payload_ref: str) -> None:
         super().__init__(job_id, payload_ref)
@@ -121,13 +121,13 @@ class PayloadMissing(TaqubaError):
 
     def __str__(self) -> str:
         return (
-            f"the payload of job {self.job_id!r} is not there: the payload_url in use has no "
+            f"the payload of job {self.job_id!r} is missing: the payload_url in use has no "
             f"object {self.payload_ref}; a listing with payloads=False does not look for it"
         )
 
 
 class PayloadDamaged(PayloadMissing):
-    """The object that holds a job's large payload is there, but is not what was written."""
+    """The object that holds a job's large payload exists, but is not as it was written."""
 
     def __init__(self, job_id: str, payload_ref: str, why: str) -> None:
         super().__init__(job_id, payload_ref)
@@ -137,19 +137,19 @@ class PayloadDamaged(PayloadMissing):
     def __str__(self) -> str:
         return (
             f"the payload of job {self.job_id!r} is damaged: the object {self.payload_ref} is not "
-            f"what was written: {self.why}; restore it, or enqueue the job again"
+            f"as it was written: {self.why}; restore it, or enqueue the job again"
         )
 
 
 class QueueClosed(TaqubaError):
-    """The queue was closed; open it again to go on."""
+    """The queue was closed; open it again to continue."""
 
     def __str__(self) -> str:
         return "this queue is closed; open it again with Queue.open()"
 
 
 class ForkedError(TaqubaError, RuntimeError):
-    """A forked child touched a queue, or another thing of taquba's, that its parent opened."""
+    """A forked child used a queue, or another object of taquba, that its parent opened."""
 
     def __init__(self, what: str = "queue") -> None:
         super().__init__(what)
@@ -157,8 +157,8 @@ class ForkedError(TaqubaError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"this {self.what} was opened before the process forked, and the storage threads "
-            f"did not come along; open a {self.what} in the child, or use multiprocessing's 'spawn'"
+            f"this {self.what} was opened before the process forked, and its storage threads "
+            f"do not exist in the child; open a {self.what} there, or use multiprocessing's 'spawn'"
         )
 
 
@@ -191,9 +191,9 @@ class StoreError(TaqubaError):
 
 
 class ObjectDamaged(StoreError):
-    """An object of `Queue.objects` is there, but is not what was written under its key.
+    """An object of `Queue.objects` exists, but is not as it was written under its key.
 
-    It was read several times. What is there is not handed out.
+    It was read several times. Its content is not returned.
     """
 
     def __init__(self, key: str, why: str) -> None:
@@ -204,13 +204,13 @@ class ObjectDamaged(StoreError):
 
     def __str__(self) -> str:
         return (
-            f"the object {self.key!r} is damaged, it is not what was written: {self.why}; "
+            f"the object {self.key!r} is damaged, it is not as it was written: {self.why}; "
             "restore it, or write it again"
         )
 
 
 class UnreadableJob(StoreError):
-    """The record of a job is damaged; it is left alone, and hinders no other job."""
+    """The record of a job is damaged; it is left alone, and does not affect other jobs."""
 
     def __init__(self, queue: str, job_id: str, why: str) -> None:
         super().__init__(
@@ -224,9 +224,9 @@ class UnreadableJob(StoreError):
 
 
 class StoreFenced(TaqubaError):
-    """Another owner opened this store; this one can write nothing more.
+    """Another owner opened this store; this one can no longer write to it.
 
-    Nothing this queue had not acknowledged before is guaranteed. Close it.
+    Only changes that this queue had already acknowledged are guaranteed. Close it.
     """
 
     def __str__(self) -> str:
@@ -250,7 +250,7 @@ class StoreNotInitialized(TaqubaError):
 
 
 class InboxNotOpen(StoreNotInitialized):
-    """No owner ever opened this store with an inbox, so nobody would take what is put there."""
+    """No owner ever opened this store with an inbox, so nobody would take the requests."""
 
     def __str__(self) -> str:
         return (
@@ -260,7 +260,7 @@ class InboxNotOpen(StoreNotInitialized):
 
 
 class OwnerUnreachable(TaqubaError):
-    """No owner of the store answers on this machine, and only it could have done that."""
+    """No owner of the store answers on this machine, and only an owner can do that."""
 
     permanent = False
 
@@ -276,17 +276,17 @@ class OwnerUnreachable(TaqubaError):
 
 
 class ProducerClosed(TaqubaError):
-    """The producer was closed; open another one to go on."""
+    """The producer was closed; open another one to continue."""
 
     def __str__(self) -> str:
         return "this producer is closed; open another one with Producer.open()"
 
 
 class IncompatibleStore(TaqubaError):
-    """What is at the location is not a store of this version; it was not touched.
+    """The location does not hold a store of this version; it was not changed.
 
     Attributes:
-        layout: The layout it was written in; None when taquba did not make it.
+        layout: The layout in which it was written; None if taquba did not make it.
     """
 
     def __init__(self, message: str, *, layout: int | None = None) -> None:

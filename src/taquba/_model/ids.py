@@ -21,7 +21,7 @@ _MOST_RESERVED: Final = 10_000
 
 
 def id_of_key(queue: str, key: str) -> str:
-    """The job id that stands for an idempotency key of a queue: the same for whoever asks."""
+    """The job id for an idempotency key of a queue: the same in every process."""
     # A queue name has no NUL, so no two pairs are hashed as the same text.
     return str(ULID(hashlib.sha256(f"{queue}\0{key}".encode()).digest()[:16]))
 
@@ -39,7 +39,8 @@ class IdGenerator:
         self._ms = -1
         self._stem = ""
         self._counter = _COUNTER_LIMIT
-        # Not a dict, whose oldest entry takes the longer to find, the more were removed before it.
+        # Not a dict, in which finding the oldest entry takes longer the more were removed before
+        # it.
         self._reserved: OrderedDict[str, None] = OrderedDict()
 
     def next(self) -> str:
@@ -54,7 +55,7 @@ class IdGenerator:
         """An id for a job that is enqueued later."""
         job_id = self.next()
         if len(self._reserved) >= _MOST_RESERVED:
-            # Of more than anybody juggles with, the oldest will be looked up, as if it were own.
+            # If there are very many, the oldest will be looked up, as if the caller had chosen it.
             del self._reserved[next(iter(self._reserved))]
         self._reserved[job_id] = None
         return job_id

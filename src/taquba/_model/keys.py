@@ -35,13 +35,13 @@ HEARTBEAT: Final = b"\x0d" + _VERSION
 CLOSED: Final = b"\x0e" + _VERSION
 """The time, in ms, of the clean close; like the cursors, gone while an owner serves."""
 MARK: Final = b"\x0f" + _VERSION
-"""What was taken from the inbox and may come again: batches, and ids that callers chose."""
+"""Batches, and ids chosen by callers, that were taken from the inbox and may come again."""
 MARK_TIME: Final = b"\x10" + _VERSION
 """The marks again, by the time at which each was made."""
 OWNER: Final = b"\x11" + _VERSION
 """The mark of the owner that opened the store last, a new one at each opening."""
 META: Final = b"\x0c"
-"""The meta key carries no version: it is what tells the version of everything else."""
+"""The meta key has no version: it holds the version of everything else."""
 
 _pack_u32 = _U32.pack
 _pack_u64 = _U64.pack
@@ -62,7 +62,8 @@ def _length_prefixed(queue: str) -> bytes:
 def prefix_end(prefix: bytes) -> bytes | None:
     """Return the smallest key above every key that starts with `prefix`.
 
-    None when there is no such key, that is when `prefix` is empty or all 0xff.
+    None if there is no
+    such key, that is when `prefix` is empty or all 0xff.
     """
     stem = prefix.rstrip(b"\xff")
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else None

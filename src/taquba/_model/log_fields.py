@@ -6,10 +6,10 @@ from taquba._model.records import JobView
 
 
 def about_queue(name: str) -> dict[str, str | int]:
-    """What `extra` of a log record about a queue holds."""
+    """The `extra` of a log record about a queue."""
     return {"taquba_queue": name}
 
 
 def about_job(job: JobView) -> dict[str, str | int]:
-    """What `extra` of a log record about an attempt at a job holds. Never its payload."""
+    """The `extra` of a log record about an attempt at a job. Never its payload."""
     return {"taquba_queue": job.queue, "taquba_job_id": job.id, "taquba_attempt": job.attempts}

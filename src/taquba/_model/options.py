@@ -18,7 +18,7 @@ PRIORITY_LOW: Final = 10_000
 """Priorities are unsigned 32-bit numbers; the lower number is claimed first."""
 
 MAX_ATTEMPTS: Final = 2**31 - 1
-"""Who asks for so many wants no bound."""
+"""A caller that sets this many attempts wants no limit."""
 _DAY: Final = 24 * 3600
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _LEAST_DEDUP_WINDOW_MS: Final = 10 * 60 * 1000
@@ -50,7 +50,7 @@ class QueueConfig:
         retry_backoff_max: Upper bound of that wait.
         retry_jitter: Fraction of the wait, 0 to 1, added at random to spread retries.
         keep_done_jobs: How long finished jobs stay readable; None removes them when they finish.
-        dead_retention: How long dead letters are kept; None keeps them until somebody acts.
+        dead_retention: How long dead letters are kept; None keeps them until they are removed.
     """
 
     max_attempts: int = 3
@@ -99,16 +99,16 @@ class InboxPolicy(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxConfig:
-    """How an owner takes what producers put into the store's inbox. Seconds or `timedelta`.
+    """How an owner takes requests from the store's inbox. Durations are seconds or `timedelta`.
 
     Attributes:
-        poll_interval: Wait between two looks at the inbox while there is something to take. Each
-            look in vain doubles it.
-        idle_poll_interval: Where that ends. Each look is one LIST request on a bucket; a producer
-            on the owner's machine also tells it when to look. Default: 5 seconds on a bucket, 1
-            on a folder, 600 in memory.
-        dedup_window: For how long after a request was taken the same one, sent again, or one with
-            the same own id or idempotency key, makes no second job.
+        poll_interval: Wait between two looks at the inbox while there are requests. Each look that
+            finds none doubles the wait.
+        idle_poll_interval: The longest such wait. Each look is one LIST request on a bucket; a
+            producer on the owner's machine also notifies the owner. Default: 5 seconds on a bucket,
+            1 on a folder, 600 in memory.
+        dedup_window: How long after a request was taken a repetition of it, or a request with the
+            same custom id or idempotency key, makes no second job.
     """
 
     poll_interval: Duration = 0.2
@@ -131,7 +131,7 @@ class InboxConfig:
         )
         if idle_ms is None:
             idle_ms = max(poll_ms, default_idle_ms)
-        # What bounds the repetitions of a request that was sent once is its producer's patience.
+        # How long a producer repeats a request that was sent once is limited by its own timeout.
         window_ms = validate.duration_ms(
             self.dedup_window, "dedup_window", minimum=_LEAST_DEDUP_WINDOW_MS
         )
@@ -282,16 +282,16 @@ class EnqueueRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettlementEffects:
-    """What lands in the same commit as a settlement.
+    """Changes that are applied in the same commit as a settlement.
 
     Attributes:
-        enqueues: Follow-up jobs. One whose dedup key is held already is skipped, alone.
+        enqueues: Follow-up jobs. Only a job whose dedup key is already held is skipped.
         kv_writes: Caller-owned entries to write.
         kv_deletes: Caller-owned entries to delete.
 
     Raises:
         InvalidArgument: One key would be written and deleted, or written twice with different
-            values. A `str` key and its UTF-8 `bytes` are one.
+            values. A `str` key and its UTF-8 `bytes` are the same key.
     """
 
     enqueues: Sequence[EnqueueRequest] = ()
@@ -300,14 +300,14 @@ class SettlementEffects:
 
     def __post_init__(self) -> None:
         if isinstance(self.enqueues, EnqueueRequest):
-            raise InvalidArgumentType(f"enqueues takes a list, not the single {self.enqueues!r}")
+            raise InvalidArgumentType(f"enqueues must be a list, not the single {self.enqueues!r}")
         enqueues = tuple(self.enqueues)
         for request in enqueues:
             if not isinstance(request, EnqueueRequest):
-                raise InvalidArgumentType(f"enqueues takes EnqueueRequest, not {request!r}")
+                raise InvalidArgumentType(f"enqueues must contain EnqueueRequest, not {request!r}")
         if isinstance(self.kv_deletes, (str, bytes)):
             raise InvalidArgumentType(
-                f"kv_deletes takes a list of keys, not the single key {self.kv_deletes!r}"
+                f"kv_deletes must be a list of keys, not the single key {self.kv_deletes!r}"
             )
         object.__setattr__(self, "enqueues", enqueues)
         writes = validate.kv_writes(self.kv_writes)

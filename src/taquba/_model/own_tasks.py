@@ -1,4 +1,4 @@
-"""Tasks and the end of their event loop: some it must not cut off, some it must not wait for."""
+"""Tasks at the end of their event loop: some must not be cut off, some not waited for."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 class OwnTask(asyncio.Task[None]):
-    """A task that is not cut off by whoever cancels all tasks of its event loop.
+    """A task that is not cut off when all tasks of its event loop are cancelled.
 
-    `asyncio.run` does so when its main function has ended, and so do handlers of signals. In the
-    middle of a write nobody could tell then whether it lands. `cancel` only tells the owner, who
-    has the task end soon, for the one who cancelled waits for that.
+    `asyncio.run` cancels all tasks when its main function has ended, and so do handlers of signals.
+    A write that is cut off has an unknown outcome. `cancel` only notifies the owner, which ends the
+    task soon, because the canceller waits for that.
 
-    So nothing that it awaits may use `cancel` for a purpose of its own, as time-outs do.
+    So nothing that it awaits may use `cancel` for its own purposes, as timeouts do.
 
     Args:
-        work: What it runs.
+        work: The coroutine that it runs.
         name: Its name.
-        cancelled: Told that somebody wants the task to end.
+        cancelled: Called when somebody wants the task to end.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class OwnTask(asyncio.Task[None]):
         self._tell_owner = cancelled
 
     def cancel(self, msg: Any = None) -> bool:
-        """Have the owner end it."""
+        """Ask the owner to end it."""
         if self.done():
             return False
         self._tell_owner()
@@ -46,14 +46,14 @@ class OwnTask(asyncio.Task[None]):
 
 
 class LastTask(asyncio.Task[T]):
-    """A task that comes to its end also when its event loop does, which waits for it.
+    """A task that completes even when its event loop ends, which waits for it.
 
-    For what has to be done at the end, such as closing, and has bounds of its own. A cancellation
-    while the event loop runs is one like any other.
+    It is for work that must be done at the end, such as closing, and that limits its own time. A
+    cancellation while the event loop runs has the usual effect.
     """
 
     def cancel(self, msg: Any = None) -> bool:
-        """Cancel it, unless that is how the event loop ends."""
+        """Cancel it, unless the event loop is ending."""
         # Runners cancel all tasks when they have stopped the loop, and then let it run once more.
         if asyncio._get_running_loop() is None:
             return False
@@ -79,22 +79,22 @@ def only_it_was_cancelled(task: asyncio.Future[Any]) -> bool:
 
 
 def leave_behind(task: asyncio.Task[Any]) -> None:
-    """Have nobody wait for a task that does not heed its cancellation.
+    """Let nobody wait for a task that ignores its cancellation.
 
-    It runs on while its event loop does. Whoever ends the loop cancels all tasks that it knows,
-    and would wait for this one for ever.
+    It continues while its event loop runs. Code that ends the loop cancels all tasks that it knows,
+    and would wait for this one forever.
     """
     asyncio._unregister_task(task)
-    # It is pending for good reason. No public name tells the loop so.
+    # It is pending for good reason. No public API can say that to the loop.
     vars_of: Any = task
     vars_of._log_destroy_pending = False
     keep(task)
 
 
 def keep(work: object) -> None:
-    """Have an object outlive the program.
+    """Keep an object until the program ends.
 
-    When a coroutine that waits is freed, `GeneratorExit` is thrown into it. One that swallows that
-    as well would go on then, without an event loop, perhaps for ever.
+    When a waiting coroutine is freed, `GeneratorExit` is thrown into it. A coroutine that swallows
+    that as well would continue without an event loop, perhaps forever.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(work))

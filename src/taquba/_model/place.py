@@ -26,10 +26,10 @@ class Place:
 
 
 async def refuse(error: Exception) -> NoReturn:
-    """Raise an error, once others have had their turn.
+    """Raise an error after other tasks have had their turn.
 
-    A loop that catches whatever a call raises, and calls again, would otherwise hold the event loop
-    for ever where every call is refused at once.
+    Otherwise a loop that catches every exception of a call, and calls again, would block the event
+    loop forever if every call is refused at once.
     """
     await asyncio.sleep(0)
     raise error

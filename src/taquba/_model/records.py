@@ -14,7 +14,7 @@ from taquba._model.errors import PayloadDamaged, PayloadMissing
 
 
 class JobStatus(StrEnum):
-    """Where a job is."""
+    """The state of a job."""
 
     pending = "pending"
     scheduled = "scheduled"
@@ -39,14 +39,14 @@ class Suspicion(NamedTuple):
     deaths: int = 0
     """Ends of its process while it ran alone; each spent an attempt."""
     alone: bool = False
-    """Of a claimed job: nothing runs beside it."""
+    """For a claimed job: nothing runs beside it."""
 
 
 class Job(NamedTuple):
     """A job's record. Times are ms since the Unix epoch.
 
-    The store keeps all but `id` and `queue`, which are in its key, as one MessagePack array in
-    this order; new fields are appended, with a default for records written before them.
+    The store keeps all fields except `id` and `queue`, which are in its key, as one MessagePack
+    array in this order; new fields are appended, with a default for older records.
     """
 
     id: str
@@ -73,7 +73,7 @@ class Job(NamedTuple):
     """Name of the object that holds a large payload. `payload` is empty in the store, and holds
     the content in a view for which the object was read."""
     suspicion: Suspicion | None = None
-    """Kept from the end of its process until it comes to any other end."""
+    """Kept from the end of its process until the job ends in any other way."""
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -106,8 +106,8 @@ class JobView:
         """The content given to `enqueue`.
 
         Raises:
-            PayloadMissing: It is an object of its own, which was not found or not read.
-            PayloadDamaged: That object is not what was written.
+            PayloadMissing: It is a separate object, which was not found or not read.
+            PayloadDamaged: That object is not as it was written.
         """
         job = self._job
         if job.payload_ref is not None and not job.payload:
@@ -116,7 +116,7 @@ class JobView:
 
     @property
     def payload_ref(self) -> str | None:
-        """Name of the object that holds a large payload; None for one inside the record."""
+        """Name of the object that holds a large payload; None for a payload in the record."""
         return self._job.payload_ref
 
     @property
@@ -147,7 +147,7 @@ class JobView:
 
     @property
     def run_at(self) -> datetime | None:
-        """When a delayed or retried job may start; None when it never had to wait."""
+        """When a delayed or retried job may start; None if it never had to wait."""
         return _moment(self._job.run_at)
 
     @property
@@ -172,7 +172,7 @@ class JobView:
 
     @property
     def suspect(self) -> bool:
-        """True while the job has to run alone, because a process ended in which it ran."""
+        """True while the job must run alone, because a process ended in which it ran."""
         return self._job.suspicion is not None
 
     @property
@@ -182,12 +182,12 @@ class JobView:
 
     @property
     def wake_payload(self) -> bytes | None:
-        """What `wake_scheduled` passed along."""
+        """The message of `wake_scheduled`."""
         return self._job.wake_payload
 
 
 class JobRecord(JobView):
-    """A job as it was when it was read. It cannot be settled; only a `Claim` can."""
+    """The state of a job when it was read. It cannot be settled; only a `Claim` can."""
 
     __slots__ = ("_status",)
 
@@ -197,7 +197,7 @@ class JobRecord(JobView):
 
     @property
     def status(self) -> JobStatus:
-        """Where the job was when it was read."""
+        """The state of the job when it was read."""
         return self._status
 
     @property
@@ -233,7 +233,7 @@ def with_payload(record: JobRecord, payload: bytes) -> JobRecord:
 
 
 def with_damage(record: JobRecord, damage: PayloadDamaged) -> JobRecord:
-    """A record that says what is wrong with its payload's object."""
+    """A record that names the problem of its payload's object."""
     job = record._job  # pyright: ignore[reportPrivateUsage] - read-only to callers
     return _DamagedRecord(job, record.status, damage)
 
@@ -263,7 +263,7 @@ class AttemptOutcome(StrEnum):
     payload_missing = "payload_missing"
     """The object of its payload was not found, or is damaged; the job waits for the next look."""
     requeued = "requeued"
-    """Not an attempt's end: somebody requeued the dead job."""
+    """Not the end of an attempt: the dead job was requeued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,9 +275,9 @@ class JobAttempt:
         claimed_at: When it started.
         recorded_at: When it ended.
         outcome: How it ended.
-        error: What went wrong, if something did.
-        counted: Whether it spent one of the job's attempts. An interrupted attempt did only if
-            the job ran alone when its process ended; a requeueing is not an attempt.
+        error: The error, if there was one.
+        counted: Whether it spent one of the job's attempts. An interrupted attempt spent one only
+            if the job ran alone when its process ended; a requeueing is not an attempt.
     """
 
     attempt: int
@@ -319,12 +319,12 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class InboxStats:
-    """What is in a store's inbox, counted in batches of requests.
+    """The contents of a store's inbox, counted in batches of requests.
 
     Attributes:
         waiting: Batches that the owner has not taken yet.
         waiting_bytes: Their size.
-        oldest_at: When the oldest of them was put there, by the store's clock; aware, UTC.
+        oldest_at: When the oldest of them was written, by the store's clock; aware, UTC.
         rejected: Batches that the owner could not take and has put aside.
     """
 
@@ -336,13 +336,13 @@ class InboxStats:
 
 @dataclass(frozen=True, slots=True)
 class RejectedBatch:
-    """A batch that the owner could not take; it lies in ``{url}-inbox/rejected/{name}/batch``.
+    """A batch that the owner could not take; it is stored in ``{url}-inbox/rejected/{name}/batch``.
 
     Attributes:
         name: Its name.
         size: Bytes.
-        sent_at: When it was written there, by the store's clock; aware, UTC.
-        reason: Why, for a person to read.
+        sent_at: When it was written, by the store's clock; aware, UTC.
+        reason: Why it could not be taken, as text for people.
     """
 
     name: str
@@ -356,7 +356,7 @@ class OwnerPresence(StrEnum):
 
     present = "present"
     absent = "absent"
-    """The last owner closed the store or died: opening it for writing fences nobody."""
+    """The last owner closed the store or died: opening the store fences nobody."""
     unknown = "unknown"
     """The store was not closed, and its owner, if it lives, is idle; or a process began to open it,
     and has not written to it yet."""
@@ -364,11 +364,11 @@ class OwnerPresence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OwnerSigns:
-    """What tells whether a store has a living owner.
+    """Whether a store has a living owner, and how that is known.
 
     Attributes:
-        presence: Whether it has.
-        reason: How that is known, or why it is not, for a person to read.
+        presence: Whether it has one.
+        reason: How that is known, or why it is not known, as text for people.
     """
 
     presence: OwnerPresence
@@ -376,11 +376,11 @@ class OwnerSigns:
 
 
 class EnqueueResult(NamedTuple):
-    """What `enqueue` did.
+    """The result of `enqueue`.
 
     Attributes:
-        id: The job's id; the holder's id where the dedup key was held.
-        new: False where the dedup key was held and nothing was written.
+        id: The job's id; if the dedup key was held, the id of the job that holds it.
+        new: False if the dedup key was held and nothing was written.
     """
 
     id: str
@@ -389,11 +389,11 @@ class EnqueueResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NackOutcome:
-    """What `nack` did with the job.
+    """The result of `nack`.
 
     Attributes:
-        retried: True when the job will be tried again; its effects were discarded.
-        enqueued: Results of the effects' enqueues, when the job was dead-lettered.
+        retried: True if the job will be tried again; its effects were discarded.
+        enqueued: Results of the effects' enqueues, if the job was dead-lettered.
     """
 
     retried: bool
@@ -401,12 +401,12 @@ class NackOutcome:
 
     @property
     def dead_lettered(self) -> bool:
-        """True when the attempts were used up."""
+        """True if the attempts were used up."""
         return not self.retried
 
 
 class CancelOutcome(StrEnum):
-    """What `cancel` did."""
+    """The result of `cancel`."""
 
     removed = "removed"
     """The job was pending or scheduled and is gone."""
@@ -416,7 +416,7 @@ class CancelOutcome(StrEnum):
 
 
 class WakeOutcome(StrEnum):
-    """What `wake_scheduled` did."""
+    """The result of `wake_scheduled`."""
 
     woken = "woken"
     not_scheduled = "not_scheduled"
@@ -436,10 +436,10 @@ class WaitOutcome:
     """How `wait_for_completion` ended.
 
     Attributes:
-        status: `completed` when the job was acknowledged or dead-lettered; `not_found` when it
-            did not exist, or was cancelled while waiting.
-        job: The record of the finished job where the queue keeps one (dead letters, and done jobs
-            where `keep_done_jobs` is set).
+        status: `completed` if the job was acknowledged or dead-lettered; `not_found` if it did not
+            exist, or was cancelled while the caller waited.
+        job: The record of the finished job if the queue keeps one (for dead letters, and for done
+            jobs if `keep_done_jobs` is set).
     """
 
     status: WaitStatus
@@ -452,7 +452,7 @@ class WaitOutcome:
 
     @property
     def timed_out(self) -> bool:
-        """The job was still unfinished when time ran out."""
+        """The job was unfinished at the end of the timeout."""
         return self.status is WaitStatus.timed_out
 
     @property
@@ -463,11 +463,11 @@ class WaitOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadableRecord:
-    """A record that a listing came to and could not read.
+    """A record that a listing could not read.
 
     Attributes:
-        name: What it is called: the job's id, or the entry's key as text.
-        key: The key of a caller-owned entry, as `kv_delete` takes it; of a job its id.
+        name: Its name: the job's id, or the entry's key as text.
+        key: For a caller-owned entry its key, as `kv_delete` accepts it; for a job its id.
         reason: Why it cannot be read, and how to remove it.
     """
 
@@ -506,9 +506,9 @@ class KvPage(Generic[K]):
     """A page of caller-owned entries in key order.
 
     Attributes:
-        entries: Keys are of the type of the prefix that was asked for.
+        entries: The entries; their keys have the type of the prefix that was passed.
         next_cursor: Pass it on to read the next page; None on the last one.
-        unreadable: Entries of this page whose keys are no text, where text was asked for.
+        unreadable: Entries of this page whose keys are not text, if text was requested.
     """
 
     entries: list[KvEntry[K]]

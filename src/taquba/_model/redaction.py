@@ -1,8 +1,8 @@
 """Secrets taken out of text that comes from outside: of clients, of URLs, of handlers' errors.
 
 Such text ends in exceptions, logs and `last_error`, which more people may read than may know the
-secrets in it. What stands in the place of a secret is replaced, whether it looks like one or not.
-The names around it stay, so that a person still sees what was sent where.
+secrets in it. A value in the place of a secret is replaced, whether it looks like one or not. The
+names around it stay, so that a person still sees what was sent where.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, cast
 MASK: Final = "***"
 
 _LONGEST: Final = 64 * 1024
-"""Characters of a text that are looked at; what comes behind them is cut off."""
+"""Characters of a text that are examined; the rest is cut off."""
 
 _HINTS: Final = (
     *(":/", ":\\/", "=", "@", "</", "-----begin"),
@@ -24,7 +24,7 @@ _HINTS: Final = (
 """All text that is changed has one of these, in some case; most text has none."""
 
 _USER: Final = re.compile(
-    # What looks like a port that is not a number is a password with a slash in it.
+    # A port that is not a number is a password with a slash in it.
     r"(:\\?/\\?/?)(?!\[)"
     r"(?:[^\s/?#@]{0,999}:(?!\d{0,5}(?:[/?#\s]|$))\S{0,999}@|(?<=/)[^\s/?#]{0,999}@)"
 )
@@ -43,7 +43,7 @@ _HARMLESS: Final = frozenset(
         *("prefix", "projection", "restype", "start-after", "timeout", "uploads", "versions"),
     )
 )
-"""Parameters of object stores and of listings: they say what was asked for."""
+"""Harmless parameters of object stores and of listings: they name what was requested."""
 
 _HEADER: Final = r"(?:proxy-)?authorization|(?:set-)?cookie"
 _COMPOUND: Final = (
@@ -81,13 +81,13 @@ _KNOWN_FORM: Final = re.compile(
 
 
 def redact(text: str) -> str:
-    """A text without the secrets that it shows; any other text as it is.
+    """Return a text without its secrets; any other text as it is.
 
-    Replaced by ``***`` are: user and password of URLs; the values of parameters of URLs, but for
-    those of a few harmless names; what is assigned to the name of a secret (``password=``,
+    These are replaced by ``***``: user and password of URLs; the values of parameters of URLs,
+    except a few harmless ones; the value that follows the name of a secret (``password=``,
     ``X-Amz-Signature=``, ``AccountKey=``, ``"session_token": "``, ...); the values of
-    ``Authorization`` and cookie headers; private keys, JSON Web Tokens, and tokens that are known
-    by their beginning. A text of more than 65,536 characters is cut, with a note.
+    ``Authorization`` and cookie headers; private keys, JSON Web Tokens, and tokens with a known
+    beginning. A text of more than 65,536 characters is shortened, with a note.
     """
     if len(text) > _LONGEST:
         return f"{redact(text[:_LONGEST])}... ({len(text)} characters)"
@@ -148,7 +148,7 @@ def _without_named(text: str) -> str:
 
 
 def _secret_in(found: re.Match[str]) -> tuple[int, int]:
-    """Where the secret is that follows a name; an empty span where what follows is none."""
+    """The span of the secret that follows a name; empty if no secret follows."""
     none = 0, 0
     between = found["between"]
     if found["quoted"] is not None:
@@ -169,16 +169,16 @@ def _secret_in(found: re.Match[str]) -> tuple[int, int]:
         return none
     word = found["bare"]
     rest = found.string[found.end() :].lstrip(" \t")[:1]
-    # Else it goes on as a sentence does.
+    # Otherwise it continues like a sentence.
     alone = rest in '\r\n;"<>)]}' or word.endswith(",")
     return (start, end) if alone or len(word) >= _LONG_WORD or re.search(r"\d", word) else none
 
 
 def without_secrets(error: BaseException) -> BaseException:
-    """An exception whose traceback may be shown: itself, or one that stands for it.
+    """Return an exception whose traceback may be shown: the given one, or a replacement.
 
-    The texts of an exception, of its causes and of its notes may show secrets. The one that stands
-    for it has its name, its traceback, and its text without them.
+    The texts of an exception, of its causes and of its notes may show secrets. The replacement has
+    its name, its traceback, and its text without secrets.
     """
     try:
         return _stand_in(error, {})

@@ -1,4 +1,4 @@
-"""What an `open` returns: something to ``await``, or to use with ``async with``."""
+"""The result of an `open`: it can be awaited, or used with ``async with``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from taquba._model.errors import StoreError
 
 
 class ClosedAtExit(ABC):
-    """Something open, which ``async with`` closes."""
+    """An open resource, which ``async with`` closes."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Close it; harmless when it is closed already."""
+        """Close it. Idempotent."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,14 +45,14 @@ async def _unless_cut_off(opening: Coroutine[Any, Any, Opened]) -> Opened:
 
 
 class Opening(Generic[Opened]):
-    """``await`` it for the opened thing, or use it with ``async with``, which closes it."""
+    """``await`` it for the opened resource, or use it with ``async with``, which closes it."""
 
     def __init__(self, opening: Coroutine[Any, Any, Opened]) -> None:
         self._opening = opening
         self._opened: Opened | None = None
 
     def discard(self) -> None:
-        """Do not open it: only its arguments were to be checked."""
+        """Do not open it: only the arguments should be checked."""
         self._opening.close()
 
     def __await__(self) -> Generator[Any, None, Opened]:

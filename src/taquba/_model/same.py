@@ -1,6 +1,6 @@
 """Whether a value came back as it was: with the same types and content, all the way down.
 
-Equality does not tell. ``1 == True == 1.0``, a class may compare one of its attributes only or none
+Equality is not enough: ``1 == True == 1.0``, a class may compare only one of its attributes or none
 at all, and a time is equal to the same moment in another zone.
 """
 
@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 from taquba._model.describing import shown
 
 _COMPARED: Final = frozenset({type(None), bool, int, str, bytes, timedelta})
-"""Types of which equal values are the same."""
+"""Types whose equal values are the same."""
 
 _TOLD: Final = (int, float, Decimal, date, time, timedelta, tzinfo, Enum)
 """Types whose values errors may show. A text may be a secret."""
@@ -39,14 +39,14 @@ _MISSING: Final = _Missing()
 
 
 class Difference(NamedTuple):
-    """Where a value and what came back for it differ."""
+    """The difference between a value and the value that came back."""
 
     path: str
     before: object
     after: object
 
     def within(self, step: str) -> Difference:
-        """The same, seen from what contains the two."""
+        """The same difference, seen from the container of the two."""
         return self._replace(path=step + self.path)
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ def _called(value: object) -> str:
 
 
 def difference(before: Any, after: Any) -> Difference | None:
-    """The first difference between two values; None where they are the same."""
+    """The first difference between two values; None if they are the same."""
     if before is after:
         return None
     kind = _class_of(before)
@@ -100,7 +100,7 @@ def _between_times(before: Any, after: Any) -> Difference | None:
 
 
 def _zone(zone: tzinfo | None) -> object:
-    """What two zones have in common that are the same."""
+    """A value that equal zones have in common."""
     if isinstance(zone, ZoneInfo):
         return type(zone), zone.key or id(zone)
     offset = None if zone is None else zone.utcoffset(None)
@@ -167,17 +167,17 @@ _CONTAINERS: Final[dict[type[Any], Callable[[Any, Any], Difference | None]]] = {
 
 
 class _Shape(NamedTuple):
-    """What is the same for all objects of a class."""
+    """Information that is the same for all objects of a class."""
 
     between_contents: Callable[[Any, Any], Difference | None] | None
     """Compares what they contain, if they are containers."""
     fields: tuple[str, ...] | None
-    """What a model or a dataclass declares."""
+    """The fields that a model or a dataclass declares."""
     is_model: bool
     is_code: bool
     """Whether they are classes or functions, which are what they are."""
     computed: frozenset[str]
-    """Attributes that are computed from others when they are asked for."""
+    """Attributes that are computed from others when they are read."""
 
 
 _BY_ITEMS: Final[tuple[tuple[Any, Any], ...]] = (
@@ -225,7 +225,7 @@ def _between_objects(before: Any, after: Any) -> Difference | None:
         return None
     found = _between_named(parts, others, {**parts, **others})
     if found is not None and shape.fields is None:
-        # What pickle keeps of an object says nothing to whoever has given it.
+        # The state that pickle keeps of an object means nothing to its author.
         return Difference("", before, after)
     return found
 
@@ -261,7 +261,7 @@ def _class_of(value: object) -> Any:
 
 
 def parts_of(value: Any) -> dict[str, object] | None:
-    """What an object is made of, by name; None where it cannot be taken apart."""
+    """The parts of an object, by name; None if it cannot be taken apart."""
     shape = _shape_of(_class_of(value))
     if shape.is_model:
         own: dict[str, object] = value.__dict__
@@ -278,13 +278,13 @@ def parts_of(value: Any) -> dict[str, object] | None:
 
 
 def _attributes(value: Any, shape: _Shape) -> dict[str, object]:
-    """An object's own attributes, but for those that follow from others."""
+    """An object's own attributes, except those that are computed from others."""
     own: dict[str, object] = getattr(value, "__dict__", {})
     return {name: part for name, part in own.items() if name not in shape.computed}
 
 
 def _reduced(value: Any) -> dict[str, object] | None:
-    """What pickle would keep of an object."""
+    """The state that pickle would keep of an object."""
     reduce = copyreg.dispatch_table.get(_class_of(value))
     try:
         found: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)

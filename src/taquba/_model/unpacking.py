@@ -1,7 +1,7 @@
-"""MessagePack from strangers, read piece by piece: what a few bytes may ask for is bounded.
+"""MessagePack from strangers, read piece by piece: its use of memory is bounded.
 
 A megabyte of MessagePack can hold a million arrays, each of which takes a hundred times its bytes
-in memory. So whoever reads it says what comes next, and everything else is refused unread.
+in memory. So the reader says which value it expects next, and everything else is refused unread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 import msgpack
 
 UNREADABLE: Final = (ValueError, TypeError, OverflowError, msgpack.UnpackException)
-"""What reading raises where the bytes are not what was asked for."""
+"""Exceptions of reading if the bytes are not the expected value."""
 
 LONGEST_TEXT: Final = 64 * 1024
 """UTF-8 bytes of a text: an error that shows one is then not much longer."""
@@ -44,13 +44,13 @@ class Unpacking:
         return int(self._unpacker.read_array_header())
 
     def mapping(self, most: int) -> dict[object, object] | None:
-        """Read a map of scalars with at most so many entries, or nil."""
+        """Read a map of scalars with at most `most` entries, or nil."""
         if self._next() == _NIL:
             self.scalar()
             return None
         length = self._unpacker.read_map_header()
         if length > most:
-            raise ValueError(f"a map of {length} entries, of at most {most}")
+            raise ValueError(f"a map of {length} entries; at most {most} are allowed")
         scalar = self.scalar
         return {scalar(): scalar() for _ in range(length)}
 

@@ -1,4 +1,4 @@
-"""Checks of what callers pass in. Each raises an error that names the value and the remedy."""
+"""Checks of arguments. Each raises an error that names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Duration = float | int | timedelta
 """Seconds as a number, or a `timedelta`."""
 
 KvKey = str | bytes
-"""A caller-owned key; a `str` stands for its UTF-8 bytes."""
+"""A caller-owned key; a `str` means its UTF-8 bytes."""
 
 MAX_KV_VALUE_SIZE: Final = 256 * 1024
 """Largest caller-owned value, in bytes."""
@@ -40,10 +40,10 @@ MAX_PRIORITY: Final = 2**32 - 1
 MAX_QUEUE_NAME_BYTES: Final = 255
 MAX_DEDUP_KEY_BYTES: Final = 1024
 MAX_DURATION_MS: Final = 100 * 365 * 24 * 3600 * 1000
-"""A hundred years: longer durations are taken for mistakes (milliseconds for seconds, say)."""
+"""A hundred years: longer durations are considered mistakes (milliseconds for seconds)."""
 
 LAST_MOMENT_MS: Final = to_ms(datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
-"""The last millisecond that `datetime` knows: rounding must not lead beyond it."""
+"""The last millisecond that `datetime` can hold: rounding must not go beyond it."""
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -105,7 +105,7 @@ def text(value: str, name: str) -> str:
 
 
 def utf8(value: str, name: str) -> bytes:
-    """The bytes of a text that is going to be stored."""
+    """The bytes of a text that will be stored."""
     try:
         return value.encode()
     except UnicodeEncodeError:
@@ -113,7 +113,7 @@ def utf8(value: str, name: str) -> bytes:
 
 
 def error_text(value: str, name: str) -> str:
-    """A text that explains a failure; what UTF-8 cannot hold is escaped, and what is long cut."""
+    """A text that explains a failure: valid UTF-8 by escapes, and shortened if it is long."""
     return bounded(text(value, name))
 
 
@@ -128,13 +128,13 @@ def queue_name(value: str) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise InvalidQueueName(f"a queue name can be written as UTF-8, unlike {value!r}") from None
+        raise InvalidQueueName(f"a queue name must be valid UTF-8, unlike {value!r}") from None
     if not 1 <= size <= MAX_QUEUE_NAME_BYTES:
         raise InvalidQueueName(
-            f"a queue name has 1 to {MAX_QUEUE_NAME_BYTES} UTF-8 bytes; got {value!r}"
+            f"a queue name must have 1 to {MAX_QUEUE_NAME_BYTES} UTF-8 bytes; got {value!r}"
         )
     if _CONTROL.search(value):
-        raise InvalidQueueName(f"a queue name has no control characters; got {value!r}")
+        raise InvalidQueueName(f"a queue name must not have control characters; got {value!r}")
     if len(_known_queue_names) < _KNOWN_QUEUE_NAMES_LIMIT:
         _known_queue_names.add(value)
     return value
@@ -142,7 +142,7 @@ def queue_name(value: str) -> str:
 
 def job_id(value: str) -> str:
     if not isinstance(value, str) or not _JOB_ID.fullmatch(value):
-        raise InvalidJobId(f"a job id is 1 to 128 characters of [A-Za-z0-9_-]; got {value!r}")
+        raise InvalidJobId(f"a job id must be 1 to 128 characters of [A-Za-z0-9_-]; got {value!r}")
     return value
 
 
@@ -150,7 +150,7 @@ def key(value: str, name: str, most: int) -> str:
     """A text that becomes part of a stored key, of 1 to `most` UTF-8 bytes."""
     size = len(utf8(text(value, name), name))
     if not 1 <= size <= most:
-        raise InvalidArgument(f"{name} has 1 to {most} UTF-8 bytes; got {size}")
+        raise InvalidArgument(f"{name} must have 1 to {most} UTF-8 bytes; got {size}")
     return value
 
 
@@ -173,7 +173,7 @@ def wake_payload(value: bytes) -> bytes:
     payload = content(value)
     if len(payload) > MAX_KV_VALUE_SIZE:
         raise InvalidArgument(
-            f"the payload of a wake has {len(payload)} bytes; at most {MAX_KV_VALUE_SIZE} fit: "
+            f"the message of a wake has {len(payload)} bytes; at most {MAX_KV_VALUE_SIZE} fit: "
             "store it as an object and send its name"
         )
     return payload
@@ -183,7 +183,7 @@ def headers(value: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise InvalidArgumentType(f"headers must map str to str, not {value!r}")
     if len(value) > MAX_HEADERS:
-        raise InvalidArgument(f"a job has at most {MAX_HEADERS} headers; got {len(value)}")
+        raise InvalidArgument(f"a job may have at most {MAX_HEADERS} headers; got {len(value)}")
     size = 0
     for name, content in value.items():
         if not isinstance(name, str) or not isinstance(content, str):
@@ -193,8 +193,8 @@ def headers(value: Mapping[str, str]) -> dict[str, str]:
         size += len(utf8(name, "the name of a header")) + len(utf8(content, "a header"))
     if size > MAX_HEADERS_SIZE:
         raise InvalidArgument(
-            f"the headers of a job have at most {MAX_HEADERS_SIZE} UTF-8 bytes; got {size}: put "
-            "large content into the payload"
+            f"the headers of a job may have at most {MAX_HEADERS_SIZE} UTF-8 bytes; got {size}: "
+            "put large content into the payload"
         )
     return dict(value)
 
@@ -205,7 +205,7 @@ def kv_key(value: KvKey) -> bytes:
     elif not isinstance(value, bytes):
         raise InvalidArgumentType(f"a key must be str or bytes, not {value!r}")
     if not 1 <= len(value) <= MAX_KV_KEY_SIZE:
-        raise InvalidArgument(f"a key has 1 to {MAX_KV_KEY_SIZE} bytes; got {len(value)}")
+        raise InvalidArgument(f"a key must have 1 to {MAX_KV_KEY_SIZE} bytes; got {len(value)}")
     return value
 
 
@@ -229,7 +229,7 @@ def kv_writes(value: Mapping[KvKey, bytes]) -> dict[bytes, bytes]:
     if len(writes) < len(value):
         twice = next(key for key in value if isinstance(key, str) and key.encode() in value)
         raise InvalidArgument(
-            f"kv_writes has the key {twice!r} twice, as str and as bytes, which are one entry: "
+            f"kv_writes has the key {twice!r} twice, as str and as bytes, which are the same entry: "
             "leave one of them out"
         )
     return writes

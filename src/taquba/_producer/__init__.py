@@ -7,5 +7,5 @@ The modules, top to bottom; each uses only those below it:
     packing      group commit on the producer's side: calls that wait at the same time share a batch
     socket_lane  the lane of producers on the machine of the owner
     lanes        ways for a batch to reach the owner of a store
-    owner_calls  questions that only the owner can answer, asked through its socket
+    owner_calls  queries that only the owner can answer, through its socket
 """

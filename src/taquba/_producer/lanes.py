@@ -28,7 +28,7 @@ class Lane(Protocol):
         """Send a batch; it is durable on return. Sending the same one again changes nothing.
 
         Raises:
-            StoreError: It may have arrived, or not, where the error is not permanent.
+            StoreError: If the error is not permanent, it may or may not have arrived.
         """
 
     async def close(self) -> None: ...
@@ -47,8 +47,8 @@ class InboxLane:
         """Connect to the inbox of a store.
 
         Raises:
-            InboxNotOpen: No owner ever looked into it.
-            IncompatibleStore: The owner does not know the batches that this version makes.
+            InboxNotOpen: No owner ever opened it.
+            IncompatibleStore: The owner cannot read the batches that this version makes.
         """
         inbox = await InboxObjects.open(location, fsync=fsync)
         try:
@@ -70,7 +70,7 @@ class InboxLane:
                 if error.permanent or loop.time() + pause > deadline:
                     raise
                 if self._complaints.due(loop.time()):
-                    _log.warning("a batch could not be put into the inbox yet: %s", error)
+                    _log.warning("a batch could not yet be put into the inbox: %s", error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         self._complaints.clear()

@@ -1,4 +1,4 @@
-"""Questions that only the owner can answer, asked through its socket."""
+"""Queries that only the owner can answer, through its socket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAUSE_SECONDS: Final = 0.2
 
 
 class Asking:
-    """Asks the owner of a store that is on this machine."""
+    """Queries the owner of a store on this machine."""
 
     def __init__(self, url: str, owner: OwnerSocket) -> None:
         self._url = url
@@ -33,7 +33,7 @@ class Asking:
         return QueueStats(*cast("list[int]", numbers))
 
     async def wait_for_completion(self, job_id: str, timeout_ms: int) -> WaitOutcome:
-        """Wait; when the owner goes meanwhile, with its successor."""
+        """Wait; if the owner ends meanwhile, wait with its successor."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_ms / 1000
         if (outcome := await self._wait(job_id, timeout_ms)) is not None:

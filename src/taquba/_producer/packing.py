@@ -15,14 +15,14 @@ from taquba._producer.lanes import Lane
 
 _PACKED_JOBS: Final = 1000
 _PACKED_BYTES: Final = 1024 * 1024
-"""What fills a batch; only a single call that asks for more makes a larger one.
+"""The size of a full batch; only a single call with more requests makes a larger one.
 
-The owner stages a batch in one go, and must not hold its event loop for long.
+The owner stages a batch in one step, and must not block its event loop for long.
 """
 
 
 class _Call(NamedTuple):
-    """The requests of one call, encoded: they land together."""
+    """The requests of one call, encoded: they are applied together."""
 
     requests: Sequence[bytes]
     size: int
@@ -41,9 +41,9 @@ class Packer:
         self._closed = False
 
     def add(self, requests: Sequence[bytes]) -> asyncio.Future[None]:
-        """Have requests sent, all of them in one batch; the future is done when that is durable.
+        """Send requests, all of them in one batch; the future is done when the batch is durable.
 
-        They are sent also when the caller stops waiting.
+        They are sent even if the caller stops waiting.
         """
         if self._closed:
             raise ProducerClosed
@@ -58,7 +58,7 @@ class Packer:
             self._sending.add_done_callback(self._go_on)
 
     def _go_on(self, sent: asyncio.Task[None]) -> None:
-        """Send what waits for one that was cancelled."""
+        """Send the waiting requests in place of a cancelled task."""
         if self._sending is sent:
             # It was cancelled before it began.
             self._sending = None
@@ -66,7 +66,7 @@ class Packer:
             self._begin()
 
     async def close(self) -> None:
-        """Send what is waiting, and no more after it."""
+        """Send the waiting requests, and accept no more."""
         self._closed = True
         while self._waiting or self._sending is not None:
             self._begin()

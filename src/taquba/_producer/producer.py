@@ -42,11 +42,11 @@ _HEAD_BYTES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a producer got for a job that will be in the queue.
+    """A receipt for a job that will be in the queue.
 
     Attributes:
-        id: The job's id. With a dedup key: the id it has unless that key is held when the owner
-            takes the request; then there is no such job.
+        id: The job's id. If a dedup key is held when the owner takes the request, no job with this
+            id is made.
     """
 
     id: str
@@ -55,17 +55,16 @@ class Receipt:
 class Producer(ClosedAtExit):
     """Enqueues into a store from a process that does not own it.
 
-    It needs access to the object store only. What it is given is durable when the call returns,
-    whether an owner runs or not; the owner, opened with ``inbox=True``, takes it into its queues,
-    once. A producer belongs to the event loop that opened it. Make one with `Producer.open`:
+    It needs only access to the object store. A request is durable when the call returns, whether an
+    owner runs or not; the owner, opened with ``inbox=True``, takes it into its queues, once. A
+    producer belongs to the event loop that opened it. Make one with `Producer.open`:
 
         async with Producer.open("s3://bucket/prefix") as producer:
             await producer.enqueue("emails", b"hello")
 
     Every method raises `ProducerClosed` after `close`, `ForkedError` in a forked child,
-    `WrongEventLoop` from another loop or thread, and `StoreError` when the store fails: what was
-    asked for may have been done then, so repeat the call with the same `job_id` or
-    `idempotency_key`.
+    `WrongEventLoop` from another loop or thread, and `StoreError` when the store fails: the request
+    may have been stored then, so repeat the call with the same `job_id` or `idempotency_key`.
     """
 
     def __init__(self, lane: Lane, asking: Asking, clock: Clock) -> None:
@@ -85,14 +84,14 @@ class Producer(ClosedAtExit):
         """Connect to the inbox of a store; ``await`` it, or use it with ``async with``.
 
         Args:
-            url: The URL that the owner opens; not ``memory://`` without a name.
-            fsync: Local folders: have what is acknowledged on disk, safe from power loss.
-            clock: Where the time comes from that delays count from; the machine's by default.
+            url: The URL that the owner opens; not an unnamed ``memory://``.
+            fsync: For local folders: acknowledged requests are on disk, safe from power loss.
+            clock: The clock from which delays count; the machine's by default.
 
         Raises:
             InvalidArgument: The URL or a setting cannot be used.
             InboxNotOpen: No owner has opened that store with ``inbox=True`` yet.
-            IncompatibleStore: Its owner and this producer are of versions that do not go together.
+            IncompatibleStore: Its owner and this producer have incompatible versions.
             StoreError: The store cannot be reached or read.
         """
         if clock is None:
@@ -138,7 +137,7 @@ class Producer(ClosedAtExit):
 
         Raises:
             InvalidArgument: More than 10,000 requests, or more than 16 MiB.
-            DuplicateJobId: A `job_id` comes twice.
+            DuplicateJobId: A `job_id` occurs twice.
         """
         await self._enter()
         batch = list(requests)
@@ -156,7 +155,7 @@ class Producer(ClosedAtExit):
         return await self._send(batch) if batch else []
 
     async def get_job(self, job_id: str) -> JobRecord | None:
-        """A job in any state, or None; asks the owner, through its socket.
+        """Return a job in any state, or None; queries the owner through its socket.
 
         Raises:
             OwnerUnreachable: There is no owner with a socket on this machine.
@@ -165,7 +164,7 @@ class Producer(ClosedAtExit):
         return await self._asking.get_job(validate.job_id(job_id))
 
     async def stats(self, name: str) -> QueueStats:
-        """Counters of a queue; asks the owner, through its socket.
+        """Return the counters of a queue; queries the owner through its socket.
 
         Raises:
             OwnerUnreachable: There is no owner with a socket on this machine.
@@ -174,11 +173,11 @@ class Producer(ClosedAtExit):
         return await self._asking.stats(validate.queue_name(name))
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
-        """Wait until a job is acknowledged or dead-lettered; asks the owner, through its socket.
+        """Wait until a job is acknowledged or dead-lettered; queries the owner through its socket.
 
         Args:
             job_id: The job. One that went through the inbox is found once the owner has taken it.
-            timeout: Seconds. When the owner goes meanwhile, the next one is asked.
+            timeout: Seconds. If the owner ends meanwhile, its successor is queried.
 
         Raises:
             OwnerUnreachable: There is no owner with a socket on this machine.
@@ -188,7 +187,7 @@ class Producer(ClosedAtExit):
         return await self._asking.wait_for_completion(validate.job_id(job_id), timeout_ms)
 
     async def close(self) -> None:
-        """Send what is waiting, and stop. Idempotent."""
+        """Send the waiting requests, and stop. Idempotent."""
         if self._closing is None or not self._closing.done():
             self._place.check()
         if self._closing is None or self._closing.cancelled():

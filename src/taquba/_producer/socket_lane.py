@@ -11,14 +11,14 @@ from taquba._line.remote_owner import OwnerSocket
 from taquba._producer.lanes import Lane
 
 _SECONDS: Final = 5.0
-"""After which a batch goes the other way. An owner whose store is that slow answers too late."""
+"""After this time a batch goes the other way: an owner with such a slow store answers too late."""
 
 
 class SocketLane:
-    """Through the owner's socket, where there is one, and by another lane where there is none.
+    """Through the owner's socket if there is one, and by another lane otherwise.
 
     A batch that may have arrived goes by the other lane under the same name, by which the owner
-    knows it.
+    recognises it.
     """
 
     def __init__(self, owner: OwnerSocket, otherwise: Lane) -> None:

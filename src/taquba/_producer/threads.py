@@ -21,7 +21,7 @@ from taquba._producer.producer import Producer, Receipt
 T = TypeVar("T")
 
 _CLOSING_SECONDS: Final = 5.0
-"""For how long calls of other threads are waited for."""
+"""How long to wait for calls of other threads."""
 
 
 class _Background:
@@ -31,7 +31,7 @@ class _Background:
         self.pid = os.getpid()
         self._stopping = False
         self._lock = threading.Lock()
-        """What is given to the loop is given before it begins to stop."""
+        """Held while work is given to the loop, so that the loop has not begun to stop."""
         self._loop = asyncio.new_event_loop()
         self._ending: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._work, name="taquba-producer", daemon=True)
@@ -47,11 +47,11 @@ class _Background:
 
     def stop(self, producer: Producer | None = None) -> None:
         """Close `producer`, wait for the calls of other threads, and end the thread."""
-        # A forked child has the loop's descriptors, but not its thread.
+        # A forked child has the loop's descriptors but not its thread.
         if self.pid != os.getpid() or not self._thread.is_alive():
             return
         if threading.current_thread() is self._thread:
-            # The garbage collector may come by here.
+            # The garbage collector may call this.
             self._ending = self._loop.create_task(self._end(producer))
             self._ending.add_done_callback(lambda _: self._loop.stop())
             return
@@ -63,7 +63,7 @@ class _Background:
 
     async def _end(self, producer: Producer | None) -> None:
         if producer is not None:
-            # What could not be sent is the error of the calls that wait for it.
+            # The calls that wait for unsent requests get the error.
             with contextlib.suppress(TaqubaError, TimeoutError):
                 await asyncio.wait_for(producer.close(), _CLOSING_SECONDS)
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -86,8 +86,8 @@ class SyncProducer:
         with SyncProducer.open("s3://bucket/prefix") as producer:
             producer.enqueue("emails", b"hello")
 
-    Every method blocks, for up to half a minute where the store does not answer, and raises what
-    `Producer`'s do.
+    Every method blocks, for up to half a minute if the store does not answer, and raises the same
+    errors as in `Producer`.
     """
 
     def __init__(self, background: _Background, producer: Producer) -> None:
@@ -123,11 +123,11 @@ class SyncProducer:
         return self._run(self._producer.enqueue_batch(requests))
 
     def get_job(self, job_id: str) -> JobRecord | None:
-        """A job in any state, or None; see `Producer.get_job`."""
+        """Return a job in any state, or None; see `Producer.get_job`."""
         return self._run(self._producer.get_job(job_id))
 
     def stats(self, name: str) -> QueueStats:
-        """Counters of a queue; see `Producer.stats`."""
+        """Return the counters of a queue; see `Producer.stats`."""
         return self._run(self._producer.stats(name))
 
     def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:

@@ -4,22 +4,22 @@ The modules, top to bottom; each uses only those below it:
 
     queue           `Queue`: the owner's handle on a store
     reader          `QueueReader`: a read-only look at a store from any process
-    calls           what producers call through the owner's socket
+    calls           the calls that producers make through the owner's socket
     control         acting on jobs by id: cancel, wake, requeue, purge, wait for completion
     loops           background loops: scheduler, reaper, retention, heartbeat
-    payload_reads   large payloads on their way to whoever claims or reads a job
+    payload_reads   large payloads on their way to the claimer or reader of a job
     settling        settling a claim: ack, nack, dead-letter, with effects in the same commit
-    intake          the owner's side of the inbox: take what producers put there
+    intake          the owner's side of the inbox: takes the batches of producers
     ingesting       taking batches of producers into the queues, each once
-    enqueueing      enqueueing: new jobs, dedup keys and own ids
+    enqueueing      enqueueing: new jobs, dedup keys and custom ids
     key_values      caller-owned entries: a small key-value space beside the jobs
-    opening         opening a store: check its layout, load what memory needs
+    opening         opening a store: check its layout, load the state in memory
     payload_writes  large payloads on their way into the store
     claims          claims: taking jobs from the front of a queue and holding them under a lease
-    inbox_listings  what is in an inbox, for people and monitors
+    inbox_listings  the contents of an inbox, for people and monitors
     owner           the state that all operations of an open queue share
-    listings        looking at jobs: one by id, listings, histories
+    listings        reading jobs: one by id, listings, histories
     open_options    how a store is opened: the options that callers give
-    presence        whether a store has a living owner, as far as another process can tell
-    in_slices       work on thousands of things without holding the event loop
+    presence        whether a store has a living owner, as seen by another process
+    in_slices       work on thousands of items without blocking the event loop
 """

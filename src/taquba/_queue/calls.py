@@ -1,4 +1,4 @@
-"""What producers call through the owner's socket."""
+"""The calls that producers make through the owner's socket."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _log: Final = logging.getLogger(__name__)
 
 
 async def serve_socket(owner: Owner, location: StoreLocation) -> SocketServer | None:
-    """Listen for the producers of this machine; None where that cannot be.
+    """Listen for the producers on this machine; None if that is not possible.
 
-    They use the inbox then, which has the same guarantees.
+    They then use the inbox, which has the same guarantees.
     """
     try:
         path = await asyncio.to_thread(socket_path, location)
@@ -38,7 +38,7 @@ async def serve_socket(owner: Owner, location: StoreLocation) -> SocketServer | 
 
 
 def _ended(owner: Owner, error: BaseException | None) -> None:
-    """Producers would connect to nobody, and wait: the queue must not look alive."""
+    """Fail the queue: producers would connect to nobody, and wait."""
     if error is None:
         owner.forsaken()
     elif owner.failure is None:
@@ -90,7 +90,7 @@ class SocketCalls:
 
 @contextmanager
 def _as_refusals() -> Generator[None]:
-    """Turn what a call of a queue raises into what goes over the socket."""
+    """Convert errors of a queue's methods to the form that goes over the socket."""
     try:
         yield
     except (StoreFenced, QueueClosed) as error:

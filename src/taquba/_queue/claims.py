@@ -79,7 +79,7 @@ async def claim_batch(
 
 
 async def wait_until_ready(owner: Owner, states: list[QueueState], timeout_ms: int) -> bool:
-    """Wait until one of the queues has a pending job, which is left to whoever claims it."""
+    """Wait until one of the queues has a pending job, without claiming it."""
     deadline = owner.clock.monotonic_ms() + timeout_ms
     while True:
         while any(not state.window and not state.window.complete for state in states):
@@ -98,11 +98,11 @@ async def wait_until_ready(owner: Owner, states: list[QueueState], timeout_ms: i
             any_ready.cancel()
             heard = False
             for state, future in zip(states, ready, strict=True):
-                # A wakeup ends with its job: passed on without one, it would go round among those
-                # who look for ever.
+                # A wakeup ends with its job: passed on without one, it would circulate among
+                # waiting callers forever.
                 has_jobs = bool(state.window) or not state.window.complete
                 if woken and not heard and future.done():
-                    # This call has heard of the job, and leaves it to whoever claims it.
+                    # This call was notified of the job, and leaves it to a caller that claims it.
                     heard = True
                     state.waiters.leave(future, pass_on=False)
                     if has_jobs:
@@ -115,7 +115,7 @@ async def wait_until_ready(owner: Owner, states: list[QueueState], timeout_ms: i
 
 
 async def look_ahead(owner: Owner, state: QueueState) -> None:
-    """Have the first pending jobs in memory; afterwards an empty window is an empty queue."""
+    """Load the first pending jobs; afterwards an empty window is an empty queue."""
     window = state.window
     try:
         while not window and not window.complete:
@@ -132,12 +132,12 @@ async def claim_ahead(
 ) -> list[OwnedClaim]:
     """Claim up to `limit` jobs for a worker loop, without waiting until that is visible.
 
-    Whatever the worker decides on them is written behind the claim, so it is never seen without
-    it. When the claim turns out not to land, the leases are lost before they can be settled.
+    Every decision of the worker about them is written after the claim, so it is never seen without
+    it. If the claim fails, the leases are lost before they can be settled.
     """
     await look_ahead(owner, state)
     if owner.committer.stalled or owner.gate.active or state.cautious:
-        # Handlers must not start over and over on claims that never get written.
+        # Handlers must not start again and again on claims that are never written.
         return await _claim_ready(owner, state, limit, lease_ms)
     transaction, leases = _take(owner, state, limit, lease_ms, None)
     if not leases and owner.gate.active:
@@ -156,7 +156,7 @@ async def claim_ahead(
 async def _claim_ready(
     owner: Owner, state: QueueState, limit: int, lease_ms: int, *, patient: bool = True
 ) -> list[OwnedClaim]:
-    """Claim what the gate lets through, and wait until that is written."""
+    """Claim the jobs that pass the gate, and wait until the claim is written."""
     gate = owner.gate
     durable = True
     while True:
@@ -190,7 +190,7 @@ def _take(
 ) -> tuple[Transaction, list[Lease]]:
     """Decide on a claim of the first jobs in memory; the caller submits it at once.
 
-    They end at the key `before`, or at the first suspect.
+    The jobs end at the key `before`, or at the first suspect.
     """
     window = state.window
     now = owner.clock.time_ms()
@@ -246,7 +246,7 @@ def _follow(
 def _take_suspect(
     owner: Owner, state: QueueState, lease_ms: int
 ) -> tuple[Transaction, list[Lease]]:
-    """Decide on a claim of the queue's first suspect, and let nobody else through."""
+    """Decide on a claim of the queue's first suspect, and let no other job pass."""
     gate = owner.gate
     key = first_suspect(state)
     assert key is not None
@@ -268,7 +268,7 @@ def _let_others_in_later(owner: Owner, lease: Lease) -> None:
 
 
 def _let_others_in(owner: Owner, lease: Lease) -> None:
-    """A suspect ran alone for long enough; once that is written, others may run beside it."""
+    """Record that a suspect ran alone for long enough; then others may run beside it."""
     if owner.gate.alone is not lease or owner.failure is not None:
         return
     if lease.state != "held":
@@ -294,7 +294,7 @@ def _let_others_in(owner: Owner, lease: Lease) -> None:
 
 
 def _give_back_unclaimed(owner: Owner, transaction: Transaction, leases: list[Lease]) -> None:
-    """The caller is gone, or was told of an unknown outcome: nobody will settle these."""
+    """Give back leases whose caller is gone, or got an error: nobody will settle them."""
 
     def give_back() -> None:
         release(owner, leases, ABANDONED)
@@ -318,7 +318,7 @@ def release(owner: Owner, leases: list[Lease], why: str) -> asyncio.Future[None]
 
 
 def lose_process(owner: Owner, lease: Lease, why: str) -> asyncio.Future[None] | None:
-    """What ran a held job has ended, and perhaps because of it; see `transitions.lose_process`."""
+    """The process or executor of a held job died; see `transitions.lose_process`."""
     if lease.state != "held":
         return None
     policy = owner.queue(lease.job.queue).policy
@@ -333,7 +333,7 @@ def lose_process(owner: Owner, lease: Lease, why: str) -> asyncio.Future[None] |
 def end_lease(
     owner: Owner, transaction: Transaction, lease: Lease, change: transitions.Change
 ) -> None:
-    """Decide the end of a held lease: `change` lands with `transaction`, or the lease goes on."""
+    """End a held lease: `change` is applied with `transaction`, or the lease continues."""
     transaction.add(change)
     lease.state = "settling"
     if owner.moves.watched:
@@ -378,19 +378,19 @@ async def _scan_into(owner: Owner, window: Window, prefix: bytes) -> None:
                 try:
                     rows.append((key, decode_row(key, value)))
                 except UnreadableJob as error:
-                    # Left where it is, for somebody to look at; the others are not held up.
+                    # It is left where it is for inspection; it does not hold up the others.
                     _log.warning("%s", error)
             if len(rows) >= _REFILL_ROWS or size >= _REFILL_BYTES:
                 more = True
                 break
-        # The scan may have seen a commit that memory has yet to follow; others of its rows, below
-        # the horizon, are not in the window before that.
+        # The scan may have seen a commit that memory has not followed yet; the other rows of that
+        # commit, below the horizon, enter the window only then.
         await owner.committer.barrier()
     except BaseException:
         window.abandon_refill()
         raise
     finally:
-        # At once, not when the task is reported done: who comes in between must start anew.
+        # At once, not when the task is reported done: a caller in between must start a new scan.
         owner.refills.pop(window, None)
     window.end_refill(rows, last if more else None)
 
@@ -400,7 +400,7 @@ def _lease_here(owner: Owner, claim: Claim) -> Lease:
     if not isinstance(claim, OwnedClaim):
         raise InvalidArgumentType(
             f"only a Claim can be settled or renewed, not {type(claim).__name__}: "
-            "use what claim() or claim_batch() returned"
+            "use the result of claim() or claim_batch()"
         )
     if claim._owner is not owner:  # pyright: ignore[reportPrivateUsage] - opaque to others
         raise InvalidArgument(
@@ -427,7 +427,7 @@ def held_lease(owner: Owner, claim: Claim) -> Lease:
 
 
 def renew(owner: Owner, lease: Lease, extension_ms: int) -> None:
-    """Let a held lease run for `extension_ms` from now."""
+    """Set the end of a held lease to `extension_ms` from now."""
     lease.expires_at = owner.clock.monotonic_ms() + extension_ms
     if lease.expires_at < owner.reaper_due:
         owner.reaper_alarm.ring()
@@ -441,7 +441,7 @@ def lease_of(claim: OwnedClaim) -> Lease:
 
 
 def give_payload(claim: OwnedClaim, payload: bytes) -> None:
-    """Let a claim show the payload that was read for it; its lease's record stays without."""
+    """Put the payload that was read into a claim; the record of its lease stays without it."""
     claim._job = claim._job._replace(payload=payload)  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
 
 
@@ -450,7 +450,7 @@ def is_held(claim: OwnedClaim) -> bool:
 
 
 def keep_alive(owner: Owner, claim: OwnedClaim, extension_ms: int) -> None:
-    """Renew on behalf of a worker loop, also for a job that was asked to cancel."""
+    """Renew on behalf of a worker loop, even for a job that was asked to cancel."""
     lease = lease_of(claim)
     expires_at = owner.clock.monotonic_ms() + extension_ms
     if lease.state == "held" and lease.expires_at < expires_at:
@@ -466,6 +466,6 @@ def renew_for_caller(owner: Owner, claim: Claim, extension_ms: int) -> datetime:
 
 
 def expiry(owner: Owner, lease: Lease) -> datetime:
-    """When a lease runs out, in wall time as of now."""
+    """When a lease expires, in wall time as of now."""
     remaining = lease.expires_at - owner.clock.monotonic_ms()
     return owner.clock.now() + timedelta(milliseconds=remaining)

@@ -29,13 +29,13 @@ from taquba._store.transaction import Transaction
 
 
 class _Resting(NamedTuple):
-    """A job that is not claimed and that nothing moves at this instant."""
+    """A job that is not claimed and not moving at this instant."""
 
     job: Job
     status: JobStatus
     key: bytes
     damage: UnreadableJob | None = None
-    """Why its record cannot be read; `job` then knows no more than its key tells."""
+    """Why its record cannot be read; `job` then has only the information in its key."""
 
 
 async def _locate(owner: Owner, job_id: str) -> Lease | _Resting | None:
@@ -74,7 +74,7 @@ async def _look(owner: Owner, job_id: str) -> Lease | _Resting | asyncio.Future[
             nothing_known = Job(job_id, location.queue, b"", None, 0, 0, 1)
             return _Resting(nothing_known, location.status, key, damage)
         if location.status is JobStatus.claimed:
-            # Only a lease claims: the row is about to be reported as settled or given back.
+            # Only a lease makes a claim: the row is about to be reported as settled or given back.
             await owner.committer.barrier()
             continue
         return _Resting(job, location.status, key)
@@ -121,7 +121,7 @@ def _can_be_removed(found: object) -> TypeGuard[_Resting]:
     waiting = (JobStatus.pending, JobStatus.scheduled)
     if not isinstance(found, _Resting):
         return False
-    # A damaged record that is claimed is nobody's: what it says of its claim cannot be read.
+    # A damaged record that is claimed has no holder: its data about the claim cannot be read.
     return found.status in waiting or (
         found.damage is not None and found.status is JobStatus.claimed
     )
@@ -130,11 +130,11 @@ def _can_be_removed(found: object) -> TypeGuard[_Resting]:
 async def _stage_effects(
     owner: Owner, removal: Transaction, effects: SettlementEffects, job_id: str
 ) -> Lease | _Resting | asyncio.Future[None] | None:
-    """Stage the effects of a removal, and look at the job again, which may have moved."""
+    """Stage the effects of a removal, and read the job again, which may have moved."""
     try:
         await stage_effects(owner, removal, effects, at_once=False, leaving=job_id)
     except DuplicateJobId:
-        # A job that is gone has no effects to refuse; another cancel may have brought this id.
+        # Effects of a missing job are not refused; another cancel may have used this id.
         moved = await _locate(owner, job_id)
         if _can_be_removed(moved):
             raise
@@ -150,7 +150,7 @@ async def _stage_effects(
 def _request_cancel(transaction: Transaction, lease: Lease) -> None:
     change = transitions.request_cancel(lease.job)
     transaction.add(change)
-    # A settlement decided from now on has to carry the request, landed or not.
+    # A settlement decided from now on must include the request, whether it is applied or not.
     before, lease.job = lease.job, change.job
 
     def failed() -> None:
@@ -168,7 +168,7 @@ def _remove(owner: Owner, transaction: Transaction, found: _Resting) -> None:
 
 
 def _leave_window(owner: Owner, transaction: Transaction, found: _Resting) -> None:
-    """Take a pending or scheduled job out of its window until the transaction says how it ended."""
+    """Take a pending or scheduled job out of its window until the transaction has ended."""
     job, key = found.job, found.key
     if found.damage is not None:
         # It is in no window.
@@ -250,9 +250,9 @@ async def _dead(owner: Owner, job_id: str) -> _Resting:
 
 
 async def _until_durable(owner: Owner, job_id: str) -> None:
-    """Wait until what the index says of a job, also that there is none, survives a crash.
+    """Wait until the index entry of a job, or its absence, would survive a crash.
 
-    An answer that a job is gone, or somewhere else, must not be undone after it was given.
+    An answer that a job is gone, or in another state, must not be undone after it was given.
     """
     await owner.committer.until_durable(keys.index(job_id))
 
@@ -260,11 +260,11 @@ async def _until_durable(owner: Owner, job_id: str) -> None:
 async def wait_for_completion(
     owner: Owner, job_id: str, timeout_ms: int, *, with_job: bool = True
 ) -> WaitOutcome:
-    """Wait until a job is settled; without its record, whose payload may be large, if so asked."""
+    """Wait until a job is settled; on request without its record, whose payload may be large."""
     finished: asyncio.Future[transitions.Change | None] = owner.loop.create_future()
     owner.completions.setdefault(job_id, []).append(finished)
     try:
-        # One that is claimed is there, and will be heard of.
+        # A claimed job exists, and its end will be reported.
         if owner.leases.get(job_id) is None:
             location = await locate(owner.engine, job_id)
             if location is None and not finished.done():

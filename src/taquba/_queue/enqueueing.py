@@ -1,4 +1,4 @@
-"""Enqueueing: new jobs, dedup keys and own ids, alone or as effects of a settlement."""
+"""Enqueueing: new jobs, dedup keys and custom ids, alone or as effects of a settlement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taquba._rules import marks, transitions
 from taquba._store.transaction import Transaction
 
 _FEW: Final = 16
-"""Ids that are looked up one by one."""
+"""Up to this number, ids are looked up one by one."""
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -42,7 +42,8 @@ async def _enqueue(owner: Owner, requests: Sequence[EnqueueRequest]) -> list[Enq
     try:
         results = await _stage(owner, transaction, requests, {}, ())
     except DuplicateJobId as error:
-        # To who repeats an enqueue this says that it had landed: let that be durable.
+        # To a caller that repeats an enqueue this means that the first one succeeded: make that
+        # durable.
         await owner.committer.until_durable(keys.index(error.job_id))
         raise
     if transaction.changes:
@@ -58,7 +59,7 @@ async def _enqueue(owner: Owner, requests: Sequence[EnqueueRequest]) -> list[Enq
 def _all_plain(owner: Owner, requests: Sequence[EnqueueRequest]) -> bool:
     """Whether jobs can be staged as they are: nothing to look up, to lock or to upload.
 
-    Most are plain, and `_stage` would find the same out in three rounds.
+    Most jobs are plain, and `_stage` would find that out only in three rounds.
     """
     limit = owner.payloads.inline_limit
     for request in requests:
@@ -96,8 +97,8 @@ async def stage_effects(
 async def stage_batch(owner: Owner, transaction: Transaction, batch: Batch) -> list[EnqueueResult]:
     """Add the jobs of a batch to a transaction; see `_stage`.
 
-    A request whose id is that of a job, or of one that a mark tells of, makes no job: a batch may
-    come again after its mark is gone, or lie about its ids. The marks of the batch go with it.
+    A request whose id is that of a job, or has a mark, makes no job: a batch may come again after
+    its mark is gone, or lie about its ids. The marks of the batch are added, too.
     """
     return await _stage(owner, transaction, batch.requests, {}, (), batch=batch)
 
@@ -115,10 +116,10 @@ async def _stage(
 ) -> list[EnqueueResult]:
     """Add new jobs and caller-owned entries to a transaction that is about to be submitted.
 
-    Reads the store only for dedup keys and own ids; their locks are held until the transaction
-    is applied or has failed. A caller that awaits anything between this and the submission says
-    so by `at_once`. A dedup key that the job `leaving` holds counts as free: that job leaves in
-    the same transaction. Every id in a `batch` may be known already.
+    It reads the store only for dedup keys and custom ids; their locks are held until the
+    transaction is applied or has failed. `at_once` says whether the caller submits without awaiting
+    anything in between. A dedup key that the job `leaving` holds counts as free: that job leaves in
+    the same transaction. Any id in a `batch` may already exist.
     """
     own_ids = _own_ids(requests) if batch is None else batch.ids()
     uploads = None
@@ -149,7 +150,7 @@ async def _stage(
 
 
 def _own_ids(requests: Sequence[EnqueueRequest]) -> Collection[str]:
-    """The ids that callers chose, in their order; refuses one that comes twice."""
+    """The ids that callers chose, in their order; refuses an id that occurs twice."""
     own_ids: dict[str, None] = {}
     for request in requests:
         if request.job_id is not None:
@@ -175,7 +176,7 @@ def _names_to_lock(
     if at_once and owner.locks.idle:
         return names
     # A compare-and-set that has read an entry and a plain write of it take turns. A write that is
-    # submitted at once only has to wait; one that awaits something first must hold the others off.
+    # submitted at once need only wait; one that awaits something first must lock the others out.
     touched = {*kv_writes, *kv_deletes}
     for request in requests:
         touched.update(_entries(request))
@@ -191,12 +192,12 @@ def _entries(request: EnqueueRequest) -> Mapping[bytes, bytes]:
 
 
 class _Found(NamedTuple):
-    """What the store says to new jobs.
+    """The state of the store that concerns new jobs.
 
     Attributes:
         jobs: Ids that exist.
-        marked: Own ids that came through the inbox before.
-        held: Who holds dedup keys, by queue and key.
+        marked: Custom ids that came through the inbox before.
+        held: The holders of dedup keys, by queue and key.
     """
 
     jobs: Collection[str]
@@ -214,7 +215,7 @@ async def _find(
     leaving: str | None,
     batch: Batch | None,
 ) -> _Found:
-    """Look up own ids and dedup keys; refuses own ids that exist, except in a batch."""
+    """Look up custom ids and dedup keys; refuses custom ids that exist, except in a batch."""
     dedup_names = dict.fromkeys(
         (request.queue, request.dedup_key) for request in requests if request.dedup_key is not None
     )
@@ -236,7 +237,7 @@ async def _find(
 
 
 async def _jobs_among(owner: Owner, job_ids: Collection[str]) -> Collection[str]:
-    """Those of some ids that jobs have, in any state."""
+    """The ids among `ids` that are those of jobs, in any state."""
     if len(job_ids) > _FEW:
         # Most batches have ids that were drawn one after the other: few rows lie between them.
         limit = len(job_ids) + _FEW
@@ -251,7 +252,7 @@ async def _jobs_among(owner: Owner, job_ids: Collection[str]) -> Collection[str]
 async def _those_with(
     owner: Owner, key_of: Callable[[str], bytes], job_ids: Sequence[str]
 ) -> Collection[str]:
-    """Those of some ids that have a row."""
+    """The ids that have a row."""
     rows = await _all(owner.engine.get, [key_of(job_id) for job_id in job_ids])
     return {job_id for job_id, row in zip(job_ids, rows, strict=True) if row is not None}
 
@@ -259,7 +260,7 @@ async def _those_with(
 async def _read_holders(
     owner: Owner, names: Sequence[tuple[str, str]], leaving: str | None
 ) -> dict[tuple[str, str], str]:
-    """Who holds dedup keys."""
+    """The holders of dedup keys."""
 
     async def dedup_row(name: tuple[str, str]) -> str | None:
         return await owner.dedup_row(*name)
@@ -273,7 +274,7 @@ async def _read_holders(
 
 
 async def _all(read: Callable[[K], Coroutine[Any, Any, T]], names: Sequence[K]) -> list[T]:
-    """Reads, several at the same time; most often there is one, which needs no task of its own."""
+    """Concurrent reads; most often there is only one, which needs no separate task."""
     if len(names) == 1:
         return [await read(names[0])]
     return await in_slices(read, names)
@@ -290,7 +291,7 @@ def _stage_jobs(
     known = {*found.jobs, *found.marked}
     held = dict(found.held)
     if uploads is not None:
-        # Nothing was uploaded for these, so they are what the call found when it began.
+        # Nothing was uploaded for these, so use the state that the call found when it began.
         held |= uploads.held
     now = owner.clock.time_ms()
     # A producer's clock may be ahead of this one.
@@ -321,7 +322,7 @@ def _stage_jobs(
             for key, value in _entries(request).items():
                 transaction.put(keys.user(key), value)
         if batch is not None and job.id in batch.own_ids:
-            # Two calls that had the same idea may have gone into one batch.
+            # Two calls with the same id may be in one batch.
             known.add(job.id)
         results.append(EnqueueResult(job.id, True))
     if changes:
@@ -339,7 +340,7 @@ def _new_job(
     headers: Mapping[str, str] | None,
 ) -> Job:
     policy = owner.queue(request.queue).policy
-    # By position: with names this would take twice as long, for every job there is.
+    # By position: with names this would take twice as long, for every job.
     return Job(
         owner.ids.next() if request.job_id is None else request.job_id,
         request.queue,

@@ -1,4 +1,4 @@
-"""Work on thousands of things without holding the event loop."""
+"""Work on thousands of items without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 AT_ONCE: Final = 256
-"""Each is a task of its own, and all that are made together start in one turn of the loop."""
+"""Each is a separate task, and all that are made together start in one turn of the loop."""
 
 
 def slices(things: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -23,7 +23,7 @@ def slices(things: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 async def in_slices(work: Callable[[K], Awaitable[T]], things: Sequence[K]) -> list[T]:
-    """What `work` makes of each, at most `AT_ONCE` at the same time."""
+    """The results of `work` for each, at most `AT_ONCE` at the same time."""
     done: list[T] = []
     for some in slices(things):
         done += await asyncio.gather(*map(work, some))

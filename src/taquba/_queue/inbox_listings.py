@@ -1,4 +1,4 @@
-"""What is in an inbox, for people and monitors."""
+"""The contents of an inbox, for people and monitors."""
 
 from __future__ import annotations
 

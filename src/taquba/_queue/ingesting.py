@@ -1,4 +1,4 @@
-"""Taking batches of producers into the queues, each once, whichever way it came and how often."""
+"""Taking batches of producers into the queues, each once, by whatever way and however often."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taquba._queue.owner import Owner
 from taquba._store.transaction import Transaction
 
 _AT_ONCE_BYTES: Final = 64 * 1024
-"""Takes a few milliseconds at the most."""
+"""Takes at most a few milliseconds."""
 
 
 class Ingested(NamedTuple):
@@ -20,8 +20,8 @@ class Ingested(NamedTuple):
 
     Attributes:
         new: How many jobs it makes.
-        known: It was taken before.
-        landed: Done when that is durable.
+        known: Whether it was taken before.
+        landed: Done when its commit is durable.
     """
 
     new: int
@@ -29,7 +29,7 @@ class Ingested(NamedTuple):
     landed: asyncio.Future[None]
 
     async def until_landed(self) -> None:
-        """Wait for that; raises why it failed."""
+        """Wait for its commit; raises its error if it failed."""
         await self.landed
 
 
@@ -56,9 +56,9 @@ async def ingest(owner: Owner, batch: Batch) -> int:
 
 
 async def submit(owner: Owner, batch: Batch) -> Ingested:
-    """Have a batch enqueued, unless that was done before; what is submitted first counts."""
+    """Submit a batch, unless it was enqueued before; the first submission counts."""
     transaction = Transaction()
-    # Held until the commit has landed or failed, also where nobody waits for that any more.
+    # Held until the commit is durable or has failed, even if nobody waits for that any longer.
     transaction.finally_((await owner.lock([("batch", batch.name)])).release)
     new = 0
     try:
@@ -68,8 +68,8 @@ async def submit(owner: Owner, batch: Batch) -> Ingested:
             results = await enqueueing.stage_batch(owner, transaction, batch)
             new = sum(result.new for result in results)
         else:
-            # Its commit is visible, but perhaps not durable, and perhaps no longer this owner's
-            # to make: a write tells.
+            # Its commit is visible, but perhaps not durable, and this owner may have been fenced: a
+            # write proves both.
             transaction.put(mark, b"")
     except BaseException:
         transaction.abandon()

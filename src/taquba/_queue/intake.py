@@ -1,4 +1,4 @@
-"""The owner's side of the inbox: take what producers put there, put aside what cannot be taken."""
+"""The owner's side of the inbox: take the batches of producers, put aside the others."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _IDLE_ON_BUCKET_MS: Final = 5000
 """Each look costs money there."""
 _IDLE_ON_FOLDER_MS: Final = 1000
 _IDLE_IN_MEMORY_MS: Final = 600_000
-"""Producers are in this process, and say when there is something."""
+"""Producers are in this process, and notify the owner."""
 
 _SWEEP_ROWS: Final = 512
 _SWEEPS_PER_WINDOW: Final = 24
 _AFTER_FAILURE_MS: Final = 1000
 _LONGEST_AFTER_FAILURE_MS: Final = 30_000
 _UNFINISHED_SECONDS: Final = 3600
-"""A file that nobody has written to for so long has lost its producer."""
+"""After this time without a write, a file has lost its producer."""
 
 
 class Inbox:
@@ -71,7 +71,7 @@ class Inbox:
 
     @staticmethod
     async def open(owner: Owner, config: InboxConfig, *, fsync: bool) -> Inbox:
-        """Take what producers put beside the owner's store."""
+        """Take the batches that producers put beside the owner's store."""
         objects = await InboxObjects.open(owner.location, fsync=fsync)
         await objects.put_up_sign()
         return Inbox(owner, objects, config)
@@ -82,7 +82,7 @@ class Inbox:
         return not self._alarm.sleeping or self._round.locked()
 
     async def run(self) -> None:
-        """Take what comes, until cancelled."""
+        """Take batches as they arrive, until cancelled."""
         listener = WakeListener(self._objects.location, self._alarm.ring)
         try:
             await listener.listen()
@@ -94,7 +94,7 @@ class Inbox:
         await self._objects.close()
 
     async def _keep_looking(self) -> None:
-        """Look, take, and sleep: the longer, the more often there was nothing."""
+        """Look, take, and sleep: the longer, the more consecutive looks found nothing."""
         policy = self._policy
         pause_ms = policy.poll_ms
         failures = 0
@@ -113,7 +113,7 @@ class Inbox:
             await self._alarm.sleep(partial(self._owner.clock.call_later, delay_ms))
 
     async def take(self) -> int:
-        """Take everything that is there; returns how many jobs are new.
+        """Take all batches in the inbox; returns how many jobs are new.
 
         Raises:
             StoreError: The inbox cannot be listed.
@@ -121,9 +121,10 @@ class Inbox:
         return (await self._take_all())[1]
 
     async def _look(self) -> bool:
-        """Take everything that is there; whether there was anything."""
+        """Take all batches in the inbox; returns whether there were any."""
         found, _, all_gone = await self._take_all()
-        # A mark may go only when what it stands for is seen to be gone, however long nobody looked.
+        # A mark may be removed only when the batch that it stands for is seen to be gone, however
+        # long ago the last look was.
         if all_gone and self._owner.clock.time_ms() >= self._sweep_due:
             await self._sweep()
         return found > 0
@@ -144,7 +145,7 @@ class Inbox:
         return found - len(self._unseen), new, all_gone
 
     def _note_unseen(self, before: set[str]) -> None:
-        """Say what was listed and not found, twice in a row: once, a listing may lag behind."""
+        """Report batches that were listed and not found twice in a row; once, a listing may lag."""
         again = self._unseen & before
         if not again <= self._complained:
             _log.warning(
@@ -176,18 +177,18 @@ class Inbox:
         )
         new = sum(one.new for name, one in ingested.items() if name not in left)
         removed = await self._remove([name for name in ingested if name not in left])
-        # One that was taken before has outlived a removal; whether it does so again is not known
-        # before the next listing.
+        # A batch that was taken before has survived a removal; only the next listing shows whether
+        # it does so again.
         all_gone = removed and not left and not any(one.known for one in ingested.values())
         return new, all_gone
 
     async def _guarded(
         self, name: str, work: Callable[[], Awaitable[T]], left: set[str]
     ) -> T | None:
-        """Do some work on a batch, whose trouble is not the others'.
+        """Do some work on a batch, whose errors do not affect the others.
 
         Returns:
-            What the work did; None where the batch is rejected, or has to be `left` for now.
+            The result of the work; None if the batch is rejected, or must be `left` for now.
         """
         try:
             try:
@@ -208,9 +209,9 @@ class Inbox:
         return None
 
     async def _read(self, info: ObjectInfo) -> Batch | None:
-        """A batch, or None where it is not found."""
+        """A batch, or None if it is not found."""
         if not is_batch_name(info.key):
-            raise MalformedBatch("its name is not one that a producer gives")
+            raise MalformedBatch("its name is not that of a producer's batch")
         if info.size > MAX_BATCH_BYTES:
             raise MalformedBatch(f"{info.size} bytes; a batch has at most {MAX_BATCH_BYTES}")
         failed = 0
@@ -240,17 +241,17 @@ class Inbox:
         await self._objects.reject(name, reason)
 
     async def _remove(self, names: Sequence[str]) -> bool:
-        """Remove batches that were taken; whether that worked."""
+        """Remove batches that were taken; returns whether that worked."""
         try:
             await self._objects.remove(names)
         except StoreError as error:
-            # The next round finds them again, and by their marks that they were taken.
+            # The next round finds them again, and their marks show that they were taken.
             _log.warning("%d batches that were taken stay in the inbox: %s", len(names), error)
             return False
         return True
 
     async def _sweep(self) -> None:
-        """Forget what was taken so long ago that it does not come again."""
+        """Remove the marks of batches that are too old to come again."""
         owner, policy = self._owner, self._policy
         now = owner.clock.time_ms()
         end = keys.mark_time(max(0, now - policy.dedup_window_ms), keys.MARK)
@@ -261,7 +262,7 @@ class Inbox:
             for key, _ in rows:
                 transaction.ops += marks.swept(key)
             await owner.committer.submit(transaction, durable=False)
-            # What was removed is not walked over again.
+            # Removed rows are not scanned again.
             self._swept_up_to = rows[-1][0]
         await self._objects.remove_unfinished(_UNFINISHED_SECONDS)
         self._sweep_due = now + policy.dedup_window_ms // _SWEEPS_PER_WINDOW

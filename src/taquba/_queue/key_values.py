@@ -16,7 +16,7 @@ async def get(reads: Reads, key: KvKey) -> bytes | None:
 
 
 async def write(owner: Owner, key: KvKey, value: bytes | None) -> None:
-    """Put an entry, or delete it where the value is None; durable when it returns."""
+    """Put an entry, or delete it if the value is None; durable when it returns."""
     name = validate.kv_key(key)
     if value is not None:
         validate.kv_value(key, value)
@@ -57,7 +57,7 @@ async def compare_write(
 
 
 async def until_durable(owner: Owner, name: bytes) -> None:
-    """Wait until what an entry holds, or that there is none, is durable."""
+    """Wait until the value of an entry, or its absence, is durable."""
     await owner.committer.until_durable(keys.user(name))
 
 
@@ -78,7 +78,7 @@ async def scan(reads: Reads, prefix: K, cursor: str | None, limit: int) -> KvPag
         try:
             entries.append(KvEntry(name.decode() if as_text else name, value))  # type: ignore[arg-type]
         except UnicodeDecodeError:
-            why = f"the key {name!r} is no text: scan with a bytes prefix, or delete it"
+            why = f"the key {name!r} is not text: scan with a bytes prefix, or delete it"
             unreadable.append(UnreadableRecord(name=repr(name), key=name, reason=why))
     more = len(rows) > limit
     cursor = encode_cursor(rows[limit - 1][0]) if more else None

@@ -1,4 +1,4 @@
-"""Looking at jobs: one by id, listings, histories. Reads only."""
+"""Reading jobs: one by id, listings, histories."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class FoundRow(NamedTuple):
 
 
 async def locate(reads: Reads, job_id: str) -> Location | None:
-    """What the index says of a job, in one read; None when there is no such job."""
+    """The index entry of a job, in one read; None if there is no such job."""
     entry = await reads.get(keys.index(job_id))
     return None if entry is None else decode_location(job_id, entry)
 
 
 async def locate_row(reads: Reads, job_id: str) -> FoundRow | None:
-    """Follow the index to a job's row; reads again when the job moved between two reads."""
+    """Follow the index to a job's row; reads again if the job moved between two reads."""
     for _ in range(_MOST_READS):
         location = await locate(reads, job_id)
         if location is None:
@@ -86,13 +86,13 @@ async def locate_row(reads: Reads, job_id: str) -> FoundRow | None:
 
 
 async def get_job(reads: Reads, payloads: PayloadReads, job_id: str) -> JobRecord | None:
-    """A job with its payload, which is missing in the record where its object is gone."""
+    """A job with its payload, which the record lacks if its object is gone."""
     record = await _record(reads, job_id)
     while record is not None and record.payload_ref is not None:
         loaded = await _loaded(payloads, record, record.payload_ref)
         if loaded is not None:
             return loaded
-        # It may have left the queue since, even have come again under its id.
+        # It may have left the queue since then, and another job may have its id.
         newer = await _record(reads, job_id)
         if newer is not None and newer.payload_ref == record.payload_ref:
             return newer
@@ -101,11 +101,12 @@ async def get_job(reads: Reads, payloads: PayloadReads, job_id: str) -> JobRecor
 
 
 async def _loaded(payloads: PayloadReads, record: JobRecord, ref: str) -> JobRecord | None:
-    """A record with what is in its payload's object, or None where there is none."""
+    """A record with the content of its payload's object, or None if there is none."""
     try:
         payload = await payloads.fetch(ref)
     except PayloadDamaged as damage:
-        # One that cannot be read hides no other job of a listing, and no other part of its own.
+        # A payload that cannot be read hides neither other jobs of a listing nor other parts of its
+        # own.
         return with_damage(record, damage)
     return None if payload is None else with_payload(record, payload)
 
@@ -130,7 +131,7 @@ def lacks_payload(record: JobRecord) -> bool:
 
 
 async def payload_refs(reads: Reads, job_ids: Sequence[str]) -> list[str | None]:
-    """What the records of jobs call their payload's object; None also where there is no job."""
+    """The names of the payload objects in the records of jobs; None also if there is no job."""
 
     async def read(job_id: str) -> str | None:
         record = await _record(reads, job_id)
@@ -147,7 +148,7 @@ async def list_jobs(
     cursor: str | None,
     limit: int,
 ) -> JobPage:
-    """A page of jobs, with their payloads; without the large ones where `payloads` is None."""
+    """A page of jobs, with their payloads; without the large ones if `payloads` is None."""
     page = await _page(reads, queue, status, cursor, limit)
     if payloads is None or all(record.payload_ref is None for record in page.jobs):
         return page
@@ -159,7 +160,7 @@ async def list_jobs(
 async def _with_payload(
     reads: Reads, payloads: PayloadReads, record: JobRecord
 ) -> JobRecord | None:
-    """A listed job with its payload; None when it has left the queue since."""
+    """A listed job with its payload; None if it has left the queue since then."""
     if record.payload_ref is None:
         return record
     loaded = await _loaded(payloads, record, record.payload_ref)
@@ -174,7 +175,7 @@ async def _page(
 ) -> JobPage:
     validate.integer(limit, "limit", 1, MAX_PAGE)
     if status is JobStatus.scheduled:
-        # The space is ordered by time over all queues: rows of the others are passed over.
+        # The space is ordered by time over all queues: rows of other queues are skipped.
         prefix = keys.SCHEDULED
     else:
         prefix = keys.queue_prefix(_SPACES[status], queue)

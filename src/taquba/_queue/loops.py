@@ -83,7 +83,7 @@ async def run_scheduler(owner: Owner, recheck_ms: int) -> None:
 
 
 async def reap(owner: Owner) -> Counter[str]:
-    """Take back every job whose lease ran out; returns how many of each queue."""
+    """Take back every job whose lease expired; returns how many of each queue."""
     expired = owner.leases.expired(owner.clock.monotonic_ms())
     reaped = Counter[str]()
     for start in range(0, len(expired), _ROUND):
@@ -146,7 +146,7 @@ async def _sweep_queue(owner: Owner, state: QueueState, status: JobStatus) -> in
     try:
         return await _sweep_rows(owner, state, status, retention)
     except BaseException:
-        # The next round has to find what this one did not get to.
+        # The next round must find the rows that this one did not reach.
         owner.sweep_by(state, status, due)
         raise
 
@@ -170,7 +170,7 @@ async def _sweep_rows(owner: Owner, state: QueueState, status: JobStatus, retent
                 try:
                     job = decode_row(key, value)
                 except UnreadableJob as error:
-                    # Nothing tells when its retention is over; it is passed over.
+                    # The end of its retention is not known; it is skipped.
                     _log.warning("%s", error)
                     start, after = key, True
                     continue
@@ -215,22 +215,22 @@ async def run_retention(owner: Owner, recheck_ms: int) -> None:
 async def run_orphan_sweep(owner: Owner) -> None:
     """Remove payload objects that a crash left behind.
 
-    What the last owner left just before its end is old enough after a while; what is left later,
-    by failures, is rare.
+    Objects that the last owner left just before its end are old enough after a while; later ones,
+    left by failures, are rare.
     """
     wait_ms = ORPHAN_AGE_MS
     while True:
         try:
             await sweep_orphans(owner)
         except StoreError as error:
-            # The queue works without: what lies there is found by a later sweep.
+            # The queue works without the sweep: a later one finds the orphans.
             _log.warning("the sweep for orphaned payload objects failed: %s", error)
         await owner.orphan_alarm.sleep(partial(owner.clock.call_later, wait_ms + 1))
         wait_ms = _ORPHAN_SWEEP_MS
 
 
 async def run_heartbeat(owner: Owner, interval_ms: int) -> None:
-    """Write the owner's time, so that readers can tell whether it lives."""
+    """Write the owner's time, so that readers can see whether it lives."""
     beat = asyncio.Event()
     while True:
         transaction = Transaction()
@@ -250,7 +250,7 @@ async def run_heartbeat(owner: Owner, interval_ms: int) -> None:
 
 
 async def watch_engine(owner: Owner) -> None:
-    """Notice, also while nothing is written, that another owner fenced this one; tidy up."""
+    """Notice, even while nothing is written, that another owner fenced this one; tidy up."""
     while True:
         await asyncio.sleep(_ENGINE_WATCH_SECONDS)
         failure = owner.engine.failure()
@@ -273,13 +273,13 @@ async def _guarded(round_: Callable[[], Awaitable[None]], name: str) -> int | No
 
 
 async def until_failure(owner: Owner, loop: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop; once the store can be written no more it ends quietly, its queue says why."""
+    """Run a loop; once the store can no longer be written, it ends, and its queue says why."""
     try:
         await loop()
     except asyncio.CancelledError:
         raise
     except BaseException as error:
-        # Without its loops a queue would look alive and not be: better it ends.
+        # Without its loops a queue would only look alive: it is better to end it.
         if owner.failure is None:
             owner.committer.lose(error)
         if ends_program(error):

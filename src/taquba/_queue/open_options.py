@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _OFFLOAD_THRESHOLD: Final = 256 * 1024
 _MAX_OFFLOAD_THRESHOLD: Final = 64 * 1024 * 1024
-"""Records larger than this would not go well through the storage engine."""
+"""The storage engine does not handle larger records well."""
 
 
 class OwnerOptions(TypedDict, total=False):
@@ -29,26 +29,26 @@ class OwnerOptions(TypedDict, total=False):
     Attributes:
         default_config: Settings of queues that `queue_configs` does not name.
         queue_configs: Settings per queue name.
-        flush_interval: Least time between two flushes, seconds. None, the default, flushes as
-            soon as somebody waits. On a cloud store a longer one means fewer requests.
-        fsync: Local folders: have every acknowledged commit on disk, safe from power loss; True
-            by default. Without it a commit is safe from the end of the process only.
-        reaper_interval: Bound on the time between a lease's expiry and its job's return, seconds;
-            5 by default.
-        scheduler_interval: How often, in seconds, the wall clock is looked at while a scheduled
-            job waits, in case it was set; 1 by default.
-        heartbeat_interval: Write a sign of life this often, seconds; None, the default, never
-            does.
+        flush_interval: Minimum time between two flushes, seconds. None, the default, flushes as
+            soon as a caller waits. On a cloud store a longer interval means fewer requests.
+        fsync: For local folders: every acknowledged commit is on disk, safe from power loss; True
+            by default. Without it, a commit survives only the end of the process.
+        reaper_interval: Longest time between a lease's expiry and its job's return, seconds; 5 by
+            default.
+        scheduler_interval: How often, in seconds, the wall clock is checked while a scheduled job
+            waits, in case it was set; 1 by default.
+        heartbeat_interval: How often to write a sign of life, seconds; None, the default, means
+            never.
         payload_offload_threshold: Largest payload, in bytes, that is kept in its job's record; a
-            larger one becomes an object of its own. 262,144 by default; None keeps all payloads
-            in the records.
+            larger one becomes a separate object. 262,144 by default; None keeps all payloads in the
+            records.
         payload_url: Where these objects, and those of `Queue.objects`, are kept; by default next
             to the store, in ``{url}-payloads``. Do not change it while jobs have their payload
             there.
-        inbox: Take what producers in other processes put into the store's inbox, in
-            ``{url}-inbox``; see `taquba.Producer`. An `InboxConfig` says how. On a bucket this
-            costs requests: by default one every 5 seconds while nothing comes. `Queue.open` does
-            so only if asked, a service always.
+        inbox: Take the requests that producers in other processes put into the store's inbox, in
+            ``{url}-inbox``; see `taquba.Producer`. An `InboxConfig` has the settings. On a bucket
+            this costs requests: by default one every 5 seconds while nothing arrives. It is off by
+            default, and always on in a service.
         telemetry: OpenTelemetry metrics and traces. None, the default, emits them if the
             application has configured a global provider by now, True to the global providers in
             any case, False not at all. A `MeterProvider` gets the metrics; a `taquba.Telemetry`
@@ -72,10 +72,10 @@ class OpenOptions(OwnerOptions, total=False):
     """Options of `Queue.open`.
 
     Attributes:
-        clock: Where time comes from; the machine's clock by default.
-        producer_socket: Listen on a unix socket, which only this user can connect to, for the
-            producers of this machine: they need not go through the store then. It is in the
-            store's folder, or for a bucket in a folder of this user's.
+        clock: The clock; the machine's by default.
+        producer_socket: Listen on a unix socket for the producers on this machine, which then need
+            not go through the store. Only this user can connect. The socket is in the store's
+            folder, or for a bucket in a folder of this user.
     """
 
     clock: Clock | None
@@ -127,7 +127,7 @@ class OpenSettings:
         """
         if producer_socket and location.in_memory:
             raise InvalidArgument(
-                f"{location.url} is in the memory of this process: no other can use producer_socket"
+                f"{location.url} is in the memory of this process: no other process can use producer_socket"
             )
         return cls(
             location=location,

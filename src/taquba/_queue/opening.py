@@ -1,4 +1,4 @@
-"""Opening a store: check its layout, load what memory needs, take back what nobody holds."""
+"""Opening a store: check its layout, load the state in memory, take back claimed jobs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def open_owner(settings: OpenSettings) -> Owner:
         clean = new or await engine.get(keys.CLOSED) is not None
         start = Transaction()
         start.ops += stamping
-        # What a clean close left is true of the store as it was then.
+        # The data of a clean close describes the store as it was then.
         start.delete(keys.CLOSED)
         start.ops.append(await engine.mark(ids))
         await owner.committer.submit(start, durable=False)
@@ -104,7 +104,7 @@ async def open_owner(settings: OpenSettings) -> Owner:
 
 
 async def find_store(location: StoreLocation) -> Found:
-    """Look for a store; reads only, so that the owner of another one is not disturbed.
+    """Look for a store; only reads, so that the owner of another one is not disturbed.
 
     Raises:
         IncompatibleStore: There is a database that is not a store of this layout.
@@ -121,7 +121,7 @@ async def find_store(location: StoreLocation) -> Found:
 
 
 async def _is_ready(location: StoreLocation) -> bool:
-    """Refuse a location that cannot be opened; whether the store there has its label."""
+    """Refuse a location that cannot be opened; returns whether the store there has its label."""
     found = await find_store(location)
     if not found.database:
         await check_new_store(location)
@@ -131,7 +131,7 @@ async def _is_ready(location: StoreLocation) -> bool:
 async def _stamp(
     engine: Engine, location: StoreLocation, clock: Clock, ids: IdGenerator
 ) -> tuple[bytes, list[keys.Op]]:
-    """The store's stamp, and the rows that make an empty store ours."""
+    """The store's stamp, and the rows that initialise an empty store."""
     stamp = await read_stamp(engine, location)
     if stamp is not None:
         return stamp, []
@@ -156,15 +156,15 @@ async def read_stamp(reads: Reads, location: StoreLocation) -> bytes | None:
 def _check_layout(version: int, location: StoreLocation) -> None:
     if version != keys.FORMAT_VERSION:
         raise IncompatibleStore(
-            f"{location.url} holds layout {version}, this version of taquba reads layout "
+            f"{location.url} has layout {version}, but this version of taquba reads layout "
             f"{keys.FORMAT_VERSION}: use the version that wrote it, or another location",
             layout=version,
         )
 
 
 async def _take_back_claimed(owner: Owner, *, died: bool) -> None:
-    """Every claimed job's holder is gone with the owner that served it."""
-    # Also where none is found claimed: claims that were not flushed yet left no trace.
+    """Give back every claimed job: its holder is gone with the former owner."""
+    # Also if no job is claimed: claims that were not flushed left no trace.
     for state in owner.queues.values():
         state.cautious = died
     async for rows in owner.engine.scan(
@@ -193,7 +193,7 @@ async def _take_back_claimed(owner: Owner, *, died: bool) -> None:
 
 
 def closing_state(owner: Owner) -> Transaction:
-    """What a clean close leaves behind: when, and below which key each queue has no pending row."""
+    """The data of a clean close: its time, and the key below which each queue has no pending row."""
     transaction = Transaction()
     closing = Closing(owner.clock.time_ms(), owner.engine.openings)
     transaction.put(keys.CLOSED, encode_closing(closing))

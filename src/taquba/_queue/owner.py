@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 CAUTIOUS_MS: Final = 5000
 """How long an owner that follows a death makes its claims durable first, per queue, from its first
-claim on. What ended the process before is among the first jobs again; a job that does so at once
+claim on. The job that killed the process is among the first jobs again; a job that does so at once
 would otherwise never be found claimed."""
 _log: Final = logging.getLogger(__name__)
 
@@ -57,17 +57,17 @@ NOT_DUE: Final = 1 << 62
 
 
 Served = Callable[..., Awaitable[object]]
-"""What others may call at the owner: an async function, or one that returns an awaitable."""
+"""A function that others may call at the owner: async, or returning an awaitable."""
 
 _owners: Final[WeakKeyDictionary[Store, Owner]] = WeakKeyDictionary()
 """The owners of this process, by the handles on their stores."""
 
 
 def owner_of(store: Store) -> Owner:
-    """The owner behind a handle, for what has to be decided in its process.
+    """The owner behind a handle, for decisions that must be made in its process.
 
     Raises:
-        InvalidArgumentType: That is not a handle on a store, or its owner is elsewhere.
+        InvalidArgumentType: It is not a handle on a store, or its owner is in another process.
     """
     validate.instance(store, Store, "store")
     owner = _owners.get(store)
@@ -77,7 +77,7 @@ def owner_of(store: Store) -> Owner:
 
 
 class QueueState:
-    """What the owner keeps in memory about one queue."""
+    """The owner's state in memory for one queue."""
 
     def __init__(self, name: str, policy: Policy, horizon: bytes | None) -> None:
         self.name = name
@@ -85,18 +85,18 @@ class QueueState:
         self.window = Window(horizon)
         self.waiters = Waiters()
         self.suspects: dict[bytes, Job] = {}
-        """Pending jobs that have to run alone, by their key; the window does not hold them."""
+        """Pending jobs that must run alone, by their key; the window does not hold them."""
         self.loops = 0
-        """Worker loops that run."""
+        """The number of running worker loops."""
         self.cautious = False
-        """Whether the owner follows a death, and has not claimed for long enough to trust."""
+        """Whether the owner follows a death, and has not yet claimed for long enough."""
         self._cautious_until: int | None = None
         self.sweep_due = {DONE: NOT_DUE, DEAD: NOT_DUE}
-        """Wall ms at which the oldest finished job of a kind may have to go."""
+        """Wall ms at which the oldest finished job of a kind may be due for removal."""
 
     @property
     def claimed_from(self) -> bool:
-        """Whether somebody waits for jobs, or will come back for them."""
+        """Whether somebody waits for jobs, or will return for them."""
         return self.loops > 0 or len(self.waiters) > 0
 
     def claims_durably(self, now: int) -> bool:
@@ -109,10 +109,10 @@ class QueueState:
         return self.cautious
 
     def retention_ms(self, status: JobStatus) -> int | None:
-        """How long finished jobs of a kind stay; None is for ever."""
+        """How long finished jobs of a kind are kept; None means forever."""
         if status is DEAD:
             return self.policy.dead_retention_ms
-        # What an earlier configuration kept goes when this one keeps nothing.
+        # Jobs that an earlier configuration kept are removed if this one keeps none.
         return self.policy.keep_done_ms or 0
 
 
@@ -135,7 +135,7 @@ class Owner:
         self.location = settings.location
         self.engine = engine
         self.stamp = stamp
-        """The row that says whose store this is."""
+        """The row that identifies the owner of the store."""
         store_id = decode_store_id(stamp)
         self.payloads = Payloads(objects, store_id, ids, settings.payload_threshold)
         self.objects = Objects(objects, store_id, self.check)
@@ -151,14 +151,14 @@ class Owner:
         self.moves = Moves()
         self.locks = KeyLocks()
         self.turns = KeyLocks()
-        """For packages that read, decide and write."""
+        """Locks for packages that read, decide and write."""
         self.queues: dict[str, QueueState] = {}
         self.served: dict[str, Served] = {}
-        """What packages may be asked, by name."""
+        """The calls that packages serve, by name."""
         self.runners: dict[str, object] = {}
-        """By queue name: the handler of the runner that has the queue to itself."""
+        """By queue name: the handler of the runner that has reserved the queue."""
         self.completions: dict[str, list[asyncio.Future[Change | None]]] = {}
-        """Who waits for a job to finish; gets how it did, or None when nobody will know."""
+        """Callers that wait for the end of a job; they get its outcome, or None if it stays unknown."""
         self.scheduled = Window(
             NOTHING if any(counter.scheduled for counter in counters.values()) else None
         )
@@ -174,12 +174,12 @@ class Owner:
         self._configs = settings.queue_configs
         self._failure: TaqubaError | None = None
         self.on_failure: set[Callable[[], None]] = set()
-        """Called when the store can be written no more, and when the queue closes."""
+        """Called when the store can no longer be written, and when the queue closes."""
         self.on_closing: set[Callable[[], None]] = set()
         """Called when the queue closes, while the store can still be written."""
         self.telemetry = telemetry
         self.moving: list[Callable[[], bool]] = []
-        """What else moves by itself, as `busy` has to know."""
+        """Other background activity, for `busy`."""
         self.committer = Committer(
             engine,
             counters,
@@ -196,13 +196,13 @@ class Owner:
         clock.attach(self.busy)
 
     def check(self) -> None:
-        """Refuse a call from a wrong place, or to a queue that is closed or fenced."""
+        """Refuse a call from a wrong thread, loop or process, or to a closed or fenced queue."""
         self.place.check()
         if self._failure is not None:
             raise self._failure.again()
 
     def stands_behind(self, store: Store) -> None:
-        """Have `owner_of` find this owner by a handle."""
+        """Let `owner_of` find this owner by a handle."""
         _owners[store] = self
 
     async def enter(self) -> None:
@@ -228,21 +228,22 @@ class Owner:
         return await bounded(self.locks.acquire(names), "waiting for a commit in flight")
 
     async def dedup_row(self, queue: str, dedup_key: str) -> str | None:
-        """Id of the job that holds a dedup key, as far as it is written."""
+        """Id of the job that holds a dedup key, according to the written rows."""
         row = await self.engine.get(keys.dedup(queue, dedup_key))
         return None if row is None else row.decode()
 
     def dedup_holder(self, row: str | None, leaving: str | None) -> str | None:
-        """Who holds a dedup key, given its row; one that `leaving` holds counts as free.
+        """The holder of a dedup key, given its row; a key that `leaving` holds counts as free.
 
-        The claim that frees it may be decided, its job's handler started, and not written yet.
-        What is decided now is written behind that claim; it may be withdrawn while one waits.
+        The claim that frees it may be decided, and its job's handler started, but not yet written.
+        A decision made now is written after that claim, which may be withdrawn while the caller
+        waits.
         """
         free = row is None or row == leaving or self.leases.get(row) is not None
         return None if free else row
 
     def fail(self, error: TaqubaError) -> None:
-        """The store can be written no more: whoever waits finds out."""
+        """The store can no longer be written: waiting callers get the error."""
         if self._failure is None:
             self._failure = error
         for state in self.queues.values():
@@ -255,18 +256,18 @@ class Owner:
             try:
                 callback()
             except BaseException:
-                # Whatever it is, the others that wait have to be told, too.
-                _log.exception("what was to be told that the store failed did not take it")
+                # Whatever it is, the other waiting callers must be notified, too.
+                _log.exception("a callback for the failure of the store failed")
 
     def forsaken(self) -> None:
-        """Somebody has cancelled tasks of this queue: without them it would only look alive.
+        """Somebody has cancelled tasks of this queue, without which it would only look alive.
 
-        What was decided is still written, and jobs go back, for as long as the event loop runs.
+        Decisions are still written, and jobs are given back, as long as the event loop runs.
         """
         if self._failure is None:
             why = "its tasks were cancelled, as when the event loop ends"
             self.fail(
-                StoreError(f"the queue works no longer: {why}; open it again", permanent=True)
+                StoreError(f"the queue no longer works: {why}; open it again", permanent=True)
             )
 
     @property
@@ -274,14 +275,14 @@ class Owner:
         return self._failure
 
     def closing(self) -> None:
-        """From now on every call raises `QueueClosed`, whatever happened before."""
+        """Close: from now on every call raises `QueueClosed`, whatever happened before."""
         self.fail(QueueClosed())
         self._failure = QueueClosed()
         for callback in list(self.on_closing):
             callback()
 
     def busy(self) -> bool:
-        """True while anything of this queue moves by itself."""
+        """True while this queue has background activity."""
         if self._failure is not None:
             return False
         alarms = (
@@ -322,7 +323,7 @@ class Owner:
         return {state.name: state for state in list(self.queues.values())}
 
     def landed(self, changes: Iterable[Change]) -> None:
-        """Changes are applied: let memory follow, and wake whoever waits for them."""
+        """Changes are applied: update memory, and wake waiting callers."""
         for change in changes:
             job, status = change.job, change.status
             if status is PENDING:
@@ -337,7 +338,7 @@ class Owner:
                         future.set_result(change)
 
     def add_pending(self, key: bytes, job: Job) -> None:
-        """A row is (or is again) there to be claimed: let a waiting caller have it."""
+        """A row can be claimed (again): give it to a waiting caller."""
         state = self.queue(job.queue)
         if job.suspicion is None:
             state.window.insert(key, job)
@@ -352,18 +353,18 @@ class Owner:
             self.wake_claimers()
 
     def wake_claimers(self) -> None:
-        """The gate may let through what it did not before."""
+        """The gate may let jobs pass that it held back before."""
         for state in self.queues.values():
             state.waiters.wake_all()
 
     def add_scheduled(self, key: bytes, job: Job) -> None:
-        """A row is (or is again) there to be promoted: let the scheduler know if it is the next."""
+        """A row can be promoted (again): notify the scheduler if it is the next one."""
         self.scheduled.insert(key, job)
         if keys.scheduled_run_at(key) < self.scheduler_due:
             self.scheduler_alarm.ring()
 
     def landed_with(self, transaction: Transaction, changes: Sequence[Change]) -> None:
-        """Have `landed` called when the transaction is applied."""
+        """Call `landed` when the transaction is applied."""
         transaction.on_applied.append(lambda: self.landed(changes))
 
     def _note_finished(self, queue: str, status: JobStatus) -> None:
@@ -373,7 +374,7 @@ class Owner:
             self.sweep_by(state, status, self.clock.time_ms() + retention)
 
     def sweep_by(self, state: QueueState, status: JobStatus, due: int) -> None:
-        """Have finished jobs of a kind looked at no later than `due`, in wall ms."""
+        """Check finished jobs of a kind no later than `due`, in wall ms."""
         if due < state.sweep_due[status]:
             state.sweep_due[status] = due
             if due < self.retention_due:

@@ -1,4 +1,4 @@
-"""Large payloads on their way to whoever claims or reads a job."""
+"""Large payloads on their way to the claimer or reader of a job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taquba._queue.owner import Owner, QueueState
 _log: Final = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 1.0
-"""How long a worker rests a handler's place whose job's payload could not be read."""
+"""How long a worker leaves a place empty after the payload of its job could not be read."""
 
 _RETRY_MS: Final = 5000
 """When a job is tried again whose payload could not be read."""
@@ -44,11 +44,11 @@ async def claim_batch(
 
 
 async def _load_all(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> list[OwnedClaim]:
-    """Those of a batch that can be worked on; their leases count from now.
+    """The claims of a batch that can be processed; their leases count from now.
 
     Raises:
-        StoreError: There are none, because of the store. Going on with the next jobs would have
-            no end: those put back are pending again before the last of a long queue was tried.
+        StoreError: There are none, because of the store. Trying the next jobs would never end: jobs
+            that were put back are pending again before the last one of a long queue was tried.
     """
     try:
         with _leases_kept(owner, found, lease_ms):
@@ -75,14 +75,14 @@ async def load(owner: Owner, claim: OwnedClaim, lease_ms: int) -> bool:
     with _leases_kept(owner, [claim], lease_ms):
         problem = await _read(owner, claim)
     if isinstance(problem, StoreError):
-        # The payloads of the next jobs would most likely fail as well.
+        # The payloads of the next jobs would probably fail as well.
         await asyncio.sleep(_PAUSE_SECONDS)
     return problem is None and claims.is_held(claim)
 
 
 @contextmanager
 def _leases_kept(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> Generator[None]:
-    """Let no lease run out while payloads are read, which is bounded, and count it from the end."""
+    """Keep leases from expiring while payloads are read, which is bounded; count from the end."""
     for claim in found:
         claims.keep_alive(owner, claim, _READING_MS)
     try:
@@ -94,10 +94,11 @@ def _leases_kept(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> Genera
 
 
 async def _read(owner: Owner, claim: OwnedClaim) -> TaqubaError | None:
-    """Read the payload of a claimed job; returns why there is nothing to work on.
+    """Read the payload of a claimed job; returns why it cannot be processed, or None.
 
-    A job whose object cannot be read now, is not found, or is damaged, is put back, its attempt
-    not spent. It is dead-lettered once several looks over some time did not find the object whole.
+    A job whose object cannot be read now, is not found, or is damaged, is put back without spending
+    its attempt. It is dead-lettered once several looks over some time did not find the object
+    intact.
     """
     ref = claim.payload_ref
     if ref is None:
@@ -105,7 +106,7 @@ async def _read(owner: Owner, claim: OwnedClaim) -> TaqubaError | None:
     try:
         payload = await owner.payloads.fetch(ref)
         if payload is None:
-            # Where all objects are out of reach, none of them is missing.
+            # If all objects are out of reach, none of them is missing.
             await owner.payloads.check_place()
     except PayloadDamaged as damaged:
         await _fail(owner, claim, damaged)
@@ -133,7 +134,7 @@ async def _fail(owner: Owner, claim: OwnedClaim, error: TaqubaError) -> None:
             )
             _log.log(level, "job %s %s: %s", claim.id, what, error, extra=about_job(claim))
         else:
-            # The store's trouble is not the job's: its attempt is not spent.
+            # A failure of the store is not a failure of the job: its attempt is not spent.
             why = f"its payload could not be read: {error}"
             await settling.snooze(owner, claim, why, _RETRY_MS)
     except (ClaimLost, StoreError) as unsettled:

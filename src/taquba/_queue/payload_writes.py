@@ -20,12 +20,12 @@ ORPHAN_AGE_MS: Final = 3600 * 1000
 
 
 class Uploads:
-    """Payload objects written for the requests of one transaction that is yet to be made."""
+    """Payload objects written for the requests of a transaction that is not made yet."""
 
     def __init__(self, owner: Owner, requests: Sequence[EnqueueRequest]) -> None:
         self._owner = owner
-        # The name of an object holds its job's id. All get theirs now, so that those with a small
-        # payload do not come behind.
+        # The name of an object holds its job's id. All jobs get their ids now, so that those with a
+        # small payload do not come last.
         self._ids = [request.job_id or owner.ids.next() for request in requests]
         self._refs: dict[int, str] = {}
         """By position of the request."""
@@ -52,7 +52,7 @@ class Uploads:
         transaction.finally_(lambda: owner.payloads.release(ref))
 
         def failed() -> None:
-            # After the store has failed, a write that was under way may yet be found in it.
+            # After a failure of the store, a write that was under way may still be applied.
             if owner.committer.failure is None:
                 owner.payloads.discard([ref])
 
@@ -60,14 +60,14 @@ class Uploads:
         return job._replace(id=job_id, payload=b"", payload_ref=ref)
 
     def abandon(self) -> None:
-        """No record will refer to what is left."""
+        """No record will refer to the remaining objects."""
         for ref in self._refs.values():
             self._owner.payloads.release(ref)
         self._owner.payloads.discard(self._refs.values())
 
 
 def large_payloads(owner: Owner, requests: Sequence[EnqueueRequest]) -> list[int]:
-    """Positions of the requests whose payload is to be an object of its own."""
+    """Positions of the requests whose payload becomes a separate object."""
     limit = owner.payloads.inline_limit
     return [position for position, request in enumerate(requests) if len(request.payload) > limit]
 
@@ -77,8 +77,8 @@ async def upload(
 ) -> Uploads:
     """Write the payloads at the positions `large` of `requests`, several at the same time.
 
-    A request whose dedup key is held is not going to be new, so its payload is not uploaded: the
-    holder was there during the call. A key that the job `leaving` holds counts as free.
+    A request whose dedup key is held makes no new job, so its payload is not uploaded: the holder
+    existed during the call. A key that the job `leaving` holds counts as free.
     """
     uploads = Uploads(owner, requests)
     for some in slices(large):
@@ -111,8 +111,8 @@ async def sweep_orphans(owner: Owner) -> int:
         current = await payload_refs(owner.engine, [job_id for job_id, _ in candidates])
         orphans = [ref for (_, ref), now in zip(candidates, current, strict=True) if ref != now]
         if orphans:
-            # Proves that the removals just seen are durable, and that this is still the owner:
-            # another one may have uploaded what is not in this view of the store.
+            # This proves that the removals just seen are durable, and that this is still the owner:
+            # another owner may have uploaded objects that are not in this view of the store.
             proof = Transaction()
             proof.put(keys.META, owner.stamp)
             await owner.committer.submit(proof, durable=True)

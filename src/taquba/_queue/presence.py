@@ -1,4 +1,4 @@
-"""Whether a store has a living owner, as far as another process can tell."""
+"""Whether a store has a living owner, as seen by another process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOOK_SECONDS: Final = 0.2
 
 
 async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) -> OwnerSigns:
-    """Take the surest sign there is; watch the store only where nothing else tells.
+    """Use the surest sign that exists; watch the store only if there is no other sign.
 
     The lock of a folder comes first, and the mark of a clean close after it: an owner takes the
     one before it removes the other. The mark counts as it is now: `reads` may show the store as
@@ -49,7 +49,7 @@ async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) 
 async def _watch(
     reads: Reads, location: StoreLocation, patience_ms: int, *, begun: bool
 ) -> OwnerSigns:
-    """See whether the store moves.
+    """Watch whether the store changes.
 
     `begun` says that an opening has begun and not ended, so that the store still says that it was
     closed.
@@ -78,7 +78,7 @@ async def _watch(
 
 
 async def _lock_held(location: StoreLocation) -> bool | None:
-    """Whether a process of this machine has the store open; None where that cannot be told."""
+    """Whether a process on this machine has the store open; None if that is unknown."""
     if location.folder is None:
         return None
     return await asyncio.to_thread(owner_lock.is_held, location.folder)
@@ -91,14 +91,14 @@ async def _being_opened(location: StoreLocation) -> bool:
 
 
 async def _closed_at(location: StoreLocation) -> Closing | None:
-    """How the last owner closed the store; None where it did not, or another one came since."""
+    """How the last owner closed the store; None if it did not, or another one came since then."""
     async with looking_once(location) as newest:
         closed = await newest.get(keys.CLOSED)
     return None if closed is None else decode_closing(closed)
 
 
 async def _opened_since(location: StoreLocation, closed: Closing) -> bool:
-    """Whether somebody has begun to open the store since, and has not written to it yet."""
+    """Whether a process has begun to open the store since then, and has not yet written to it."""
     if location.in_memory:
         return False
     log = await WriteAheadLog.connect(location)
@@ -122,7 +122,7 @@ def _closed(closed: Closing) -> OwnerSigns:
 
 
 async def _pulse(reads: Reads) -> tuple[bytes | None, int | None]:
-    """What moves while an owner works: its heartbeat, and the newest change of a counter."""
+    """The signs of a working owner: its heartbeat, and the newest change of a counter."""
     return await reads.get(keys.HEARTBEAT), await reads.newest_write(keys.STATS)
 
 

@@ -71,8 +71,8 @@ _MAX_CLAIM_BATCH = 10_000
 class Queue(Store, ClosedAtExit):
     """A durable job queue whose state lives in an object store.
 
-    One process, the owner, opens a store at a time; opening it elsewhere fences this one. A queue
-    belongs to the event loop that opened it. Make one with `Queue.open`:
+    Only one process, the owner, has a store open at a time; opening it elsewhere fences this owner.
+    A queue belongs to the event loop that opened it. Make one with `Queue.open`:
 
         async with Queue.open("./data") as queue:
             await queue.enqueue("emails", b"hello")
@@ -95,9 +95,9 @@ class Queue(Store, ClosedAtExit):
     def open(url: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
 
-        Whoever had the store open is fenced. Jobs that were claimed go back to pending at once.
-        Unless the store was closed, they are suspects: each runs alone, and only if it ends the
-        process then, that counts as an attempt.
+        The former owner is fenced. Jobs that were claimed return to pending at once. Unless the
+        store was closed, they are suspects: each runs alone, and only if it then kills the process
+        does that count as an attempt.
 
         Args:
             url: ``memory://`` (fresh), ``memory://name`` (shared by name in this process),
@@ -106,8 +106,8 @@ class Queue(Store, ClosedAtExit):
             options: Settings of queues, the clock, the inbox and so on; see `OpenOptions`.
 
         Raises:
-            InvalidArgument: The URL or a setting cannot be used, or OpenTelemetry was asked for
-                and is not installed.
+            InvalidArgument: The URL or a setting cannot be used, or OpenTelemetry was requested and
+                is not installed.
             IncompatibleStore: The store was written in another layout.
             StoreError: The store cannot be reached or written.
         """
@@ -125,7 +125,7 @@ class Queue(Store, ClosedAtExit):
         return queue
 
     async def close(self) -> None:
-        """Write what is waiting, stop the background tasks, close the store. Idempotent."""
+        """Write all waiting changes, stop the background tasks, close the store. Idempotent."""
         if self._closing is None or not self._closing.done():
             self._owner.place.check()
         if self._closing is None or self._closing.cancelled():
@@ -148,7 +148,7 @@ class Queue(Store, ClosedAtExit):
         await owner.engine.close(hurried=hurried)
 
     async def _begin(self, settings: OpenSettings) -> None:
-        """Start what runs beside the calls."""
+        """Start the background tasks."""
         owner = self._owner
         running: dict[str, Callable[[], Awaitable[None]]] = {
             "scheduler": partial(loops.run_scheduler, owner, settings.recheck_ms),
@@ -200,7 +200,7 @@ class Queue(Store, ClosedAtExit):
         batch = list(islice(requests, MAX_BATCH_JOBS + 1))
         if len(batch) > MAX_BATCH_JOBS:
             raise InvalidArgument(
-                f"a batch has at most {MAX_BATCH_JOBS} requests, which are one commit: "
+                f"a batch may have at most {MAX_BATCH_JOBS} requests, which are one commit: "
                 "enqueue them in several"
             )
         for request in batch:
@@ -322,17 +322,18 @@ class Queue(Store, ClosedAtExit):
     async def sweep_now(self) -> int:
         """Remove done and dead jobs whose retention is over; returns how many.
 
-        Payload objects that a crash left without a job go as well, an hour after their upload.
+        Payload objects that a crash left without a job are also removed, an hour after their
+        upload.
         """
         await self._owner.enter()
         await payload_writes.sweep_orphans(self._owner)
         return await loops.sweep(self._owner)
 
     async def ingest_now(self) -> int:
-        """Take what is in the store's inbox without waiting for the next look at it.
+        """Take the batches in the store's inbox without waiting for the next look at it.
 
         Returns:
-            How many jobs are new; 0 where the queue was opened without an inbox.
+            How many jobs are new; 0 if the queue was opened without an inbox.
         """
         await self._owner.enter()
         return 0 if self._inbox is None else await self._inbox.take()

@@ -1,4 +1,4 @@
-"""`QueueReader`: a read-only look at a store from any process."""
+"""`QueueReader`: a read-only handle on a store, for any process."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from taquba._queue.opening import find_store, read_stamp
 class QueueReader(ReadableStore, ClosedAtExit):
     """Reads a store that an owner may have open, here or in another process; never fences it.
 
-    Each call sees whole commits only, as of the reader's newest look at the store; `poll_interval`
-    bounds how far that lags behind. Make one with `QueueReader.open`. Every method raises
+    Each call sees only whole commits, as of the reader's newest look at the store, which lags
+    behind by at most `poll_interval`. Make one with `QueueReader.open`. Every method raises
     `QueueClosed` after `close`, and `StoreError` when the store fails or does not answer.
     """
 
@@ -74,12 +74,12 @@ class QueueReader(ReadableStore, ClosedAtExit):
 
         Args:
             url: As for `Queue.open`.
-            mode: ``"checkpoint"`` pins what it reads, so that no read fails while the owner
-                cleans up, and writes a small checkpoint to the store; it is removed on close, and
-                runs out by itself within a minute (or four poll intervals) if the reader dies.
-                ``"follow_latest"`` writes nothing to the store; a long scan may then have to be
+            mode: ``"checkpoint"`` pins the data that it reads, so that no read fails while the
+                owner cleans up, and writes a small checkpoint to the store. The checkpoint is
+                removed on close, and expires within a minute (or four poll intervals) if the reader
+                dies. ``"follow_latest"`` writes nothing to the store; a long scan may need to be
                 repeated.
-            poll_interval: How often the store is looked at for new commits, seconds.
+            poll_interval: How often to look for new commits, seconds.
             payload_url: As for `Queue.open`: where the owner keeps large payloads.
 
         Raises:
@@ -98,7 +98,7 @@ class QueueReader(ReadableStore, ClosedAtExit):
         return self._clock
 
     async def close(self) -> None:
-        """Let go of the store. Idempotent."""
+        """Close the reader. Idempotent."""
         self._place.check()
         if not self._closed:
             self._closed = True
@@ -159,24 +159,24 @@ class QueueReader(ReadableStore, ClosedAtExit):
         return await key_values.scan(await self._reads(), prefix, cursor, limit)
 
     async def writer_heartbeat(self) -> datetime | None:
-        """The newest sign of life of an owner, by its clock; None if it never gave one.
+        """Return the newest sign of life of an owner, by its clock; None if there is none.
 
-        Owners give signs of life when they are opened with a `heartbeat_interval`.
+        Only owners that were opened with a `heartbeat_interval` give signs of life.
         """
         beat = await (await self._reads()).get(keys.HEARTBEAT)
         return None if beat is None else from_ms(int(beat))
 
     async def last_store_activity(self) -> datetime | None:
-        """When the newest change of any queue's jobs was committed, by the machine's clock."""
+        """Return when the newest change of any job was committed, by the machine's clock."""
         newest = await (await self._reads()).newest_write(keys.STATS)
         return None if newest is None else from_ms(newest)
 
     async def detect_owner(self, patience: Duration = 3) -> OwnerSigns:
         """Find out whether the store has a living owner, which opening it would fence.
 
-        A clean close is noted in the store. The owner of a local folder is known to every process
-        of the same machine. Where neither tells, the store is watched for changes and heartbeats;
-        of an owner that makes none, nothing can be seen.
+        The store records a clean close. The owner of a local folder is known to every process on
+        the same machine. If neither helps, the store is watched for changes and heartbeats; an
+        owner that makes none cannot be seen.
 
         Args:
             patience: How long to watch, seconds. Choose it longer than the owner's
@@ -198,7 +198,7 @@ class QueueReader(ReadableStore, ClosedAtExit):
         return self._objects
 
     async def _left_since(self, records: Sequence[JobRecord]) -> set[str]:
-        """Those of `records` whose payload is gone because they are, as a newer look tells."""
+        """The ids of `records` that have been removed, and their payloads with them, since the read."""
         bare = [record for record in records if listings.lacks_payload(record)]
         if not bare:
             return set()

@@ -60,7 +60,7 @@ async def snooze(owner: Owner, claim: Claim, reason: str, delay_ms: int) -> None
 
 
 async def payload_missing(owner: Owner, claim: Claim, reason: str) -> bool:
-    """The payload's object was not found; whether that ends the job as a dead letter."""
+    """The payload's object was not found; returns whether the job becomes a dead letter."""
     lease = held_lease(owner, claim)
     looks: list[int] = []
     for attempt in await listings.attempt_history(owner.engine, claim.id):
@@ -95,7 +95,7 @@ async def _settle(
     results: list[EnqueueResult] = []
     if effects is not None:
         validate.instance(effects, SettlementEffects, "effects")
-        # Nobody else may settle, or take the job back, while dedup keys are being read.
+        # Nobody else may settle the job, or take it back, while dedup keys are being read.
         lease.state = "settling"
         try:
             results = await stage_effects(owner, transaction, effects)

@@ -1,7 +1,7 @@
-"""Transitions: what a job becomes, as pure functions.
+"""Transitions: a job's next state, as pure functions.
 
 The modules, top to bottom; each uses only those below it:
 
-    marks        marks: what tells that something from the inbox was taken before, as pure functions
-    transitions  what a job becomes: every state change, as a pure function of record, event
+    marks        marks of batches and jobs that were taken from the inbox before, as pure functions
+    transitions  every state change of a job, as a pure function of record, event, time and policy
 """

@@ -1,7 +1,7 @@
-"""Marks: what tells that something from the inbox was taken before, as pure functions.
+"""Marks of batches and jobs that were taken from the inbox before, as pure functions.
 
-A mark is written in the commit that takes a thing, and outlives the thing's object and its jobs.
-Beside each there is a row by which it is found when it is old.
+A mark is written in the commit that takes a batch, and outlives the batch's object and its jobs.
+Beside each mark there is a row by which it is found when it is old.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a job becomes: every state change, as a pure function of record, event, time and policy.
+"""Every state change of a job, as a pure function of record, event, time and policy.
 
-Each returns a `Change`: the job as it is afterwards, where it is, the rows to write, and how the
-queue's counters move. Nothing here reads, waits or looks at a clock; nothing elsewhere decides
-what a job becomes.
+Each returns a `Change`: the job afterwards, its state, the rows to write, and the change of the
+queue's counters. Nothing here reads, waits or uses a clock; no other code decides a job's next
+state.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Change(NamedTuple):
 
     job: Job
     status: JobStatus | None
-    """Where the job is now; None when it left the store."""
+    """The state of the job now; None if it left the store."""
     key: bytes
     """Key of the job's row: the one it has now, or the one it had when it left."""
     ops: list[Op]
@@ -84,8 +84,8 @@ _ENDS_AS: Final[dict[AttemptOutcome, Event]] = {
 }
 
 _LOOK_PAUSES_MS: Final = (2_000, 15_000, 120_000, 600_000)
-"""Before the next look for a payload that was not found. After as many looks and one it is missing:
-five of them, over 12 minutes at least."""
+"""Waits before the next looks for a payload that was not found. After one look more than these it
+is missing: five looks, over at least 12 minutes."""
 
 _LOOKS_APART_MS: Final = 3600 * 1000
 """Looks further apart than this do not add up: it may have been found in between."""
@@ -116,7 +116,7 @@ def claim_alone(job: Job, key: bytes, now: int) -> Change:
 
 
 def join(job: Job) -> Change:
-    """A suspect ran alone for long enough: what ends its process now may be something else."""
+    """A suspect ran alone for long enough: another job may end its process from now on."""
     joined = _not_alone(job)
     key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, encode_job(joined))]
@@ -124,7 +124,7 @@ def join(job: Job) -> Change:
 
 
 def ack(job: Job, now: int, policy: Policy) -> Change:
-    """Claimed to done; kept only where the queue keeps done jobs."""
+    """Claimed to done; kept only if the queue keeps done jobs."""
     key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, None)]
     if policy.keep_done_ms is None:
@@ -204,14 +204,14 @@ def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
 def payload_missing(job: Job, now: int, reason: str, looks: Sequence[int]) -> Change:
     """Claimed, but the object of its payload was not found: looked for again, or dead.
 
-    One answer does not dead-letter a job. It goes back with its attempt unspent, each time for
-    longer; several looks over some time in a row have to agree.
+    A single answer does not dead-letter a job. It returns without spending its attempt, each time
+    for longer; several consecutive looks over some time must agree.
 
     Args:
-        job: As it was claimed.
+        job: The job as it was claimed.
         now: Wall ms.
         reason: What was not found.
-        looks: Wall ms of the looks before, newest last, with nothing else in between.
+        looks: Wall ms of the earlier looks, newest last, with nothing else in between.
     """
     counted = 0
     newer = now
@@ -387,7 +387,7 @@ def _free_dedup_key(job: Job, ops: list[Op]) -> None:
 
 
 def _forget(job: Job, ops: list[Op]) -> None:
-    """Remove all that is kept about a job besides its own row."""
+    """Remove everything that is kept about a job besides its own row."""
     ops.append((keys.index(job.id), None))
     if job.history_length:
         ops += [(keys.history(job.id, number), None) for number in range(job.history_length)]

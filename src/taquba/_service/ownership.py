@@ -1,4 +1,4 @@
-"""Standing for election, and what the elected process does: open the store, and work."""
+"""Standing for election; the elected process opens the store and runs the workers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from taquba._worker.workers import WorkerSpec, run_workers
 _log: Final = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-"""Between two terms, where the store cannot be opened."""
+"""The pause between two terms if the store cannot be opened."""
 
 
 class Ownership:
     """Terms as the owner of a store, one after the other.
 
     Attributes:
-        queue: The open queue, while this process is the owner; else None.
+        queue: The open queue while this process is the owner; otherwise None.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Ownership:
         self._working: asyncio.Task[None] | None = None
         self._interrupted = False
         self._failures = 0
-        """Times in a row that the store could not be opened."""
+        """How many consecutive times the store could not be opened."""
 
     async def stand(self, stop: Shutdown) -> None:
         """Be the owner whenever elected, until `stop` is set.
@@ -73,7 +73,7 @@ class Ownership:
         return min(self._pause_seconds * 2.0 ** min(self._failures, 32), longest)
 
     def interrupt(self) -> None:
-        """Cancel handlers that run; their jobs go back without spending the attempt."""
+        """Cancel running handlers; their jobs return without spending the attempt."""
         if self._working is not None:
             self._interrupted = True
             self._working.cancel()
@@ -92,19 +92,19 @@ class Ownership:
             return False
         self._failures = 0
         place.note(SERVING)
-        _log.info("this process is the owner now")
+        _log.info("this process is now the owner")
         try:
             self.queue = queue
             await self._work(queue, stop)
         except TaqubaError as error:
-            _log.warning("this process is the owner no more: %s", error)
+            _log.warning("this process is no longer the owner: %s", error)
         finally:
             self.queue = None
             await _close(queue)
         return stop.is_set()
 
     async def _work(self, queue: Queue, stop: Shutdown) -> None:
-        """Run the workers until they are to stop, or fail, or another process is elected."""
+        """Run the workers until they must stop, or fail, or another process is elected."""
         drain = asyncio.Event()
         self._interrupted = False
         self._working = working = asyncio.create_task(
@@ -123,7 +123,7 @@ class Ownership:
             await asyncio.wait({working, stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
             drain.set()
             if losing.done():
-                _log.warning("another process was elected; handlers that run are cancelled")
+                _log.warning("another process was elected; running handlers are cancelled")
                 working.cancel()
             await asyncio.wait({working})
             if not working.cancelled():
@@ -143,7 +143,7 @@ async def _close(queue: Queue) -> None:
 
 
 async def _unless(stop: Shutdown, work: Coroutine[Any, Any, None]) -> bool:
-    """Await `work`, but only until `stop` is set; whether to go on."""
+    """Await `work`, but only until `stop` is set; returns whether to continue."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -42,8 +42,8 @@ class Service(RunsInBackground):
         async with Service("s3://bucket/prefix", {"mail": send_mail}) as service:
             await service.enqueue("mail", b"hello")
 
-    At the end of the block an owner stops to claim, lets handlers that run finish, and makes
-    room. What ends a service early, a store of another layout for example, is raised by `enqueue`
+    At the end of the block an owner stops claiming, lets running handlers finish, and hands over.
+    An error that ends a service early, such as a store with another layout, is raised by `enqueue`
     and at the end of the block.
     """
 
@@ -57,16 +57,18 @@ class Service(RunsInBackground):
         drain_timeout: Duration | None = None,
         **options: Unpack[OwnerOptions],
     ) -> None:
-        """Nothing happens before it is entered, or run.
+        """Create the service; nothing happens before it is entered or run.
 
         Args:
             url: Where the store is: a local folder or a bucket, as for `Queue.open`.
-            handlers: What an owner works on: a mapping of queue names to handlers, or a list of
-                `WorkerSpec`. Give the same ones to all processes: any may become the owner.
+            handlers: The handlers that an owner runs: a mapping of queue names to handlers, or a
+                list of `WorkerSpec`. Give the same ones to all processes, because any may become
+                the owner.
             role: ``"auto"`` stands for election, ``"producer"`` only enqueues.
-            takeover_after: Buckets: how long an owner must give no sign of life before another
-                process takes its place, seconds; it gives three in that time, each of them a
-                write to the store. In a folder the operating system tells at once.
+            takeover_after: For buckets: how many seconds an owner must give no sign of life before
+                another process takes its place. An owner gives three signs in that time, each a
+                write to the store. In a folder the operating system reports the end of an owner at
+                once.
             drain_timeout: How long running handlers get at the end, seconds; None waits for them.
             options: How an owner opens the store: options of `Queue.open`.
         """
@@ -89,7 +91,9 @@ class Service(RunsInBackground):
         open_queue().discard()
         workers = worker_specs(handlers)
         if role == "auto" and not workers:
-            raise InvalidArgument("handlers needs at least one, for this process may be the owner")
+            raise InvalidArgument(
+                "handlers must not be empty, because this process may be the owner"
+            )
         self._ownership = Ownership(
             election,
             self._location,
@@ -103,12 +107,12 @@ class Service(RunsInBackground):
         self._place: Place | None = None
         self._opening: asyncio.Future[Producer] | None = None
         self._refusal: TaqubaError | None = InvalidArgument(
-            "this Service does not run yet: use it with `async with`"
+            "this Service is not running yet: use it with `async with`"
         )
 
     @property
     def role(self) -> Role:
-        """What this process is at the moment."""
+        """The current role of this process."""
         return "producer" if self._ownership.queue is None else "owner"
 
     async def enqueue(
@@ -123,11 +127,11 @@ class Service(RunsInBackground):
         return await producer.enqueue_batch(requests)
 
     async def get_job(self, job_id: str) -> JobRecord | None:
-        """A job in any state, or None; see `Producer.get_job`."""
+        """Return a job in any state, or None; see `Producer.get_job`."""
         return await (await self._connected()).get_job(job_id)
 
     async def stats(self, name: str) -> QueueStats:
-        """Counters of a queue; see `Producer.stats`."""
+        """Return the counters of a queue; see `Producer.stats`."""
         return await (await self._connected()).stats(name)
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
@@ -135,7 +139,7 @@ class Service(RunsInBackground):
         return await (await self._connected()).wait_for_completion(job_id, timeout)
 
     async def run(self, shutdown: Shutdown | None = None) -> None:
-        """Take part until `shutdown` is set, and then make room for others.
+        """Take part until `shutdown` is set, and then hand over to others.
 
         Raises:
             TaqubaError: The store cannot be opened, by this process or any other.
@@ -186,7 +190,7 @@ class Service(RunsInBackground):
         return await Producer.open(self._location.url, fsync=self._fsync)
 
     async def _prepare_inbox(self) -> None:
-        """What is put there now will be taken by the first owner, this process or another."""
+        """Requests put there now will be taken by the first owner, this process or another."""
         inbox = await InboxObjects.open(self._location, fsync=self._fsync)
         try:
             await inbox.check_sign()
@@ -222,16 +226,16 @@ async def run_service(
 ) -> None:
     """Take part in a service until SIGTERM, SIGINT or `shutdown`; see `Service`.
 
-    A second signal cancels the handlers at once; their jobs go back without spending the attempt,
-    and what does not end is left behind.
+    A second signal cancels the handlers at once; their jobs return without spending the attempt,
+    and handlers that do not end are left behind.
 
     Args:
         url: As for `Service`, like the other arguments that are not named here.
-        handlers: What to work on while this process is the owner.
+        handlers: The handlers to run while this process is the owner.
         role: ``"auto"`` or ``"producer"``.
         takeover_after: Seconds after which an owner without a sign of life is replaced.
         drain_timeout: How long running handlers get at the end, seconds.
-        shutdown: Another way to ask for the end.
+        shutdown: Another way to stop.
         handle_signals: Install handlers for SIGTERM and SIGINT while this runs. Only the main
             thread can; elsewhere pass False and use `shutdown`.
         options: Options of `Queue.open`.

@@ -1,4 +1,4 @@
-"""What a service is told: its handlers, and how the one that becomes the owner opens the store."""
+"""The settings of a service: its handlers, and how an owner opens the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Handlers = Mapping[str, Handler] | Iterable[WorkerSpec]
 
 
 def worker_specs(handlers: Handlers) -> tuple[WorkerSpec, ...]:
-    """The worker loops that `handlers` asks for, checked."""
+    """The worker loops for `handlers`, checked."""
     if isinstance(handlers, Mapping):
         by_name = cast("Mapping[str, Handler]", handlers)
         handlers = [WorkerSpec(name, handler) for name, handler in by_name.items()]

@@ -18,10 +18,10 @@ _log: Final = logging.getLogger(__name__)
 
 
 async def instrument(settings: Telemetry, url: str, clock: Clock) -> Instrumentation | None:
-    """What a store at `url` is observed with, or None.
+    """The instrumentation of a store at `url`, or None.
 
     Raises:
-        InvalidArgument: Telemetry was asked for and cannot be had.
+        InvalidArgument: Telemetry was requested and is not available.
     """
     if settings.off:
         return None

@@ -1,4 +1,4 @@
-"""What is read from open stores when an exporter asks, on whichever thread that does it."""
+"""Values that are read from open stores when an exporter asks, on the exporter's thread."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _STATES: Final = ("pending", "scheduled", "claimed", "dead")
 
 @dataclass(frozen=True, eq=False)
 class OpenStore:
-    """What the gauges look at.
+    """The values that the gauges read.
 
-    They run on another thread than the event loop, so each of these is read with one call that
-    the interpreter does not interrupt, or is never changed.
+    The gauges run on another thread than the event loop, so each of these is read with one call
+    that the interpreter does not interrupt, or is never changed.
     """
 
     name: str
@@ -62,7 +62,7 @@ class OpenStore:
             elif window.complete:
                 age = 0.0
             else:
-                # The backlog was not looked at since the store was opened.
+                # The backlog was not read since the store was opened.
                 continue
             yield Observation(age, self._attributes(queue))
 
@@ -84,7 +84,7 @@ class OpenStore:
 
 
 def ready_at(job: Job, now: int) -> int:
-    """Since when a pending job could have been claimed, as far as its record tells; ms."""
+    """Since when a pending job could have been claimed, according to its record; ms."""
     due = job.run_at if job.run_at is not None and job.run_at <= now else 0
     return max(job.enqueued_at, due, job.woken_at or 0, job.claimed_at or 0)
 
@@ -92,8 +92,8 @@ def ready_at(job: Job, now: int) -> int:
 class Gauges:
     """The observable instruments of a meter provider, shared by all stores that report to it.
 
-    A meter keeps an observable instrument for ever, and ignores the callbacks of one that is made
-    a second time.
+    A meter keeps an observable instrument forever, and ignores the callbacks of one that is made a
+    second time.
     """
 
     def __init__(self, meter: Meter) -> None:

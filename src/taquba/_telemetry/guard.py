@@ -21,7 +21,7 @@ _reported: set[str] = set()
 def guarded(function: Callable[P, T]) -> Callable[P, T | None]:
     """Turn an error of `function`, or of the provider it calls, into a log record and None.
 
-    The first is a warning. They may come with every job, so later ones are for debugging.
+    The first one is a warning. Later ones, which may come with every job, have the level DEBUG.
     """
 
     @functools.wraps(function)
@@ -29,7 +29,8 @@ def guarded(function: Callable[P, T]) -> Callable[P, T | None]:
         try:
             return function(*args, **kwargs)
         except BaseException as error:
-            # Also a panic of an exporter written in Rust: this may be the store's writer.
+            # This includes a panic of an exporter written in Rust: the caller may be the store's
+            # writer.
             if ends_program(error):
                 raise
             name = function.__qualname__

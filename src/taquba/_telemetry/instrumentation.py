@@ -1,4 +1,4 @@
-"""What an open store is observed with: metrics, traces, or both."""
+"""The hooks of an open store: metrics, traces, or both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Instrumentation:
 
     @classmethod
     def choose(cls, settings: Telemetry, store: str, clock: Clock) -> Instrumentation | None:
-        """Metrics and traces as far as they are wanted and go anywhere."""
+        """The metrics and traces that are wanted and have a receiver."""
         meters = _chosen(settings.meter_provider, metrics.get_meter_provider)
         tracers = _chosen(settings.tracer_provider, trace.get_tracer_provider)
         if meters is None and tracers is None:
@@ -75,9 +75,9 @@ class Instrumentation:
             tracing.leave(before)
 
     def carrier(self) -> HeadersOf | None:
-        """What makes the headers of jobs that are enqueued now: their own, and the trace's.
+        """A function that adds the trace's headers to those of jobs that are enqueued now.
 
-        A caller that set one of the trace's headers itself has its reasons.
+        Headers of the trace that the caller set itself are kept.
         """
         tracing = self._tracing
         carried = None if tracing is None else tracing.headers()
@@ -123,6 +123,6 @@ def _chosen(choice: Provider | bool | None, current: Callable[[], Provider]) -> 
     if choice is not None:
         return choice
     provider = current()
-    # The API's own providers do nothing: they stand for one that is not configured.
+    # The API's own providers do nothing: they mean that none is configured.
     api = type(provider).__module__.startswith(("opentelemetry.metrics", "opentelemetry.trace"))
     return None if api else provider

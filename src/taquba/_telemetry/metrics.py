@@ -1,4 +1,4 @@
-"""Metrics: told of each commit, flush and answer, never of single jobs."""
+"""Metrics: one call for each commit, flush and answer, never for single jobs."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _OPERATIONS: Final = {
 _COUNTED: Final = {
     "completed": ("taquba.jobs.completed", "Jobs that were acknowledged."),
     "retried": ("taquba.jobs.retried", "Failed attempts after which the job is tried again."),
-    "snoozed": ("taquba.jobs.snoozed", "Attempts that put their job off, unspent."),
+    "snoozed": ("taquba.jobs.snoozed", "Jobs put off by Snooze, without spending the attempt."),
     "dead_lettered": ("taquba.jobs.dead_lettered", "Jobs that became dead letters."),
-    "lease_expired": ("taquba.jobs.reaped", "Claims that ended because their lease ran out."),
+    "lease_expired": ("taquba.jobs.reaped", "Claims that ended because their lease expired."),
     "interrupted": ("taquba.jobs.interrupted", "Claims that ended because their worker did."),
     "cancelled": ("taquba.jobs.cancelled", "Jobs that were removed before they were claimed."),
     "requeued": ("taquba.jobs.requeued", "Dead letters that were requeued."),
@@ -187,7 +187,7 @@ class Metrics:
 
     @guarded
     def answered(self, transaction: Transaction, answer: asyncio.Future[None]) -> None:
-        """The caller that submitted `transaction` was told how it ended."""
+        """The caller that submitted `transaction` got its result."""
         if answer.cancelled() or not transaction.changes:
             return
         # Effects come before the settlement that they belong to.

@@ -1,4 +1,4 @@
-"""Names of what is emitted: OpenTelemetry's messaging conventions, and our own below ``taquba``.
+"""Names of metrics and spans: OpenTelemetry's messaging conventions, and taquba's own.
 
 https://opentelemetry.io/docs/specs/semconv/messaging/
 """
@@ -45,7 +45,7 @@ PROCESS: Final = Operation("process", "process")
 
 
 def error_type(error: BaseException) -> str:
-    """The class of an error, by the module from which a package exports it."""
+    """The class of an error, named by the module from which a package exports it."""
     kind = type(error)
     module = kind.__module__.partition("._")[0]
     return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Telemetry:
     """Where a queue's metrics and traces go.
 
-    For each of the two, None means the global provider if the application has configured one by
-    the time the queue is opened; True the global provider, configured or not yet; False that the
-    queue emits none.
+    For each of the two, None means the global provider, if the application has configured one
+    before the queue is opened. True means the global provider, even if it is configured later.
+    False means that the queue emits none.
 
     Attributes:
         meter_provider: An OpenTelemetry `MeterProvider` for the metrics, or None, True or False.
@@ -40,8 +40,8 @@ class Telemetry:
 
     @property
     def off(self) -> bool:
-        """Whether nothing can come of these choices, as far as is known without OpenTelemetry."""
-        # What nobody has imported yet, nobody has configured.
+        """Whether these choices are known to emit nothing, without importing OpenTelemetry."""
+        # A module that nobody has imported yet cannot be configured.
         unused = "opentelemetry.metrics" not in sys.modules and (
             "opentelemetry.trace" not in sys.modules
         )

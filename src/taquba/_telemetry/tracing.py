@@ -52,8 +52,8 @@ class Tracing:
     def start_process(self, job: JobView) -> Span:
         """A consumer span, root of a trace and current from now on, linked to the job's context.
 
-        It stays current for the rest of the calling task: what its handler returns, or fails
-        with, is settled in its context.
+        It stays current for the rest of the calling task, so the result or failure of the handler
+        is settled in its context.
         """
         carried = _extract(job.headers)
         link = _link(carried)
@@ -73,7 +73,7 @@ class Tracing:
 
     @guarded
     def enter(self, span: Span) -> Token[Context]:
-        """Make `span` current; returns what `leave` needs."""
+        """Make `span` current; returns the token for `leave`."""
         return context.attach(trace.set_span_in_context(span))
 
     @guarded
@@ -103,7 +103,7 @@ class Tracing:
     def is_copied(name: str, value: str) -> bool:
         """Whether a header came with the job that is being handled.
 
-        A handler that passes its job's headers on did not choose the trace among them.
+        A handler that passes on its job's headers did not choose the trace headers among them.
         """
         handled = _handled.get()
         return handled is not None and handled.get(name) == value

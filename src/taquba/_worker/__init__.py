@@ -1,14 +1,14 @@
-"""Worker loops: run handlers on what a queue hands out.
+"""Worker loops: run handlers on the jobs of a queue.
 
 The modules, top to bottom; each uses only those below it:
 
     workers       `run_workers`: several worker loops in one process, with signal handling
-    worker        `run_worker`: claim jobs, run a handler on each, settle, until told to stop
+    worker        `run_worker`: claim jobs, run a handler on each, settle, until it must stop
     handlers      handlers: the forms a user may write them in, as one async call
     plain         plain functions: called in a worker thread or an executor
     pools         where plain functions run besides the threads of this process: an executor
-    threads       threads that call plain functions, and the end of a program that was told to end
+    threads       threads that call plain functions, and the end of a program that was asked to end
     shutdown      the event that asks a loop to end
     lease_handle  the lease as a handler sees it
-    outcomes      what a handler raises to say how its job ends
+    outcomes      exceptions by which a handler decides how its job ends
 """

@@ -20,7 +20,7 @@ from taquba._worker.plain import PlainCall
 from taquba._worker.pools import ExecutorOrFactory, Pool, check_executor, check_portable
 
 HandlerResult = SettlementEffects | None
-"""What a handler returns: effects to apply with the ack, or None."""
+"""The result of a handler: effects to apply with the ack, or None."""
 
 AsyncHandler = Callable[[JobRecord, LeaseHandle], Awaitable[HandlerResult]]
 PlainHandler = Callable[[JobRecord, LeaseHandle], HandlerResult]
@@ -32,7 +32,7 @@ class Processor(Protocol):
     def process(
         self, job: JobRecord, lease: LeaseHandle
     ) -> HandlerResult | Awaitable[HandlerResult]:
-        """Work on one job; may be ``async def`` or plain."""
+        """Process one job; may be ``async def`` or plain."""
         ...
 
 
@@ -41,7 +41,7 @@ Handler = AsyncHandler | PlainHandler | Processor
 
 
 def check_handler(handler: Handler, executor: ExecutorOrFactory | None) -> Callable[..., object]:
-    """What is called for each job; refuses what cannot be, or not there."""
+    """The function to call for each job; refuses one that cannot be called, or not there."""
     call = _callable(handler)
     if executor is not None:
         check_executor(executor)
@@ -62,17 +62,17 @@ def as_async(handler: Handler, pool: Pool | None, concurrency: int, clock: Clock
 
 
 def returned(value: object) -> HandlerResult:
-    """What a handler returned, or an error that says what it may return."""
+    """The result of a handler, or an error that says what it may return."""
     if value is None or isinstance(value, SettlementEffects):
         return value
-    remedy = "a value that is to be kept goes into SettlementEffects(kv_writes=...)"
+    remedy = "to keep a value, return SettlementEffects(kv_writes=...)"
     if inspect.isawaitable(value):
         remedy = "await it in the handler"
     if inspect.iscoroutine(value):
-        # Nobody will await it, which would be reported.
+        # Nobody will await it, and the loop would report that.
         value.close()
     raise InvalidArgumentType(
-        f"a handler returns None or SettlementEffects, not {type(value).__name__}: {remedy}"
+        f"a handler must return None or SettlementEffects, not {type(value).__name__}: {remedy}"
     )
 
 
@@ -92,7 +92,7 @@ def _callable(handler: object) -> Callable[..., object]:
     call: object = getattr(handler, "process", handler)
     if not callable(call):
         raise InvalidArgumentType(
-            f"a handler is a function (job, lease) or an object with process(job, lease), "
+            f"a handler must be a function (job, lease) or an object with process(job, lease), "
             f"not {shown(handler)}"
         )
     if _is(inspect.isgeneratorfunction, call) or _is(inspect.isasyncgenfunction, call):
@@ -101,10 +101,10 @@ def _callable(handler: object) -> Callable[..., object]:
             "it must not yield"
         )
     try:
-        # Of the call itself: a decorator may pass the function it wraps more than it is given.
+        # The signature of the call itself: a decorator may pass more to the function that it wraps.
         signature = inspect.signature(call, follow_wrapped=False)
     except (TypeError, ValueError):
-        # Of some that are written in C it is not known.
+        # For some functions written in C it is not known.
         return call
     try:
         signature.bind(None, None)
@@ -135,7 +135,7 @@ async def _in_thread(
     lease: LeaseHandle,
 ) -> HandlerResult:
     result = await PlainCall(clock).in_thread(threads, call, job, lease)
-    # A lambda or a decorated function does not show that it returns something to be awaited.
+    # A lambda or a decorated function does not show that it returns an awaitable.
     return cast("HandlerResult", await result if inspect.isawaitable(result) else result)
 
 
@@ -152,13 +152,13 @@ async def _in_executor(
 
 
 def _checked(owner: int, call: Callable[..., object], job: JobRecord, lease: LeaseHandle) -> object:
-    """Call a handler; what it returns to be awaited cannot leave another process."""
+    """Call a handler; an awaitable that it returns cannot leave another process."""
     result = call(job, lease)
     if os.getpid() != owner and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
         raise InvalidArgumentType(
-            f"the handler returned {shown(result)}, to be awaited, in another process: "
+            f"the handler returned an awaitable, {shown(result)}, in another process: "
             "an async handler runs on the event loop; drop executor="
         )
     return result

@@ -23,14 +23,15 @@ _LOOK_SECONDS: Final = 1.0
 
 
 def _nothing() -> None:
-    """Scheduling it on a closed loop raises, which is all it is for."""
+    """Do nothing: scheduling this on a closed loop raises, which is its purpose."""
 
 
 class LeaseHandle:
     """A running handler's hold on its job.
 
-    Usable from an async handler and from a plain handler in a worker thread. A handler in another
-    process gets a detached handle, which extends nothing; there the worker loop keeps the lease.
+    It can be used in an async handler and in a plain handler in a worker thread. A handler in
+    another process gets a detached handle, which extends nothing; there the worker loop renews the
+    lease.
     """
 
     __slots__ = ("_claim", "_owner", "_thread", "_token")
@@ -44,7 +45,7 @@ class LeaseHandle:
 
     @classmethod
     def detached(cls) -> LeaseHandle:
-        """A handle without a job, for calling a handler in a unit test; it never expires."""
+        """Return a handle without a job, to call a handler in a unit test; it never expires."""
         return cls(None, None)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -59,13 +60,13 @@ class LeaseHandle:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When the lease runs out; None for a detached handle."""
+        """When the lease expires; None for a detached handle."""
         if self._owner is None:
             return None
         return claims.expiry(self._owner, self._lease())
 
     def ensure_at_least(self, duration: Duration) -> None:
-        """Make sure that the lease lasts `duration` seconds from now; never shortens it.
+        """Extend the lease, if necessary, to `duration` seconds from now; never shortens it.
 
         It does not wait for anything, so it lets nothing else run: an async handler that loops,
         catches every exception and calls only this blocks the event loop.
@@ -83,11 +84,11 @@ class LeaseHandle:
             self._extend_from_thread(extension_ms)
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Have the event loop call `callback` once the hold on the job is over.
+        """Register a callback that the event loop calls when the hold on the job is over.
 
-        The job was then settled, given back or taken back: what the handler decided is applied,
-        or never will be. What the callback raises is logged. Call it from the event loop; a
-        detached handle's hold does not end.
+        The job was then settled, given back or taken back: the handler's decision is applied, or
+        never will be. Exceptions of the callback are logged. Call this from the event loop; the
+        hold of a detached handle does not end.
         """
         if self._owner is None:
             return
@@ -98,7 +99,7 @@ class LeaseHandle:
             lease.on_over.append(callback)
 
     def _extend_from_thread(self, extension_ms: int) -> None:
-        """Have the event loop extend the lease; from any thread, of whichever pool."""
+        """Let the event loop extend the lease; callable from any thread of any pool."""
         assert self._owner is not None
         loop = self._owner.loop
         extended: Future[None] = Future()
@@ -113,7 +114,7 @@ class LeaseHandle:
 
         try:
             loop.call_soon_threadsafe(extend)
-            # A loop that ended in this moment answers no more.
+            # A loop that ended in this moment no longer answers.
             while not wait((extended,), _LOOK_SECONDS).done:
                 loop.call_soon_threadsafe(_nothing)
         except RuntimeError:
@@ -141,7 +142,7 @@ class LeaseHandle:
 
 
 def set_call(handle: LeaseHandle, call: WaitingCall) -> None:
-    """Note what does the work of a handle's job; a detached handle has no job."""
+    """Record the call that does the work of a handle's job; a detached handle has no job."""
     claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
     if claim is not None:
         claims.lease_of(claim).call = call

@@ -1,4 +1,4 @@
-"""What a handler raises to say how its job ends."""
+"""Exceptions by which a handler decides how its job ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taquba._model.validate import Duration
 
 
 class PermanentFailure(TaqubaError):
-    """Raise it in a handler: no retry can help, dead-letter the job now."""
+    """Raise this in a handler to dead-letter the job at once, because no retry can help."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -20,11 +20,11 @@ class PermanentFailure(TaqubaError):
 
 
 class FailWith(TaqubaError):
-    """Raise it in a handler: the attempt failed, and if that dead-letters the job, apply effects.
+    """Raise this in a handler to fail the attempt, with effects if that dead-letters the job.
 
     Args:
-        error: What went wrong; an exception stands for its type and message. A `PermanentFailure`
-            dead-letters at once.
+        error: The error; an exception is recorded by its type and message. A `PermanentFailure`
+            dead-letters the job at once.
         effects: Applied in the same commit as the dead letter; discarded on a retry.
     """
 
@@ -39,7 +39,7 @@ class FailWith(TaqubaError):
 
 
 class RetryAfter(TaqubaError):
-    """Raise it in a handler: try again after `delay`. Counts as an attempt, like any failure.
+    """Raise this in a handler to retry after `delay`. It counts as a failed attempt.
 
     Args:
         delay: Seconds or `timedelta`.
@@ -58,14 +58,15 @@ class RetryAfter(TaqubaError):
 
 
 class Snooze(TaqubaError):
-    """Raise it in a handler: not now, try again after `delay`. The attempt is not spent.
+    """Raise this in a handler to put the job off for `delay`, without spending the attempt.
 
-    For a job that cannot be worked on yet through no fault of its own, such as a receiver that
-    is busy. Nothing bounds how often a job is snoozed, and its history gets no entry; `reason`
-    is its `last_error` until it ends.
+    It is for a job that cannot be processed yet through no fault of its own, for example because a
+    receiver is busy. A job can be snoozed any number of times, and its history gets no entry;
+    `reason` is its `last_error` until it ends.
 
     Args:
-        delay: Seconds or `timedelta`, more than 0: the job would come back in a hot loop.
+        delay: Seconds or `timedelta`; more than 0, because otherwise the job would return in a hot
+            loop.
         reason: Why the job waits.
     """
 
@@ -81,11 +82,12 @@ class Snooze(TaqubaError):
 
 
 class NotStarted(TaqubaError):
-    """The function that was to work on a job has not begun: its attempt is not spent.
+    """The function for a job has not begun: its attempt is not spent.
 
     Args:
         why: What happened.
-        ends_worker: What the worker loop ends with: it could start no other function, either.
+        ends_worker: The error that ends the worker loop, which could not start any other function
+            either.
     """
 
     permanent = False
@@ -96,12 +98,12 @@ class NotStarted(TaqubaError):
 
 
 class LostProcess(NotStarted):
-    """What ran the function has ended: the job is a suspect, its attempt spent if it ran alone."""
+    """The process that ran the function died: the job is a suspect; an attempt alone is spent."""
 
 
 _SAY_ALL: Final = (PermanentFailure, RetryAfter, Snooze)
 
 
 def reason_of(error: str | BaseException) -> str:
-    """Why an attempt failed, as text: what its handler said, or type and message."""
+    """Why an attempt failed, as text: the handler's own words, or type and message."""
     return describe(error, bare=_SAY_ALL)

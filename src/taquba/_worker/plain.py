@@ -1,7 +1,7 @@
 """Plain functions: called in a worker thread or an executor, and awaited on the event loop.
 
-What a function raises crosses as data. Set on a future, some exceptions would end the event loop,
-some would be lost, and others be taken for the loop's own.
+An exception of a function is passed as data. Set on a future, some exceptions would end the event
+loop, some would be lost, and others would be taken for the loop's own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taquba._worker.threads import busy
 T = TypeVar("T")
 
 _LOOKS: Final = 16
-"""How often, in the time that a call gets, it is looked at whether it has begun."""
+"""How often, in the time that a call may take, the loop checks whether it has begun."""
 
 
 class PlainCall:
@@ -47,7 +47,7 @@ class PlainCall:
         self._clock = clock
         self._lease = lease
         self._ready: asyncio.Future[Executor] | None = None
-        """Done when there is an executor; only while that is waited for."""
+        """Done when there is an executor; only while a call waits for it."""
         self._asked_at = clock.monotonic_ms()
         self._begin = _Begin(clock)
         self._submitted: Future[object] | None = None
@@ -57,7 +57,7 @@ class PlainCall:
     async def in_thread(
         self, threads: anyio.CapacityLimiter, function: Callable[..., T], *args: object
     ) -> T:
-        """Call it in a thread. One that is not waited for any more goes on, unheard."""
+        """Call it in a thread. A call that nobody waits for any longer continues unobserved."""
         outcome: _Outcome[T] = _received(
             await anyio.to_thread.run_sync(
                 _call, self._begin, function, args, limiter=threads, abandon_on_cancel=True
@@ -98,16 +98,17 @@ class PlainCall:
     async def _submit(
         self, pool: Pool, function: Callable[..., object], args: tuple[object, ...]
     ) -> Executor:
-        """Have it called, if need be by an executor that has to be made first."""
+        """Call it, if necessary in an executor that must be made first."""
         packed: bytes | None = None
         while True:
             executor = pool.executor or await self._until_ready(pool)
             if packed is None and isinstance(executor, ProcessPoolExecutor):
-                # What cannot be packed, or unpacked there, fails its own job, and not the pool.
+                # A function that cannot be packed, or unpacked there, fails its own job, not the
+                # pool.
                 packed = pickle.dumps((self._begin, function, args))
             try:
                 if self._lease is not None and runs_alone(self._lease):
-                    # If the executor breaks now, that will be blamed on this job.
+                    # If the executor breaks now, this job will be blamed.
                     await asyncio.wrap_future(pool.submit(executor, probe))
                 if isinstance(executor, ProcessPoolExecutor):
                     self._submitted = pool.submit(executor, _call_packed, packed)
@@ -116,7 +117,7 @@ class PlainCall:
             except Exception as error:
                 pool.unusable(executor, error)
                 if pool.failure is not None:
-                    why = f"its executor takes no calls: {describe(error)}"
+                    why = f"its executor accepts no calls: {describe(error)}"
                     raise NotStarted(why, ends_worker=pool.failure) from error
             else:
                 return executor
@@ -141,26 +142,26 @@ class PlainCall:
             self._ready.cancel()
 
     def waited_ms(self) -> int:
-        """For how long it has waited, or waited, for its turn."""
+        """How long it has waited so far, or waited in total, for its turn."""
         begun = self._begin.at_ms
         if begun is None:
             begun = self._clock.monotonic_ms()
             if self._submitted is not None and self._submitted.running():
-                # In another process, which notes it for nobody.
+                # In another process, whose note nobody sees.
                 self._begin.at_ms = begun
         return begun - self._asked_at
 
 
 class RunTimer:
-    """Calls back when the call of a job's function has run for a time; waiting does not count.
+    """Calls back when a job's function has run for a time; waiting does not count.
 
     Args:
         clock: The queue's.
         lease: The job's.
-        timeout_ms: For how long.
-        callback: What to call, on the event loop.
-        pool: Where the function runs, if it is a plain one with an executor. Of another
-            process it is only seen that a call has begun, so it may get a sixteenth more.
+        timeout_ms: The time.
+        callback: The function to call, on the event loop.
+        pool: Where the function runs, if it is a plain one with an executor. For a call in another
+            process the loop only polls whether it has begun, so it may get a sixteenth more.
     """
 
     __slots__ = ("_callback", "_clock", "_due", "_lease", "_step", "_timer")
@@ -190,12 +191,12 @@ class RunTimer:
             self._timer = self._clock.call_later(min(left, self._step), self._look)
 
     def cancel(self) -> None:
-        """Do not call back any more."""
+        """Cancel the callback."""
         self._timer.cancel()
 
 
 class _Begin:
-    """Notes when a call begins; a copy in another process notes it for nobody."""
+    """Records when a call begins; the record of a copy in another process is not seen."""
 
     __slots__ = ("_clock", "at_ms")
 
@@ -217,7 +218,7 @@ class _Begin:
 
 
 class _Outcome(NamedTuple, Generic[T]):
-    """What a call came to. Raised, an error leads to the frames it passes, so none keeps it."""
+    """The outcome of a call. A raised error refers to the frames it passes, so none may keep it."""
 
     value: T | None
     error: BaseException | None
@@ -234,7 +235,7 @@ class _Outcome(NamedTuple, Generic[T]):
 def _call(
     begin: _Begin, function: Callable[..., T], args: tuple[object, ...]
 ) -> _Outcome[T] | bytes:
-    """Call a function; from another process its outcome leaves as bytes, which always unpickle."""
+    """Call a function; its outcome leaves another process as bytes, which always unpickle."""
     begin.note()
     if begin.is_here:
         thread = threading.current_thread()
@@ -298,7 +299,7 @@ def _not_started() -> NotStarted:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """An error as it can leave its process: with its traceback as a note, which would be lost.
+    """An error in a form that can leave its process, with its traceback as a note.
 
     One that pickles and does not unpickle would break the pool.
     """

@@ -1,8 +1,8 @@
 """Where plain functions run besides the threads of this process: an executor, or a maker of them.
 
-An executor that was given may break, and then its user has to know. One that was made is replaced.
-Whatever an executor raises is its own failure and no function's: what a function raises crosses as
-data.
+If a ready-made executor breaks, its user must know. An executor that a maker made is replaced. An
+exception of an executor is its own failure, not that of a function: exceptions of functions are
+passed as data.
 """
 
 from __future__ import annotations
@@ -40,22 +40,23 @@ _SOUND_MS: Final = 60_000
 """After an executor that lasted for this long, the next one is made without a longer pause."""
 
 _QUEUED: Final = 1
-"""Calls that a process pool hands to its processes ahead of time: they may have begun."""
+"""Calls that a process pool passes to its processes ahead of time: they may have begun."""
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Pool:
-    """The executor of a worker loop or runner, whichever it is at the moment.
+    """The current executor of a worker loop or runner.
 
     Args:
         given: An executor, or a function that makes one.
-        clock: What pauses are measured on.
-        functions: What will be called; refused where a process could not be sent it.
+        clock: The clock that measures pauses.
+        functions: The functions to call; refused if they cannot be sent to a process that runs
+            them.
 
     Raises:
-        InvalidArgument: An executor was given that cannot be sent one of the functions. Of one
-            that has to be made `start` raises this.
+        InvalidArgument: One of the functions cannot be sent to the given executor. For an executor
+            that must be made first, `start` raises this.
     """
 
     def __init__(
@@ -72,33 +73,33 @@ class Pool:
         self._pause_ms = 0
         self._not_before = 0
         self._calls: dict[Future[Any], None] = {}
-        """Those that were submitted and are not done, in order."""
+        """The calls that were submitted and are not done, in order."""
         self._begun: set[Future[Any]] = set()
-        """Of the executor that broke last: the calls that may have begun."""
+        """The calls that may have begun in the executor that broke last."""
         self.failure: BaseException | None = None
-        """Why the executor that was given can be used no longer."""
+        """Why the given executor can no longer be used."""
         self._functions = tuple(functions)
         for function in self._functions:
             check_portable(function, given)
 
     async def start(self, concurrency: int) -> None:
-        """Make the executor, if it is to be made; warn if it is too small for `concurrency`."""
+        """Make the executor if there is a maker; warn if it is too small for `concurrency`."""
         warn_if_too_small(await self.ready(), concurrency)
 
     @property
     def executor(self) -> Executor | None:
-        """None where it has to be made first."""
+        """None if it must be made first."""
         return self._executor
 
     async def ready(self) -> Executor:
-        """The executor. It is made anew at a bounded pace, until that works."""
+        """Return the executor. It is made anew at a bounded rate, until that works."""
         while self._executor is None:
             if self._making is None:
                 self._making = asyncio.ensure_future(self._make_one())
                 self._making.add_done_callback(self._end_making)
             making = self._making
             try:
-                # Those who wait share it, and each may stop waiting.
+                # The waiting callers share it, and each may stop waiting.
                 await asyncio.shield(making)
             except asyncio.CancelledError:
                 if self._closed or not only_it_was_cancelled(making):
@@ -108,7 +109,7 @@ class Pool:
     def _end_making(self, making: asyncio.Task[None]) -> None:
         self._making = None
         if not making.cancelled():
-            # It was raised where it was waited for, if it still was.
+            # Callers that still waited for it got the exception.
             making.exception()
 
     async def _make_one(self) -> None:
@@ -124,7 +125,7 @@ class Pool:
             return
         if not isinstance(made, Executor):
             raise InvalidArgumentType(
-                f"what makes executors returned {shown(made)}, not a concurrent.futures.Executor"
+                f"the maker of executors returned {shown(made)}, not a concurrent.futures.Executor"
             )
         for function in self._functions:
             check_portable(function, made)
@@ -155,7 +156,7 @@ class Pool:
     def submit(
         self, executor: Executor, function: Callable[..., object], *args: object
     ) -> Future[Any]:
-        """Have a function called there."""
+        """Call a function there."""
         with _children_spared(executor):
             future = executor.submit(function, *args)
         self._calls[future] = None
@@ -169,7 +170,7 @@ class Pool:
             future.add_done_callback(lambda done: self._calls.pop(done, None))
 
     def unusable(self, executor: Executor, error: BaseException) -> None:
-        """An executor takes no call any more."""
+        """An executor no longer accepts calls."""
         if executor is not self._executor or self.failure is not None:
             return
         places = getattr(executor, "_max_workers", None)
@@ -193,7 +194,7 @@ class Pool:
         _shut_down(executor, kill=True)
 
     def lost(self, executor: Executor, call: Future[Any], error: BaseException) -> NotStarted:
-        """What the job of a call comes to that the executor failed."""
+        """The outcome for the job of a call that the executor failed."""
         begun = True
         if isinstance(error, BrokenExecutor):
             self.unusable(executor, error)
@@ -202,7 +203,7 @@ class Pool:
         return kind(f"its executor failed: {describe(error)}", ends_worker=self.failure)
 
     def close(self) -> None:
-        """Shut down what was made; calls that nobody waits for any longer are killed."""
+        """Shut down the executors that were made; calls that nobody waits for are killed."""
         self._closed = True
         if self._making is not None:
             self._making.cancel()
@@ -212,7 +213,7 @@ class Pool:
 
 
 def check_executor(given: object) -> None:
-    """Refuse what is neither an executor nor makes one."""
+    """Refuse an object that is neither an executor nor a maker of one."""
     if not isinstance(given, Executor) and not callable(given):
         raise InvalidArgumentType(
             f"executor must be a concurrent.futures.Executor, or a function that makes one, "
@@ -221,7 +222,7 @@ def check_executor(given: object) -> None:
 
 
 def warn_if_too_small(executor: Executor, concurrency: int) -> None:
-    """Tell that jobs will be claimed only to wait for a place in their executor."""
+    """Warn that jobs will be claimed only to wait for a place in their executor."""
     places: object = getattr(executor, "_max_workers", None)
     if isinstance(places, int) and places < concurrency:
         _log.warning(
@@ -246,19 +247,19 @@ def check_portable(function: object, executor: object) -> None:
 
 
 def probe() -> None:
-    """What is called to see whether an executor works."""
+    """Called to test whether an executor works."""
     settle_in()
 
 
 # -- the processes of a pool ----------------------------------------------------------------------
 #
-# A signal from a terminal or a service manager goes to the whole process group. The owner drains
-# then, and what runs in its pool should end as well, not die of the signal.
+# A signal from a terminal or a service manager goes to the whole process group. The owner then
+# drains, and the functions in its pool should finish, not die of the signal.
 
 
 @contextmanager
 def _children_spared(executor: Executor) -> Generator[None]:
-    """Processes that are started in here are deaf to the signals that ask a program to stop."""
+    """Processes that are started within this block ignore the signals that ask them to stop."""
     if not isinstance(executor, ProcessPoolExecutor) or not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -273,9 +274,10 @@ _settled_in: bool = False
 
 
 def settle_in() -> None:
-    """In a process of a pool: ignore what asks the program to stop, while its owner lives.
+    """In a process of a pool: ignore the signals that ask it to stop, while its owner lives.
 
-    By handlers, not by what is inherited: commands that a function starts can be stopped as usual.
+    This uses handlers, which are not inherited: commands that a function starts can be stopped as
+    usual.
     """
     global _settled_in
     if _settled_in or multiprocessing.parent_process() is None:
@@ -290,7 +292,7 @@ def settle_in() -> None:
 
 
 class _Patience:
-    """A signal handler that ignores the first signal, and heeds the second, or an owner's end."""
+    """A signal handler that ignores the first signal, and obeys the second, or an owner's end."""
 
     def __init__(self, parent: int) -> None:
         self._parent = parent
@@ -312,7 +314,7 @@ def _shut_down(executor: Executor, *, kill: bool) -> None:
 
 
 def _end_processes(executor: Executor) -> None:
-    """A broken pool asks its other processes to end; they are deaf to that."""
+    """A broken pool asks its other processes to end, which they ignore."""
     _kill(_processes(executor))
 
 

@@ -1,8 +1,8 @@
-"""Threads that call plain functions, and the end of a program that was told to end.
+"""Threads that call plain functions, and the end of a program that was asked to end.
 
-A thread cannot be stopped, and Python waits at its end for every thread. A function that is not
-waited for any more, because it ran out of its time or the program was told to stop, would so keep
-its program from ending until somebody kills it.
+A thread cannot be stopped, and Python waits at its end for every thread. So a function that nobody
+waits for any longer, because of its timeout or because the program was asked to stop, would keep
+the program from ending until somebody kills it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Final
 
 _LOOK_SECONDS: Final = 0.05
 _GRACE_SECONDS: Final = 0.5
-"""What functions get once nothing else keeps the program from ending, in real time."""
+"""Real time that functions get once nothing else keeps the program from ending."""
 
 _SIGNALLED: Final = 128
 """The exit code of a program that a signal has ended, as shells count: this, and the signal."""
 
 busy: Final[set[threading.Thread]] = set()
-"""Threads that call a function now."""
+"""Threads that are calling a function."""
 
 
 def end_without_them(signal_number: int) -> None:
-    """Have the program, once it has nothing else to do, end though functions still run.
+    """Let the program end, once it has nothing else to do, although functions still run.
 
     Args:
-        signal_number: The signal that asked it to end, which its exit code tells then.
+        signal_number: The signal that asked it to end, which sets its exit code.
     """
     if busy:
         threading.Thread(
@@ -43,7 +43,7 @@ def _watch(code: int) -> None:
     while not _is_over() or any(map(_holds_up, threading.enumerate())):
         time.sleep(_LOOK_SECONDS)
     deadline = time.monotonic() + _GRACE_SECONDS
-    # Where the last of them ends, this thread ends with the program.
+    # When the last of them ends, this thread ends with the program.
     while busy and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
     with suppress(BaseException):
@@ -54,7 +54,7 @@ def _watch(code: int) -> None:
 
 
 def _is_over() -> bool:
-    """Whether the main thread waits for others, or for those of executors, and for nothing else."""
+    """Whether the main thread waits only for other threads, or for those of executors."""
     waits_for_executors = getattr(concurrent.futures.thread, "_shutdown", False) is True
     return waits_for_executors or not threading.main_thread().is_alive()
 

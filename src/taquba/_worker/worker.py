@@ -1,4 +1,4 @@
-"""`run_worker`: claim jobs, run a handler on each, settle, until told to stop."""
+"""`run_worker`: claim jobs, run a handler on each, settle, until it must stop."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ _log: Final = logging.getLogger(__name__)
 _MAX_CONCURRENCY: Final = 10_000
 _RENEWALS_PER_LEASE: Final = 3
 _TASKS_PER_HANDLER: Final = 4
-"""Settlements overlap with the next handlers, but do not pile up without a bound: after a crash,
-what was handled and not settled is handled again. With short handlers a flush carries more of them
-than run at a time."""
+"""Settlements overlap with the next handlers, but do not pile up without a limit: after a crash,
+jobs that were handled and not settled are handled again. With short handlers a flush carries more
+settlements than handlers run at a time."""
 _VERDICTS: Final = (PermanentFailure, FailWith, RetryAfter, Snooze, NotStarted)
 
 _CANCELLED: Final = "cancelled on request"
 
 _WAITS_AFTER_SECONDS: Final = 0.5
-"""What its executor has not begun by then waits for its turn there, in real time."""
+"""Real time after which a call that its executor has not begun is considered waiting."""
 
 _ABANDONED_AFTER_SECONDS: Final = 5.0
-"""How long a handler that was cancelled gets to clean up, in real time. One that does not end by
+"""How long a cancelled handler may take to clean up, in real time. A handler that has not ended by
 then is left behind: a container is killed ten seconds after it was asked to stop."""
 
 _WHEN_ASKED_AGAIN_SECONDS: Final = 0.5
-"""How long it gets from when the worker loop itself is cancelled once more."""
+"""How long it may take once the worker loop itself is cancelled again."""
 
 OnCancel = Literal["notify", "interrupt"]
 
@@ -82,33 +82,33 @@ async def run_worker(
 ) -> None:
     """Run `handler` on the jobs of a queue until `shutdown` is set.
 
-    The handler's return acknowledges the job, with the `SettlementEffects` it returned. An
-    exception retries it; `PermanentFailure`, `FailWith`, `RetryAfter` and `Snooze` say
-    more. A settlement
-    that fails is logged and the loop goes on; a claim that fails ends it.
+    When the handler returns, the job is acknowledged, with the `SettlementEffects` that it
+    returned. An exception retries the job; `PermanentFailure`, `FailWith`, `RetryAfter` and
+    `Snooze` decide otherwise. A settlement that fails is logged and the loop continues; a claim
+    that fails ends it.
 
     Args:
         store: An open `Queue`.
-        queue: Name of the queue to work on.
+        queue: Name of the queue.
         handler: ``async def handler(job, lease)``, a plain function (run in a worker thread, or in
             `executor`), or an object with ``process(job, lease)``.
-        concurrency: Handlers that run at the same time. Besides, at most three times as many may
-            have returned while their settlement is on its way to the store; after a crash those
+        concurrency: Handlers that run at the same time. In addition, at most three times as many
+            may have returned while their settlement is on its way to the store; after a crash those
             run again.
         lease: Lease of each claim, seconds; default: the queue's.
-        poll_interval: Longest time, in real seconds, until the queue is looked at again even
-            though nothing woke the worker.
-        timeout: Seconds, on the queue's clock, after which a handler is cancelled and its
-            attempt fails. A plain function's thread cannot be stopped and runs on, unheard.
-        auto_renew: Keep the lease of a running handler alive.
+        poll_interval: Longest time, in real seconds, until the worker looks at the queue again
+            although nothing woke it.
+        timeout: Seconds, on the queue's clock, after which a handler is cancelled and its attempt
+            fails. The thread of a plain function cannot be stopped and continues unobserved.
+        auto_renew: Renew the lease of a running handler.
         executor: Where a plain handler runs: an executor, or a function that makes one, such as
-            ``lambda: ProcessPoolExecutor(4)``, which is called again when the executor breaks.
-            One that was passed ready-made ends the loop with its error then.
+            ``lambda: ProcessPoolExecutor(4)``, which is called again when the executor breaks. A
+            ready-made executor that breaks ends the loop with its error.
         on_cancel: What happens to a running handler whose job is asked to cancel: ``"notify"``
             only fires its cancel token, ``"interrupt"`` cancels it and dead-letters the job.
         shutdown: Stop claiming when it is set, and return when running handlers are done.
-        drain_timeout: How long running handlers get after that, seconds; then they are cancelled
-            and their jobs go back without spending the attempt. None waits for them.
+        drain_timeout: How long running handlers may take after that, seconds; then they are
+            cancelled and their jobs return without spending the attempt. None waits for them.
     """
     worker = Worker(
         owner_of(store),
@@ -175,10 +175,10 @@ class Worker:
         self._interrupted: set[asyncio.Task[None]] = set()
         """Tasks that were cancelled because the worker stops."""
         self._wake = asyncio.Event()
-        """Something changed: a task ended, a job came, or it is time to stop."""
+        """Something changed: a task ended, a job arrived, or it is time to stop."""
         self._renewal: Timer | None = None
         self._failure: BaseException | None = None
-        """What the loop ends with, because it can run no handler any more."""
+        """The error that ends the loop, because it can no longer run handlers."""
         self._stopping = False
 
     async def run(self, shutdown: Shutdown | None) -> None:
@@ -222,7 +222,7 @@ class Worker:
             raise self._failure
 
     async def work_on(self, claim: OwnedClaim) -> None:
-        """Run the handler on one job and settle it, for a caller that claims by itself."""
+        """Run the handler on one job and settle it, for a caller that made the claim itself."""
         self._start(claim)
         try:
             await self._drain(None)
@@ -230,8 +230,8 @@ class Worker:
             await self._stop()
 
     async def _stop(self) -> None:
-        # After a clean drain nothing is left here; otherwise the jobs go back unspent.
-        # An anyio scope would cancel every await of this, too.
+        # After a clean drain nothing is left here; otherwise the jobs return without spending an
+        # attempt. An anyio scope would cancel every await of this, too.
         with anyio.CancelScope(shield=True):
             await self._drain(0)
         if self._renewal is not None:
@@ -341,7 +341,7 @@ class Worker:
             raise
 
     def _was_stopped(self, task: asyncio.Task[None], error: BaseException) -> bool:
-        """Whether the handler ended because the worker did: then its job goes back unspent."""
+        """Whether the handler ended because the worker did: then its job returns, unspent."""
         if isinstance(error, asyncio.CancelledError):
             # One that this task was not sent comes out of something the handler waited for.
             return task.cancelling() > 0
@@ -360,11 +360,11 @@ class Worker:
                 raise
             transient = isinstance(error, TaqubaError) and not error.permanent
             if transient or not claims.is_held(claim):
-                # Nobody knows whether it landed, or a store that comes back would be told that
-                # a job failed that did not: the lease runs out instead.
+                # Nobody knows whether it was applied, and a store that recovers would record a
+                # failure that did not happen: let the lease expire instead.
                 raise
-            # What was decided was refused, or could not be understood, so nothing was settled:
-            # the attempt failed without it.
+            # The decision was refused, or could not be understood, so nothing was settled: the
+            # attempt failed.
             await self._fail(claim, error)
 
     def _let_go(self) -> None:
@@ -372,7 +372,7 @@ class Worker:
         self._put_back([*self._running.values(), *self._stopped], "the queue was closed")
 
     def _put_back(self, stopped: list[OwnedClaim], why: str) -> asyncio.Future[None] | None:
-        """Give back the jobs that are still held, their attempts unspent."""
+        """Return the jobs that are still held, without spending their attempts."""
         return claims.release(self._owner, [claims.lease_of(claim) for claim in stopped], why)
 
     async def _call(self, claim: OwnedClaim) -> SettlementEffects | None:
@@ -456,7 +456,7 @@ class Worker:
             await self._fail(claim, cause, effects, delay_ms)
 
     async def _give_back_unfinished(self, claim: OwnedClaim, why: NotStarted) -> None:
-        """The job's function was not started, or what ran it has ended."""
+        """The job's function was not started, or the process that ran it died."""
         if why.ends_worker is not None and self._failure is None:
             _log.error(
                 "the worker of queue %r ends: %s",
@@ -470,7 +470,8 @@ class Worker:
             _log.warning("job %s was lost: %s", claim.id, why, extra=about_job(claim))
             landed = claims.lose_process(self._owner, claims.lease_of(claim), str(why))
         else:
-            # What stops this worker may have reached the processes of its executor as well.
+            # The signal that stops this worker may have reached the processes of its executor as
+            # well.
             landed = self._put_back([claim], str(why))
         if landed is not None:
             await landed
@@ -487,14 +488,14 @@ class Worker:
         _log_failure(claim, cause, retried=outcome.retried)
 
     async def _drain(self, timeout_ms: int | None) -> None:
-        """Wait for running handlers and settlements; give back what is not done in time."""
+        """Wait for running handlers and settlements; return the jobs that are not done in time."""
         if timeout_ms is None:
             timeout_ms = validate.MAX_DURATION_MS
         if self._tasks and timeout_ms:
             for claim in self._running.values():
                 call = claims.lease_of(claim).call
                 if call is not None:
-                    # What waits for its turn need not begin any more.
+                    # Calls that wait for their turn need not begin any longer.
                     self._owner.loop.call_later(_WAITS_AFTER_SECONDS, call.withdraw)
             ended = asyncio.ensure_future(asyncio.wait(set(self._tasks)))
             try:
@@ -523,7 +524,7 @@ class Worker:
                 )
 
     async def _interrupt(self, unfinished: Mapping[asyncio.Task[None], OwnedClaim]) -> None:
-        """Cancel handlers that run; what does not heed it is left behind."""
+        """Cancel running handlers; those that ignore it are left behind."""
         self._interrupted.update(unfinished)
         for task in unfinished:
             task.cancel()
@@ -534,8 +535,8 @@ class Worker:
             try:
                 await asyncio.wait(unfinished, timeout=deadline - loop.time())
             except asyncio.CancelledError as again:
-                # Whoever cancels this again wants to leave now; what heeds its cancellation does
-                # so at once.
+                # A caller that cancels this again wants to leave now; handlers that obey a
+                # cancellation do so at once.
                 cancelled = again
                 deadline = min(deadline, loop.time() + _WHEN_ASKED_AGAIN_SECONDS)
         for task, claim in unfinished.items():
@@ -544,8 +545,8 @@ class Worker:
                 self._tasks.discard(task)
                 leave_behind(task)
                 _log.error(
-                    "the handler of job %s of queue %r does not end though it was cancelled: "
-                    "it is left behind, and its job goes back",
+                    "the handler of job %s of queue %r does not end although it was cancelled: "
+                    "it is left behind, and its job returns to the queue",
                     claim.id,
                     claim.queue,
                     extra=about_job(claim),
@@ -555,7 +556,7 @@ class Worker:
 
 
 def _log_failure(claim: OwnedClaim, cause: str | BaseException, *, retried: bool) -> None:
-    """Nobody but the log hears of a handler's traceback."""
+    """Log a handler's failure: only the log has its traceback."""
     unforeseen = (
         cause if isinstance(cause, BaseException) and not isinstance(cause, _VERDICTS) else None
     )
@@ -566,7 +567,7 @@ def _log_failure(claim: OwnedClaim, cause: str | BaseException, *, retried: bool
         claim.queue,
         claim.attempts,
         "" if claim.max_attempts == MAX_ATTEMPTS else f" of {claim.max_attempts}",
-        "is tried again" if retried else "is a dead letter now",
+        "will be tried again" if retried else "is now a dead letter",
         reason_of(cause),
         exc_info=None if unforeseen is None else without_secrets(unforeseen),
         extra=about_job(claim),

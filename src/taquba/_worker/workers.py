@@ -51,15 +51,15 @@ async def run_workers(
 ) -> None:
     """Run worker loops until SIGTERM, SIGINT or `shutdown`; then drain and return.
 
-    A second signal cancels the handlers at once; their jobs go back without spending the attempt,
-    and what does not end is left behind.
-    When one loop fails, the others drain and the error is raised.
+    A second signal cancels the handlers at once; their jobs return without spending the attempt,
+    and handlers that do not end are left behind. If one loop fails, the others drain and the error
+    is raised.
 
     Args:
         store: An open `Queue`.
-        workers: One `WorkerSpec` per queue to work on.
-        shutdown: Another way to ask for the end.
-        drain_timeout: How long running handlers get after that, seconds; None waits for them.
+        workers: One `WorkerSpec` per queue.
+        shutdown: Another way to stop.
+        drain_timeout: How long running handlers may take after that, seconds; None waits for them.
         handle_signals: Install handlers for SIGTERM and SIGINT while this runs. Only the main
             thread can; elsewhere pass False and use `shutdown`.
     """

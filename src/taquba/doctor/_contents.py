@@ -1,4 +1,4 @@
-"""What is at a location, and whether an owner seems to be at work there; by reading only."""
+"""The contents of a location, and whether an owner seems to be running; by reading only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from taquba.doctor._diagnosis import Check, Contents
 
 _POLL_SECONDS: Final = 0.2
 _OWNER_PATIENCE_SECONDS: Final = 1.5
-"""How long a store is watched for signs of an owner, where nothing surer tells."""
+"""How long a store is watched for signs of an owner, if there is no surer evidence."""
 
 
 async def find_contents(
     location: StoreLocation,
 ) -> tuple[Contents | None, OwnerSigns | None, Check]:
-    """What is there, whether a store has a living owner, and a word about what is there."""
+    """The contents, whether a store has a living owner, and a check about the contents."""
     contents: Contents | None
     try:
         async with QueueReader.open(
@@ -37,7 +37,11 @@ async def find_contents(
         contents = "foreign database" if error.layout is None else "other layout"
         return contents, None, _contents(str(error), "use the location of a store, or an empty one")
     except TaqubaError as error:
-        return None, None, _contents(str(error), "look again; if it stays, restore the store")
+        return (
+            None,
+            None,
+            _contents(str(error), "check again; if this remains, restore the store"),
+        )
     return "store", owner, _contents(f"a taquba store of layout {keys.FORMAT_VERSION}")
 
 
@@ -46,15 +50,15 @@ def _contents(detail: str, remedy: str | None = None) -> Check:
 
 
 async def _find_objects(location: StoreLocation) -> tuple[Contents | None, None, Check]:
-    """What is there when there is no database."""
+    """The contents when there is no database."""
     try:
         name = await _first_object(location)
     except Problem as problem:
         return None, None, _contents(problem.what, problem.remedy)
     if name is None:
         return "nothing", None, _contents("nothing yet")
-    detail = f"no store, but other objects, such as {name}"
-    return "other objects", None, _contents(detail, "give the store a location to itself")
+    detail = f"there is no store, but there are other objects, such as {name}"
+    return "other objects", None, _contents(detail, "give the store a location of its own")
 
 
 async def _first_object(location: StoreLocation) -> str | None:

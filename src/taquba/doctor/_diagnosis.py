@@ -1,4 +1,4 @@
-"""What an examination found."""
+"""The result of an examination."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from taquba._model.records import OwnerSigns
 
 Contents = Literal["nothing", "store", "other layout", "foreign database", "other objects"]
-"""What is at a location.
+"""The contents of a location.
 
 ``store``: a taquba store of the layout that this version reads. ``foreign database``: a SlateDB
 database that taquba did not make.
@@ -17,15 +17,15 @@ database that taquba did not make.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was tried or looked at.
+    """One thing that was checked.
 
     Attributes:
         name: A short name; those of a separate payload location begin with ``payloads:``.
-        ok: Whether it is as the queue needs it.
+        ok: Whether it meets the needs of a queue.
         detail: What was found.
-        remedy: What to do about it; None when it is ok.
-        round_trip_ms: How long the store took for one request of this kind, the median of
-            several, in milliseconds; None where there was no such request.
+        remedy: How to fix the problem; None if the check is ok.
+        round_trip_ms: How long the store took for one request of this kind, the median of several,
+            in milliseconds; None if there was no such request.
     """
 
     name: str
@@ -37,15 +37,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What `examine` found.
+    """The result of `examine`.
 
     Attributes:
         url: The location, as the caller wrote it.
-        checks: In the order in which they were done. Where one fails that all later ones would
-            fail with, such as credentials that are refused, it is the last of its location.
-        contents: What is at the location; None when that could not be found out.
-        owner: Whether the store there has a living owner, which opening it would fence; None
-            without a store.
+        checks: The checks, in the order in which they were made. If a check fails and all later
+            ones would fail for the same reason, such as refused credentials, it is the last one of
+            its location.
+        contents: The contents of the location; None if they could not be determined.
+        owner: Whether the store has a living owner, which opening it would fence; None if there is
+            no store.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""The examination: try the store out, look at the disk, look at what is there."""
+"""The examination: test the store, check the disk, read the contents."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from taquba.doctor._requests import check_requests, is_usable
 async def examine(
     url: str | os.PathLike[str], *, payload_url: str | os.PathLike[str] | None = None
 ) -> Diagnosis:
-    """Try out what the queue needs of a store at `url`, and see what is there.
+    """Test whether `url` meets the needs of a queue, and find out what it contains.
 
-    A store is never opened for writing, so a running owner goes on. What is written are a few
-    small objects below a prefix of their own inside the location, which are removed again. A
-    location in memory has nothing to try out.
+    A store is never opened for writing, so a running owner is not disturbed. The test writes a few
+    small objects below its own prefix inside the location, and removes them again. For a location
+    in memory there is nothing to test.
 
     Args:
         url: As for `Queue.open`.
         payload_url: As for `Queue.open`: where large payloads are kept, by default next to the
-            store. It is tried out as well.
+            store. This location is tested as well.
 
     Raises:
-        InvalidArgument: A URL cannot be used. What is wrong with a store itself is not raised.
+        InvalidArgument: A URL cannot be used. Problems of a store itself are results, not
+            exceptions.
     """
     location = StoreLocation.parse(url)
     payloads = location.for_payloads(payload_url)
     checks = await _try_out(location, database=True, disk=True)
     elsewhere = payload_url is not None
-    # Next to a store that cannot be used, the same would fail again.
+    # Next to a store that cannot be used, the same checks would fail again.
     payload_checks = (
         await _try_out(payloads, database=False, disk=elsewhere)
         if elsewhere or is_usable(checks)
@@ -47,7 +48,7 @@ async def examine(
         if owner is not None:
             detail = f"{owner.presence.value}: {owner.reason}"
             checks.append(Check(name="owner", ok=True, detail=detail))
-        # A damaged log may be why nobody can tell what is there.
+        # A damaged log may be the reason why the contents are unknown.
         if contents in ("store", None) and not location.in_memory:
             checks.append(await check_log(location))
     checks += [replace(check, name=f"payloads: {check.name}") for check in payload_checks]
@@ -55,18 +56,18 @@ async def examine(
 
 
 async def _try_out(location: StoreLocation, *, database: bool, disk: bool) -> list[Check]:
-    """Checks of one location; the first one says whether it can be reached.
+    """Checks of one location; the first one is whether it can be reached.
 
     Args:
-        location: Where to try.
+        location: The location to check.
         database: Whether it is for a database, and not for payloads only.
-        disk: Whether to look at the disk of a folder, too.
+        disk: Whether to check the disk of a folder, too.
     """
     if location.in_memory:
         return [Check(name="reach", ok=True, detail="in the memory of this process")]
     if location.folder is None:
         return await check_requests(location, database=database)
-    # A folder that is not there is not made: it would be on the same disk as the one above it.
+    # A missing folder is not created: it would be on the same disk as the one above it.
     folder = await existing_part(location.folder)
     checks = await check_requests(StoreLocation.parse(folder), database=database)
     return checks + await check_folder(folder) if disk and is_usable(checks) else checks

@@ -14,7 +14,7 @@ from typing import Final
 from taquba.doctor._diagnosis import Check
 
 _ENOUGH_BYTES: Final = 256 * 1024 * 1024
-"""What a small store takes while it is busy: write-ahead files, and tables old and new."""
+"""The size of a small store while it is busy: write-ahead files, and old and new tables."""
 
 _NETWORK_FILE_SYSTEM: Final = re.compile(
     r"9p|afs|ceph|cifs|davfs|glusterfs|lustre|ncpfs|nfs4?|smb3|smbfs"
@@ -23,7 +23,7 @@ _NETWORK_FILE_SYSTEM: Final = re.compile(
 
 
 async def existing_part(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or the nearest existing one above it."""
 
     def find() -> Path:
         return next(path for path in (folder, *folder.parents) if path.exists())
@@ -32,7 +32,7 @@ async def existing_part(folder: Path) -> Path:
 
 
 async def check_folder(folder: Path) -> list[Check]:
-    """Checks that requests to the folder as an object store do not make."""
+    """Checks that requests to the folder as an object store do not cover."""
     return await asyncio.to_thread(
         lambda: [_check_space(folder), _check_fsync(folder), *_check_file_system(folder)]
     )
@@ -44,7 +44,7 @@ def _check_space(folder: Path) -> Check:
         name="free space",
         ok=free >= _ENOUGH_BYTES,
         detail=f"{free // 1024**2:,} MiB are free",
-        remedy=None if free >= _ENOUGH_BYTES else "make room, or choose a folder on a larger disk",
+        remedy=None if free >= _ENOUGH_BYTES else "free some space, or use a larger disk",
     )
 
 
@@ -66,14 +66,14 @@ def _check_fsync(folder: Path) -> Check:
         return Check(
             name="fsync",
             ok=False,
-            detail=f"a file and its folder cannot be put on disk: {error.strerror}",
-            remedy="choose a folder on a local disk; fsync=False does without it, but then "
+            detail=f"a file and its folder cannot be fsynced: {error.strerror}",
+            remedy="choose a folder on a local disk; fsync=False works without it, but then "
             "acknowledged jobs do not survive a power loss",
         )
     return Check(
         name="fsync",
         ok=True,
-        detail="files and folders can be put on disk",
+        detail="files and folders can be fsynced",
         round_trip_ms=seconds * 1000,
     )
 
@@ -88,8 +88,8 @@ def _check_file_system(folder: Path) -> list[Check]:
             name="file system",
             ok=not network,
             detail=f"{kind}, a network file system" if network else kind,
-            remedy="choose a folder on a local disk, or a bucket: nobody knows what this file "
-            "system does with fsync, and two machines may both believe to own the store"
+            remedy="choose a folder on a local disk, or a bucket: it is unknown what this file "
+            "system does with fsync, and two machines may both believe that they own the store"
             if network
             else None,
         )
@@ -97,7 +97,7 @@ def _check_file_system(folder: Path) -> list[Check]:
 
 
 def file_system(folder: Path, mounts: Path) -> str | None:
-    """The type of the file system that holds a folder; None where the system does not tell."""
+    """The type of the file system that holds a folder; None if the system does not say."""
     try:
         lines = mounts.read_text(errors="replace").splitlines()
     except OSError:
@@ -107,7 +107,7 @@ def file_system(folder: Path, mounts: Path) -> str | None:
     for line in lines:
         _device, escaped, kind, *_ = line.split(" ")
         point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), escaped))
-        # Of two file systems at one place, the later one covers the earlier.
+        # Of two file systems mounted at one place, the later one covers the earlier one.
         if inside.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
             best = (len(point.parts), kind)
     return None if best is None else best[1]

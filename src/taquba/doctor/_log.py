@@ -12,11 +12,11 @@ from taquba.doctor._diagnosis import Check
 
 _NAME: Final = "write-ahead log"
 _PAUSES: Final = (0.2, 0.8)
-"""Seconds between looks at what seems to be wrong: an owner may be writing and removing."""
+"""Seconds between looks at an apparent problem: an owner may be writing and removing."""
 
 
 async def check_log(location: StoreLocation) -> Check:
-    """Whether the next owner finds all that was acknowledged, and can read it again."""
+    """Whether the next owner finds and can read everything that was acknowledged."""
     log = await WriteAheadLog.connect(location)
     try:
         trouble = await log.trouble()
@@ -26,10 +26,10 @@ async def check_log(location: StoreLocation) -> Check:
             await asyncio.sleep(pause)
             trouble = await log.trouble()
     except StoreError as error:
-        remedy = "look again; if it stays, restore the store"
+        remedy = "check again; if this remains, restore the store"
         return Check(name=_NAME, ok=False, detail=str(error), remedy=remedy)
     finally:
         await log.close()
     if trouble is None:
-        return Check(name=_NAME, ok=True, detail="it has neither holes nor emptied files")
+        return Check(name=_NAME, ok=True, detail="it has neither gaps nor emptied files")
     return Check(name=_NAME, ok=False, detail=trouble.what, remedy=trouble.remedy)

@@ -1,4 +1,4 @@
-"""Checks of an object store, or of a folder that serves as one, by trying it out."""
+"""Checks of an object store, or of a folder that serves as one, by requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taquba._objects.problems import Problem
 from taquba.doctor._diagnosis import Check
 
 _CLOCK_TOLERANCE_SECONDS: Final = 10.0
-"""Half the age at which the collector of write-ahead files takes one for old: it compares the
+"""Half the age at which the collector of write-ahead files considers one old: it compares the
 store's time with the machine's."""
 
 
@@ -29,24 +29,24 @@ _FIRST_NEEDS: Final = (
     _Need("reach", "it answers, and can be listed", Probe.names),
     _Need("write", "objects can be written", fitness.writes, "write"),
 )
-"""Where one of these fails, everything would."""
+"""If one of these fails, everything would."""
 
 _NEEDS: Final = (
     _Need(
         "read after write",
-        "reads show what was written just before",
+        "reads return an object that was just written",
         fitness.reads_what_was_written,
         "read",
     ),
     _Need(
         "list after write",
-        "listings show what was written just before",
+        "listings contain an object that was just written",
         fitness.lists_what_was_written,
         "list",
     ),
     _Need(
         "delete",
-        "what was deleted is neither read nor listed any more",
+        "a deleted object is no longer read or listed",
         fitness.forgets_what_was_deleted,
         "delete",
     ),
@@ -55,7 +55,7 @@ _NEEDS: Final = (
 _DATABASE_NEEDS: Final = (
     _Need(
         "conditional create",
-        "an object is created once, a second create is refused",
+        "an object is created once, and a second create is refused",
         fitness.creates_once,
     ),
     _Need(
@@ -64,20 +64,20 @@ _DATABASE_NEEDS: Final = (
         fitness.lets_one_rival_create,
     ),
 )
-"""What payloads do without."""
+"""Checks that payloads do not need."""
 
 _BUCKET_NEEDS: Final = (
     _Need(
         "conditional update",
-        "an object is replaced only by who names its current version",
+        "an object is replaced only by a request that names its current version",
         fitness.updates_current_version,
     ),
 )
-"""What the storage engine does without on a local folder."""
+"""Checks that the storage engine does not need on a local folder."""
 
 
 async def check_requests(location: StoreLocation, *, database: bool) -> list[Check]:
-    """What can be seen by sending requests, up to what nothing works without.
+    """The checks that send requests; they end at a failure that all later ones would share.
 
     `database` is whether the location is for one, and not for payloads only.
     """
@@ -99,7 +99,7 @@ async def check_requests(location: StoreLocation, *, database: bool) -> list[Che
 
 
 def is_usable(checks: list[Check]) -> bool:
-    """Whether a location can be used at all, so that the other checks were made."""
+    """Whether the location can be used at all, so that the other checks were made."""
     return len(checks) > len(_FIRST_NEEDS)
 
 
@@ -125,7 +125,7 @@ async def _check_clock(probe: Probe) -> Check:
         stamped = await probe.modified_at("clock")
     except Problem as problem:
         return _failed("clock", problem)
-    # Object stores tell the time in whole seconds, rounded down.
+    # Object stores report the time in whole seconds, rounded down.
     ahead = max((stamped - after).total_seconds(), 0)
     behind = max((before - stamped).total_seconds() - 1, 0)
     skew = max(ahead, behind)
@@ -135,7 +135,7 @@ async def _check_clock(probe: Probe) -> Check:
             name="clock",
             ok=False,
             detail=f"the store's clock is {skew:.0f} s {which} this machine's",
-            remedy="set this machine's clock and let it be kept right (NTP); files that are still "
+            remedy="set this machine's clock and keep it synchronised (NTP); files that are still "
             "needed may otherwise be taken for old ones and removed",
         )
     detail = f"the clocks of the store and of this machine differ by {skew:.1f} s at most"

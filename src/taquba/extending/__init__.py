@@ -1,28 +1,28 @@
-"""For packages built on a queue: turns in the owner's memory, and a loop behind ``async with``.
+"""For packages built on a queue: locks in the owner's memory, and a loop behind ``async with``.
 
-One process owns a store. So who reads an entry, decides, and writes it has to keep off only others
-of the same process: `locks_of` gives the locks for that, and `seen_through` keeps a decision from
-being cut off, and its lock from being given back, while it is on its way to the store. Who answers
-by an entry, without writing, calls `until_durable` first.
+One process owns a store. So code that reads an entry, decides, and writes it must lock out only
+other code of the same process: `locks_of` returns the locks for that, and `seen_through` keeps a
+decision from being cut off, and its lock from being released, while it is on its way to the store.
+Code that answers from an entry without writing calls `until_durable` first.
 
 The modules, top to bottom; each uses only those below it:
 
     typed        a function's arguments and result: checked against its annotations
-    _codec       values of one type, to and from MessagePack: what is read is what was written
-    checks       checks of what callers pass in, with errors that read like taquba's own
-    expiries     retention: what is to be forgotten, in the order of time, and its sweep
+    _codec       values of one type, to and from MessagePack: values are read as they were written
+    checks       checks of arguments, with errors that read like taquba's own
+    expiries     retention: records to remove, in the order of time, and their sweep
     parking      a job that this program cannot run waits, unspent, for a program that can
-    _background  loops that have their queues to themselves, and go on for as long as a block
-    _deciding    deciding by what an entry holds: in turns, and on what is durable
-    _functions   the function that somebody wrote, below what was put around it
+    _background  loops that have exclusive queues, and run for the length of a block
+    _deciding    decisions based on an entry: in turns, and on durable values
+    _functions   the function that a user wrote, below its decorators
     _leash       awaiting code of users so that it can be left behind, whatever it swallows
-    _schemas     what pydantic's schema of an annotation tells about its values, before there is any
+    _schemas     facts about the values of an annotation, from its pydantic schema
     _wire        values as MessagePack, the same bytes for equal values
-    calls        what a package can be asked, by name, by whoever has a handle on the store
+    calls        calls of a package, by name, from any process with a handle on the store
     halves       handlers in two halves: around the user's function, and at the settlement
     named        values too large for an entry: objects that an entry names
     times        times as they are stored: milliseconds since the Unix epoch
-    walks        walks through everything that a paged look finds
+    walks        walks through all pages of a listing
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loops that have their queues to themselves, and go on for as long as a block."""
+"""Loops that have exclusive queues, and run for the length of a block."""
 
 from __future__ import annotations
 
@@ -118,6 +118,6 @@ class RunsInBackground(ABC):
             failure = None if cancels else was_cancelled(running)
         if failure is not None and error is not None:
             shown = without_secrets(failure)
-            _log.error("%s had ended with an error", type(self).__name__, exc_info=shown)
+            _log.error("%s has ended with an error", type(self).__name__, exc_info=shown)
         elif failure is not None:
             raise failure

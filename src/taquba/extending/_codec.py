@@ -1,4 +1,4 @@
-"""Values of one type, to and from MessagePack: what is read is what was written."""
+"""Values of one type, to and from MessagePack: values are read as they were written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REMEDY: Final = (
     "annotate the type that it is, give plain data, or do without what is lost in writing it"
 )
 _MOST_STEPS: Final = 20
-"""How far into a value errors say where something is."""
+"""How deep into a value errors name a place."""
 _FIRST_KEY: Final = re.compile(r"^\['(\w+)'\]")
 _UNPACKABLE: Final = (TypeError, ValueError, OverflowError, RecursionError)
 
@@ -40,19 +40,19 @@ class Undecodable(ValueError):
 
 
 class Codec(Generic[T]):
-    """Stores values of a type, and finds them again as they were.
+    """Stores values of a type, and reads them as they were.
 
-    Plain data is packed as it is. What pydantic writes out is read again before it counts as
-    stored, and has to come back with the same types and content; whether an annotation needs that
-    is decided here, once.
+    Plain data is packed as it is. A value that pydantic writes is read again before it counts as
+    stored, and must come back with the same types and content; whether an annotation needs that is
+    decided here, once.
 
     Attributes:
-        nature: What has to be done for a value to come back as it was.
+        nature: What must be done so that a value comes back as it was.
 
     Args:
-        kind: The type, or anything else that pydantic takes for one.
-        what: What errors call its values, such as ``the result``.
-        owner: What errors about the annotation name first.
+        kind: The type, or anything else that pydantic accepts as one.
+        what: The name of its values in errors, such as ``the result``.
+        owner: The beginning of errors about the annotation.
         arguments: Whether it is a TypedDict of a function's parameters.
 
     Raises:
@@ -66,7 +66,7 @@ class Codec(Generic[T]):
         schema: Any = of_arguments(given) if arguments else given
         if is_read_once(schema):
             _check_lists_will_do(kind, schema, owner)
-            # It is read more than once: to store it, to check that, and by the function.
+            # It is read more than once: to store it, to check it, and by the function.
             schema = with_lists(schema)
         self._validator = adapter.validator
         self._serializer = adapter.serializer
@@ -84,7 +84,9 @@ class Codec(Generic[T]):
         try:
             return self.validate(value)
         except ValidationError as error:
-            raise Undecodable(f"{self._what} is not what is annotated: {explain(error)}") from None
+            raise Undecodable(
+                f"{self._what} does not fit its annotation: {explain(error)}"
+            ) from None
 
     def pack(self, value: T) -> bytes:
         """An accepted value as bytes; raises `Undecodable` for one that would not come back."""
@@ -106,7 +108,7 @@ class Codec(Generic[T]):
         return self.pack(self.accept(value))
 
     def load(self, data: bytes) -> T:
-        """What was packed; raises `Undecodable`."""
+        """Read packed bytes; raises `Undecodable`."""
         try:
             return self.read(unpack(data))
         except ValidationError as error:
@@ -117,15 +119,15 @@ class Codec(Generic[T]):
 
     def read(self, plain: object) -> T:
         """Unpacked data as a value of the type; raises pydantic's `ValidationError`."""
-        # By name, because aliases of reading and writing may differ. Not strict, whatever a model
-        # says: what the wire has no type for was stored as a text.
+        # By name, because aliases for reading and writing may differ. Not strict, whatever a model
+        # says: values for which the wire has no type were stored as text.
         return cast(
             "T",
             self._validator.validate_python(plain, strict=False, by_alias=False, by_name=True),
         )
 
     def fingerprint(self, value: T) -> bytes:
-        """What tells an accepted value from others, whether it can be stored or not."""
+        """A fingerprint of an accepted value, whether it can be stored or not."""
         if self.nature is Nature.plain:
             return fingerprint(value)
         try:
@@ -134,7 +136,7 @@ class Codec(Generic[T]):
             return fingerprint(self._written_for_json(value))
 
     def shown(self, value: T) -> object:
-        """An accepted value as plain data for people: also what is computed from it."""
+        """An accepted value as plain data for people, including computed fields."""
         if self.nature is not Nature.compared:
             return value
         return self._serializer.to_python(value, warnings=False)
@@ -143,7 +145,7 @@ class Codec(Generic[T]):
         return self._serializer.to_python(value, by_alias=False, round_trip=True, warnings=False)
 
     def _written_for_json(self, value: T) -> object:
-        """The same for types that are written out for JSON only."""
+        """The same for types that can be written only as JSON."""
         return self._serializer.to_python(
             value, mode="json", by_alias=False, round_trip=True, warnings=False
         )
@@ -157,7 +159,7 @@ class Codec(Generic[T]):
     def _path_of_unpackable(self, value: T) -> str:
         if self.nature is not Nature.compared:
             return _path_of_unpackable(value)
-        # Of arguments, which one it is.
+        # For arguments: which one it is.
         for name, part in cast("dict[str, Any]", value).items() if type(value) is dict else ():
             try:
                 self._pack_written_out(cast("T", {name: part}))
@@ -172,7 +174,7 @@ class Codec(Generic[T]):
         except ValidationError as error:
             why = f"{_kinds(value, error)} cannot be read back: {explain(error)}"
         except Exception as error:
-            # Of code of the user's, which validates or compares.
+            # An error of the user's code, which validates or compares.
             why = f"it cannot be read back: {describe(error)}"
         else:
             if found is None:
@@ -184,7 +186,7 @@ class Codec(Generic[T]):
 def _adapter(kind: Any, owner: str) -> TypeAdapter[Any]:
     try:
         adapter = TypeAdapter[Any](kind)
-        # Where something in it is not defined, this is when pydantic says so.
+        # If something in it is not defined, pydantic says so now.
         _ = adapter.core_schema["type"]
     except PydanticUserError as error:
         why = str(error).partition("\n")[0]
@@ -209,7 +211,7 @@ def _check_lists_will_do(kind: Any, schema: Any, owner: str) -> None:
 
 
 def explain(error: ValidationError) -> str:
-    """What does not fit, and where, as one line of text."""
+    """The mismatches and their places, as one line of text."""
     problems: list[str] = []
     for detail in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in detail["loc"]) or "the value"
@@ -224,7 +226,7 @@ def _shortened(value: object) -> str:
 
 
 def _at(path: str) -> str:
-    """Where something is, in front of what is said about it; an argument by its name alone."""
+    """A place as a prefix of a message; an argument by its name alone."""
     named = _FIRST_KEY.sub(r"\1", path)
     return f"{named}: " if named else ""
 
@@ -240,7 +242,7 @@ def _kinds(value: object, error: ValidationError) -> str:
 
 
 def _path_of_unpackable(value: object) -> str:
-    """Where plain data contains what the wire does not take, as far down as is of use."""
+    """Where plain data contains something that the wire does not accept, down to a useful depth."""
     path = ""
     for _ in range(_MOST_STEPS):
         for step, part in _steps_into(value):
@@ -254,7 +256,7 @@ def _path_of_unpackable(value: object) -> str:
 
 
 def _steps_into(value: object) -> Iterator[tuple[str, object]]:
-    """What is directly in a container, with how to get there."""
+    """The direct parts of a container, with their places."""
     if isinstance(value, dict):
         for key, part in cast("dict[object, object]", value).items():
             yield f"[{shown(key)}]", part

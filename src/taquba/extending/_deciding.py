@@ -1,4 +1,4 @@
-"""Deciding by what an entry holds: in turns, and on nothing that a crash could take back."""
+"""Decisions based on an entry: in turns, and not on values that a crash could undo."""
 
 from __future__ import annotations
 

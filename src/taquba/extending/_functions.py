@@ -1,4 +1,4 @@
-"""The function that somebody wrote, below what was put around it."""
+"""The function that a user wrote, below its decorators."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import FunctionType
 
 
 def written_function(called: object) -> FunctionType | None:
-    """The `def` below decorators, partials, bound methods and objects that can be called.
+    """The `def` below decorators, partials, bound methods and callable objects.
 
-    None where there is none, as of what is written in C.
+    None if there is none, as for functions written in C.
     """
     while not isinstance(called, FunctionType) or hasattr(called, "__wrapped__"):
         below = _below(called)

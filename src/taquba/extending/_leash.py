@@ -23,9 +23,9 @@ async def awaited(value: Any) -> Any:
 class Leash(Generic[T]):
     """Awaits something that can be left behind.
 
-    A cancellation is an exception, and code that catches everything goes on after it. Code that is
-    awaited through a leash can be left where it waits: it is never resumed, nothing is thrown into
-    it any more, and whoever awaits the leash gets an error instead.
+    A cancellation is an exception, and code that catches everything continues after it. Code that
+    is awaited through a leash can be left where it waits: it is never resumed, nothing more is
+    thrown into it, and the code that awaits the leash gets an error instead.
 
     Args:
         work: What to await.
@@ -46,7 +46,7 @@ class Leash(Generic[T]):
     def leave(self, error: BaseException) -> None:
         """Leave the work where it waits, or will wait next; `error` is raised in its place.
 
-        Call it from the event loop, also from inside of the work.
+        Call it from the event loop, or from inside the work.
         """
         if self._left_for is not None:
             return

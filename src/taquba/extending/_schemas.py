@@ -1,4 +1,4 @@
-"""What pydantic's schema of an annotation tells about its values, before there is any."""
+"""Facts about the values of an annotation, from its pydantic schema."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _SCALARS: Final = frozenset(
         *("date", "time", "datetime", "timedelta"),
     ]
 )
-"""Types whose values the wire keeps as they are, and that are not changed by being read again."""
+"""Types whose values the wire keeps as they are, and that reading again does not change."""
 
 _INSTANCES: Final = frozenset({"model", "dataclass"})
-"""Types of which an instance is taken as it is, with everything that is in it."""
+"""Types whose instances are accepted as they are, with their contents."""
 
 _OPAQUE: Final = frozenset({"metadata", "cls", "config", "function", "default", "serialization"})
-"""Parts of a schema that are no schemas of values."""
+"""Parts of a schema that are not schemas of values."""
 
 _TABLES: Final = frozenset({"fields", "choices"})
 """Parts that may be schemas by name."""
 
 
 class Nature(IntEnum):
-    """Whether whatever fits a schema comes back as it was; a schema is like its worst part."""
+    """Whether values of a schema come back as they were; a schema is like its worst part."""
 
     compared = 0
-    """That is up to the value: it is written out by pydantic, and has to be read again to tell."""
+    """It depends on the value: pydantic writes it, and it must be read again to find out."""
     any = 1
-    """If the wire takes it, which takes plain data only."""
+    """If the wire accepts it, which accepts only plain data."""
     plain = 2
     """Always: the wire keeps it as it is."""
 
 
 def nature(schema: Schema) -> Nature:
-    """The nature of what fits a schema.
+    """The nature of the values of a schema.
 
-    Without classes of a user's and code that changes values, and with nothing that could be read as
-    something else, it is plain. A schema that goes back to itself is not, because its values may be
+    A schema is plain if it has no classes of users, no code that changes values, and nothing that
+    could be read as something else. A recursive schema is not plain, because its values may be
     nested too deep to be read.
     """
     if "serialization" in schema:
@@ -81,7 +81,7 @@ def _plain_if(condition: bool) -> Nature:
 
 
 def _tells_members_apart(schema: Schema) -> bool:
-    """Whether the type of a value says which member of a union it is of."""
+    """Whether the type of a value says to which member of a union it belongs."""
     members = list(_schemas_in(schema["choices"]))
     kinds = {member["type"] for member in members}
     return (
@@ -95,7 +95,7 @@ def _tells_members_apart(schema: Schema) -> bool:
 def of_arguments(schema: Schema) -> Schema:
     """The schema of a TypedDict whose keys are the names of parameters, and no others.
 
-    Said by its configuration, this would be true of dataclasses among the arguments as well.
+    As a configuration, this would also apply to dataclasses among the arguments.
     """
     if schema["type"] == "definitions":
         return {**schema, "schema": of_arguments(schema["schema"])}
@@ -110,7 +110,7 @@ def of_arguments(schema: Schema) -> Schema:
 
 
 def names_generator(kind: Any) -> bool:
-    """Whether an annotation says generator, for which a list cannot stand."""
+    """Whether an annotation is a generator, which a list cannot replace."""
     parts = get_args(kind)
     if is_typeddict(kind):
         parts = tuple(kind.__annotations__.values())
@@ -118,19 +118,19 @@ def names_generator(kind: Any) -> bool:
 
 
 def is_read_once(schema: Schema) -> bool:
-    """Whether whoever reads a value of it first leaves nothing to the next."""
+    """Whether a value of it can be read only once."""
     return schema.get("type") == "generator" or any(map(is_read_once, _inside(schema)))
 
 
 def class_read_once(schema: Schema) -> str | None:
-    """Name of a class whose instances hold what can be read once, if there is one in a schema."""
+    """Name of a class in a schema whose instances hold something that can be read only once."""
     if schema.get("type") in _INSTANCES and is_read_once(schema):
         return str(schema["cls"].__name__)
     return next(filter(None, map(class_read_once, _inside(schema))), None)
 
 
 def with_lists(schema: Schema) -> Schema:
-    """A schema with lists in the places of what can be read once."""
+    """A schema with lists in place of types that can be read only once."""
     changed = {name: _with_lists(name, part) for name, part in schema.items()}
     if schema.get("type") != "generator":
         return changed
@@ -156,7 +156,7 @@ def _listed(value: object) -> object:
 
 
 def _inside(schema: Schema) -> Iterator[Schema]:
-    """The schemas that a schema is made of."""
+    """The parts of a schema that are schemas."""
     for name, part in schema.items():
         if name in _TABLES and isinstance(part, dict):
             yield from _schemas_in(list(cast("Schema", part).values()))

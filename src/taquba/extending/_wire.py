@@ -1,8 +1,8 @@
 """Values as MessagePack, the same bytes for equal values.
 
-What is common in arguments and results, and no type of MessagePack's, is an extension: it comes
-back as itself, with its type, its zone and all its digits. For anything else there are two ways:
-`pack_exact` refuses it, `pack` takes it for what it is as plain data.
+Types that are common in arguments and results, and that MessagePack does not have, are extensions:
+their values come back with their type, their zone and all their digits. For any other value there
+are two ways: `pack_exact` refuses it, and `pack` turns it into plain data.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _DECIMAL: Final = 9
 _UUID: Final = 10
 
 _MOST_NESTED: Final = 32
-"""How deep tuples, sets and the like may be nested: each level is a MessagePack of its own, and
+"""How deep tuples, sets and the like may be nested: each level is a separate MessagePack, and
 reading one takes 40 KiB of the thread's stack."""
 _TOO_DEEP: Final = f"tuples or sets are nested more than {_MOST_NESTED} deep"
 
 _NATIVE: Final = frozenset({type(None), bool, float, str, bytes, list, dict})
 _MAY_HOLD_BYTES: Final = re.compile(rb"[\xc4-\xc6]")
-"""What MessagePack's bytes begin with, wherever it occurs."""
+"""The first byte of a value in MessagePack, wherever it occurs."""
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _BASES: Final = cast("tuple[Callable[[Any], object], ...]", (dict, tuple, set, frozenset))
@@ -51,7 +51,7 @@ _INFERRING: Final = SchemaSerializer(core_schema.any_schema())
 
 
 class Foreign(TypeError):
-    """A value would come back as something else."""
+    """A value would come back changed."""
 
     def __init__(self, value: object) -> None:
         super().__init__(value)
@@ -65,7 +65,7 @@ class _Packer:
     """Packs values.
 
     Args:
-        foreign: Given a value that has no form of its own; returns what stands for it, or raises.
+        foreign: Called with a value that has no form of its own; returns a replacement, or raises.
         depth: How deep extensions may be nested.
     """
 
@@ -74,7 +74,7 @@ class _Packer:
         self._inner = _Packer(foreign, depth - 1) if depth else None
 
     def pack(self, value: object) -> bytes:
-        # strict: what is of a subclass, such as an Enum's member, is not taken for its base.
+        # strict: an instance of a subclass, such as an Enum member, is not treated as its base.
         packed: bytes = msgpack.packb(value, default=self._substitute, strict_types=True)
         return packed
 
@@ -86,7 +86,7 @@ class _Packer:
         return simpler if type(simpler) in _NATIVE else self._substitute(simpler)
 
     def _pack_inside(self, value: object) -> bytes:
-        """What an extension holds."""
+        """The content of an extension."""
         if self._inner is None:
             raise ValueError(_TOO_DEEP)
         return self._inner.pack(value)
@@ -219,10 +219,10 @@ def _refuse(value: object) -> object:
 
 
 def _as_plain_data(value: Any) -> object:
-    """A value that has no form of its own, as what it is in plain data."""
+    """A value that has no form of its own, as plain data."""
     given: object = value
     if isinstance(given, Iterator):
-        # Whoever reads it leaves nothing to the others.
+        # It can be read only once.
         raise Foreign(value)
     if isinstance(given, Enum):
         return value.value
@@ -233,17 +233,17 @@ def _as_plain_data(value: Any) -> object:
     for base in _BASES:
         if base in type(given).__mro__:
             return base(value)
-    # Models become dicts here, whose sets are still sets, and in an order of their own.
+    # Models become dicts here, whose sets are still sets, and in any order.
     inferred: object = _INFERRING.to_python(value)
     return to_jsonable_python(value) if type(inferred) is type(given) else inferred
 
 
 def _as_its_parts(value: Any) -> object:
-    """All that an object is made of, whether it is ever written out or not."""
+    """All parts of an object, whether they are ever written or not."""
     if isinstance(value, type) or inspect.isroutine(value):
         name: str = value.__qualname__
         if "<" in name:
-            # Of a function that was made in another: no other process has it.
+            # A class from inside a function: no other process has it.
             raise Foreign(value)
         return f"{value.__module__}.{name}"
     kind: type[Any] = type(cast("object", value))
@@ -264,20 +264,20 @@ _thorough: Final = _Packer(_as_its_parts)
 
 
 def pack(value: object) -> bytes:
-    """A value as MessagePack; what has no form of its own there becomes plain data."""
+    """A value as MessagePack; values without a form of their own become plain data."""
     return _lossy.pack(value)
 
 
 def pack_plain(value: object) -> bytes:
-    """A value that was validated as plain data; raises `Foreign` for a class of a user's."""
+    """A value that was validated as plain data; raises `Foreign` for a class of a user."""
     return _exact.pack(value)
 
 
 def pack_exact(value: object) -> bytes:
-    """Any value, as what `unpack` makes the same of; raises `Foreign` where there is no such."""
+    """Any value in a form that `unpack` reads unchanged; raises `Foreign` if there is none."""
     packed = pack_plain(value)
     if _MAY_HOLD_BYTES.search(packed):
-        # msgpack takes whatever else holds bytes for bytes.
+        # msgpack treats any other holder of bytes as bytes.
         found = difference(value, unpack(packed))
         if found is not None:
             raise Foreign(found.before)
@@ -285,7 +285,7 @@ def pack_exact(value: object) -> bytes:
 
 
 def unpack(data: bytes) -> object:
-    """What was packed; raises `ValueError`."""
+    """Read packed bytes; raises `ValueError`."""
     return _unpack(data, 0)
 
 
@@ -302,7 +302,7 @@ def _unpack(data: bytes, depth: int) -> object:
         RecursionError,
         msgpack.StackError,
     ) as error:
-        raise ValueError(f"it is no MessagePack that this version can read: {error}") from error
+        raise ValueError(f"it is not MessagePack that this version can read: {error}") from error
 
 
 def fingerprint(value: object) -> bytes:
@@ -311,16 +311,16 @@ def fingerprint(value: object) -> bytes:
 
 
 def digest(value: object) -> bytes:
-    """SHA-256 of all that a value is made of, of any class; like `fingerprint` otherwise.
+    """SHA-256 of all parts of a value of any class; otherwise like `fingerprint`.
 
     Raises:
-        TypeError: Something in it has no content, or can be read only once.
+        TypeError: A part of it has no content, or can be read only once.
     """
     return sha256(_thorough.pack(_ordered(value))).digest()
 
 
 def _ordered(value: Any) -> Any:
-    """A value whose dicts are in an order of their own."""
+    """A value whose dicts are in a fixed order."""
     if isinstance(value, dict):
         items = cast("dict[object, object]", value)
         return {key: _ordered(items[key]) for key in sorted(items, key=pack)}

@@ -1,7 +1,7 @@
-"""What a package can be asked, by name, by whoever has a handle on the store.
+"""Calls of a package, by name, from any process with a handle on the store.
 
-A package decides in the process that owns the store. There it serves what it can be asked, for as
-long as it runs; a caller does not have to know where that is:
+A package makes its decisions in the process that owns the store. There it serves its calls for as
+long as it runs; a caller need not know where that is:
 
     with serving(store, {"example.count": count}):
         assert await call(store, "example.count", "words") == 3
@@ -20,28 +20,29 @@ __all__ = ["NotServed", "Served", "call", "serving"]
 
 
 class NotServed(TaqubaError):
-    """The owner of the store serves no call of that name at the moment."""
+    """The owner of the store does not serve a call of that name at the moment."""
 
     permanent = False
 
 
 @contextmanager
 def serving(store: Store, calls: Mapping[str, Served]) -> Generator[None]:
-    """Serve calls while this is entered, to this process and to others through the owner's socket.
+    """Serve calls for the length of a block: to this process, and to others through the socket.
 
     Args:
         store: A handle in the process that owns the store.
         calls: Functions by name. A name begins with that of its package, as in
-            ``"taquba_jobs.submit"``. Arguments and results are what MessagePack can hold; from
-            another process a `TaqubaError` arrives as the name of its type and its text.
+            ``"taquba_jobs.submit"``. Arguments and results must be values that MessagePack can
+            hold; a caller in another process receives a `TaqubaError` as the name of its type and
+            its text.
 
     Raises:
-        InvalidArgument: One of the names is served already.
+        InvalidArgument: One of the names is already served.
     """
     served = owner_of(store).served
     for name in calls:
         if name in served:
-            raise InvalidArgument(f"the call {name!r} is served already: serve it once per store")
+            raise InvalidArgument(f"the call {name!r} is already served: serve it once per store")
     served.update(calls)
     try:
         yield
@@ -51,17 +52,17 @@ def serving(store: Store, calls: Mapping[str, Served]) -> Generator[None]:
 
 
 async def call(store: Store, name: str, *arguments: object) -> object:
-    """Call what the owner of a store serves.
+    """Call a function that the owner of a store serves.
 
     Raises:
-        NotServed: Nothing of that name is served now.
+        NotServed: No call of that name is served at the moment.
     """
     owner = owner_of(store)
     await owner.enter()
     function = owner.served.get(name)
     if function is None:
         raise NotServed(
-            f"the owner of {owner.location.url} does not serve the call {name!r}: start there what "
-            "serves it, and call again"
+            f"the owner of {owner.location.url} does not serve the call {name!r}: start the program "
+            "part that serves it there, and call again"
         )
     return await function(*arguments)

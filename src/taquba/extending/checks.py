@@ -1,4 +1,4 @@
-"""Checks of what callers pass in, with errors that read like taquba's own."""
+"""Checks of arguments, with errors that read like taquba's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def plain_function(function: object, name: str) -> None:
-    """Refuse an ``async def`` where what is called has to answer at once."""
+    """Refuse an ``async def`` if the result is needed at once."""
     if makes_coroutines(function):
         raise InvalidArgumentType(f"{name} is called without await: make it a plain `def`")
 
@@ -40,11 +40,11 @@ def makes_coroutines(function: object) -> bool:
 def yields_nothing(function: object, name: str) -> None:
     """Refuse an ``async def`` that yields: calling it makes a generator, and runs nothing."""
     if inspect.isasyncgenfunction(written_function(function)):
-        raise InvalidArgumentType(f"{name} yields, and its result is what it returns: {function!r}")
+        raise InvalidArgumentType(f"{name} must return its result, not yield: {function!r}")
 
 
 def at_least_one(value: int, name: str) -> int:
-    """Give back an int of 1 or more, refuse everything else."""
+    """Return an int of 1 or more, refuse everything else."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgumentType(f"{name} must be an int, not {value!r}")
     if value < 1:

@@ -1,4 +1,4 @@
-"""Retention: entries that say, in the order of time, what is to be forgotten, and their sweep."""
+"""Retention: entries that name records to remove, in the order of time, and their sweep."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _RETRY_MS: Final = 1000
 
 
 class Expiry(NamedTuple):
-    """An entry that says what to forget.
+    """An entry that names a record to remove.
 
     Attributes:
         at_ms: The time in its key, ms since the Unix epoch.
         what: The rest of its key.
         key: Its key.
-        value: What it holds.
+        value: Its value.
     """
 
     at_ms: int
@@ -48,9 +48,9 @@ class Expiries:
     """The expiries of a package, as entries under a prefix.
 
     Args:
-        store: Where they are.
-        prefix: What their keys begin with; it ends with a slash.
-        package: Whose they are, for a person to read.
+        store: The store.
+        prefix: The beginning of their keys; it ends with a slash.
+        package: The name of the package, for messages.
         clock: Where time comes from; the store's clock by default.
     """
 
@@ -63,15 +63,15 @@ class Expiries:
     async def sweep(
         self, forget: Callable[[Expiry], Coroutine[Any, Any, None]], *, keep_ms: int = 0
     ) -> int | None:
-        """Forget what is due; it reads that, and the first expiries that are not due yet.
+        """Remove the due records; reads their expiries, and the first ones that are not yet due.
 
         Args:
-            forget: Forgets one, and then deletes its entry: after a crash in between, the next
-                sweep forgets it again.
+            forget: Removes one record; its expiry is deleted after that, so after a crash in
+                between the next sweep removes the record again.
             keep_ms: How long after the time in its key an expiry is due.
 
         Returns:
-            When the next one is due, ms since the Unix epoch; None where there is none.
+            When the next one is due, ms since the Unix epoch; None if there is none.
         """
         async for page in pages(lambda cursor: self._store.kv_scan(self._prefix, cursor)):
             now = self._clock.time_ms()
@@ -90,17 +90,17 @@ class Expiries:
         digits, _, what = key.removeprefix(self._prefix).partition("/")
         if len(digits) == _DIGITS and digits.isdecimal() and what:
             return Expiry(int(digits), what, key, value)
-        _log.warning("the entry %r is none of %s's: delete it, or rename it", key, self._package)
+        _log.warning("the entry %r does not belong to %s: delete or rename it", key, self._package)
         return None
 
 
 class Sweeper:
-    """Sweeps whenever something is due.
+    """Sweeps whenever a record is due.
 
     Args:
         clock: Where time comes from.
-        sweep: Forgets what is due; returns when the next is, in ms, or None.
-        failed: What a warning says of a sweep that fails and is tried again.
+        sweep: Removes the due records; returns when the next one is due, in ms, or None.
+        failed: The warning for a sweep that fails and will be tried again.
     """
 
     def __init__(
@@ -113,16 +113,16 @@ class Sweeper:
         self._armed_for: int | None = None
         self._timer: Timer | None = None
         self._sweeping = False
-        # A virtual clock would otherwise move on in the middle of a sweep.
+        # Otherwise a virtual clock would advance in the middle of a sweep.
         clock.attach(lambda: self._sweeping)
 
     def note(self, due_ms: int) -> None:
-        """Something that is stored by now is due then."""
+        """Note when a record that is now stored is due."""
         if self._armed_for is None or due_ms < self._armed_for:
             self._arm(due_ms)
 
     async def run(self) -> None:
-        """Sweep whenever something is due, until cancelled."""
+        """Sweep whenever a record is due, until cancelled."""
         try:
             while True:
                 await self._round()
@@ -144,7 +144,7 @@ class Sweeper:
         finally:
             self._sweeping = False
         if due is not None:
-            # What was noted meanwhile may have been written behind the sweep.
+            # Records noted meanwhile may have been written behind the sweep.
             self.note(due)
 
     def _arm(self, due_ms: int) -> None:

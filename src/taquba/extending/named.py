@@ -23,15 +23,15 @@ class NamedObjectMissing(StoreError):
 
 
 def new_name(store: Store, folder: str) -> str:
-    """A key for an object that no other object has, or had.
+    """Return a new key for an object, which no other object has or had.
 
-    What an owner that is fenced by now still writes hits nothing then that an entry names.
+    So an owner that has been fenced cannot overwrite an object that an entry names.
     """
     return f"{folder}/{store.next_job_id()}"
 
 
 def entry_is(source: ReadableStore, key: str, value: bytes) -> Callable[[], Awaitable[bool]]:
-    """For `read_named`: whether an entry is still the one that names the object."""
+    """For `read_named`: returns whether an entry still names the object."""
 
     async def is_named() -> bool:
         return await source.kv_get(key) == value
@@ -42,13 +42,13 @@ def entry_is(source: ReadableStore, key: str, value: bytes) -> Callable[[], Awai
 async def read_named(
     source: ReadableStore, key: str, is_named: Callable[[], Awaitable[bool]]
 ) -> bytes | None:
-    """The content of a caller-owned object; None once no entry names it any more.
+    """Return the content of a caller-owned object; None once no entry names it any longer.
 
-    A bucket may not find an object for a moment, so one that is named is looked for again, for
-    some seconds.
+    A bucket may not find an object for a moment, so the object is looked for again for some seconds
+    while an entry names it.
 
     Args:
-        source: Whose object it is.
+        source: The handle on the store.
         key: Its key.
         is_named: Whether the entry that named it still does.
 
@@ -64,6 +64,6 @@ async def read_named(
         if not await is_named():
             return None
     raise NamedObjectMissing(
-        f"the object {key!r} is not found, and what was kept names it: try again later, or "
+        f"the object {key!r} is not found although an entry names it: try again later, or "
         "restore it"
     )

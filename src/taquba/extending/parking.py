@@ -1,4 +1,4 @@
-"""Parking: a job that this program cannot run waits, unspent, for a program that can."""
+"""Parking: a job that this program cannot run waits for a program that can, unspent."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from taquba.extending.walks import pages
 __all__ = ["parked", "parked_jobs", "too_new"]
 
 _PARKED: Final = "parked: "
-"""How the error of a parked job begins."""
+"""The beginning of the error of a parked job."""
 
 _SECONDS: Final = 30.0
-"""How long a job is parked before it is looked at again."""
+"""How long a job is parked before it is tried again."""
 
 
 def parked(why: object) -> Snooze:
-    """What a handler raises to park its job.
+    """Return the exception by which a handler parks its job.
 
     Args:
-        why: What a person reads in `taquba.JobRecord.last_error`.
+        why: The reason, for `taquba.JobRecord.last_error`.
     """
     return Snooze(_SECONDS, f"{_PARKED}{why}")
 
 
 def too_new(version: int, what: str, known: int) -> Snooze:
-    """What a handler raises for a job of a version that only a newer program knows.
+    """Return the exception for a job whose version only a newer program knows.
 
     Args:
         version: The job's.
-        what: What the job runs, such as ``job 'email.send'``.
-        known: The version of that in this program.
+        what: The thing that the job runs, such as ``job 'email.send'``.
+        known: Its version in this program.
     """
-    return parked(f"it is of version {version}, and {what} of version {known} here")
+    return parked(f"it has version {version}, but {what} has version {known} here")
 
 
 async def parked_jobs(store: Store, name: str) -> AsyncGenerator[JobRecord]:
-    """The parked jobs of a queue, without their payloads."""
+    """Return the parked jobs of a queue, without their payloads."""
     async for page in pages(
         lambda cursor: store.list_jobs(name, JobStatus.scheduled, cursor, payloads=False)
     ):

@@ -1,7 +1,7 @@
 """A function's arguments and result: checked against its annotations, to and from MessagePack.
 
-For packages whose users write typed functions. It needs pydantic and typing-extensions, which
-taquba itself does not: such a package depends on both.
+This is for packages whose users write typed functions. It needs pydantic and typing-extensions,
+which taquba itself does not need: such a package must depend on both.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ class Arguments(NamedTuple):
 
 
 class Signature:
-    """What a function takes, and what it returns.
+    """The parameters and the result of a function.
 
-    Annotations are read when they are needed first: they may name what its module defines later.
+    Annotations are read when they are first needed: they may use names that its module defines
+    later.
 
     Args:
-        name: What errors call it, such as ``job 'email.send'``.
+        name: Its name in errors, such as ``job 'email.send'``.
         function: The function.
-        context: Name of the class of its first parameter, which is no argument; None where all
+        context: Name of the class of its first parameter, which is not an argument; None if all
             parameters are arguments.
     """
 
@@ -68,11 +69,11 @@ class Signature:
         self._parameters = parameters
 
     def resolve(self) -> None:
-        """Read the annotations now, to find out what is wrong with them."""
+        """Read the annotations now, to find errors in them."""
         _ = self._arguments, self._result
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, Any]:
-        """The arguments of a call by name, defaults filled in, of the types annotated."""
+        """The arguments of a call by name, with defaults, converted to the annotated types."""
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -88,7 +89,7 @@ class Signature:
             raise InvalidArgument(f"{self._name}: {explain(error)}") from None
 
     def call(self, values: Mapping[str, Any]) -> Arguments:
-        """The call that `values` stand for; defaults stand in for those that are missing."""
+        """The call for `values`; defaults replace missing ones."""
         call = Arguments([], {})
         for parameter in self._parameters:
             name = parameter.name
@@ -106,7 +107,7 @@ class Signature:
         """Bound arguments as MessagePack: a dict by name.
 
         Raises:
-            InvalidArgument: One of them would not come back as it is.
+            InvalidArgument: One of them would not come back as it was.
         """
         try:
             return self._arguments.pack(values)
@@ -114,11 +115,7 @@ class Signature:
             raise InvalidArgument(str(error)) from None
 
     def fingerprint(self, values: dict[str, Any]) -> bytes:
-        """What tells bound arguments from others.
-
-        Raises:
-            InvalidArgument: Nothing does.
-        """
+        """A fingerprint of bound arguments.\n\n        Raises:\n            InvalidArgument: They have none."""
         try:
             return self._arguments.fingerprint(values)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -127,22 +124,18 @@ class Signature:
             ) from None
 
     def decode(self, values: object) -> dict[str, Any]:
-        """Stored arguments, unpacked, as what `bind` returned."""
+        """Stored arguments, unpacked, as `bind` returned them."""
         try:
             return self._arguments.read(values)
         except ValidationError as error:
             raise Undecodable(explain(error)) from None
 
     def pack_result(self, value: object) -> bytes:
-        """A result as MessagePack.
-
-        Raises:
-            Undecodable: It is not of the type annotated, or would not come back as it is.
-        """
+        """A result as MessagePack.\n\n        Raises:\n            Undecodable: It does not fit the annotation, or would not come back as it was."""
         return self._result.dump(value)
 
     def unpack_result(self, data: bytes) -> Any:
-        """What `pack_result` was given, or what the annotation makes of it by now."""
+        """The value that was given to `pack_result`, as the annotation reads it now."""
         return self._result.load(data)
 
     @cached_property
@@ -162,7 +155,7 @@ class Signature:
         except NameError as error:
             raise InvalidArgument(
                 f"an annotation of {self._name} cannot be read: {error}; "
-                "what it names has to be defined or imported at the top of the function's module"
+                "define or import its names at the top of the function's module"
             ) from None
 
     @cached_property
@@ -197,6 +190,6 @@ def _context_of(name: str, parameters: list[inspect.Parameter], context: str) ->
         _Parameter.POSITIONAL_OR_KEYWORD,
     ):
         raise InvalidArgumentType(
-            f"the function of {name} takes its context first: def function(ctx: {context}, ...)"
+            f"the function of {name} must take its context first: def function(ctx: {context}, ...)"
         )
     return first.name

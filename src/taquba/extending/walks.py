@@ -1,4 +1,4 @@
-"""Walks through everything that a paged look finds."""
+"""Walks through all pages of a listing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Page", "Pages", "pages"]
 
 
 class Page(Protocol):
-    """A part of what there is, such as `taquba.KvPage`."""
+    """A page of a listing, such as `taquba.KvPage`."""
 
     @property
     def next_cursor(self) -> str | None:
@@ -21,7 +21,7 @@ P = TypeVar("P", bound=Page)
 
 
 class Pages(Generic[P]):
-    """The pages of a look, made by `pages`; leaving the loop early leaves nothing behind."""
+    """The pages of a listing, made by `pages`; the loop may be left early."""
 
     def __init__(self, look: Callable[[str | None], Awaitable[P]]) -> None:
         self._look = look
@@ -41,12 +41,12 @@ class Pages(Generic[P]):
 
 
 def pages(look: Callable[[str | None], Awaitable[P]]) -> Pages[P]:
-    """Every page, one after the other.
+    """Iterate over all pages, one after the other.
 
         async for page in pages(lambda cursor: queue.kv_scan("mine/", cursor)):
             ...
 
     Args:
-        look: Reads the page that begins at a cursor; None stands for the beginning.
+        look: Reads the page that begins at a cursor; None means the beginning.
     """
     return Pages(look)

@@ -1,4 +1,4 @@
-"""taquba in the frameworks that programs are written with; each module needs its framework.
+"""taquba in web frameworks; each module needs its framework.
 
 The modules, top to bottom; each uses only those below it:
 

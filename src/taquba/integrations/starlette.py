@@ -19,7 +19,7 @@ __all__ = ["ServiceState", "service_lifespan", "service_of"]
 
 
 class ServiceState(TypedDict):
-    """What the lifespan adds to the state of each request."""
+    """The state that the lifespan adds to each request."""
 
     taquba: Service
 
@@ -44,16 +44,16 @@ def service_lifespan(
 
     Args:
         url: As for `Service`, like the other arguments.
-        handlers: What to work on in the process that is the owner.
+        handlers: The handlers to run in the process that is the owner.
         role: ``"auto"`` or ``"producer"``.
         takeover_after: Seconds after which an owner without a sign of life is replaced.
-        drain_timeout: How long running handlers get when the server stops, seconds.
+        drain_timeout: How long running handlers may take when the server stops, seconds.
         options: Options of `Queue.open`.
     """
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[ServiceState]:
-        # Made here, and not where the application is: that may be before the server forks.
+        # Created here, not with the application, which may be before the server forks.
         service = Service(
             url,
             handlers,

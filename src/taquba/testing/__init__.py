@@ -1,7 +1,7 @@
 """Testing with taquba: virtual time, fresh stores, and a pytest plugin.
 
-The plugin is found by pytest on its own and offers the fixtures `mock_clock`, `queue` (a fresh
-memory store on that clock) and `open_queue` (a factory that takes `Queue.open`'s options).
+pytest finds the plugin automatically. It has the fixtures `mock_clock`, `queue` (a fresh memory
+store on that clock) and `open_queue` (a factory that takes `Queue.open`'s options).
 
     async def test_welcome_mail(queue):
         await queue.enqueue("mail", b"ada@example.org")

@@ -25,13 +25,13 @@ async def drain(
 
     Args:
         store: An open `taquba.Queue`.
-        queue: Name of the queue to drain.
+        queue: Name of the queue.
         handler: As for `run_worker`.
         lease: Lease of each claim, seconds; default: the queue's.
-        timeout: Seconds, on the queue's clock, that a handler may take.
+        timeout: How long a handler may take, in seconds on the queue's clock.
 
     Returns:
-        How many attempts ran.
+        The number of attempts that ran.
     """
     owner = owner_of(store)
     worker = Worker(owner, queue, handler, lease=lease, timeout=timeout)

@@ -33,7 +33,7 @@ class _MockTimer:
 
 
 class MockClock(Clock):
-    """A clock that moves only when told to.
+    """A clock that moves only by `advance` and `set_time`.
 
     Args:
         start: Time at the beginning, timezone-aware; 2030-01-01 UTC by default.
@@ -52,11 +52,11 @@ class MockClock(Clock):
         return self._now + self._wall_offset
 
     def monotonic_ms(self) -> int:
-        """The same until the wall clock is set, which does not move this."""
+        """Virtual monotonic time, in ms; setting the wall clock does not move it."""
         return self._now
 
     def call_later(self, delay_ms: int, callback: Callable[[], None]) -> Timer:
-        """Run `callback` when the clock has moved on by `delay_ms`."""
+        """Run `callback` when the clock has advanced by `delay_ms`."""
         return self._arm(self._now + max(0, delay_ms), _MockTimer(callback, wall=False))
 
     def call_at(self, time_ms: int, recheck_ms: int, callback: Callable[[], None]) -> Timer:
@@ -65,15 +65,15 @@ class MockClock(Clock):
         return self._arm(time_ms - self._wall_offset, _MockTimer(callback, wall=True))
 
     def attach(self, busy: Callable[[], bool]) -> None:
-        """Called by each queue on this clock."""
+        """Register a queue that runs on this clock."""
         self._busy.append(busy)
 
     async def advance(self, duration: Duration) -> None:
-        """Move on by `duration` seconds, stopping at every deadline on the way.
+        """Advance by `duration` seconds, stopping at every deadline on the way.
 
-        When it returns, everything of taquba that became due has run: jobs were promoted, leases
-        taken back, waits ended, retention swept. Handlers that were woken have run as far as they
-        get without waiting for something else.
+        When it returns, all taquba work that became due has run: jobs were promoted, expired leases
+        were taken back, waits have ended, and retention was applied. Handlers that were woken have
+        run until they wait for something else.
         """
         end = self._now + duration_ms(duration, "duration")
         await self._settle()
@@ -89,10 +89,10 @@ class MockClock(Clock):
         self._now = max(self._now, end)
 
     async def set_time(self, moment: datetime) -> None:
-        """Set the wall clock forwards or back, as an operator or a time server would.
+        """Set the wall clock forward or back, as an operator or a time server would.
 
-        Leases, waits and other durations do not move; what waits for a time of day does. When it
-        returns, everything of taquba that became due has run.
+        Leases, waits and other durations do not move; everything that waits for a time of day does.
+        When it returns, all taquba work that became due has run.
 
         Args:
             moment: The new wall time, timezone-aware.
@@ -127,7 +127,7 @@ class MockClock(Clock):
             timer.callback()
 
     async def _settle(self) -> None:
-        """Let everything that runs on this clock come to rest."""
+        """Wait until everything that runs on this clock is idle."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + _STUCK_SECONDS
         quiet = 0

@@ -8,7 +8,7 @@ from taquba._queue.queue import Queue
 
 
 class OpenQueue(Protocol):
-    """Opens a queue for the length of a test; takes `Queue.open`'s arguments."""
+    """Opens a queue for the length of a test; accepts the arguments of `Queue.open`."""
 
     async def __call__(self, url: str = "memory://", **options: Any) -> Queue:
         """A memory store on the mock clock, unless the arguments say otherwise."""

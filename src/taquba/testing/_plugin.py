@@ -37,9 +37,9 @@ def mock_clock() -> MockClock:
 async def open_queue(
     mock_clock: MockClock,
 ) -> AsyncIterator[OpenQueue]:
-    """A factory that takes `Queue.open`'s arguments; memory and the mock clock by default.
+    """A factory that accepts the arguments of `Queue.open`; memory and the mock clock by default.
 
-    What it opened is closed at the end of the test.
+    Its queues are closed at the end of the test.
     """
     async with contextlib.AsyncExitStack() as stack:
 

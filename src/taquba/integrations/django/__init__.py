@@ -9,8 +9,8 @@
         }
     }
 
-Every process of the web server enqueues; ``manage.py taquba_worker`` runs the tasks. Start it as
-often as you like: one of them works, the others take over when it ends.
+Every process of the web server enqueues; ``manage.py taquba_worker`` runs the tasks. Start as many
+as you like: one of them runs the tasks, and the others stand by to take over.
 
 The modules, top to bottom; each uses only those below it:
 

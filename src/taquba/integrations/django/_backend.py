@@ -1,4 +1,4 @@
-"""The backend: what Django calls to enqueue a task."""
+"""The backend: Django calls it to enqueue a task."""
 
 # The annotations of django-tasks leave type arguments out.
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
@@ -29,15 +29,15 @@ from taquba.integrations.django._tasks import (
 
 T = TypeVar("T")
 
-_REMEDY: Final = "give what JSON has: None, bool, int, float, str, list, and dict with str keys"
+_REMEDY: Final = "pass JSON values: None, bool, int, float, str, list, and dict with str keys"
 _OPTIONS: Final = {"url", "max_attempts"}
 
 
 class TaqubaBackend(BaseTaskBackend):
     """Enqueues tasks as jobs; durable when `enqueue` returns.
 
-    Options: ``url`` of the store; ``max_attempts``, after which a task that raises is a dead
-    letter (default: 3). Results are not kept: a task writes what it has to say to the database.
+    Options: ``url`` of the store; ``max_attempts``, after which a task that raises is a dead letter
+    (default: 3). Results are not kept: a task must write its results to the database.
     """
 
     supports_defer = True
@@ -54,19 +54,19 @@ class TaqubaBackend(BaseTaskBackend):
             )
         if not self.queues:
             raise ImproperlyConfigured(
-                f"TASKS[{alias!r}]['QUEUES'] must name the queues that workers shall work on"
+                f"TASKS[{alias!r}]['QUEUES'] must name the queues that workers serve"
             )
 
     @property
     def url(self) -> str:
-        """Where the store is."""
+        """The URL of the store."""
         return str(self.options["url"])
 
     def enqueue(self, task: Task[..., T], args: Any, kwargs: Mapping[str, Any]) -> TaskResult[T]:
         """Enqueue a task.
 
         Raises:
-            InvalidArgument: JSON would make something else of an argument; nothing was written.
+            InvalidArgument: JSON would change an argument; nothing was written.
             InvalidArgumentType: JSON cannot hold an argument; nothing was written.
             TaqubaError: It could not be stored; see `taquba.producer.SyncProducer`.
         """
@@ -99,7 +99,7 @@ class TaqubaBackend(BaseTaskBackend):
 
 
 def _packed(task: Task[..., Any], args: Any, kwargs: Mapping[str, Any]) -> bytes:
-    """A call as JSON; refuses one that would be another when it is read."""
+    """A call as JSON; refuses one that would be read as a different call."""
     names = list(inspect.signature(task.func).parameters)[1 if task.takes_context else 0 :]
     named = [*zip([*names, *["args"] * len(args)], args, strict=False), *kwargs.items()]
     for name, value in named:

@@ -1,4 +1,4 @@
-"""One producer for each store that this process enqueues into, made when it is first needed."""
+"""One producer for each store into which this process enqueues, made on first use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def producer_of(url: str) -> SyncProducer:
 
 
 def _start_anew() -> None:
-    """In a forked child: its parent's producers are not its own, nor is a lock that was held."""
+    """In a forked child: the parent's producers cannot be used, nor a lock that was held."""
     global _turn
     _turn = threading.Lock()
     _producers.clear()

@@ -33,7 +33,7 @@ from taquba.integrations.django._tasks import (
 
 
 class TaskRunner:
-    """Runs the task that a job holds, in a worker thread. What it raises is retried."""
+    """Runs the task of a job in a worker thread. A task that raises is retried."""
 
     def __init__(self, backend: TaqubaBackend) -> None:
         self._backend = backend
@@ -49,7 +49,8 @@ class TaskRunner:
             else:
                 returned = result.task.call(*result.args, **result.kwargs)
             if inspect.isawaitable(returned):
-                # Of a plain decorator around an `async def`, which Django takes for a plain one.
+                # The result of a plain decorator around an `async def`, which Django treats as
+                # plain.
                 async_to_sync(awaited)(returned)
         except Exception as error:
             if job.attempts >= job.max_attempts:
@@ -88,8 +89,8 @@ class TaskRunner:
 def _task_at(path: object) -> Task[..., Any]:
     """The task that a job names.
 
-    A job can name any module there is, and importing one runs it. So only those are looked into
-    that this process has imported, and those where applications keep their tasks.
+    A job can name any module, and importing a module runs it. So only modules that this process has
+    imported, and those where applications keep their tasks, are used.
     """
     if not isinstance(path, str):
         raise PermanentFailure(f"{path!r:.200} is not the path of a task")
@@ -123,7 +124,7 @@ def _finish(
     status: TaskResultStatus,
     error: BaseException | None = None,
 ) -> None:
-    # Results are frozen for those who use them; a backend fills them in.
+    # Results are frozen for their users; a backend fills them in.
     object.__setattr__(result, "finished_at", timezone.now())
     object.__setattr__(result, "status", status)
     if error is not None:

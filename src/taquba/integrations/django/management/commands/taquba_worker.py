@@ -21,7 +21,7 @@ class Command(BaseCommand):
     """The command."""
 
     help = (
-        "Run the tasks of a backend until SIGTERM or SIGINT. Of several such processes one works, "
+        "Run the tasks of a backend until SIGTERM or SIGINT. Of several such processes one runs them, "
         "and another takes over when it ends."
     )
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
             "--concurrency", type=int, default=10, help="tasks of one queue at the same time"
         )
         parser.add_argument(
-            "--drain-timeout", type=float, help="seconds that running tasks get at the end"
+            "--drain-timeout", type=float, help="seconds that running tasks may take at the end"
         )
 
     def handle(
