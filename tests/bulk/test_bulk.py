@@ -672,7 +672,7 @@ async def test_two_batches_of_one_name_do_not_run_at_once(queue: Queue) -> None:
 
     running = asyncio.create_task(Bulk(queue, work).run([1]))
     await started.wait()
-    with pytest.raises(InvalidArgument, match="'bulk' is running"):
+    with pytest.raises(InvalidArgument, match="'bulk' is already running"):
         await Bulk(queue, work).run([1])
     assert (await Bulk(queue, double, queue_name="other").run([1])).succeeded == 1
     gate.set()

@@ -607,7 +607,7 @@ async def test_without_ttl_a_cache_keeps_for_ever(queue: Queue, mock_clock: Mock
         ({"rate": {"llm": 500}}, InvalidArgumentType, "500"),
         ({"rate": {"llm": (0, "1m")}}, InvalidArgument, "at least 1"),
         ({"rate": {"llm": (1.5, "1m")}}, InvalidArgumentType, "1.5"),
-        ({"rate": {"llm": (10**20, "1m")}}, InvalidArgument, "1,000,000,000 at most"),
+        ({"rate": {"llm": (10**20, "1m")}}, InvalidArgument, "at most 1,000,000,000"),
         ({"rate": {"llm": (5, "1 minute")}}, InvalidArgument, "1 minute"),
         ({"rate": {"llm": (5, 0)}}, InvalidArgument, "0"),
         ({"rate": {"llm": (5, None)}}, InvalidArgumentType, "None"),

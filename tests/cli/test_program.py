@@ -119,7 +119,7 @@ def test_a_second_signal_gives_the_job_back(
         (":handle", 2, "does not name a handler"),
         ("handlers:nope", 2, "handlers has no 'nope'"),
         ("handlerz:handle", 2, "no module 'handlerz' in "),
-        ("handlers:broken", 2, "a handler is a function"),
+        ("handlers:broken", 2, "a handler must be a function"),
         ("needs_more:handle", 1, "importing needs_more failed: No module named 'not_installed'"),
         ("wrong:handle", 1, "importing wrong failed: SyntaxError"),
         ("raises:handle", 1, "importing raises failed: ZeroDivisionError: division by zero"),

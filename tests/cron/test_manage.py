@@ -210,4 +210,4 @@ async def test_a_name_that_is_no_text_is_listed_as_such(queue: Queue) -> None:
     await queue.kv_put(b"cron/\xff", b"{}")
     (told,) = await list_schedules(queue)
     assert told.name == repr(b"cron/\xff")
-    assert "is no text" in (told.problem or "")
+    assert "is not text" in (told.problem or "")

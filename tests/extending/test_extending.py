@@ -85,7 +85,7 @@ async def test_a_loop_runs_as_long_as_its_block_and_can_run_again() -> None:
     for _ in range(2):
         loop.ended = False
         async with loop:
-            with pytest.raises(InvalidArgument, match="Loop is running already"):
+            with pytest.raises(InvalidArgument, match="Loop is already running"):
                 await loop.__aenter__()
             assert not loop.ended
         assert loop.ended

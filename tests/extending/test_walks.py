@@ -40,7 +40,7 @@ async def test_parked_jobs_are_found_and_their_attempts_are_unspent(queue: Queue
     assert await drain(queue, "jobs", handler) == 2
     found = [job async for job in parked_jobs(queue, "jobs")]
     assert sorted((job.last_error or "", job.attempts) for job in found) == [
-        ("parked: it is of version 2, and job 'x' of version 1 here", 0),
+        ("parked: it has version 2, but job 'x' has version 1 here", 0),
         ("parked: nobody knows it", 0),
     ]
 
@@ -86,7 +86,7 @@ async def test_a_sweep_leaves_and_names_what_is_none_of_its_entries(
     await queue.kv_put(odd, b"")
     with caplog.at_level(logging.WARNING):
         assert await Forgetful(queue).sweep() is None
-    assert f"the entry {odd!r} is none of the test's" in caplog.text
+    assert f"the entry {odd!r} does not belong to the test" in caplog.text
     assert await keys(queue, "mine/") == [odd]
 
 

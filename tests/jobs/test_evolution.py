@@ -78,7 +78,7 @@ async def test_a_newer_version_and_an_unknown_name_are_parked_unspent(
         assert await old.parked(limit=1) == list(parked.values())[:1]
     assert set(parked) == {newer.id, unknown.id, foreign.id}
     assert parked[newer.id].last_error == (
-        "parked: it is of version 2, and job 'greet' of version 1 here"
+        "parked: it has version 2, but job 'greet' has version 1 here"
     )
     assert parked[unknown.id].last_error == "parked: no job 'else' is known here"
     assert parked[foreign.id].last_error == "parked: it says no job's name"

@@ -38,7 +38,7 @@ def runners(queue: Queue) -> list[Any]:
 async def test_a_second_runner_of_a_queue_is_refused(queue: Queue, first: int, second: int) -> None:
     async with runners(queue)[first]:
         await asyncio.sleep(0)
-        with pytest.raises(InvalidArgument, match=r"'shared' is worked on already"):
+        with pytest.raises(InvalidArgument, match=r"'shared' is already served"):
             await runners(queue)[second].run()
     # The first has gone: another may come.
     async with runners(queue)[second]:
@@ -53,7 +53,7 @@ async def test_a_worker_beside_a_runner_is_refused(queue: Queue, kind: int) -> N
             await run_worker(queue, "shared", other)
     async with working(queue, other, name="shared"):
         await asyncio.sleep(0)
-        with pytest.raises(InvalidArgument, match=r"'shared' is worked on already"):
+        with pytest.raises(InvalidArgument, match=r"'shared' is already served"):
             await runners(queue)[kind].run()
 
 

@@ -484,7 +484,7 @@ def test_bad_definitions_are_refused(
 
 
 def test_a_function_without_a_context_is_refused() -> None:
-    with pytest.raises(InvalidArgumentType, match="takes its context first"):
+    with pytest.raises(InvalidArgumentType, match="must take its context first"):
         job(name="x")(lambda: None)  # type: ignore[arg-type, misc]
     with pytest.raises(InvalidArgumentType, match="made of a function, not of 5"):
         job(name="x")(5)  # type: ignore[arg-type]

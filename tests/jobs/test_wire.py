@@ -228,7 +228,7 @@ async def liar(ctx: JobContext, value: Any) -> int:
 async def test_a_result_of_another_type_fails_the_job_at_once(queue: Queue) -> None:
     async with JobRunner(queue, jobs=[liar]) as runner:
         handle = await runner.submit(liar, "text")
-        with pytest.raises(JobFailed, match="the result is not what is annotated") as failed:
+        with pytest.raises(JobFailed, match="the result does not fit its annotation") as failed:
             await handle
         assert failed.value.kind is FailureKind.invalid
         assert (await queue.attempt_history(handle.id))[-1].attempt == 1

@@ -536,7 +536,7 @@ async def test_a_store_of_another_layout(open_queue: OpenQueue) -> None:
     stamp.put(keys.META, encode_meta(0, "s").replace(bytes([keys.FORMAT_VERSION]), b"\x63", 1))
     await queue._owner.committer.submit(stamp, durable=True)
     await queue.close()
-    with pytest.raises(IncompatibleStore, match=f"{url} holds layout 99.*reads layout 1"):
+    with pytest.raises(IncompatibleStore, match=f"{url} has layout 99.*reads layout 1"):
         await open_queue(url)
 
 

@@ -93,9 +93,7 @@ async def test_the_store_of_a_future_release_is_refused_by_name_and_left_alone(
         await restamp(store)
     before = files(tmp_path)
     for opening in (Queue.open, QueueReader.open):
-        with pytest.raises(
-            IncompatibleStore, match=rf"{re.escape(str(store))} holds layout 99"
-        ) as e:
+        with pytest.raises(IncompatibleStore, match=rf"{re.escape(str(store))} has layout 99") as e:
             await opening(store)
         assert e.value.layout == 99
     assert files(tmp_path) == before

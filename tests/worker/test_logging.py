@@ -55,7 +55,7 @@ async def test_an_attempt_of_a_job_without_a_bound_is_not_one_of_two_billion(
     result = await queue.enqueue("q", b"", max_attempts=2**31 - 1)
     await drain(queue, "q", raising(PermanentFailure("no luck")))
     assert caplog.messages == [
-        f"job {result.id} of queue 'q' failed in attempt 1 and is a dead letter now: no luck"
+        f"job {result.id} of queue 'q' failed in attempt 1 and is now a dead letter: no luck"
     ]
 
 
@@ -67,10 +67,10 @@ async def test_failed_attempts_are_logged_with_their_traceback(
     first, second = caplog.records
     assert first.name == second.name == WORKER
     assert first.getMessage() == (
-        f"job {result.id} of queue 'q' failed in attempt 1 of 2 and is tried again: "
+        f"job {result.id} of queue 'q' failed in attempt 1 of 2 and will be tried again: "
         "ValueError: no luck"
     )
-    assert "attempt 2 of 2 and is a dead letter now" in second.getMessage()
+    assert "attempt 2 of 2 and is now a dead letter" in second.getMessage()
     assert [first.levelno, second.levelno] == [logging.INFO, logging.WARNING]
     assert fields(first) == {
         "taquba_queue": "q",

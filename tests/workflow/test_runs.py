@@ -564,7 +564,7 @@ async def test_runtimes_of_one_queue_and_name_take_turns(queue: Queue) -> None:
 
 async def test_a_runtime_is_entered_once_at_a_time(queue: Queue) -> None:
     async with WorkflowRuntime(queue, Runs(never)) as runtime:
-        with pytest.raises(InvalidArgument, match="running already"):
+        with pytest.raises(InvalidArgument, match="already running"):
             await runtime.__aenter__()
     async with runtime:
         pass

@@ -5,7 +5,8 @@ The modules, top to bottom; each uses only those below it:
     app       the commands put together; how errors and interrupts become messages and exit codes
     dead      `dead list`, `dead requeue`, `dead purge`: what to do with jobs that failed for good
     kv        `kv get`, `kv scan`, `kv put`, `kv delete`: the caller-owned entries of a store
-    change    `enqueue`, `cancel`, `wake`: changing one job    top       `top`: the counters of a store as they change
+    change    `enqueue`, `cancel`, `wake`: changing one job
+    top       `top`: the counters of a store as they change
     overview  `stats` and `queues`: the counters of a store and of its queues
     worker    `worker`: run a handler on the jobs of a queue
     bench     `bench`: how fast a queue is at a location

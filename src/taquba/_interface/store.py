@@ -255,7 +255,7 @@ class Store(ReadableStore):
 
     @abstractmethod
     def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
-        """Extend a lease to `extension` seconds from now; returns the new expiry.
+        """Set the end of a lease to `extension` seconds from now; returns the new expiry.
 
         Raises:
             ClaimLost: The lease was taken back, or the claim is settled.

@@ -229,7 +229,7 @@ def kv_writes(value: Mapping[KvKey, bytes]) -> dict[bytes, bytes]:
     if len(writes) < len(value):
         twice = next(key for key in value if isinstance(key, str) and key.encode() in value)
         raise InvalidArgument(
-            f"kv_writes has the key {twice!r} twice, as str and as bytes, which are the same entry: "
+            f"kv_writes has the key {twice!r} twice, as str and as bytes, which are one entry: "
             "leave one of them out"
         )
     return writes

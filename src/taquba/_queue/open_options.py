@@ -127,7 +127,7 @@ class OpenSettings:
         """
         if producer_socket and location.in_memory:
             raise InvalidArgument(
-                f"{location.url} is in the memory of this process: no other process can use producer_socket"
+                f"{location.url} is in this process: no other one can use producer_socket"
             )
         return cls(
             location=location,

@@ -193,7 +193,7 @@ async def _take_back_claimed(owner: Owner, *, died: bool) -> None:
 
 
 def closing_state(owner: Owner) -> Transaction:
-    """The data of a clean close: its time, and the key below which each queue has no pending row."""
+    """The data of a clean close: its time, and per queue the key below which no row is pending."""
     transaction = Transaction()
     closing = Closing(owner.clock.time_ms(), owner.engine.openings)
     transaction.put(keys.CLOSED, encode_closing(closing))

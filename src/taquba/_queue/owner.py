@@ -158,7 +158,7 @@ class Owner:
         self.runners: dict[str, object] = {}
         """By queue name: the handler of the runner that has reserved the queue."""
         self.completions: dict[str, list[asyncio.Future[Change | None]]] = {}
-        """Callers that wait for the end of a job; they get its outcome, or None if it stays unknown."""
+        """Callers that wait for the end of a job; they get its outcome, or None if unknown."""
         self.scheduled = Window(
             NOTHING if any(counter.scheduled for counter in counters.values()) else None
         )

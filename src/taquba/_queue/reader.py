@@ -198,7 +198,7 @@ class QueueReader(ReadableStore, ClosedAtExit):
         return self._objects
 
     async def _left_since(self, records: Sequence[JobRecord]) -> set[str]:
-        """The ids of `records` that have been removed, and their payloads with them, since the read."""
+        """Those of `records` that are gone, as a newer look shows, and their payloads with them."""
         bare = [record for record in records if listings.lacks_payload(record)]
         if not bare:
             return set()

@@ -22,20 +22,20 @@ _log: Final = logging.getLogger(__name__)
 
 @contextmanager
 def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]:
-    """Have queues to oneself, in this process, while this is entered.
+    """Reserve queues for one runner in this process, for the length of a block.
 
     Args:
         store: An open `taquba.Queue`.
         handlers: The handler of each queue, by its name, as given to `run_worker`.
 
     Raises:
-        InvalidArgument: Somebody works on one of the queues already, with a handler of its own.
+        InvalidArgument: Another runner or worker already serves one of the queues.
     """
     owner = owner_of(store)
     for name in handlers:
         if name in owner.runners or owner.queue(name).loops:
             raise InvalidArgument(
-                f"queue {name!r} is worked on already in this process, by another runner or "
+                f"queue {name!r} is already served in this process, by another runner or "
                 "worker, and each would take the other's jobs: give one of them another queue_name"
             )
     owner.runners.update(handlers)
@@ -47,7 +47,7 @@ def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]
 
 
 class RunsInBackground(ABC):
-    """Something whose `run` goes on for as long as its ``async with`` block does.
+    """An object whose `run` continues for the length of its ``async with`` block.
 
     What ends `run` early is raised where the block ends (at once, where calls in the block would
     wait for `run` in vain: the block is cancelled then), or logged where an error of the block is
@@ -60,12 +60,12 @@ class RunsInBackground(ABC):
 
     @abstractmethod
     async def run(self, shutdown: asyncio.Event | None = None) -> None:
-        """Go on until `shutdown` is set."""
+        """Run until `shutdown` is set."""
 
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise InvalidArgument(
-                f"this {type(self).__name__} is running already; make one per `async with`"
+                f"this {type(self).__name__} is already running; make one per `async with`"
             )
         self._stop = asyncio.Event()
         self._running = asyncio.create_task(
@@ -108,7 +108,7 @@ class RunsInBackground(ABC):
             error = None
         cancels = isinstance(error, asyncio.CancelledError)
         if cancels:
-            # Whoever cancels wants to leave now.
+            # A caller that cancels wants to leave now.
             running.cancel()
         await asyncio.wait([running])
         failure: BaseException | None

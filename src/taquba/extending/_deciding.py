@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def locks_of(store: Store) -> KeyLocks:
-    """Locks that all users of a store share.
+    """Return the locks that all users of a store share.
 
     Begin their names with your package's, as in ``("taquba_cron", schedule_name)``.
     """
@@ -25,10 +25,10 @@ def locks_of(store: Store) -> KeyLocks:
 
 
 async def until_durable(store: Store, key: KvKey) -> None:
-    """Wait until what an entry holds, or that there is none, survives a crash.
+    """Wait until the value of an entry, or its absence, would survive a crash.
 
-    `Store.kv_get` sees a commit a moment before it is durable. Most often it is by now, and this
-    costs nothing.
+    `Store.kv_get` sees a commit a moment before it is durable. Most often the commit is durable by
+    now, and this call costs nothing.
     """
     owner = owner_of(store)
     owner.check()
@@ -36,7 +36,7 @@ async def until_durable(store: Store, key: KvKey) -> None:
 
 
 async def seen_through(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, which goes on when the caller is cancelled."""
+    """Await `work`, which continues when the caller is cancelled."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
@@ -46,6 +46,6 @@ async def seen_through(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _ignore(task: asyncio.Task[Any]) -> None:
-    # Its caller is gone; an exception that nobody asks for would be reported by the loop.
+    # Its caller is gone; the loop would report an exception that nobody retrieves.
     if not task.cancelled():
         task.exception()

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def awaited(value: Any) -> Any:
-    """A value that a user's function has returned; where it can be awaited, what that comes to.
+    """Return the result of a user's function, awaited if it is an awaitable.
 
     A plain decorator around an ``async def`` is a plain function, and returns a coroutine.
     """

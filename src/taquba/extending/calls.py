@@ -62,7 +62,7 @@ async def call(store: Store, name: str, *arguments: object) -> object:
     function = owner.served.get(name)
     if function is None:
         raise NotServed(
-            f"the owner of {owner.location.url} does not serve the call {name!r}: start the program "
-            "part that serves it there, and call again"
+            f"the owner of {owner.location.url} does not serve the call {name!r}: start the part "
+            "of the program that serves it there, and call again"
         )
     return await function(*arguments)

@@ -115,7 +115,11 @@ class Signature:
             raise InvalidArgument(str(error)) from None
 
     def fingerprint(self, values: dict[str, Any]) -> bytes:
-        """A fingerprint of bound arguments.\n\n        Raises:\n            InvalidArgument: They have none."""
+        """A fingerprint of bound arguments.
+
+        Raises:
+            InvalidArgument: They have none.
+        """
         try:
             return self._arguments.fingerprint(values)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -131,7 +135,11 @@ class Signature:
             raise Undecodable(explain(error)) from None
 
     def pack_result(self, value: object) -> bytes:
-        """A result as MessagePack.\n\n        Raises:\n            Undecodable: It does not fit the annotation, or would not come back as it was."""
+        """A result as MessagePack.
+
+        Raises:
+            Undecodable: It does not fit the annotation, or would not come back as it was.
+        """
         return self._result.dump(value)
 
     def unpack_result(self, data: bytes) -> Any:

@@ -242,7 +242,7 @@ async def test_a_run_of_a_newer_version_is_left_to_a_newer_program(
             await mock_clock.advance(30)
         (parked,) = await runtime.parked()
         assert parked.last_error == (
-            "parked: it is of version 2, and workflow 'w' of version 1 here"
+            "parked: it has version 2, but workflow 'w' has version 1 here"
         )
         assert ran == []
     async with running(queue, new):

@@ -154,7 +154,7 @@ def test_what_cannot_be_a_workflow_or_a_step_is_refused_at_once() -> None:
         step(max_attempts=0)
     with pytest.raises(InvalidArgument, match="backoff"):
         StepOptions(backoff=-1)
-    with pytest.raises(InvalidArgumentType, match="takes its context first"):
+    with pytest.raises(InvalidArgumentType, match="must take its context first"):
         make(name="x")(no_context)
 
 
@@ -269,7 +269,7 @@ async def test_a_result_that_is_not_what_is_annotated_fails_its_step(queue: Queu
         return await ctx.step(liar)
 
     async with running(queue, w) as runtime:
-        with pytest.raises(RunFailed, match="the result is not what is annotated"):
+        with pytest.raises(RunFailed, match="the result does not fit its annotation"):
             await result_of(await runtime.start(w))
 
 
@@ -293,7 +293,7 @@ async def test_an_error_of_the_function_itself_fails_its_run_at_once(queue: Queu
             "raises": "KeyError: 'k'",
             "bad arguments": "step 'price': order: ",
             "lambda": "a lambda has no name",
-            "wrong result": "the result is not what is annotated",
+            "wrong result": "the result does not fit its annotation",
         }.items():
             with pytest.raises(RunFailed, match=reason):
                 await result_of(await runtime.start(w, kind))
