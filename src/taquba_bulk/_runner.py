@@ -107,7 +107,7 @@ class ItemRunner(Generic[In, Out]):
 
     async def _attempt(self, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
         if step.attempts > self._max_attempts:
-            return _failed(step, phases, f"none of {self._max_attempts} attempts ended")
+            return _failed(step, phases, f"no attempt out of {self._max_attempts} ended")
         try:
             value = self._pipeline.inputs.load(step.payload)
             ctx = BulkContext(value, step, phases, self._shared)

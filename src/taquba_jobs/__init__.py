@@ -2,17 +2,17 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _cli         the command `taquba progress`, imported by taquba's command line alone
+    _cli         the command `taquba progress`, imported only by taquba's command line
     _runner      `JobRunner`: submits jobs, and runs them
     _attempt     one attempt at a job: decode, run, and say how it ended
     _submission  submitting: arguments to a job, once per idempotency key
-    _decorator   `job`: makes a function a job that can be submitted by it
-    _context     `JobContext`: what a job's function knows beside its arguments
-    _handle      `JobHandle`: what is left of a submitted job in the hands of its submitter
-    _retention   forgets outcomes when their time is over
-    _outcomes    looking at jobs and their outcomes, through the owner's queue or a reader
-    _decisions   what an end, a submission or a sweep means for the rows: pure functions
-    _job         `Job`: what is known of a job's function, and of its arguments
+    _decorator   `job`: makes a function a job
+    _context     `JobContext`: the first argument of a job's function
+    _handle      `JobHandle`: the submitter's handle on a job
+    _retention   removes outcomes when their retention is over
+    _outcomes    reading jobs and their outcomes, through the owner's queue or a reader
+    _decisions   the rows that an end, a submission or a sweep writes: pure functions
+    _job         `Job`: a job's function, its options, and its arguments
     _progress    reports of progress: the newest one is written, at most once a second
     _errors      what can go wrong with typed jobs, beside the errors of taquba itself
     _rows        rows under ``jobs/``: keys, and values as MessagePack

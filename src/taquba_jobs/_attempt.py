@@ -53,7 +53,7 @@ Verdict = Literal["transient", "permanent"]
 """Whether trying again can help after an exception."""
 
 _CLEAN_UP_SECONDS: Final = 5.0
-"""How long, in real time, a function with a time-out may take to stop."""
+"""How long, in real time, a function with a timeout may take to stop."""
 
 
 class _Cancelled(TaqubaError):
@@ -77,7 +77,7 @@ class _TimedOut(TaqubaError):
 
 
 class _LeftBehind(TaqubaError):
-    """A function went on after it was cancelled, and nobody waits for it any more."""
+    """A function continued after it was cancelled, and nobody waits for it any longer."""
 
 
 class Succeeded(NamedTuple):
@@ -135,12 +135,12 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         self._threads = anyio.CapacityLimiter(concurrency)
 
     async def start(self) -> None:
-        """Have the executor made, if it is to be made."""
+        """Make the executor, if there is a maker."""
         if self._pool is not None:
             await self._pool.start(self._concurrency)
 
     def close(self) -> None:
-        """No function runs any more: end the executor, if it was made for them."""
+        """No function runs any longer: shut down the executor, if the runner made it."""
         if self._pool is not None:
             self._pool.close()
 
@@ -160,7 +160,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         except BaseException as raised:
             error = _whole(legible(raised))
             if passes_through(error):
-                # The worker was told to stop: the job goes back unspent.
+                # The worker was told to stop: the job returns without spending its attempt.
                 raise
             await reports.close()
             if isinstance(error, Snooze | NotStarted):
@@ -186,7 +186,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         name = record.headers.get(NAME)
         job = None if name is None else self._jobs.get(name)
         if job is None:
-            why = "it says no job's name" if name is None else f"no job {name!r} is known here"
+            why = "it names no job" if name is None else f"no job {name!r} is known here"
             raise parked(why)
         version = _version(record)
         if version > job.version:
@@ -241,7 +241,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
             return await self._bounded(awaited(call_next(ctx)), job.timeout_ms, lease)
         finally:
             if undone:
-                # Whatever the middleware makes of it: the function has not come to an end.
+                # Whatever the middleware does then: the function has not ended.
                 raise undone[0]
 
     async def _bounded(
@@ -252,7 +252,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         limit = asyncio.timeout(None)
         token = lease.cancel_token
         running = True
-        # A function without a time-out may take as long as it likes to stop.
+        # A function without a timeout may take any time to stop.
         leash = None if timeout_ms is None else Leash(call)
         patience: asyncio.TimerHandle | None = None
 
@@ -304,7 +304,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         return failure.message
 
     def _is_permanent(self, error: Exception) -> bool:
-        """What the runner's `classify` says; the attempt has failed whatever that itself does."""
+        """The verdict of the runner's `classify`; the attempt has failed even if that raises."""
         try:
             return self._classify(error) == "permanent"
         except BaseException as failed:
@@ -352,7 +352,7 @@ def _version(record: JobRecord) -> int:
 
 
 def always_transient(error: Exception) -> Verdict:
-    """Every exception may go away: the default of a runner's `classify`."""
+    """Treat every exception as transient: the default of a runner's `classify`."""
     del error
     return "transient"
 
@@ -367,8 +367,8 @@ def _call_elsewhere(job: Job[S, ..., object], ctx: JobContext[S], call: Argument
         if inspect.iscoroutine(result):
             result.close()
         raise PermanentFailure(
-            f"job {job.name!r} is a plain function that returns something to be awaited, which "
-            "cannot leave an executor: put an `async def` around it"
+            f"job {job.name!r} is a plain function that returns an awaitable, which "
+            "cannot leave an executor: wrap it in an `async def`"
         )
     return result
 
@@ -380,7 +380,7 @@ def _around(
 
 
 def _is_asked_to_cancel(lease: LeaseHandle) -> bool:
-    """Whether somebody has cancelled the job; a lease knows it a moment before the token fires."""
+    """Whether the job was cancelled; its lease shows that a moment before the token fires."""
     if lease.cancel_token.cancelled:
         return True
     try:
@@ -418,4 +418,4 @@ def _kind(error: BaseException) -> FailureKind:
 
 
 _SAY_ALL: Final = (PermanentFailure, RetryAfter, FailWith, Undecodable, _Cancelled, _TimedOut)
-"""Errors whose message says it all."""
+"""Errors whose message is sufficient without the type."""

@@ -1,4 +1,4 @@
-"""The command `taquba progress`, which taquba's command line imports when it is asked for."""
+"""The command `taquba progress`, which taquba's command line imports when it is requested."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def progress(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far running typed jobs are, as they said themselves with `ctx.progress`."""
+    """Show the progress of running typed jobs, as they reported it with `ctx.progress`."""
     async with reading(store) as reader:
         if job_id is None:
             await _print_all(reader, as_json)

@@ -1,4 +1,4 @@
-"""`JobContext`: what a job's function knows beside its arguments."""
+"""`JobContext`: the first argument of a job's function."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 
 class Submitter(Protocol[S_co]):
-    """What submits jobs: a runner."""
+    """Submits jobs: a runner."""
 
     @property
     def queue(self) -> Queue:
-        """The queue that it submits to."""
+        """The queue to which it submits."""
         ...
 
     async def submit(
@@ -34,25 +34,25 @@ class Submitter(Protocol[S_co]):
 
 
 class Reporter(Protocol):
-    """What takes reports of progress."""
+    """Receives reports of progress."""
 
     def report(self, done: float, total: float | None, note: str | None) -> None:
-        """Take a report, from any thread."""
+        """Receive a report, from any thread."""
         ...
 
 
 class JobContext(Generic[S_co]):
-    """What a job's function gets as its first argument.
+    """The first argument of a job's function.
 
-    A function in another process (an executor's) has a copy that knows the job, its attempt and
-    its headers; `state`, `queue`, `submit` and `progress` raise `DetachedContext` there.
+    A function in another process (of an executor) has a copy with the job, its attempt and its
+    headers; there `state`, `queue`, `submit` and `progress` raise `DetachedContext`.
 
     Attributes:
         job_id: The job.
         name: The job's name, as given to `job`.
-        attempt: Number of the attempt that runs, from 1.
-        headers: The headers it was submitted with.
-        lease: The hold on the job; `ensure_at_least` extends it. The runner keeps it by itself.
+        attempt: Number of the running attempt, from 1.
+        headers: The headers of the submission.
+        lease: The lease of the job; `ensure_at_least` extends it. The runner renews it anyway.
     """
 
     __slots__ = ("_progress", "_runner", "_state", "attempt", "headers", "job_id", "lease", "name")
@@ -81,7 +81,7 @@ class JobContext(Generic[S_co]):
 
     @classmethod
     def detached(cls, state: S) -> JobContext[S]:
-        """A context without a queue, for calling a job's function in a unit test."""
+        """Return a context without a queue, to call a job's function in a unit test."""
         return JobContext(
             "detached",
             "detached",
@@ -98,13 +98,13 @@ class JobContext(Generic[S_co]):
 
     @property
     def state(self) -> S_co:
-        """What the runner was given as `state`."""
+        """The `state` of the runner."""
         if isinstance(self._state, _Absent):
             raise DetachedContext("state")
         return self._state
 
     def with_state(self, state: S) -> JobContext[S]:
-        """The same context with another state, for middleware that sets up what one job needs."""
+        """Return this context with another state, for middleware that sets up a job's resources."""
         return JobContext(
             self.job_id,
             self.name,
@@ -112,7 +112,7 @@ class JobContext(Generic[S_co]):
             self.headers,
             self.lease,
             state=state,
-            # What a runner takes is up to its own state; type checkers judge by this one.
+            # The jobs that a runner accepts depend on its own state; type checkers use this one.
             runner=cast("Submitter[S] | None", self._runner),
             progress=self._progress,
         )
@@ -132,19 +132,19 @@ class JobContext(Generic[S_co]):
     ) -> JobHandle[T]:
         """Submit another job, as `JobRunner.submit` does: at once, durable on return.
 
-        An attempt that is repeated submits it again; an idempotency key makes that one job. From a
+        A repeated attempt submits it again; an idempotency key makes the two one job. From a
         thread: ``anyio.from_thread.run(ctx.submit, other, argument)``.
         """
         return await self._owner("submit").submit(job, *args, **kwargs)
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
-        """Say how far the job is; `JobHandle.progress` shows it. From any thread.
+        """Report the progress of the job; `JobHandle.progress` shows it. Callable from any thread.
 
         Reports are written at most once a second, the newest one first; the others are dropped.
 
         Args:
             done: How much is done, in a unit of your choice.
-            total: How much there is in all, if that is known.
+            total: How much there is in total, if that is known.
             note: A short text.
 
         Raises:
@@ -161,12 +161,12 @@ class JobContext(Generic[S_co]):
 
 
 class _Absent:
-    """Stands for a state that did not come along."""
+    """Replaces a state that is not available here."""
 
 
 class _NoReports:
     def report(self, done: float, total: float | None, note: str | None) -> None:
-        """Nobody looks."""
+        """Do nothing."""
 
 
 def _elsewhere(job_id: str, name: str, attempt: int, headers: dict[str, str]) -> JobContext[object]:

@@ -1,4 +1,4 @@
-"""What an end, a submission or a sweep means for the rows: pure functions."""
+"""The rows that an end, a submission or a sweep writes: pure functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESERVED: Final = "jobs."
 
 
 class Stored(NamedTuple):
-    """A packed result where it is kept: here, or as an object that was written already."""
+    """A packed result: stored here, or in an object that was already written."""
 
     data: bytes | None
     object_key: str | None = None
@@ -52,14 +52,15 @@ def end(
     *,
     reported: bool,
 ) -> SettlementEffects:
-    """What lands with the ack or the dead letter.
+    """The effects of the ack or the dead letter.
 
     Args:
         job: The job.
         result: How it ended.
         now_ms: The time.
-        retention_ms: How long outcomes are kept; None for ever.
-        reported: Whether this attempt may have written its progress; earlier ones count anyway.
+        retention_ms: How long outcomes are kept; None means forever.
+        reported: Whether this attempt may have written its progress; earlier attempts count in any
+            case.
     """
     expires_at = None if retention_ms is None else now_ms + retention_ms
     key = job.headers.get(KEY)
@@ -72,7 +73,7 @@ def end(
             deletes.append(result.upload_marker)
     writes: dict[KvKey, bytes] = {outcome_key(job.id): encode(outcome)}
     if isinstance(result, Failure) and result.kind is FailureKind.cancelled:
-        # It was not worked on to an end: the same submission may come again.
+        # Its function did not run to an end: the same submission may come again.
         deletes += [] if key is None else [key]
         key = None
     elif key is not None:
@@ -95,23 +96,23 @@ def merged(first: SettlementEffects, second: SettlementEffects) -> SettlementEff
 
 
 class Answer(Enum):
-    """What a submission with an idempotency key meets."""
+    """The state that a submission with an idempotency key finds."""
 
     nothing = auto()
     finished = auto()
     unfinished = auto()
-    """A job that has not ended, if it is still there at all."""
+    """A job that has not ended, if it still exists."""
 
 
 def look_up(submission: Submission | None, now_ms: int) -> Answer:
-    """What the row of an idempotency key says."""
+    """Evaluate the row of an idempotency key."""
     if submission is None or is_over(submission.expires_at, now_ms):
         return Answer.nothing
     return Answer.finished if submission.finished else Answer.unfinished
 
 
 def is_over(expires_at: int | None, now_ms: int) -> bool:
-    """Whether an outcome is no longer to be shown, swept already or not."""
+    """Whether an outcome must no longer be shown, whether swept or not."""
     return expires_at is not None and expires_at <= now_ms
 
 

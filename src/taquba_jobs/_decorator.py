@@ -1,4 +1,4 @@
-"""`job`: makes a function a job that can be submitted by it."""
+"""`job`: makes a function a job."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class PlainJob(Job[S_contra, P, T_co]):
 
 
 class JobDecorator(Protocol):
-    """What `job` returns: put it in front of a function."""
+    """The decorator that `job` returns."""
 
-    # Whoever returns an awaitable is async: the first overload that fits counts.
+    # A function that returns an awaitable is async: the first overload that fits counts.
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[JobContext[S], P], Awaitable[T]], /
@@ -70,21 +70,20 @@ def job(
         @job(name="email.send", max_attempts=5)
         async def send_email(ctx: JobContext, to: str, subject: str) -> str: ...
 
-    The function's first parameter is its context. Other arguments and the result are stored, by
-    pydantic and their annotations. ``async def`` runs on the event loop; a plain function runs in
-    a thread, or in the runner's executor.
+    The function's first parameter is its context. The other arguments and the result are stored by
+    pydantic, according to their annotations. ``async def`` runs on the event loop; a plain function
+    runs in a thread, or in the runner's executor.
 
     Args:
-        name: The job's name in the store, 1 to 128 characters of ``[A-Za-z0-9_.:-]``. Jobs that
-            wait are found by it: keep it when the function moves.
+        name: The job's name in the store, 1 to 128 characters of ``[A-Za-z0-9_.:-]``. Waiting jobs
+            are found by it: keep it when the function moves.
         max_attempts: Attempts before the job has failed; default: its queue's.
-        idempotency_key: Called with the job's arguments (without the context); returns a text
-            that tells one job from another, or None for one that is always new. See
-            `JobRunner.submit`.
+        idempotency_key: Called with the job's arguments (without the context); returns a text that
+            identifies the job, or None for a job that is always new. See `JobRunner.submit`.
         version: Raise it when the arguments change so that stored ones no longer fit. A runner
             leaves jobs of a newer version to a newer program.
-        upcast: For an older version, what turns its arguments into those of the next.
-        queue: Name of an own queue; default: the runner's. One queue belongs to one runner.
+        upcast: For each older version, a function that turns its arguments into those of the next.
+        queue: Name of a queue of its own; default: the runner's. A queue belongs to one runner.
         timeout: How long an attempt may take, seconds on the queue's clock.
         priority: Unsigned 32-bit; lower first; default: its queue's.
 
@@ -94,7 +93,7 @@ def job(
 
     def decorate(function: Callable[..., object]) -> Job[object, ..., object]:
         if not inspect.isroutine(function):
-            raise InvalidArgumentType(f"a job is made of a function, not of {function!r}")
+            raise InvalidArgumentType(f"a job must be made from a function, not from {function!r}")
         kind: type[Job[object, ..., object]] = (
             AsyncJob if inspect.iscoroutinefunction(function) else PlainJob
         )
@@ -114,7 +113,7 @@ def job(
 
 
 def payload_idempotency_key(*args: object, **kwargs: object) -> str:
-    """The idempotency key of a job for which equal arguments mean the same job.
+    """Return an idempotency key by which equal arguments mean the same job.
 
         @job(name="thumbnail", idempotency_key=payload_idempotency_key)
 
@@ -124,5 +123,5 @@ def payload_idempotency_key(*args: object, **kwargs: object) -> str:
     try:
         return fingerprint(_ANYTHING.dump_python([args, kwargs])).hex()
     except ValueError:
-        # Something in them is written out by its annotation only.
+        # A part of them can be written only by its annotation.
         return digest([args, kwargs]).hex()

@@ -19,8 +19,8 @@ class FailureKind(StrEnum):
     invalid = "invalid"
     """Its stored arguments or its result do not fit the function's annotations."""
     lost = "lost"
-    """Its function never came to an end: its workers died or lost the job until the attempts were
-    used up, or its payload is gone."""
+    """Its function never ended: its workers died or lost the job until the attempts were used up,
+    or its payload is gone."""
 
 
 class JobFailed(TaqubaError):
@@ -29,7 +29,7 @@ class JobFailed(TaqubaError):
     Attributes:
         job_id: The job.
         kind: Why.
-        message: What went wrong, for a person to read.
+        message: The error, as text for people.
     """
 
     def __init__(self, job_id: str, kind: FailureKind, message: str) -> None:
@@ -65,7 +65,7 @@ class InputMismatch(TaqubaError):
 
 
 class DetachedContext(TaqubaError, RuntimeError):
-    """A function that runs in another process used what only the owner of the store has."""
+    """A function in another process used something that only the owner of the store has."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -73,6 +73,6 @@ class DetachedContext(TaqubaError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"ctx.{self.what} is not there in another process than the queue's owner; "
+            f"ctx.{self.what} is not available outside the process of the queue's owner; "
             "pass what the function needs as arguments"
         )

@@ -1,4 +1,4 @@
-"""`JobHandle`: what is left of a submitted job in the hands of its submitter."""
+"""`JobHandle`: the submitter's handle on a job."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class JobHandle(Generic[T_co]):
     """A submitted job. Await it for its result.
 
     Attributes:
-        id: The job's id; `JobRunner.handle` makes a handle of it, in any later process.
-        new: False where the submission met a job that was there already.
+        id: The job's id; `JobRunner.handle` makes a handle from it, in any later process.
+        new: False if the submission found an existing job.
     """
 
     __slots__ = ("_job", "_queue", "_retention", "id", "new")
@@ -60,15 +60,15 @@ class JobHandle(Generic[T_co]):
         return self._join(None).__await__()
 
     async def join(self, timeout: Duration) -> T_co:
-        """The job's result, like awaiting the handle, but for at most `timeout`.
+        """Return the job's result, like awaiting the handle, but wait at most `timeout`.
 
         Args:
             timeout: Seconds, on the queue's clock.
 
         Raises:
             JobFailed: The job has failed for good.
-            TimeoutError: It has not ended in time; it goes on.
-            JobNotFound: There is no such job, or its result is forgotten.
+            TimeoutError: It has not ended in time; it continues.
+            JobNotFound: There is no such job, or its result has been removed.
         """
         return await self._join(duration_ms(timeout, "timeout", minimum=1))
 
@@ -89,7 +89,7 @@ class JobHandle(Generic[T_co]):
             wait_ms = _LONG_MS if deadline is None else deadline - self._now()
             if wait_ms <= 0:
                 raise TimeoutError(f"job {self.id!r} has not ended within {timeout_ms} ms")
-            # Also of a job that has ended, the outcome is durable afterwards.
+            # For a job that has ended, too, the outcome is durable afterwards.
             waited = await self._queue.wait_for_completion(self.id, wait_ms / 1000)
             if not waited.timed_out:
                 break
@@ -102,7 +102,7 @@ class JobHandle(Generic[T_co]):
         return self._queue.clock.monotonic_ms()
 
     async def fetch_result(self) -> T_co | None:
-        """The job's result as it is now; None while it has not ended, or when it is forgotten.
+        """Return the job's result; None if it has not ended, or if the result has been removed.
 
         Raises:
             JobFailed: The job has failed for good.
@@ -110,18 +110,18 @@ class JobHandle(Generic[T_co]):
         return await fetch_result(self._queue, self._job, self.id)
 
     async def status(self) -> JobState | None:
-        """Where the job is; None when there is none (any more), or its outcome is forgotten."""
+        """Return the job's state; None if it does not exist, or its outcome has been removed."""
         return await fetch_status(self._queue, self.id)
 
     async def progress(self) -> JobProgress | None:
-        """What the job reported last; None if it did not, or has ended."""
+        """Return the last progress report; None if there is none, or the job has ended."""
         return await fetch_progress(self._queue, self.id)
 
     async def cancel(self) -> CancelOutcome:
         """Cancel the job; durable on return.
 
-        A job that waits is removed at once. A running one is asked to stop: its cancel token fires,
-        an async function is cancelled, and once it stopped the job is a dead letter. Awaiting a
+        A waiting job is removed at once. A running one is asked to stop: its cancel token fires, an
+        async function is cancelled, and once it has stopped the job is a dead letter. Awaiting a
         cancelled job raises `JobFailed`, kind `cancelled`; its idempotency key is free again.
 
         Returns:
@@ -146,8 +146,8 @@ async def gather(awaitables: Iterable[Awaitable[T]], *, concurrency: int = 100) 
         sizes = await gather(handles)
 
     Returns:
-        Their results, in order. The first exception ends it, and cancels what is awaited then; of
-        handles only the waiting ends, not the jobs.
+        Their results, in order. The first exception ends it and cancels the other awaitables; for
+        handles, that ends only the waiting, not the jobs.
     """
     at_least_one(concurrency, "concurrency")
     results: dict[int, T] = {}

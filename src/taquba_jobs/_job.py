@@ -1,4 +1,4 @@
-"""`Job`: what is known of a job's function, and of its arguments."""
+"""`Job`: a job's function, its options, and its arguments."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Job(Generic[S_contra, P, T_co]):
         name: Its name in the store.
         version: Version of its arguments.
         queue: Name of its own queue, if it has one.
-        timeout_ms: How long an attempt may take, if that is bounded.
+        timeout_ms: How long an attempt may take, if that is limited.
     """
 
     _taquba_runs_in: Final = "a JobRunner(queue, jobs=[...])"
-    """What a worker loop says that is given one for a handler."""
+    """What a worker loop suggests if it gets one as a handler."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Job(Generic[S_contra, P, T_co]):
         """Internal: use the decorator `job`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidArgument(
-                f"a job's name is 1 to 128 characters of [A-Za-z0-9_.:-]; got {name!r}"
+                f"a job's name must be 1 to 128 characters of [A-Za-z0-9_.:-]; got {name!r}"
             )
         self.name = name
         self.version = _version(name, version)
@@ -83,7 +83,7 @@ class Job(Generic[S_contra, P, T_co]):
         self.__wrapped__ = function
 
     def __reduce__(self) -> str:
-        # Another process finds it where this one did: by its place in its module.
+        # Another process finds it by its name in its module, as this one did.
         return self.__qualname__
 
     def __repr__(self) -> str:
@@ -104,7 +104,7 @@ class Job(Generic[S_contra, P, T_co]):
         size = len(key.encode(errors="surrogatepass"))
         if not 1 <= size <= _MAX_KEY_BYTES:
             raise InvalidArgument(
-                f"the idempotency key of job {self.name!r} has 1 to {_MAX_KEY_BYTES} UTF-8 "
+                f"the idempotency key of job {self.name!r} must have 1 to {_MAX_KEY_BYTES} UTF-8 "
                 f"bytes; got {size}: use a hash, as payload_idempotency_key does"
             )
         return submission_key(self.name, key)
@@ -141,7 +141,7 @@ def _version(name: str, version: int) -> int:
     if isinstance(version, bool) or not isinstance(version, int):
         raise InvalidArgumentType(f"the version of job {name!r} must be an int, not {version!r}")
     if not 1 <= version <= _MAX_VERSION:
-        raise InvalidArgument(f"the version of job {name!r} is 1 or more; got {version}")
+        raise InvalidArgument(f"the version of job {name!r} must be 1 or more; got {version}")
     return version
 
 

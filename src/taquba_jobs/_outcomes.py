@@ -1,4 +1,4 @@
-"""Looking at jobs and their outcomes, through the owner's queue or a reader."""
+"""Reading jobs and their outcomes, through the owner's queue or a reader."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class JobState(StrEnum):
-    """Where a job is."""
+    """The state of a job."""
 
     scheduled = "scheduled"
     """It waits for its time, for a retry, or for a program that knows it."""
@@ -50,16 +50,16 @@ class JobState(StrEnum):
     succeeded = "succeeded"
     """It has a result."""
     failed = "failed"
-    """For good; awaiting it raises `JobFailed`, which says why."""
+    """It failed for good; awaiting it raises `JobFailed`, which says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """What a running job reported last.
+    """The last progress report of a running job.
 
     Attributes:
         done: How much is done, in the job's own unit.
-        total: How much there is in all, if it knows.
+        total: How much there is in total, if the job knows.
         note: A short text.
         reported_at: When it was reported.
     """
@@ -79,12 +79,12 @@ _LIVE: Final = {
 
 
 async def read_outcome(source: Queue | QueueReader, job_id: str) -> Outcome | None:
-    """How a job ended; None while it has not, and once that is forgotten."""
+    """How a job ended; None while it has not, and once that has been removed."""
     row = await source.kv_get(outcome_key(job_id))
     if row is None:
         return None
     outcome = decode(Outcome, outcome_key(job_id), row)
-    # A reader has no clock of the queue's; to it an outcome is there until it is swept.
+    # A reader does not have the queue's clock; for it, an outcome exists until it is swept.
     if isinstance(source, Queue) and is_over(outcome.expires_at, source.clock.time_ms()):
         return None
     return outcome
@@ -93,9 +93,9 @@ async def read_outcome(source: Queue | QueueReader, job_id: str) -> Outcome | No
 async def result_of(
     source: Queue | QueueReader, job: Job[S, P, T], job_id: str, outcome: Outcome
 ) -> T:
-    """The result in an outcome; raises `JobNotFound` when retention has removed it meanwhile.
+    """The result in an outcome; raises `JobNotFound` if retention has removed it meanwhile.
 
-    A `StoreError` tells of one that is kept as an object and not found.
+    It raises `StoreError` if the result is an object that is not found.
     """
     if outcome.failure is not None:
         raise JobFailed(job_id, FailureKind(outcome.failure), outcome.message or "")
@@ -117,13 +117,13 @@ async def result_of(
 async def lost(source: Queue | QueueReader, record: JobRecord | None) -> JobFailed | None:
     """The failure of a job that became a dead letter without an outcome.
 
-    None for any other job, also for a dead letter whose outcome is forgotten already.
+    None for any other job, including a dead letter whose outcome has been removed.
     """
     if record is None or record.status is not JobStatus.dead:
         return None
     ends = await source.attempt_history(record.id)
     if ends and ends[-1].outcome is AttemptOutcome.dead_lettered and _has_payload(record):
-        # Its function came to an end, with an outcome.
+        # Its function ended, with an outcome.
         return None
     if record.cancel_requested:
         return JobFailed(record.id, FailureKind.cancelled, "it was cancelled, and its worker died")
@@ -139,10 +139,10 @@ def _has_payload(record: JobRecord) -> bool:
 
 
 async def fetch_result(source: Queue | QueueReader, job: Job[S, P, T], job_id: str) -> T | None:
-    """The result of a job, through the owner's queue or a `taquba.QueueReader` of any process.
+    """Return the result of a job, through the owner's queue or a `taquba.QueueReader` anywhere.
 
     Returns:
-        The result; None while the job has not ended, and when its result is forgotten.
+        The result; None while the job has not ended, and once its result has been removed.
 
     Raises:
         JobFailed: The job has failed for good.
@@ -160,7 +160,7 @@ async def fetch_result(source: Queue | QueueReader, job: Job[S, P, T], job_id: s
 
 
 async def fetch_status(source: Queue | QueueReader, job_id: str) -> JobState | None:
-    """Where a job is; None when there is none with this id, or its outcome is forgotten."""
+    """Return the state of a job; None if it does not exist, or its outcome has been removed."""
     record = await source.get_job(job_id)
     if record is not None and record.status in _LIVE:
         return _LIVE[record.status]
@@ -171,7 +171,7 @@ async def fetch_status(source: Queue | QueueReader, job_id: str) -> JobState | N
 
 
 async def fetch_progress(source: Queue | QueueReader, job_id: str) -> JobProgress | None:
-    """What a running job reported last; None if it did not, or has ended."""
+    """Return a job's last progress report; None if there is none, or the job has ended."""
     row = await source.kv_get(progress_key(job_id))
     return None if row is None else _progress(progress_key(job_id), row)
 
@@ -179,7 +179,7 @@ async def fetch_progress(source: Queue | QueueReader, job_id: str) -> JobProgres
 async def all_progress(
     source: Queue | QueueReader,
 ) -> AsyncGenerator[tuple[str, JobProgress | StoreError]]:
-    """Ids of running jobs, with what each reported last, or why that cannot be read."""
+    """Ids of running jobs, each with its last report, or the reason why that cannot be read."""
     async for page in pages(lambda cursor: source.kv_scan(PROGRESS, cursor)):
         for entry in page.entries:
             job_id = entry.key.removeprefix(PROGRESS)

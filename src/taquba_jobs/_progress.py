@@ -96,7 +96,7 @@ class ProgressReports:
         self._write_newest()
 
     def stop(self) -> None:
-        """Forget what is not written yet."""
+        """Drop reports that are not written yet."""
         self._closed = True
         self._newest = None
         if self._cancel_gap is not None:
@@ -104,7 +104,7 @@ class ProgressReports:
             self._cancel_gap = None
 
     async def close(self) -> None:
-        """Stop, and wait for what is being written."""
+        """Stop, and wait for the write under way."""
         self.stop()
         if self._writing is not None:
             await asyncio.wait([self._writing])

@@ -1,4 +1,4 @@
-"""How long outcomes are kept: every end writes when it is to be forgotten, a sweep reads that."""
+"""Retention of outcomes: every end writes when to remove it, and a sweep reads that."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from taquba_jobs._rows import (
 _log: Final = logging.getLogger(__name__)
 
 _UPLOAD_MS: Final = 3600 * 1000
-"""After this, an object that no outcome names is taken for one that a crash left behind."""
+"""After this time, an object that no outcome names is considered left behind by a crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Effects that end a job. Whoever applies them says so, for the sweep to come in time."""
+    """Effects that end a job. The code that applies them reports that, for a timely sweep."""
 
     retention: Retention
     effects: SettlementEffects
@@ -44,11 +44,11 @@ class Ending:
 
 
 class Retention:
-    """Forgets outcomes when their time is over, with their idempotency keys and objects.
+    """Removes outcomes when their retention is over, with their idempotency keys and objects.
 
     Args:
         queue: The open queue.
-        keep_ms: How long an outcome is kept; None for ever.
+        keep_ms: How long an outcome is kept; None means forever.
     """
 
     def __init__(self, queue: Queue, keep_ms: int | None) -> None:
@@ -60,13 +60,13 @@ class Retention:
         )
 
     def end(self, job: JobRecord, result: Stored | Failure, *, reported: bool) -> Ending:
-        """What ends a job, by this runner's retention and the queue's clock."""
+        """The effects that end a job, with this runner's retention and the queue's clock."""
         now = self.queue.clock.time_ms()
         effects = end(job, result, now, self._keep_ms, reported=reported)
         return Ending(self, effects, None if self._keep_ms is None else now + self._keep_ms)
 
     async def store(self, job_id: str, data: bytes) -> Stored:
-        """Keep a packed result; a large one is an object, which the sweep finds after a crash."""
+        """Store a packed result; a large one is an object, which the sweep finds after a crash."""
         if len(data) <= MAX_INLINE:
             return Stored(data)
         key = new_name(self.queue, object_folder(job_id))
@@ -78,21 +78,21 @@ class Retention:
         return Stored(None, key, marker)
 
     def note(self, due: int) -> None:
-        """An entry that is written is due then."""
+        """Note when a written entry is due."""
         self._sweeper.note(due)
 
     async def run(self) -> None:
-        """Sweep whenever something is due, until cancelled."""
+        """Sweep whenever a record is due, until cancelled."""
         await self._sweeper.run()
 
     async def sweep(self) -> int | None:
-        """Forget what is due; returns when the next is, in ms, or None when nothing is kept."""
+        """Remove due records; returns when the next one is due, in ms, or None."""
         return await self._expiries.sweep(self._forget)
 
     async def _forget(self, due: Due) -> None:
-        """Forget one thing; after a crash at any point the next sweep goes on with it.
+        """Remove one record; after a crash at any point the next sweep continues with it.
 
-        What cannot be read is left, and hinders nothing else.
+        A record that cannot be read is left, and does not affect others.
         """
         try:
             await self._forget_one(due, decode(Expiry, due.key, due.value))

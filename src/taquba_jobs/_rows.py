@@ -24,13 +24,13 @@ PROGRESS: Final = "jobs/progress/"
 
 
 class Submission(NamedTuple):
-    """Which job an idempotency key stands for."""
+    """The job of an idempotency key."""
 
     job_id: str
     fingerprint: bytes
     finished: bool = False
     expires_at: int | None = None
-    """Ms; set when it is finished, unless outcomes are kept for ever."""
+    """Ms; set when it is finished, unless outcomes are kept forever."""
 
 
 class Outcome(NamedTuple):
@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
     """The packed result; None for a failure, and for a result that is an object."""
     object_key: str | None
     expires_at: int | None
-    """Ms; None keeps it for ever."""
+    """Ms; None keeps it forever."""
 
 
 class Expiry(NamedTuple):
@@ -54,7 +54,7 @@ class Expiry(NamedTuple):
 
 
 class ProgressRow(NamedTuple):
-    """What a running job reported last."""
+    """The last progress report of a running job."""
 
     done: float
     total: float | None
@@ -79,7 +79,7 @@ def decode(kind: type[Row], key: str, data: bytes) -> Row:
     """A row.
 
     Raises:
-        Damaged: It is none, or damaged.
+        Damaged: It is not such a row, or damaged.
         StoreError: A newer version of this package has written it.
     """
     try:

@@ -58,21 +58,21 @@ class JobRunner(RunsInBackground, Generic[S]):
     Args:
         queue: An open queue; the runner belongs to its event loop.
         jobs: The jobs that this program knows. Others wait, see `parked`.
-        state: What the jobs' functions find as ``ctx.state``.
+        state: The value of ``ctx.state`` in the jobs' functions.
         queue_name: The queue of jobs that do not name their own; configure retries, backoff and
-            leases by this name. One runner per queue name.
+            leases under this name. One runner per queue name.
         concurrency: Functions that run at the same time, for each queue.
         executor: Where plain functions run: any `concurrent.futures.Executor`, or a function that
             makes one and is called again when it breaks, such as
             ``lambda: ProcessPoolExecutor(4)``; threads of this process by default. Functions,
             arguments and results must be picklable for most.
-        middleware: Around each function; the first one is the outermost.
-        classify: Says of an exception whether a retry may help, ``"transient"``, or not,
+        middleware: Runs around each function; the first one is the outermost.
+        classify: Says whether a retry may help after an exception, ``"transient"``, or not,
             ``"permanent"``; by default it may.
         result_retention: How long outcomes and idempotency keys are kept, seconds or `timedelta`;
-            None keeps them for ever.
-        drain_timeout: How long running functions get at the end, seconds; then they are cancelled
-            and their jobs go back without spending the attempt. None waits for them.
+            None keeps them forever.
+        drain_timeout: How long running functions may take at the end, seconds; then they are
+            cancelled and their jobs return without spending the attempt. None waits for them.
     """
 
     @overload
@@ -147,7 +147,7 @@ class JobRunner(RunsInBackground, Generic[S]):
 
     @property
     def queue(self) -> Queue:
-        """The queue that it submits to."""
+        """The queue to which it submits."""
         return self._queue
 
     # -- submit -----------------------------------------------------------------------------
@@ -155,9 +155,9 @@ class JobRunner(RunsInBackground, Generic[S]):
     async def submit(self, job: Job[S, P, T], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[T]:
         """Submit a job; durable on return.
 
-        A job with an idempotency key is submitted once: the same key and arguments give a handle
-        to the job that is waiting or running, or has ended, as long as its outcome is kept, also
-        after a restart. Of a job that was cancelled the key is free again.
+        A job with an idempotency key is submitted once: the same key and arguments return a handle
+        to the job that is waiting or running, or has ended, as long as its outcome is kept, even
+        after a restart. The key of a cancelled job is free again.
 
         Args:
             job: One of the runner's jobs.
@@ -173,12 +173,12 @@ class JobRunner(RunsInBackground, Generic[S]):
     async def submit_with(
         self, options: SubmitOptions, job: Job[S, P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> JobHandle[T]:
-        """Submit a job with options of its own; otherwise like `submit`."""
+        """Submit a job with options; otherwise like `submit`."""
         instance(options, SubmitOptions, "options")
         return await self._submissions.submit(self._known(job), options, *args, **kwargs)
 
     def handle(self, job: Job[S, P, T], job_id: str) -> JobHandle[T]:
-        """A handle to a job that was submitted before, in this process or an earlier one."""
+        """Return a handle to a job that was submitted before, in this process or an earlier one."""
         return JobHandle(self._retention, self._known(job), job_id, False)
 
     def _known(self, job: Job[S, P, T]) -> Job[S, P, T]:
@@ -190,10 +190,10 @@ class JobRunner(RunsInBackground, Generic[S]):
         return job
 
     async def parked(self, limit: int = 100) -> list[JobRecord]:
-        """Jobs that wait for a program that knows them, or their version.
+        """Return the jobs that wait for a program that knows them, or their version.
 
-        `JobRecord.last_error` says why. They are looked at again every 30 seconds, which spends no
-        attempt, and run once this store's owner knows them.
+        `JobRecord.last_error` says why. They are tried again every 30 seconds, which spends no
+        attempt, and run once the program of this store's owner knows them.
 
         Args:
             limit: The most to return, per queue.
@@ -219,9 +219,9 @@ class JobRunner(RunsInBackground, Generic[S]):
     async def run(self, shutdown: Shutdown | None = None) -> None:
         """Run jobs until `shutdown` is set; running functions get `drain_timeout` to end.
 
-        When it is cancelled, running functions are cancelled too and their jobs go back without
-        spending their attempt. Raises what ends a worker loop for good: the store is fenced or
-        closed.
+        If it is cancelled, running functions are cancelled too, and their jobs return without
+        spending their attempt. It raises the error that ends a worker loop for good: the store is
+        fenced or closed.
         """
         handlers = dict.fromkeys(self._queue_names(), self._attempts.process)
         with only_runner(self._queue, handlers):
@@ -256,7 +256,7 @@ class JobRunner(RunsInBackground, Generic[S]):
             except TaqubaError as error:
                 if error.permanent:
                     raise
-                _log.warning("the store failed, jobs are run again in a moment: %s", error)
+                _log.warning("the store failed, jobs will run again in a moment: %s", error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     def _queue_names(self) -> list[str]:

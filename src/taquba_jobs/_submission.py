@@ -26,9 +26,9 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitOptions:
-    """How one submission differs from what its job says.
+    """Options of one submission, which replace those of its job.
 
-    They apply to a new job; a submission that meets an earlier one changes nothing there.
+    They apply to a new job; a submission that finds an earlier one does not change it.
 
     Attributes:
         priority: Unsigned 32-bit; lower first.
@@ -58,12 +58,12 @@ class SubmitOptions:
         for name in self.headers or ():
             if name.startswith(RESERVED):
                 raise InvalidArgument(
-                    f"headers that start with {RESERVED!r} are the package's own; got {name!r}"
+                    f"headers that start with {RESERVED!r} are reserved; got {name!r}"
                 )
 
 
 def _is_cancelled(job: JobRecord) -> bool:
-    """Whether a job that has no outcome was cancelled, and is dead because its worker died."""
+    """Whether a job without an outcome was cancelled, and is dead because its worker died."""
     return job.status is JobStatus.dead and job.cancel_requested
 
 
@@ -74,7 +74,7 @@ class Submissions:
     """Puts jobs into their queues.
 
     Args:
-        retention: That of the runner.
+        retention: The retention of the runner.
         queue_name: The queue of jobs that name none.
     """
 
@@ -87,7 +87,7 @@ class Submissions:
         self, job: Job[S, P, T], options: SubmitOptions, *args: P.args, **kwargs: P.kwargs
     ) -> JobHandle[T]:
         values = job.signature.bind(args, kwargs)
-        # Before the key: its function is the user's, and might change them.
+        # Before the key: the user's function might change them.
         payload = job.signature.pack(values)
         key = job.key_of(values)
         if key is None:
@@ -119,7 +119,7 @@ class Submissions:
         key: str,
         mark: bytes,
     ) -> JobHandle[T]:
-        """Submit what has a key that nothing stands for, and give the turn back."""
+        """Submit a job whose key is free, and release the lock."""
         with turn:
             job_id = self._queue.next_job_id()
             request = self._request(
@@ -134,7 +134,7 @@ class Submissions:
             return self._handle(job, job_id, True)
 
     async def _standing(self, key: str) -> Submission | None:
-        """The submission that holds a key: its outcome is kept, or its job is there."""
+        """The submission that holds a key: its outcome is kept, or its job exists."""
         submission = await self._read(key)
         while look_up(submission, self._now()) is Answer.unfinished and submission is not None:
             job = await self._queue.get_job(submission.job_id)
@@ -142,7 +142,7 @@ class Submissions:
                 return submission
             if job is not None:
                 return None
-            # It has ended since it was read, or somebody removed it and nothing says how it ended.
+            # It has ended since it was read, or somebody removed it and its outcome is unknown.
             before, submission = submission, await self._read(key)
             if submission == before:
                 return None

@@ -2,28 +2,28 @@
 
 The layers, top to bottom; each uses only those below it, and of taquba only its public names:
 
-    _runtime      `WorkflowRuntime`: submits, steers and runs the runs of one workflow queue
+    _runtime      `WorkflowRuntime`: submits, controls and runs the runs of one workflow queue
     _functions    workflows as functions, on top of runs and their steps
-    _handler      the handler of a workflow queue: finds out which kind of job it is given
+    _handler      the handler of a workflow queue: finds out the kind of a job
     _kinds        the kinds of jobs that a workflow has: how each is performed and concluded
     _children     runs that belong to another: their end wakes it
-    _status       where a run is, read from its row and its job
+    _status       the status of a run, read from its row and its job
     _signals      signals: rows in both directions, decided under one lock per key
-    _transitions  what a run becomes: every transition, as a pure function of step, outcome and time
+    _transitions  every state change of a run, as a pure function of step, outcome and time
     _replay       outputs of steps, kept until they are settled
-    _steps        a step: the job that carries it, and what its runner sees of it
-    _memo         what steps remember beyond the end of an attempt
-    _retention    forgets runs that ended long enough ago, with all that their steps remember
+    _steps        a step: the job that carries it, and the view of its runner
+    _memo         values that steps remember beyond the end of an attempt
+    _retention    removes runs that ended long enough ago, with everything that their steps remember
     _webhooks     ends of runs as webhooks, through taquba_webhooks
     _termination  the end of a run, as its hook sees it: a job of its own
-    _effects      what a step or a terminal hook stages, to be applied with its settlement
+    _effects      effects that a step or a terminal hook stages, applied with its settlement
     _headers      names of the headers that the runtime puts on its jobs, beside the caller's
-    _outcomes     what a step decides: how its run goes on, or how it ends
-    _records      the rows that tell about runs, and what callers see of them
+    _outcomes     the results of a step: how its run continues, or how it ends
+    _records      the rows of runs, and the views that callers see
     _errors       what can go wrong with runs, beside the errors of taquba itself
     _keys         where the rows and objects of a workflow queue are kept
-    _turns        what the runtimes of one workflow queue share in memory
-    _values       checks of what callers pass in
+    _turns        the state in memory that the runtimes of one workflow queue share
+    _values       checks of arguments
 """
 
 from taquba_workflow._effects import StepEffects, TerminalEffects

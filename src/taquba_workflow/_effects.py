@@ -1,4 +1,4 @@
-"""What a step or a terminal hook stages, to be applied with its settlement."""
+"""Effects that a step or a terminal hook stages, applied with its settlement."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _NOTHING: Final = SettlementEffects()
 
 
 class StagedEffects:
-    """Jobs and caller-owned entries that land in the same commit as a settlement, or not at all.
+    """Jobs and caller-owned entries that are applied in the commit of a settlement, or not at all.
 
-    A later call for the same key replaces an earlier one; a `str` key and its UTF-8 `bytes` are
-    the same. What is staged once the step or the hook has ended would be lost: it is refused with
-    `EffectsSealed`.
+    A later call for the same key replaces an earlier one; a `str` key and its UTF-8 `bytes` are the
+    same. Effects that are staged after the step or the hook has ended would be lost: they are
+    refused with `EffectsSealed`.
     """
 
     def __init__(self) -> None:
         self._enqueues: list[EnqueueRequest] = []
         self._entries: dict[bytes, bytes | None] = {}
         self._of_jobs: dict[bytes, bytes] = {}
-        """Entries that the staged jobs bring along."""
+        """Entries of the staged jobs."""
         self._sealed_by: str | None = None
 
     def enqueue(self, request: EnqueueRequest) -> None:
-        """Enqueue a job; skipped, alone, if its dedup key is held when the commit is made.
+        """Enqueue a job; only this job is skipped if its dedup key is held when the commit is made.
 
         Raises:
             EffectsSealed: The step or the hook has ended.
-            InvalidArgument: An entry of the job is staged already, with something else.
+            InvalidArgument: An entry of the job is already staged, with another value.
         """
         instance(request, EnqueueRequest, "request")
         _values.not_reserved(request)
@@ -50,10 +50,10 @@ class StagedEffects:
 
         Raises:
             EffectsSealed: The step or the hook has ended.
-            InvalidArgument: A staged job brings along another value for the key.
+            InvalidArgument: A staged job has another value for the key.
         """
         _values.entry_key(key)
-        # Refused here and now, by taquba's own rules, instead of when the step is over.
+        # Refused now, by taquba's own rules, rather than when the step is over.
         (name,) = SettlementEffects(kv_writes={key: value}).kv_writes
         self._stage(cast("bytes", name), value, "kv_put()")
 
@@ -62,14 +62,14 @@ class StagedEffects:
 
         Raises:
             EffectsSealed: The step or the hook has ended.
-            InvalidArgument: A staged job brings along a value for the key.
+            InvalidArgument: A staged job has a value for the key.
         """
         _values.entry_key(key)
         (name,) = SettlementEffects(kv_deletes=[key]).kv_deletes
         self._stage(cast("bytes", name), None, "kv_delete()")
 
     def settlement(self) -> SettlementEffects:
-        """Internal: what is staged so far."""
+        """Internal: the effects staged so far."""
         if not (self._enqueues or self._entries):
             return _NOTHING
         return SettlementEffects(
@@ -79,7 +79,7 @@ class StagedEffects:
         )
 
     def seal(self, why: str) -> None:
-        """Internal: refuse what is staged from now on."""
+        """Internal: refuse effects from now on."""
         self._sealed_by = why
 
     def _stage(self, key: bytes, value: bytes | None, call: str) -> None:
@@ -95,17 +95,17 @@ class StagedEffects:
 
 def _staged_twice(key: bytes) -> InvalidArgument:
     return InvalidArgument(
-        f"the key {key!r} is in the kv_writes of a staged job, and staged by itself with something "
-        "else: leave it out of one of them"
+        f"the key {key!r} is in the kv_writes of a staged job, and is staged separately with "
+        "another value: leave it out of one of them"
     )
 
 
 class StepEffects(StagedEffects):
-    """What a step stages; applied when it continues, succeeds or fails its run by its outcome.
+    """Effects of a step; applied when it continues, succeeds or fails its run by its outcome.
 
-    Discarded when the run ends as cancelled, and when the attempt ends in an exception.
+    They are discarded if the run ends as cancelled, and if the attempt ends in an exception.
     """
 
 
 class TerminalEffects(StagedEffects):
-    """What a terminal hook stages; applied when it returns, discarded when it raises."""
+    """Effects of a terminal hook; applied when it returns, discarded when it raises."""

@@ -23,7 +23,7 @@ class InputMismatch(TaqubaError):
 
 
 class _Verdict:
-    """`permanent` and `transient` of `StepError`: on the class they make one, on one they tell."""
+    """`permanent` and `transient` of `StepError`: makers on the class, verdicts on an error."""
 
     def __init__(self, make: Callable[[str], StepError], *, permanent: bool) -> None:
         self._make = make
@@ -52,13 +52,13 @@ def _make_transient(message: str) -> StepError:
 
 
 class StepError(TaqubaError):
-    """Raise it in a step: ``StepError.transient(message)`` or ``StepError.permanent(message)``.
+    """Raise this in a step: ``StepError.transient(message)`` or ``StepError.permanent(message)``.
 
     A transient one is tried again, after the queue's backoff, while the step has attempts left; a
     permanent one ends the run as failed at once. Any other exception counts as transient.
 
     Attributes:
-        message: What went wrong.
+        message: The error, as text.
         permanent: On an error: whether no retry can help. On the class: makes such an error.
         transient: On an error: whether a retry may help. On the class: makes such an error.
     """
@@ -74,11 +74,11 @@ class StepError(TaqubaError):
 
 
 class EffectsSealed(TaqubaError, RuntimeError):
-    """Something was staged for a step or a terminal hook that had ended: it would be lost.
+    """An effect was staged for a step or a terminal hook that had ended: it would be lost.
 
     Attributes:
-        call: What was called.
-        ended: What had ended.
+        call: The call.
+        ended: The step or hook that had ended.
     """
 
     def __init__(self, call: str, ended: str) -> None:
@@ -88,16 +88,16 @@ class EffectsSealed(TaqubaError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.call} was called after {self.ended} had ended, so nothing would come of it: "
+            f"{self.call} was called after {self.ended} had ended, so it would have no effect: "
             "await every task that it starts before it returns"
         )
 
 
 class NonDeterminism(TaqubaError):
-    """A function has changed under a run: its replay makes other calls than are in its history.
+    """A function has changed under a run: its replay makes calls that differ from its history.
 
-    The run waits, unspent, for a program whose function makes the same calls: deploy the former
-    one again, or let the change depend on `WorkflowContext.patched`.
+    The run waits, without spending an attempt, for a program whose function makes the same calls:
+    deploy the former one again, or let the change depend on `WorkflowContext.patched`.
 
     Attributes:
         run_id: The run.
@@ -115,19 +115,19 @@ class NonDeterminism(TaqubaError):
 
     def __str__(self) -> str:
         return (
-            f"run {self.run_id!r} cannot go on, its function has changed: call {self.call} "
-            f"was {self.expected}, now comes {self.came}; deploy the former function again, "
-            "or make the change depend on ctx.patched(...)"
+            f"run {self.run_id!r} cannot continue, because its function has changed: call "
+            f"{self.call} was {self.expected} and is now {self.came}; deploy the former "
+            "function again, or make the change depend on ctx.patched(...)"
         )
 
 
 class StepFailed(TaqubaError):
-    """A step of a function has failed for good: it raises this in the function.
+    """A step of a function has failed for good; raised in the function.
 
     Attributes:
         step: Its name.
         kind: Name of the class of its last exception.
-        message: What that said.
+        message: The message of that exception.
     """
 
     def __init__(self, step: str, kind: str, message: str) -> None:
@@ -156,7 +156,7 @@ class _EndedOtherwise(TaqubaError):
 
 
 class ChildFailed(_EndedOtherwise):
-    """A child of a function has failed, or was cancelled: it raises this in the function.
+    """A child of a function has failed, or was cancelled; raised in the function.
 
     Attributes:
         run_id: The child's id.
@@ -168,7 +168,7 @@ class ChildFailed(_EndedOtherwise):
 
 
 class SignalTaken(TaqubaError):
-    """A function wanted to wait for a signal that another run waits for: raised in the function.
+    """A function tried to wait for a signal that another run waits for; raised in the function.
 
     Attributes:
         key: The signal.
@@ -180,13 +180,13 @@ class SignalTaken(TaqubaError):
 
     def __str__(self) -> str:
         return (
-            f"another run waits for the signal {self.key!r} already: "
-            "use a key of its own for each run"
+            f"another run already waits for the signal {self.key!r}: "
+            "use a separate key for each run"
         )
 
 
 class RunFailed(_EndedOtherwise):
-    """A run has failed, or was cancelled: raised where its result is asked for.
+    """A run has failed, or was cancelled; raised when its result is requested.
 
     Attributes:
         run_id: The run.
@@ -198,7 +198,7 @@ class RunFailed(_EndedOtherwise):
 
 
 class RunNotFound(TaqubaError):
-    """There is no such run, or it is forgotten.
+    """There is no such run, or it has been removed.
 
     Attributes:
         run_id: The run.
@@ -209,11 +209,11 @@ class RunNotFound(TaqubaError):
         self.run_id = run_id
 
     def __str__(self) -> str:
-        return f"there is no run {self.run_id!r} (any more)"
+        return f"there is no run {self.run_id!r}: it was never submitted, or it has been removed"
 
 
 class MisplacedCall(TaqubaError, RuntimeError):
-    """A context was used where a replay could not find the call again."""
+    """A context was used in a place where a replay could not find the call again."""
 
     def __init__(self, where: str) -> None:
         super().__init__(where)
@@ -222,5 +222,5 @@ class MisplacedCall(TaqubaError, RuntimeError):
     def __str__(self) -> str:
         return (
             f"the context of a workflow was used {self.where}: call it in the function itself, "
-            "or in what is given to ctx.gather"
+            "or in a function that is given to ctx.gather"
         )

@@ -1,4 +1,4 @@
-"""What steps remember beyond the end of an attempt."""
+"""Values that steps remember beyond the end of an attempt."""
 
 from __future__ import annotations
 
@@ -111,11 +111,11 @@ async def unpack(
 
 
 class Memo:
-    """What a step remembers: values that outlive the attempt that put them.
+    """The memo of a step: values that outlive the attempt that put them.
 
-    Each is durable when `put` returns, and belongs to one step of one run. They are removed when
-    retention forgets the run. Small ones share the commits of everything else; those above 64 KiB
-    are objects.
+    Each value is durable when `put` returns, and belongs to one step of one run. They are removed
+    when retention removes the run. Small values share the commits of other changes; those above 64
+    KiB are objects.
     """
 
     __slots__ = ("_prefix", "_run_id", "_values")
@@ -127,9 +127,9 @@ class Memo:
         self._run_id = run_id
 
     async def get(self, key: str) -> bytes | None:
-        """The value put under `key`, in this attempt or an earlier one, or None.
+        """Return the value put under `key`, in this attempt or an earlier one, or None.
 
-        A row that cannot be read is a miss.
+        A row that cannot be read counts as missing.
 
         Raises:
             ObjectDamaged: It is a large value, and its object is damaged.
@@ -150,14 +150,14 @@ class Memo:
         await self._values.put(self._run_id, self._named(key), value)
 
     async def content_get(self, input: object) -> bytes | None:
-        """The value put for an equal `input`, or None."""
+        """Return the value put for an equal `input`, or None."""
         return await self._values.get(self._by_content(input))
 
     async def content_put(self, input: object, value: bytes) -> None:
-        """Remember a value for `input`, anything that MessagePack can hold; durable on return.
+        """Remember a value for `input`, any value that MessagePack can hold; durable on return.
 
-        Inputs are the same if their MessagePack forms are (by SHA-256), so dicts whose keys come
-        in another order are not.
+        Inputs are equal if their MessagePack forms are (by SHA-256), so dicts whose keys are in a
+        different order are not equal.
         """
         _values.content(value, "the value")
         await self._values.put(self._run_id, self._by_content(input), value)
@@ -171,7 +171,7 @@ class Memo:
             packed = msgpack.packb(input)
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidArgumentType(
-                f"a memo's input must be made of what MessagePack can hold ({error}): "
+                f"a memo's input must consist of values that MessagePack can hold ({error}): "
                 f"got {type(input).__name__}"
             ) from None
         return f"{self._prefix}c/{sha256(packed).hexdigest()}"

@@ -1,4 +1,4 @@
-"""What a step decides: how its run goes on, or how it ends."""
+"""The results of a step: how its run continues, or how it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Immediate:
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """The next step starts after a wait that holds no worker.
+    """The next step starts after a delay, which occupies no worker.
 
     Attributes:
         delay: Seconds or `timedelta`, from the moment the step has ended.
@@ -33,13 +33,13 @@ class After:
 
 @dataclass(frozen=True, slots=True)
 class OnSignal:
-    """The next step starts when a signal comes, or when time runs out; waiting holds no worker.
+    """The next step starts when a signal arrives, or after a timeout; waiting occupies no worker.
 
     Attributes:
-        key: Which signal, 1 to 1024 UTF-8 bytes. One run at a time waits for a key; a second
-            one that wants to is ended as failed.
+        key: The key of the signal, 1 to 1024 UTF-8 bytes. Only one run at a time waits for a key; a
+            second one that tries to wait fails.
         timeout: Seconds or `timedelta` after which the next step starts without a signal; None
-            waits for ever.
+            waits forever.
     """
 
     key: str
@@ -59,10 +59,10 @@ _IMMEDIATE: Final = Immediate()
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """The run goes on with another step.
+    """The run continues with another step.
 
     Attributes:
-        payload: What the next step gets.
+        payload: The payload of the next step.
         when: When it starts.
     """
 
@@ -76,10 +76,10 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Succeed:
-    """The run is done.
+    """The run has succeeded.
 
     Attributes:
-        result: What came out of it.
+        result: Its result.
     """
 
     result: bytes = b""
@@ -90,7 +90,7 @@ class Succeed:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The run ends as failed; what the step staged is applied.
+    """The run ends as failed; the step's effects are applied.
 
     Attributes:
         reason: Why.
@@ -104,7 +104,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The run ends as cancelled; what the step staged is discarded.
+    """The run ends as cancelled; the step's effects are discarded.
 
     Attributes:
         reason: Why.
@@ -117,7 +117,7 @@ class Cancel:
 
 
 StepOutcome = Continue | Succeed | Fail | Cancel
-"""What a step returns."""
+"""The result of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +125,10 @@ class Suspend:
     """Internal: the turn of a function has ended with all of its branches waiting.
 
     Attributes:
-        until: When the first of its waits runs out; None for never.
+        until: When the first of its waits ends; None means never.
         at_once: Whether the next turn begins now.
-        signals: Keys of the signals it waits for.
-        children: Ids of the runs it waits for.
+        signals: Keys of the signals for which it waits.
+        children: Ids of the runs for which it waits.
         entries: What its waits write into the history.
         cancelling: Whether it was asked to cancel and knows.
     """

@@ -1,4 +1,4 @@
-"""The rows that tell about runs, and what callers see of them.
+"""The rows of runs, and the views that callers see.
 
 A run has one row. While the run lives the row says which job is its step; after its end, how it
 ended. It is written only by commits that also enqueue, settle or remove that one job, so the two
@@ -37,9 +37,9 @@ class RunState(StrEnum):
     succeeded = "succeeded"
     """It has a result."""
     failed = "failed"
-    """For good, with a reason."""
+    """It failed for good, with a reason."""
     cancelled = "cancelled"
-    """It ended because somebody, or its step, wanted that."""
+    """It was cancelled by a caller or by its step."""
 
     @property
     def ended(self) -> bool:
@@ -56,14 +56,14 @@ class RunSpec:
 
     Attributes:
         input: Payload of the first step.
-        run_id: Own id, 1 to 128 characters of ``[A-Za-z0-9_-]``; None makes one. Submitting the
+        run_id: Custom id, 1 to 128 characters of ``[A-Za-z0-9_-]``; None makes one. Submitting the
             same id and input again changes nothing.
         headers: Small string pairs that every step and the terminal hook see. Names that start
             with ``workflow.`` are reserved.
         kv_writes: Caller-owned entries written with the submission, if the run is new. Keys that
             start with ``workflow/`` are reserved.
-        priority: Of all steps; unsigned 32-bit, lower first. Default: the queue's.
-        max_attempts: Of each step, at least 1. Default: the queue's.
+        priority: Priority of all steps; unsigned 32-bit, lower first. Default: the queue's.
+        max_attempts: Attempts of each step, at least 1. Default: the queue's.
         run_at: Earliest start of the first step, timezone-aware.
     """
 
@@ -79,7 +79,7 @@ class RunSpec:
         _values.content(self.input, "input")
         if self.run_id is not None:
             _values.run_id(self.run_id)
-        # Everything else by the rules of the job that it becomes.
+        # Everything else follows the rules of the job that it becomes.
         request = EnqueueRequest(
             "workflow",
             self.input,
@@ -97,11 +97,11 @@ class RunSpec:
 
 
 class SubmitOutcome(NamedTuple):
-    """What `submit` did.
+    """The result of `submit`.
 
     Attributes:
         run_id: The run's id.
-        new: False where the run had been submitted before; nothing was written.
+        new: False if the run had been submitted before; then nothing was written.
     """
 
     run_id: str
@@ -110,19 +110,19 @@ class SubmitOutcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """A run as it was when it was read.
+    """The status of a run when it was read.
 
     Attributes:
         run_id: Its id.
-        state: Where it is.
+        state: Its state.
         step_number: Its current step, from 0; the last one of a run that ended.
         attempts: Attempts at that step so far; 0 for a run that ended.
         submitted_at: When it was submitted.
-        starts_at: When its step starts, or stops waiting for a signal; None when it waits for
-            nothing, or for ever.
-        signal_keys: The signals it waits for; a function may wait for several.
+        starts_at: When its step starts, or stops waiting for a signal; None if it does not wait, or
+            waits forever.
+        signal_keys: The signals for which it waits; a function may wait for several.
         last_error: Error of the newest failed attempt at its step.
-        result: What a run that succeeded brought.
+        result: The result of a run that succeeded.
         reason: Why it failed or was cancelled.
         ended_at: When it ended.
     """
@@ -141,7 +141,7 @@ class RunStatus:
 
 
 class LiveRun(NamedTuple):
-    """The row of a run that goes on. Times are ms since the Unix epoch."""
+    """The row of a run that has not ended. Times are ms since the Unix epoch."""
 
     input_hash: bytes
     submitted_at: int
@@ -177,7 +177,7 @@ def encode_run(run: LiveRun | EndedRun) -> bytes:
 
 
 def decode_run(row: bytes) -> LiveRun | EndedRun:
-    """The row of a run; raises one of `UNREADABLE` where it is damaged."""
+    """The row of a run; raises one of `UNREADABLE` if it is damaged."""
     kind, *fields = msgpack.unpackb(row)
     if kind == _LIVE:
         live = LiveRun(*fields)
@@ -205,7 +205,7 @@ class Waiter(NamedTuple):
 
 
 class Buffered(NamedTuple):
-    """The row of a signal that came before anybody waited for it."""
+    """The row of a signal that arrived before a run waited for it."""
 
     payload: bytes
 

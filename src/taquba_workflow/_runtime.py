@@ -1,4 +1,4 @@
-"""`WorkflowRuntime`: submits, steers and runs the runs of one workflow queue."""
+"""`WorkflowRuntime`: submits, controls and runs the runs of one workflow queue."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ T = TypeVar("T")
 class WorkflowRuntime(RunsInBackground):
     """Runs of steps and of functions: durable, one atomic commit per step.
 
-    Use it with ``async with``, or await `run`; submitting, looking, signalling and cancelling
-    work without either, and need only the open queue.
+    Use it with ``async with``, or await `run`; submitting, reading, signalling and cancelling work
+    without either, and need only the open queue.
 
         async with Queue.open("./data") as queue, WorkflowRuntime(queue, MyRunner()) as runtime:
             await runtime.submit(RunSpec(b"input", run_id="order-17"))
@@ -75,18 +75,19 @@ class WorkflowRuntime(RunsInBackground):
         queue: An open queue; the runtime belongs to its event loop.
         runner: The code of runs that are submitted as such: an object with
             ``async run_step(step)``.
-        workflows: The functions that this program has, see `workflow`. Runs of others wait, see
-            `parked`.
-        hook: Told of every end of a run.
-        queue_name: Where the steps are queued; one runtime per name. Configure retries, backoff
-            and leases of steps by this name, and those of the hook by ``{queue_name}.termination``.
+        workflows: The functions that this program has, see `workflow`. Runs of other functions
+            wait, see `parked`.
+        hook: Notified of every end of a run.
+        queue_name: The queue of the steps; one runtime per name. Configure retries, backoff and
+            leases of steps under this name, and those of the hook under
+            ``{queue_name}.termination``.
         max_concurrent_steps: Steps, and calls of the hook, that run at the same time.
         poll_interval: As for `taquba.run_worker`, seconds.
-        memo_retention: How long a run's outcome, and what its steps remember, stay after its
-            end, seconds or `timedelta`; None keeps them. Once forgotten, an id is free again.
-        step_output_replay: Make what a step came to durable before it is settled, so that a step
-            that has returned is not run again after a crash. Costs a commit per step.
-        clock: Where time comes from; the queue's clock by default.
+        memo_retention: How long a run's outcome and memos are kept after its end, seconds or
+            `timedelta`; None keeps them forever. After that, its id is free again.
+        step_output_replay: Make the output of a step durable before it is settled, so that a step
+            that has returned does not run again after a crash. Costs a commit per step.
+        clock: The clock; the queue's by default.
     """
 
     def __init__(
@@ -164,13 +165,12 @@ class WorkflowRuntime(RunsInBackground):
         return isinstance(failure, StoreError | QueueClosed)
 
     async def run(self, shutdown: Shutdown | None = None) -> None:
-        """Run steps, and the hook, until `shutdown` is set; running steps are waited for.
+        """Run steps and the hook until `shutdown` is set; waits for running steps.
 
-        Functions go on where they are with the next process, when the steps that they run now
-        have ended.
+        Functions continue with the next process once their running steps have ended.
 
-        When it is cancelled, running steps are cancelled too and go back without spending their
-        attempt. Raises what ends a worker loop: the store is gone, fenced or closed.
+        If it is cancelled, running steps are cancelled too, and return without spending their
+        attempt. It raises the error that ends a worker loop: the store is gone, fenced or closed.
         """
         workers = [
             WorkerSpec(
@@ -220,7 +220,7 @@ class WorkflowRuntime(RunsInBackground):
     async def submit(self, spec: RunSpec) -> SubmitOutcome:
         """Start a run, unless it was submitted before; durable on return.
 
-        The same id and input may be submitted any number of times, also after a restart and after
+        The same id and input may be submitted any number of times, even after a restart and after
         the run has ended, as long as retention keeps its outcome.
 
         Raises:
@@ -252,7 +252,7 @@ class WorkflowRuntime(RunsInBackground):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> RunHandle[T]:
-        """Like `start`, with an own id, headers, a priority or a start time.
+        """Like `start`, with a custom id, headers, a priority or a start time.
 
         Raises:
             InputMismatch: The id was submitted with other arguments; nothing was written.
@@ -273,7 +273,7 @@ class WorkflowRuntime(RunsInBackground):
         return RunHandle(self, workflow, submitted.run_id, new=submitted.new)
 
     def handle(self, workflow: Workflow[P, T], run_id: str) -> RunHandle[T]:
-        """A handle of a run that was started before, also by an earlier process."""
+        """Return a handle on a run that was started before, even by an earlier process."""
         self._functions.check_known(workflow)
         _values.run_id(run_id)
         return RunHandle(self, workflow, run_id, new=False)
@@ -339,20 +339,20 @@ class WorkflowRuntime(RunsInBackground):
             return SubmitOutcome(run_id, run is None)
 
     async def status(self, run_id: str) -> RunStatus | None:
-        """Where a run is; None for one that was never submitted, or is forgotten."""
+        """Return the status of a run; None if it was never submitted, or has been removed."""
         _values.run_id(run_id)
         return await read_status(self._queue, self._queue_name, run_id)
 
     async def history(self, run_id: str) -> list[CallRecord]:
-        """What the function of a run has done so far, in the order of its code."""
+        """Return the calls of a run's function so far, in the order of its code."""
         return await read_history(self._queue, run_id, queue_name=self._queue_name)
 
     async def parked(self) -> list[RunStatus]:
-        """Runs that wait for a program that can go on with them; `last_error` says why.
+        """Return the runs that wait for a program that can continue them; `last_error` says why.
 
-        Either no such function is known here, or only an older version of it, or it has changed
-        so that it does not make the calls that the run has made (`NonDeterminism`). Looked at
-        again every half a minute.
+        Either this program does not have the function, or only an older version of it, or the
+        function has changed so that it does not make the calls that the run has made
+        (`NonDeterminism`). Parked runs are tried again every half a minute.
         """
         return [parked_status(job) async for job in parked_jobs(self._queue, self._queue_name)]
 
@@ -364,7 +364,7 @@ class WorkflowRuntime(RunsInBackground):
             timeout: Seconds, on the runtime's clock.
 
         Returns:
-            Its status then, or when time ran out; None for a run that does not exist.
+            Its status then, or after the timeout; None for a run that does not exist.
         """
         _values.run_id(run_id)
         remaining_ms = duration_ms(timeout, "timeout")
@@ -380,12 +380,12 @@ class WorkflowRuntime(RunsInBackground):
     async def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; durable on return.
 
-        A step that waits is removed at once. A running one is asked to stop, by its cancel token,
-        and the run ends when it settles, whatever its outcome; what it staged is discarded. A
-        function makes no new call, and its compensations run before it ends.
+        A waiting step is removed at once. A running one is asked to stop by its cancel token, and
+        the run ends when the step settles, whatever its outcome; its staged effects are discarded.
+        A function makes no new call, and its compensations run before it ends.
 
         Returns:
-            False when there is no such run, or it has ended.
+            False if there is no such run, or it has ended.
         """
         _values.run_id(run_id)
         return await seen_through(self._cancel(run_id))
@@ -443,14 +443,14 @@ class WorkflowRuntime(RunsInBackground):
     async def signal(self, key: str, payload: bytes = b"") -> SignalOutcome:
         """Wake the run that waits for `key`, or keep the signal for the next one that does.
 
-        Durable on return. One signal per key is kept: a newer one takes its place.
+        Durable on return. Only one signal per key is kept: a newer one replaces it.
 
         Args:
             key: 1 to 1024 UTF-8 bytes.
-            payload: What the woken step gets, at most `MAX_SIGNAL_SIZE` bytes.
+            payload: The payload for the woken step, at most `MAX_SIGNAL_SIZE` bytes.
         """
         return await self._signals.signal(key, payload)
 
     async def clear_signal(self, key: str) -> bool:
-        """Forget the signal that is kept for `key`; False when there is none."""
+        """Remove the signal that is kept for `key`; False if there is none."""
         return await self._signals.clear(key)

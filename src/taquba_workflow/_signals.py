@@ -1,8 +1,8 @@
 """Signals: rows in both directions, decided under one lock per key.
 
-A row is either a waiter or a buffered signal. Whoever decides on it (a signal that comes, a step
-that is going to wait, a step whose wait ended, a cancellation) holds the key's lock from reading
-the row until the decision is applied, so no decision is made on a row that is about to change.
+A row is either a waiter or a buffered signal. Code that decides on it (for a signal that arrives, a
+step that will wait, a step whose wait ended, a cancellation) holds the key's lock from reading the
+row until the decision is applied, so no decision is made on a row that is about to change.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 2048
 
 
 class SignalOutcome(StrEnum):
-    """What became of a signal."""
+    """The result of sending a signal."""
 
     delivered = "delivered"
-    """A run was waiting for it and goes on."""
+    """A run was waiting for it and continues."""
     buffered = "buffered"
     """It is kept for the next run that waits for it."""
 

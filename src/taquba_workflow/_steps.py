@@ -1,4 +1,4 @@
-"""A step: the job that carries it, and what its runner sees of it."""
+"""A step: the job that carries it, and the view of its runner."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Step:
     Attributes:
         run_id: The run's id.
         step_number: From 0.
-        payload: The run's input for step 0, then what the step before passed on.
-        headers: The headers the run was submitted with.
+        payload: The run's input for step 0, then the payload that the step before passed on.
+        headers: The headers of the run's submission.
         job_id: Id of the job that carries the step; the same in every attempt.
         attempts: Attempts started, including this one. More than 1 means that an earlier one may
-            have done something outside of the store.
+            have had effects outside the store.
         cancel_token: Fires when the run is asked to cancel; stop, and return or raise anything.
-        lease: The hold on the job; the runtime keeps it while the step runs.
-        memo: What the step remembers beyond this attempt.
-        effects: What is to be committed together with the step's outcome.
-        signal: The signal that ended the wait before this step; None after a time-out, and where
-            the step waited for none. The same in every attempt.
+        lease: The lease of the job; the runtime renews it while the step runs.
+        memo: Values that the step remembers beyond this attempt.
+        effects: Changes to commit together with the step's outcome.
+        signal: The signal that ended the wait before this step; None after a timeout, and if the
+            step waited for none. The same in every attempt.
     """
 
     run_id: str
@@ -54,9 +54,9 @@ class Runner(Protocol):
     """The code of a workflow."""
 
     async def run_step(self, step: Step) -> StepOutcome:
-        """Run one step and say how the run goes on.
+        """Run one step and return how the run continues.
 
-        Runs at least once per step, each time until it returns or raises. `StepError.permanent`
+        It runs at least once per step, each time until it returns or raises. `StepError.permanent`
         ends the run as failed; any other exception is tried again while attempts are left.
         """
         ...
@@ -140,7 +140,7 @@ def read_step(job: JobRecord) -> StepJob:
         )
     except UNREADABLE as error:
         raise PermanentFailure(
-            f"job {job.id!r} is no step of a run ({describe(error)}): "
+            f"job {job.id!r} is not a step of a run ({describe(error)}): "
             f"queue {job.queue!r} is the workflow runtime's own, start runs with submit()"
         ) from None
 

@@ -1,4 +1,4 @@
-"""The end of a run, as its hook sees it: a job of its own, made by the commit that ends the run."""
+"""The end of a run, as its hook sees it: a separate job, enqueued by the commit that ends it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class RunOutcome:
     Attributes:
         run_id: Its id.
         state: `succeeded`, `failed` or `cancelled`.
-        step_number: The step it ended with.
-        result: What a run that succeeded brought, else None.
-        reason: Why it failed or was cancelled, else None.
-        headers: The headers it was submitted with.
+        step_number: The step with which it ended.
+        result: The result of a run that succeeded, otherwise None.
+        reason: Why it failed or was cancelled, otherwise None.
+        headers: The headers of its submission.
         ended_at: When it ended.
     """
 
@@ -49,19 +49,19 @@ class RunOutcome:
 
 
 class TerminalHook(Protocol):
-    """Told of every end of a run, at least once. Derive from it to get `observes`."""
+    """Notified of every end of a run, at least once. Derive from it to get `observes`."""
 
     async def on_termination(self, outcome: RunOutcome, effects: TerminalEffects) -> None:
         """Act on the end of a run.
 
-        Runs as a job of its own: an exception retries it as that job's queue is configured, but
-        for `StepError.permanent` and `taquba.PermanentFailure`, which make it a dead letter at
-        once. What it staged in `effects` is applied when it returns.
+        It runs as a separate job: an exception retries it as that job's queue is configured, except
+        `StepError.permanent` and `taquba.PermanentFailure`, which make it a dead letter at once.
+        The effects staged in `effects` are applied when it returns.
         """
         ...
 
     def observes(self, outcome: RunOutcome) -> bool:
-        """Whether the hook wants to be told; asked while the run ends, so it must be quick."""
+        """Return whether to notify the hook; called while the run ends, so it must be quick."""
         return True
 
 
@@ -71,7 +71,7 @@ def termination_queue(queue_name: str) -> str:
 
 
 def notification(queue_name: str, outcome: RunOutcome) -> EnqueueRequest:
-    """The job that tells the hook."""
+    """The job that notifies the hook."""
     content = outcome.result if outcome.reason is None else outcome.reason.encode()
     return EnqueueRequest(
         termination_queue(queue_name),
@@ -102,20 +102,20 @@ def told_outcome(job: JobRecord) -> RunOutcome:
         )
     except UNREADABLE as error:
         raise PermanentFailure(
-            f"job {job.id!r} is no notification of a run's end ({describe(error)}): "
+            f"job {job.id!r} is not a notification of a run's end ({describe(error)}): "
             f"queue {job.queue!r} is the workflow runtime's own"
         ) from None
 
 
 class Notifier:
-    """Decides which ends a hook is told of."""
+    """Decides of which ends a hook is notified."""
 
     def __init__(self, queue_name: str, hook: TerminalHook | None) -> None:
         self._queue_name = queue_name
         self._hook = hook
 
     def announce(self, outcome: RunOutcome) -> list[EnqueueRequest]:
-        """The notification, where there is a hook that wants it."""
+        """The notification, if there is a hook that wants it."""
         if self._hook is None or not self._observes(self._hook, outcome):
             return []
         return [notification(self._queue_name, outcome)]
@@ -129,7 +129,7 @@ class Notifier:
         try:
             return bool(observes(outcome))
         except Exception as error:
-            # A run has to end whatever its hook thinks of it; being told too often is harmless.
+            # A run must end even if its hook fails; an extra notification is harmless.
             _log.error(
                 "observes() of the terminal hook failed for run %r",
                 outcome.run_id,

@@ -1,7 +1,7 @@
-"""What a run becomes: every transition, as a pure function of step, outcome and time.
+"""Every state change of a run, as a pure function of step, outcome and time.
 
-Each returns what has to land in one commit with the step's settlement. Nothing here reads, waits
-or looks at a clock; nothing elsewhere decides what a run becomes.
+Each returns the changes that must be in one commit with the step's settlement. Nothing here reads,
+waits or uses a clock; no other code decides a run's next state.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ more attempts than the run allows and ends the run.
 """
 
 NEVER: Final = timedelta(days=99 * 365)
-"""How long a wait without a time-out lasts."""
+"""How long a wait without a timeout lasts."""
 _NOTHING: Final = SettlementEffects()
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 _NO_WRITES: Final[Mapping[KvKey, bytes]] = {}

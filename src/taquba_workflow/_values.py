@@ -1,4 +1,4 @@
-"""Checks of what callers pass in. Each raises an error that names the value and the remedy."""
+"""Checks of arguments. Each raises an error that names the value and the remedy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def content(value: bytes, name: str) -> None:
 
 def run_id(value: str) -> None:
     if not isinstance(value, str) or not _RUN_ID.fullmatch(value):
-        raise InvalidJobId(f"a run id is 1 to 128 characters of [A-Za-z0-9_-]; got {value!r}")
+        raise InvalidJobId(f"a run id must be 1 to 128 characters of [A-Za-z0-9_-]; got {value!r}")
 
 
 def name(value: str, what: str) -> None:

@@ -37,7 +37,7 @@ async def test_a_plain_decorator_around_an_async_function_is_awaited(queue: Queu
 async def test_in_an_executor_it_fails_at_once_and_says_why(queue: Queue) -> None:
     with ThreadPoolExecutor(1) as pool:
         async with JobRunner(queue, jobs=[double], executor=pool) as runner:
-            with pytest.raises(JobFailed, match="returns something to be awaited, which cannot"):
+            with pytest.raises(JobFailed, match="returns an awaitable, which cannot"):
                 await (await runner.submit(double, 3)).join(10)
 
 
@@ -70,8 +70,8 @@ async def key_of() -> str:
 @pytest.mark.parametrize(
     ("function", "options", "why"),
     [
-        (numbers, {}, "the function of job 'j' yields"),
-        (timed(numbers), {}, "the function of job 'j' yields"),
+        (numbers, {}, "the function of job 'j' must return its result, not yield"),
+        (timed(numbers), {}, "the function of job 'j' must return its result, not yield"),
         (double.function, {"idempotency_key": key_of}, "idempotency_key of job 'j'.*plain `def`"),
         (double.function, {"version": 2, "upcast": {1: upcast}}, "upcast of job 'j'.*plain `def`"),
     ],

@@ -81,7 +81,7 @@ async def test_a_newer_version_and_an_unknown_name_are_parked_unspent(
         "parked: it has version 2, but job 'greet' has version 1 here"
     )
     assert parked[unknown.id].last_error == "parked: no job 'else' is known here"
-    assert parked[foreign.id].last_error == "parked: it says no job's name"
+    assert parked[foreign.id].last_error == "parked: it names no job"
     for record in parked.values():
         assert (record.status, record.attempts) == (JobStatus.scheduled, 0)
         assert await queue.attempt_history(record.id) == []

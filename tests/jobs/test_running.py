@@ -116,7 +116,7 @@ async def test_a_process_pool_runs_plain_functions(queue: Queue, pool: ProcessPo
         assert (job_id, name, attempt, headers["tenant"]) == (handle.id, "about", 1, "t1")
         for what in ("state", "queue", "progress"):
             failing = await runner.submit_with(SubmitOptions(max_attempts=1), use_owner, what)
-            with pytest.raises(JobFailed, match=rf"DetachedContext: ctx\.{what} is not there"):
+            with pytest.raises(JobFailed, match=rf"DetachedContext: ctx\.{what} is not available"):
                 await failing
 
 
@@ -486,7 +486,7 @@ def test_bad_definitions_are_refused(
 def test_a_function_without_a_context_is_refused() -> None:
     with pytest.raises(InvalidArgumentType, match="must take its context first"):
         job(name="x")(lambda: None)  # type: ignore[arg-type, misc]
-    with pytest.raises(InvalidArgumentType, match="made of a function, not of 5"):
+    with pytest.raises(InvalidArgumentType, match="must be made from a function, not from 5"):
         job(name="x")(5)  # type: ignore[arg-type]
 
 

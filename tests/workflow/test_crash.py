@@ -156,7 +156,7 @@ async def test_a_run_whose_last_attempt_dies_with_its_process_ends_properly(
         (status,) = await finish(runtime, "r")
         await mock_clock.advance(0)
     assert status.state is RunState.failed
-    assert status.reason == "no attempt of 2 came to an end: the owner process ended"
+    assert status.reason == "no attempt out of 2 ended: the owner process ended"
     assert len(runner.ran) == 3
     assert await queue.kv_get("staged") is None
     assert [job.headers["run"] for job in await jobs(queue, TOLD)] == ["r"]
@@ -178,7 +178,7 @@ async def test_a_run_whose_last_lease_runs_out_ends_properly(
         (status,) = await finish(runtime, "r")
         await mock_clock.advance(0)
     assert (status.state, status.result) == (RunState.failed, None)
-    assert status.reason == "no attempt of 1 came to an end: the lease expired"
+    assert status.reason == "no attempt out of 1 ended: the lease expired"
     assert runner.ran == [("r", 0, 1)]
     assert [job.headers["run"] for job in await jobs(queue, TOLD)] == ["r"]
 

@@ -154,7 +154,7 @@ async def test_what_is_parked_is_listed_with_a_job_that_is_no_step(queue: Queue)
         await queue.nack(claim, "parked: nobody knows it")
     found = {run.run_id: run.last_error or "" for run in await runtime.parked()}
     assert found.keys() == {handle.run_id, "foreign"}
-    assert "job 'foreign' is no step of a run" in found["foreign"]
+    assert "job 'foreign' is not a step of a run" in found["foreign"]
 
 
 @workflow(name="other")

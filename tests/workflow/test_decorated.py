@@ -79,7 +79,7 @@ async def test_workflows_steps_and_compensations_are_awaited(queue: Queue) -> No
 
 async def test_a_step_that_yields_is_refused(queue: Queue) -> None:
     async with running(queue, yields) as runtime:
-        with pytest.raises(RunFailed, match="a step yields"):
+        with pytest.raises(RunFailed, match="a step must return its result"):
             await result_of(await runtime.start(yields))
 
 

@@ -586,7 +586,7 @@ async def test_somebody_elses_job_becomes_a_dead_letter_that_says_why(queue: Que
     dead = await queue.get_job(job.id)
     assert dead is not None
     assert dead.status is JobStatus.dead
-    assert "no step of a run" in (dead.last_error or "")
+    assert "not a step of a run" in (dead.last_error or "")
     assert "submit()" in (dead.last_error or "")
 
 

@@ -188,7 +188,7 @@ async def test_one_run_at_a_time_waits_for_a_key(queue: Queue, mock_clock: MockC
         await runtime.submit(RunSpec(b"k", run_id="second"))
         (second,) = await finish(runtime, "second")
         assert second.state is RunState.failed
-        assert "run 'first' waits for the signal 'k' already" in (second.reason or "")
+        assert "run 'first' already waits for the signal 'k'" in (second.reason or "")
         assert await runtime.signal("k", b"go") is SignalOutcome.delivered
         (first,) = await finish(runtime, "first")
     assert first.result == b"b'go'"

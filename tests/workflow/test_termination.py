@@ -191,4 +191,4 @@ async def test_somebody_elses_job_in_the_hooks_queue_becomes_a_dead_letter(queue
     dead = await queue.get_job(job.id)
     assert dead is not None
     assert dead.status is JobStatus.dead
-    assert "no notification of a run's end" in (dead.last_error or "")
+    assert "not a notification of a run's end" in (dead.last_error or "")

@@ -1,4 +1,4 @@
-"""`WorkflowContext`: what a workflow's function does durably."""
+"""`WorkflowContext`: the durable calls of a workflow's function."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ T4 = TypeVar("T4")
 
 
 class Compensation(NamedTuple):
-    """A step that is to run if the function fails."""
+    """A step that runs if the function fails."""
 
     place: Place
     """Where it was registered, so that it sorts behind the call before and before the next one."""
@@ -57,7 +57,7 @@ class Compensation(NamedTuple):
 
 
 class Children(Protocol):
-    """What starts runs on behalf of another."""
+    """Starts runs on behalf of another run."""
 
     def check_known(self, workflow: Workflow[..., Any]) -> None:
         """Raise `InvalidArgument` for a workflow that the runtime was not given."""
@@ -70,19 +70,19 @@ class Children(Protocol):
         ...
 
     async def look(self, run_id: str) -> LiveRun | EndedRun | None:
-        """Where a run is."""
+        """The status of a run."""
         ...
 
 
 class WorkflowContext:
-    """What a workflow's function gets as its first argument.
+    """The first argument of a workflow's function.
 
-    Every call has its place in the run's history. Make the same calls whenever the function runs
-    again, one after the other; for several at the same time there is `gather`.
+    Every call has its place in the run's history. The function must make the same calls whenever it
+    runs again, one after the other; `gather` makes several at the same time.
 
     Attributes:
         run_id: The run.
-        headers: The headers it was submitted with.
+        headers: The headers of the submission.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class WorkflowContext:
         self.run_id = turn.run_id
         self.headers = headers
         self.compensations: list[Compensation] = []
-        """Internal: what `on_failure` was told."""
+        """Internal: the registered compensations."""
         self._turn = turn
         self._recorder = recorder
         self._steps = steps
@@ -105,7 +105,7 @@ class WorkflowContext:
 
     # -- steps ------------------------------------------------------------------------------
 
-    # Whoever returns an awaitable is async: the first overload that fits counts.
+    # A function that returns an awaitable is async: the first overload that fits counts.
     @overload
     async def step(
         self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
@@ -115,14 +115,14 @@ class WorkflowContext:
     async def step(
         self, function: Callable[..., Any], /, *args: object, **kwargs: object
     ) -> object:
-        """Call a function once, and record what came of it.
+        """Call a function once, and record its result or failure.
 
             charge = await ctx.step(charge_card, order_id)
 
-        Arguments and result are checked by the function's annotations, and have to be of types
+        Arguments and result are checked against the function's annotations, and must have types
         that pydantic can store. ``async def`` runs on the event loop, a plain function in a thread.
-        An exception is retried as `step` in front of the function says; `StepError.permanent` is
-        not, and `taquba.RetryAfter` says when. The code of a step learns about itself from
+        An exception is retried as the function's decorator `step` says; `StepError.permanent` is
+        not retried, and `taquba.RetryAfter` sets the delay. The code of a step can call
         `current_step`.
 
         It runs again only if its process dies after it ran and before the result was recorded.
@@ -149,7 +149,7 @@ class WorkflowContext:
     async def step_with(
         self, options: StepOptions, function: Callable[..., Any], /, *args: object, **kwargs: object
     ) -> object:
-        """Like `step`, with other options than the function's own."""
+        """Like `step`, with options that replace the function's own."""
         return await self._step(function, options, args, kwargs)
 
     async def _step(
@@ -169,10 +169,10 @@ class WorkflowContext:
     # -- waits ------------------------------------------------------------------------------
 
     async def sleep(self, duration: Duration) -> None:
-        """Wait for a time, seconds or `timedelta`, from `now`; it is not lost with the process.
+        """Wait for a time, seconds or `timedelta`, counted from `now`; it survives the process.
 
-        A run all of whose branches wait holds no worker. A time that has begun to run is not
-        changed by another version of the function.
+        A run whose branches all wait occupies no worker. A changed function does not change a time
+        that has begun to run.
         """
         await self._turn.enter()
         wait_ms = duration_ms(duration, "duration")
@@ -196,22 +196,24 @@ class WorkflowContext:
     async def wait_signal(
         self, key: str, timeout: Duration | None = None, type: type[Any] | None = None
     ) -> object:
-        """Wait for a signal, sent by `WorkflowRuntime.signal`, before or after.
+        """Wait for a signal, which `WorkflowRuntime.signal` sends before or after this call.
 
-        Where branches go on meanwhile, a signal is taken, and time runs out, when all of them wait.
+        If other branches are active, a signal is taken, or the timeout takes effect, when all of
+        them wait.
 
         Args:
-            key: Which signal, 1 to 1024 UTF-8 bytes; one run at a time waits for a key.
-            timeout: How long to wait, seconds or `timedelta` from `now`; None waits for ever.
-            type: What the signal's payload, as JSON, is to be validated as; it comes as bytes by
-                default.
+            key: The key of the signal, 1 to 1024 UTF-8 bytes; only one run at a time waits for a
+                key.
+            timeout: How long to wait, seconds or `timedelta` from `now`; None waits forever.
+            type: The type against which the signal's payload, as JSON, is validated; by default the
+                payload is returned as bytes.
 
         Returns:
-            The signal's payload; None when time ran out.
+            The signal's payload; None after the timeout.
 
         Raises:
             SignalTaken: Another run, or another branch, waits for it.
-            InvalidArgument: The payload is not what `type` says; the signal is spent.
+            InvalidArgument: The payload does not fit `type`; the signal is used up.
         """
         await self._turn.enter()
         _values.name(key, "a signal key")
@@ -241,7 +243,7 @@ class WorkflowContext:
             error = Error("SignalTaken", key)
             return recorder.entry(CallKind.signal, key, b"", CallState.failed, error=error)
         payload = turn.signals.pop(key, None)
-        # Whether one was sent before is known where the turn ends, so it has to end first.
+        # Only the end of the turn shows whether one was sent before, so the turn must end first.
         if payload is None and (pending is not None or due is None or due > turn.clock.time_ms()):
             await turn.wait(Wait(call.place, due=due, signal=key, entry=pending))
         value = None if payload is None else await turn.recorded(recorder.pack(payload))
@@ -250,7 +252,7 @@ class WorkflowContext:
     def _due(
         self, call: Call, kind: CallKind, name: str, wait_ms: int | None
     ) -> tuple[int | None, Entry | None]:
-        """When a wait ends, and the entry that says so, unless it is there."""
+        """When a wait ends, and the entry that records it, unless it exists."""
         if call.entry is not None:
             return call.entry.due, None
         due = None if wait_ms is None else call.branch.now + wait_ms
@@ -276,12 +278,12 @@ class WorkflowContext:
     @overload
     async def gather(self, *awaitables: Awaitable[T]) -> tuple[T, ...]: ...
     async def gather(self, *awaitables: Awaitable[Any]) -> tuple[Any, ...]:
-        """Run several at the same time: calls of this context, or async functions that make some.
+        """Run calls of this context, or async functions that make some, at the same time.
 
             parts = await ctx.gather(*(ctx.step(ship, part) for part in order.parts))
 
-        All of them come to their end; then, if any failed, the error of the first one, in the
-        order of the arguments, is raised.
+        All of them run to their end; then, if any failed, the error of the first one, in the order
+        of the arguments, is raised.
 
         Returns:
             Their results, in the order of the arguments.
@@ -289,7 +291,7 @@ class WorkflowContext:
         return await self._turn.gather(awaitables)
 
     async def child(self, workflow: Workflow[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Start another workflow as a run of its own, once, and wait for its result.
+        """Start another workflow once, as a separate run, and wait for its result.
 
         It is cancelled with this one.
 
@@ -336,7 +338,7 @@ class WorkflowContext:
             raise AssertionError("a child does not end within a turn that waits for it")
         value, error = None, None
         if run is None:
-            error = Error("lost", "its outcome is forgotten")
+            error = Error("lost", "its outcome has been removed")
         elif run.state is RunState.succeeded and run.result is not None:
 
             async def is_kept() -> bool:
@@ -344,7 +346,7 @@ class WorkflowContext:
 
             result = await turn.recorded(recorder.unpack(run.result, is_kept))
             if result is None:
-                error = Error("lost", "its result is forgotten")
+                error = Error("lost", "its result has been removed")
             else:
                 value = await turn.recorded(recorder.pack(result))
         else:
@@ -363,16 +365,16 @@ class WorkflowContext:
     # -- decisions --------------------------------------------------------------------------
 
     def patched(self, name: str) -> bool:
-        """Whether this run does here what a changed function does.
+        """Return whether this run uses a change of the function at this point.
 
             if ctx.patched("check stock"):
                 await ctx.step(check_stock, order_id)
 
-        False where a run has come past this point before the change, True for all others; the
-        same whenever the function runs again.
+        False for a run that passed this point before the change, True for all others; the same
+        whenever the function runs again.
 
         Args:
-            name: The change, 1 to 1024 UTF-8 bytes.
+            name: The name of the change, 1 to 1024 UTF-8 bytes.
         """
         _values.name(name, "the name of a patch")
         branch = self._turn.branch()
@@ -387,36 +389,36 @@ class WorkflowContext:
     def on_failure(
         self, compensation: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Have a step run if the function fails, or its run is cancelled.
+        """Register a step that runs if the function fails, or if its run is cancelled.
 
             charge = await ctx.step(charge_card, order_id)
             ctx.on_failure(refund, charge)
 
         Compensations run one after the other, the last one first, recorded and retried like all
-        steps. One that fails for good is named in the reason of the run's end; the others run.
+        steps. If one fails for good, the reason of the run's end names it; the others still run.
         """
         step = step_function(compensation, None)
         values, digest = bind(step, args, kwargs)
         branch = self._turn.branch()
         if self._turn.is_over:
-            # What was told so far is what a replay will tell.
+            # A replay will register the same compensations.
             return
-        # Branches may come here in any order, so the order is that of the code.
+        # Branches may arrive here in any order, so the order of the code is used.
         place = (*branch.place, branch.calls, -1, len(self.compensations))
         self.compensations.append(Compensation(place, step, values, digest))
 
     # -- what a replay knows ----------------------------------------------------------------
 
     def now(self) -> datetime:
-        """The time, UTC: when the last call of this branch ended, or the run was to begin."""
+        """Return the time, UTC: of the end of this branch's last call, or of the run's start."""
         return from_ms(self._turn.branch().now)
 
     def random(self) -> Random:
-        """A source of random numbers of this branch, the same in every replay; for no secrets."""
+        """Return a source of random numbers, the same in every replay; not for secrets."""
         return self._turn.branch().random(self.run_id)
 
     def uuid4(self) -> UUID:
-        """A UUID that is the same in every replay."""
+        """Return a UUID that is the same in every replay."""
         return UUID(int=self.random().getrandbits(128), version=4)
 
 
@@ -430,5 +432,5 @@ def _parse(key: str, kind: type[Any], payload: bytes) -> object:
         return _adapter(cast("Hashable", kind)).validate_json(payload)
     except ValidationError as error:
         raise InvalidArgument(
-            f"the signal {key!r} is not what was waited for: {explain(error)}"
+            f"the payload of signal {key!r} does not fit its type: {explain(error)}"
         ) from None

@@ -14,15 +14,15 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class WorkflowFunction(Workflow[P, T_co]):
-    """A workflow, and still the function that it was made of: what `workflow` makes."""
+    """A workflow that can still be called as the function from which it was made."""
 
     def __call__(self, ctx: WorkflowContext, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co]:
-        """Call the function itself, as a part of another one and with its context."""
+        """Call the function itself, as part of another one and with its context."""
         return self.function(ctx, *args, **kwargs)
 
 
 class WorkflowDecorator(Protocol):
-    """What `workflow` returns: put it in front of an ``async def``."""
+    """The decorator that `workflow` returns, for an ``async def``."""
 
     def __call__(
         self, function: Callable[Concatenate[WorkflowContext, P], Awaitable[T]], /
@@ -35,15 +35,16 @@ def workflow(*, name: str, version: int = 1) -> WorkflowDecorator:
         @workflow(name="order")
         async def order(ctx: WorkflowContext, order_id: str) -> Receipt: ...
 
-    The function is run again from its beginning whenever it goes on, and finds the results of what
-    it has done already. So it has to make the same calls again: everything that may come out
-    differently (the time, chance, I/O) belongs into steps, or comes from its context.
+    The function runs again from its beginning whenever it continues, and gets the recorded results
+    of the calls that it has already made. So it must make the same calls again: anything
+    non-deterministic (the time, random numbers, I/O) belongs in steps, or must come from its
+    context.
 
     Args:
         name: Its name in the store, 1 to 128 characters of ``[A-Za-z0-9_.:-]``. Keep it when the
             function moves.
-        version: Raise it when runs that this function begins must not be gone on with by older
-            programs, while a new one is being rolled out.
+        version: Raise it when older programs must not continue runs that this function begins,
+            while a new program is being rolled out.
 
     Raises:
         InvalidArgument: A value cannot be used.

@@ -37,22 +37,22 @@ class Workflow(Generic[P, T_co]):
 
     Attributes:
         name: Its name in the store.
-        version: Its version; programs that have an older one leave its runs alone.
+        version: Its version; programs with an older one leave its runs alone.
     """
 
     _taquba_runs_in: Final = "a WorkflowRuntime(queue, workflows=[...])"
-    """What a worker loop says that is given one for a handler."""
+    """What a worker loop suggests if it gets one as a handler."""
 
     def __init__(self, function: Callable[..., object], *, name: str, version: int) -> None:
         """Internal: use the decorator `workflow`."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidArgument(
-                f"a workflow's name is 1 to 128 characters of [A-Za-z0-9_.:-]; got {name!r}"
+                f"a workflow's name must be 1 to 128 characters of [A-Za-z0-9_.:-]; got {name!r}"
             )
         if not makes_coroutines(function):
             raise InvalidArgumentType(
-                f"a workflow is made of an `async def`, not of {function!r}; a decorator around "
-                "one uses functools.wraps"
+                f"a workflow must be made from an `async def`, not from {function!r}; a decorator "
+                "around one must use functools.wraps"
             )
         at_least_one(version, f"the version of workflow {name!r}")
         self.name = name
@@ -69,17 +69,17 @@ class Workflow(Generic[P, T_co]):
         return f"<workflow {self.name!r}>"
 
     def input(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
-        """What a run of this function is submitted with."""
+        """The input with which a run of this function is submitted."""
         values = self.signature.pack(self.signature.bind(args, kwargs))
         return _PAIR + pack(self.name) + values
 
     def arguments(self, input: bytes) -> dict[str, Any]:
-        """The arguments in what a run was submitted with; raises `Undecodable`."""
+        """The arguments in the input of a run; raises `Undecodable`."""
         match unpack(input):
             case [self.name, dict() as values]:  # pyright: ignore[reportUnknownVariableType]
                 return self.signature.decode(cast("dict[str, object]", values))
             case _:
-                raise Undecodable(f"it is no input of workflow {self.name!r}")
+                raise Undecodable(f"it is not an input of workflow {self.name!r}")
 
 
 # -- steps --------------------------------------------------------------------------------------
@@ -87,11 +87,11 @@ class Workflow(Generic[P, T_co]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOptions:
-    """How a step is named and retried.
+    """Name and retries of a step.
 
     Attributes:
-        name: Its name in the history; the function's by default. A run that goes on expects the
-            same name, so keep it when the function is renamed.
+        name: Its name in the history; the function's name by default. A running workflow expects
+            the same name, so keep it when the function is renamed.
         max_attempts: Attempts before the step has failed.
         backoff: Wait after the first failed attempt, seconds; it doubles with each further one.
         backoff_max: The longest wait, seconds.
@@ -110,7 +110,7 @@ class StepOptions:
         duration_ms(self.backoff_max, "backoff_max")
 
     def wait_ms(self, failed: int) -> int:
-        """How long to wait after so many failed attempts."""
+        """How long to wait after this number of failed attempts."""
         first = duration_ms(self.backoff, "backoff")
         longest = duration_ms(self.backoff_max, "backoff_max")
         return min(first << min(failed - 1, 40), longest)
@@ -126,12 +126,13 @@ def step(
     backoff: Duration = 1,
     backoff_max: Duration = 300,
 ) -> Callable[[F], F]:
-    """Say how a function is retried where a workflow calls it as a step; see `StepOptions`.
+    """Set how a function is retried when a workflow calls it as a step; see `StepOptions`.
 
         @step(max_attempts=5, backoff=2)
         async def charge_card(order_id: str) -> str: ...
 
-    The function stays what it is. Functions without it are steps as well, with the defaults.
+    The function itself does not change. Functions without this decorator can also be steps, with
+    the defaults.
     """
     options = StepOptions(
         name=name, max_attempts=max_attempts, backoff=backoff, backoff_max=backoff_max
@@ -145,7 +146,7 @@ def step(
 
 
 class StepFunction(NamedTuple):
-    """A function, as it is called as a step."""
+    """A function with its options as a step."""
 
     name: str
     options: StepOptions
@@ -159,12 +160,12 @@ def step_function(function: Callable[..., object], options: StepOptions | None) 
     """A function as a step.
 
     Raises:
-        InvalidArgumentType: It is none, or has no name.
+        InvalidArgumentType: It is not a function, or has no name.
         InvalidArgument: Values of an annotation cannot be stored.
     """
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         raise InvalidArgumentType(
-            f"a step is a function or a method, not {function!r}: wrap it in a `def`"
+            f"a step must be a function or a method, not {function!r}: wrap it in a `def`"
         )
     yields_nothing(function, "a step")
     own: StepOptions = getattr(function, _OPTIONS, _DEFAULTS)
@@ -173,7 +174,7 @@ def step_function(function: Callable[..., object], options: StepOptions | None) 
     if name == "<lambda>":
         raise InvalidArgumentType("a lambda has no name that a history could keep: use a `def`")
     signature = Signature(f"step {name!r}", function)
-    # Before it is called: what it returns could not be recorded.
+    # Check before it is called: its result could not be recorded.
     signature.resolve()
     return StepFunction(
         name,

@@ -1,4 +1,4 @@
-"""`RunHandle`: what is left of a function's run in the hands of its submitter."""
+"""`RunHandle`: the submitter's handle on a function's run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LONG: Final = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartOptions:
-    """How one run of a function is submitted.
+    """Options for submitting one run of a function.
 
     Attributes:
-        run_id: Own id, 1 to 128 characters of ``[A-Za-z0-9_-]``; None makes one. Starting the
-            same function with the same id and arguments again meets the run that is there.
+        run_id: Custom id, 1 to 128 characters of ``[A-Za-z0-9_-]``; None makes one. Starting the
+            same function with the same id and arguments again returns the existing run.
         headers: Small string pairs that the function and the terminal hook see. Names that start
             with ``workflow.`` are reserved.
-        priority: Of all turns; unsigned 32-bit, lower first. Default: the queue's.
+        priority: Priority of all turns; unsigned 32-bit, lower first. Default: the queue's.
         run_at: Earliest start, timezone-aware.
     """
 
@@ -56,10 +56,10 @@ class StartOptions:
 
 
 class Runs(Protocol):
-    """What a handle asks: the runtime."""
+    """The runtime, as a handle uses it."""
 
     async def status(self, run_id: str) -> RunStatus | None:
-        """Where a run is."""
+        """The status of a run."""
         ...
 
     async def wait_for_completion(self, run_id: str, timeout: Duration) -> RunStatus | None:
@@ -72,11 +72,11 @@ class Runs(Protocol):
 
 
 class RunHandle(Generic[T_co]):
-    """A run of a function. Await it, or `result`, for what the function returns.
+    """A run of a function. Await it, or `result`, for the function's result.
 
     Attributes:
-        run_id: The run's id; `WorkflowRuntime.handle` makes a handle of it, in any later process.
-        new: False where the run had been submitted before.
+        run_id: The run's id; `WorkflowRuntime.handle` makes a handle from it, in any later process.
+        new: False if the run had been submitted before.
     """
 
     __slots__ = ("_runs", "_workflow", "new", "run_id")
@@ -100,12 +100,12 @@ class RunHandle(Generic[T_co]):
         """Wait until the function has returned; does not poll.
 
         Args:
-            timeout: Seconds, on the runtime's clock; None waits as long as it takes.
+            timeout: Seconds, on the runtime's clock; None waits without a limit.
 
         Raises:
             RunFailed: The run has failed, or was cancelled.
-            TimeoutError: It has not ended in time; it goes on.
-            RunNotFound: There is no such run, or it is forgotten.
+            TimeoutError: It has not ended in time; it continues.
+            RunNotFound: There is no such run, or it has been removed.
         """
         while True:
             status = await self._runs.wait_for_completion(
@@ -119,7 +119,7 @@ class RunHandle(Generic[T_co]):
                 raise TimeoutError(f"run {self.run_id!r} has not ended within {timeout}")
 
     async def fetch_result(self) -> T_co | None:
-        """The result as it is now; None while the run has not ended, or when it is forgotten.
+        """Return the result; None while the run has not ended, or if it has been removed.
 
         Raises:
             RunFailed: The run has failed, or was cancelled.
@@ -130,7 +130,7 @@ class RunHandle(Generic[T_co]):
         )
 
     async def status(self) -> RunStatus | None:
-        """Where the run is; None when it is forgotten."""
+        """Return the status of the run; None if it has been removed."""
         return await self._runs.status(self.run_id)
 
     async def cancel(self) -> bool:
@@ -145,10 +145,10 @@ async def fetch_run_result(
     *,
     queue_name: str = "workflow",
 ) -> T | None:
-    """The result of a function's run, by the owner's queue or a `taquba.QueueReader` anywhere.
+    """Return the result of a function's run, through the owner's queue or a `taquba.QueueReader`.
 
     Returns:
-        The result; None while the run has not ended, and when it is forgotten.
+        The result; None while the run has not ended, and once it has been removed.
 
     Raises:
         RunFailed: The run has failed, or was cancelled.
@@ -168,5 +168,5 @@ def _result_of(workflow: Workflow[..., T], status: RunStatus) -> T:
     try:
         return cast("T", workflow.signature.unpack_result(status.result))
     except Undecodable as error:
-        why = f"its result is none of workflow {workflow.name!r}: {error}"
+        why = f"its result is not that of workflow {workflow.name!r}: {error}"
         raise RunFailed(status.run_id, status.state.value, why) from error

@@ -1,8 +1,8 @@
-"""What a function has done: its calls, by their place in it.
+"""The history of a function: its calls, by their place in it.
 
 Every call of a function's context has a place: the numbers of the calls, and of the branches of
-`gather`, that lead to it. An entry says what was called and what came of it. A replay takes each
-entry once; where the call is another one, or an entry is left over, the function has changed.
+`gather`, that lead to it. An entry records the call and its result. A replay takes each entry once;
+if the call is a different one, or an entry is left over, the function has changed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PAGE: Final = 2000
 _DIGITS: Final = 8
 
 Place = tuple[int, ...]
-"""Where a call is. The first number tells the function from its compensations."""
+"""The place of a call. The first number distinguishes the function from its compensations."""
 
 BODY: Final[Place] = (0,)
 COMPENSATIONS: Final[Place] = (1,)
@@ -41,7 +41,7 @@ PATCHES: Final[Place] = (2,)
 
 
 class CallKind(StrEnum):
-    """What a function called."""
+    """The kind of a call."""
 
     step = "step"
     sleep = "sleep"
@@ -53,16 +53,16 @@ class CallKind(StrEnum):
 
 
 class CallState(StrEnum):
-    """What came of a call."""
+    """The state of a call."""
 
     waiting = "waiting"
-    """Nothing yet: it waits, for `CallRecord.due` or for what it is named after."""
+    """It waits for `CallRecord.due`, or for the signal or child that it names."""
     done = "done"
     failed = "failed"
 
 
 class UnreadableHistory(TaqubaError):
-    """A record of a run's history cannot be read, so nobody knows how far its function came."""
+    """A record of a run's history cannot be read, so the state of its function is unknown."""
 
     permanent = False
 
@@ -74,7 +74,7 @@ class UnreadableHistory(TaqubaError):
     def __str__(self) -> str:
         return (
             f"the entry {self.key!r} of its history cannot be read ({describe_error(self.why)}): "
-            "put it back, or delete it to have that call made again, where no later one is recorded"
+            "restore it, or delete it to repeat that call, if no later one is recorded"
         )
 
 
@@ -101,9 +101,9 @@ class Entry(NamedTuple):
     failures: int = 0
     """Failed attempts of a step."""
     due: int | None = None
-    """When it goes on by itself."""
+    """When it continues without an event."""
     value: bytes | None = None
-    """What came of it, as `Values.pack` packed it."""
+    """The result, as packed by `Values.pack`."""
     error: Error | None = None
 
     def is_call(self, kind: CallKind, name: str, digest: bytes) -> bool:
@@ -122,10 +122,10 @@ class CallRecord:
         name: Name of the step, the child's workflow or the patch; key of the signal.
         child_run_id: Id of a child's run.
         state: ``done``, ``failed``, or ``waiting``.
-        at: When it ended; of one that waits, when that was written down.
-        due: When one that waits goes on by itself; None where it does not.
+        at: When it ended; for a waiting call, when the wait was recorded.
+        due: When a waiting call continues without an event; None if it does not.
         failures: Failed attempts of a step.
-        result: What came of it, as plain data; a signal as bytes.
+        result: Its result, as plain data; a signal as bytes.
         error: Why it failed.
     """
 
@@ -167,7 +167,7 @@ def decode_entry(row: bytes) -> Entry:
 
 
 def place_key(place: Place) -> str:
-    """The part of an entry's key that says its place; sorts like the place."""
+    """The part of an entry's key that is its place; sorts like the place."""
     return ".".join(f"{number:0{_DIGITS}d}" for number in place)
 
 
@@ -181,7 +181,7 @@ def _read_place(text: str) -> Place:
 
 
 def describe(kind: CallKind, name: str, digest: bytes) -> str:
-    """A call for a person to read."""
+    """A call as text for people."""
     match kind:
         case CallKind.step:
             return f"step {name!r} (arguments {digest.hex()[:8]})"
@@ -198,7 +198,7 @@ def describe(kind: CallKind, name: str, digest: bytes) -> str:
 
 
 class History:
-    """The entries of a run when its turn began, and which of them the replay has come to."""
+    """The entries of a run when its turn began, and which of them the replay has reached."""
 
     def __init__(
         self, run_id: str, entries: dict[Place, Entry], patches: set[tuple[Place, str]]
@@ -216,15 +216,15 @@ class History:
                     self._last[branch] = number
 
     def progress(self, turn: int) -> int:
-        """The last attempt at a turn that wrote something; 0 where none did."""
+        """The last attempt at a turn that wrote something; 0 if none did."""
         written = (entry.attempt for entry in self._entries.values() if entry.turn == turn)
         return max(written, default=0)
 
     def take(self, place: Place, kind: CallKind, name: str, digest: bytes) -> Entry | None:
-        """The entry of a call, None where there is none yet.
+        """The entry of a call; None if there is none yet.
 
         Raises:
-            NonDeterminism: Another call was made there.
+            NonDeterminism: A different call was made there.
         """
         entry = self._entries.get(place)
         if entry is None:
@@ -252,7 +252,7 @@ class History:
         return False if self.goes_on(branch, number) else None
 
     def check_complete(self, root: Place) -> None:
-        """Raise `NonDeterminism` if the replay did not come to all entries of a root."""
+        """Raise `NonDeterminism` if the replay did not reach all entries of a root."""
         left = [place for place in self._left if place[: len(root)] == root]
         if left:
             raise self._changed(min(left), "none")
@@ -268,14 +268,14 @@ class History:
 
 
 def call_name(place: Place) -> str:
-    """A place for a person to read."""
+    """A place as text for people."""
     root, *numbers = place
     shown = ".".join(map(str, numbers))
     return f"failure.{shown}" if (root,) == COMPENSATIONS else shown
 
 
 def child_run_id(run_id: str, place: Place) -> str:
-    """Id of the child that a call starts: always the same, and no other's."""
+    """Id of the child that a call starts: always the same, and unique to the call."""
     call = call_name(place)
     return f"{run_id[:95]}-{sha256(f'{run_id}/{call}'.encode()).hexdigest()[:32]}"
 
@@ -299,7 +299,7 @@ async def load_history(queue: Queue, queue_name: str, run_id: str) -> History:
 async def read_history(
     source: Queue | QueueReader, run_id: str, *, queue_name: str = "workflow"
 ) -> list[CallRecord]:
-    """What the function of a run has done so far, in the order of its code; see `CallRecord`.
+    """Return the calls of a run's function so far, in the order of its code; see `CallRecord`.
 
     Args:
         source: The owner's queue, or a `taquba.QueueReader` in any process.
@@ -307,7 +307,7 @@ async def read_history(
         queue_name: The runtime's queue.
 
     Returns:
-        Its calls; empty where it has made none, and once retention has forgotten it.
+        Its calls; empty if it has made none, and once retention has removed it.
     """
     _values.run_id(run_id)
     found: list[CallRecord] = []
@@ -343,7 +343,7 @@ def _unreadable(text: str, problem: UnreadableHistory) -> CallRecord:
 
 
 async def _perhaps_not() -> bool:
-    """A look at a run that may be forgotten meanwhile does not insist."""
+    """Reading a run that may be removed meanwhile does not repeat."""
     return False
 
 

@@ -1,4 +1,4 @@
-"""One turn of a function's run: what the function comes to, and its compensations."""
+"""One turn of a function's run: the function, and its compensations."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class FunctionRunner:
             history = await load_history(self._services.queue, step.queue, step.run_id)
             lost = step.attempts - 1 - history.progress(step.step_number)
             if lost >= self._max_attempts:
-                return Fail(f"{lost} attempts in a row came to nothing: {last_error}")
+                return Fail(f"{lost} consecutive attempts recorded nothing: {last_error}")
             arguments = workflow.arguments(step.payload)
             return await Phases(self._services, workflow, arguments, step, history, lease).run()
         except GoesOn as error:
@@ -83,7 +83,7 @@ class FunctionRunner:
             _log.warning("run %r is parked: %s", step.run_id, error)
             raise parked(error) from error
         except Undecodable as error:
-            why = f"its arguments do not fit workflow {workflow.name!r} any more: {error}"
+            why = f"its arguments no longer fit workflow {workflow.name!r}: {error}"
             _log.warning("run %r is parked: %s", step.run_id, why)
             raise parked(why) from error
         except ObjectDamaged as error:

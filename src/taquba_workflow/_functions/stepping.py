@@ -1,4 +1,4 @@
-"""Steps: functions that run once, as far as that can be known, and whose results are recorded."""
+"""Steps: functions that run once, if possible, and whose results are recorded."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from taquba_workflow._functions.turn import Call, Turn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo:
-    """What the code of a step can know about itself; see `current_step`.
+    """Information for the code of a step about itself; see `current_step`.
 
     Attributes:
         run_id: The run.
         name: The step's name.
         attempt: Number of the attempt, from 1.
         idempotency_key: A text that is the same in every attempt of this step of this run, and
-            for no other: give it to services that take one, for an attempt whose process died
-            before its result was recorded is made again.
+            different for every other: pass it to services that accept one, because an attempt whose
+            process died before its result was recorded is made again.
         cancel_token: Fires when the run is asked to cancel, which waits for its steps to end.
     """
 
@@ -51,7 +51,7 @@ _current: ContextVar[StepInfo] = ContextVar("taquba_workflow_step")
 
 
 def current_step() -> StepInfo:
-    """The step that runs, for its code, also where that is called in a thread.
+    """Return the running step, for its code, even if that runs in a thread.
 
     Raises:
         MisplacedCall: No step runs here.

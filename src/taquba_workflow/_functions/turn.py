@@ -52,8 +52,8 @@ class GoesOn(TaqubaError):
 
     def __str__(self) -> str:
         return (
-            "its function swallows asyncio.CancelledError and goes on when its turn is over: "
-            "catch `Exception`, not everything, or raise what else was caught again"
+            "its function swallows asyncio.CancelledError and continues when its turn is over: "
+            "catch `Exception`, not every BaseException, or raise other exceptions again"
         )
 
 

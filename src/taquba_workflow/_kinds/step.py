@@ -109,7 +109,7 @@ class StepKind(TwoHalves[Delivery, StepVerdict | Raised, StepVerdict]):
                 return kept
         if step.attempts > step.max_attempts:
             # Nobody was there to end the run when the last attempt was lost with its worker.
-            return broken(f"no attempt of {step.max_attempts} came to an end: {work.last_error}")
+            return broken(f"no attempt out of {step.max_attempts} ended: {work.last_error}")
         try:
             output = await self._run(step, lease)
         except BaseException as raised:
@@ -214,8 +214,8 @@ class StepKind(TwoHalves[Delivery, StepVerdict | Raised, StepVerdict]):
         if waiter is None:
             return outcome
         return broken(
-            f"run {waiter.run_id!r} waits for the signal {key!r} already: "
-            "use a key of its own for each run"
+            f"run {waiter.run_id!r} already waits for the signal {key!r}: "
+            "use a separate key for each run"
         )
 
 

@@ -97,15 +97,15 @@ async def swallows(ctx: WorkflowContext) -> None:
 
 
 CHANGED = {
-    other_step: "call 0 was step 'first' (arguments *), now comes step 'second' (arguments *)",
-    other_arguments: "call 0 was step 'first' (arguments *), now comes step 'first' (arguments *)",
-    other_kind: "call 0 was step 'first' (arguments *), now comes sleep",
-    gathered: "call 0 was step 'first' (arguments *), now comes gather",
-    not_gathered: "call 1 was gather, now comes step 'first' (arguments *)",
-    fewer_branches: "call 1.1.0 was step 'first' (arguments *), now comes none",
-    other_signal: "call 2 was wait_signal('go'), now comes wait_signal('come')",
-    ends_early: "call 1.0.0 was step 'first' (arguments *), now comes none",
-    swallows: "call 0 was step 'first' (arguments *), now comes step 'second' (arguments *)",
+    other_step: "call 0 was step 'first' (arguments *) and is now step 'second' (arguments *)",
+    other_arguments: "call 0 was step 'first' (arguments *) and is now step 'first' (arguments *)",
+    other_kind: "call 0 was step 'first' (arguments *) and is now sleep",
+    gathered: "call 0 was step 'first' (arguments *) and is now gather",
+    not_gathered: "call 1 was gather and is now step 'first' (arguments *)",
+    fewer_branches: "call 1.1.0 was step 'first' (arguments *) and is now none",
+    other_signal: "call 2 was wait_signal('go') and is now wait_signal('come')",
+    ends_early: "call 1.0.0 was step 'first' (arguments *) and is now none",
+    swallows: "call 0 was step 'first' (arguments *) and is now step 'second' (arguments *)",
 }
 
 
@@ -125,7 +125,9 @@ async def test_a_changed_function_parks_its_runs_until_the_former_one_is_back(
         status = await settled(mock_clock, runtime)
         assert status.state is RunState.sleeping
         said = re.sub(r"\(arguments [0-9a-f]{8}\)", "(arguments *)", status.last_error or "")
-        assert said.startswith("parked: run 'r' cannot go on, its function has changed: ")
+        assert said.startswith(
+            "parked: run 'r' cannot continue, because its function has changed: "
+        )
         assert f": {CHANGED[changed]}; " in said
         assert [parked.run_id for parked in await runtime.parked()] == ["r"]
     async with running(queue, former) as runtime:
@@ -151,7 +153,7 @@ async def test_a_signal_that_a_changed_function_does_not_wait_for_is_not_lost(
     async with running(queue, changed) as runtime:
         await mock_clock.advance(0)
         (parked,) = await runtime.parked()
-        assert "call 0 was wait_signal('go'), now comes none" in (parked.last_error or "")
+        assert "call 0 was wait_signal('go') and is now none" in (parked.last_error or "")
     async with running(queue, former):
         await mock_clock.advance(30)
         assert await result_of(handle) == b"there"
@@ -265,7 +267,7 @@ async def test_stored_arguments_that_fit_no_more_park_the_run(
     async with running(queue, changed) as runtime:
         await mock_clock.advance(0)
         (parked,) = await runtime.parked()
-        assert "its arguments do not fit workflow 'w' any more: value:" in (parked.last_error or "")
+        assert "its arguments no longer fit workflow 'w': value:" in (parked.last_error or "")
     async with running(queue, former):
         await mock_clock.advance(30)
         assert await result_of(handle) == "text"
@@ -321,7 +323,7 @@ async def test_a_turn_whose_process_always_dies_is_given_up(
         queue = await open_queue(url, default_config=EAGER)
     async with running(queue, fatal) as runtime:
         handle = runtime.handle(fatal, "r")
-        with pytest.raises(RunFailed, match="3 attempts in a row came to nothing: the owner"):
+        with pytest.raises(RunFailed, match="3 consecutive attempts recorded nothing: the owner"):
             await result_of(handle)
     assert deaths == [1] * (2 + EAGER.max_attempts)
 

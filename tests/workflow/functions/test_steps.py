@@ -107,7 +107,7 @@ async def test_the_result_and_the_history_are_there_after_a_restart_and_for_read
 async def test_a_result_that_is_another_workflow_s_is_told_apart(queue: Queue) -> None:
     async with running(queue, order, other_name) as runtime:
         await result_of(await runtime.start_with(ID, order, "17", note="!"))
-        with pytest.raises(RunFailed, match="its result is none of workflow 'other_name'"):
+        with pytest.raises(RunFailed, match="its result is not that of workflow 'other_name'"):
             await result_of(runtime.handle(other_name, "r"))
 
 

@@ -146,7 +146,7 @@ async def test_a_signal_can_be_typed(queue: Queue, mock_clock: MockClock) -> Non
         await mock_clock.advance(1)
         assert await result_of(handle) == [
             Answer(yes=True),
-            "the signal 'k' is not what was waited for: yes: Field required",
+            "the payload of signal 'k' does not fit its type: yes: Field required",
             None,
         ]
 
@@ -225,7 +225,7 @@ async def test_a_signal_belongs_to_one_wait_at_a_time(queue: Queue, mock_clock: 
     async with running(queue, w, twice) as runtime:
         first = await runtime.start_with(options("first"), w)
         await mock_clock.advance(0)
-        with pytest.raises(RunFailed, match="another run waits for the signal 'k'"):
+        with pytest.raises(RunFailed, match="another run already waits for the signal 'k'"):
             await result_of(await runtime.start_with(options("second"), w))
         assert undone == ["second"]
         await runtime.signal("k", b"one")
