@@ -110,7 +110,9 @@ class OutputRow(NamedTuple):
         try:
             row = cls(*msgpack.unpackb(data))
             if not isinstance(row.position, bytes) or type(row.generation) is not int:
-                raise TypeError(f"{row.position!r:.100} in {row.generation!r:.100} is no position")
+                raise TypeError(
+                    f"{row.position!r:.100} in {row.generation!r:.100} is not a position"
+                )
             return row._replace(newest=[run_id for run_id in row.newest if type(run_id) is str])
         except UNREADABLE as error:
             _log.warning("the position of the output cannot be read: %s", error)

@@ -9,7 +9,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 class Suspended(BaseException):
-    """The batch is being stopped, and the attempt would have to wait.
+    """The batch is being stopped, and the attempt would need to wait.
 
     Not an `Exception`, so that a pipeline that catches exceptions does not treat it as a failure.
     """

@@ -22,7 +22,7 @@ def waiting_lock(run_id: str) -> Hashable:
 
 
 async def any_ended(queue: Queue, queue_name: str, run_ids: Iterable[str]) -> bool:
-    """Whether one of these runs goes on no more."""
+    """Whether one of these runs has ended."""
     for run_id in run_ids:
         if not isinstance(await read_run(queue, queue_name, run_id), LiveRun):
             return True

@@ -39,5 +39,5 @@ class WorkflowHandler:
         return await kind.process(job, lease)
 
     def let_go(self) -> None:
-        """Give back all locks; for when no step runs any more."""
+        """Release all locks, once no step is running."""
         self._holds.let_go()

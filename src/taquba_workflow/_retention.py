@@ -1,4 +1,4 @@
-"""Forgets runs that ended long enough ago, with all that their steps remember."""
+"""Removes runs that ended long enough ago, with everything that their steps remember."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Retention:
         self._keys = keys_of(queue_name)
         self._keep_ms = keep_ms
         self._expiries = Expiries(queue, self._keys.expiries, "taquba_workflow", clock)
-        self._sweeper = Sweeper(clock, self.sweep, "could not forget runs that ended long ago")
+        self._sweeper = Sweeper(clock, self.sweep, "could not remove runs that ended long ago")
 
     def ended(self, now_ms: int) -> None:
         """A run has ended by now, and that is stored."""
@@ -45,7 +45,7 @@ class Retention:
         return await self._expiries.sweep(self._forget, keep_ms=self._keep_ms)
 
     async def _forget(self, due: Expiry) -> None:
-        """Forget one run; after a crash at any point, the next sweep goes on with it."""
+        """Remove one run; after a crash at any point, the next sweep continues with it."""
         ended_at, run_id = due.at_ms, due.what
         key = self._keys.run(run_id)
         row = await self._queue.kv_get(key)

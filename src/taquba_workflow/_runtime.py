@@ -205,7 +205,7 @@ class WorkflowRuntime(RunsInBackground):
         try:
             await until_one_ends(loops)
         finally:
-            # Of a store that failed, leases never end; nothing is decided any more.
+            # If the store has failed, leases never end; nothing more is decided.
             self._handler.let_go()
 
     async def _stop_turns(self, shutdown: Shutdown | None) -> None:

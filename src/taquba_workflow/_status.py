@@ -1,4 +1,4 @@
-"""Where a run is, read from its row and its job."""
+"""The status of a run, read from its row and its job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from taquba_workflow._steps import StepJob, read_step
 from taquba_workflow._transitions import NEVER
 
 Store = Queue | QueueReader
-"""What runs are read from: by the owner, or in any process."""
+"""A handle for reading runs: the owner's, or a reader in any process."""
 
 
 async def read_run(store: Store, queue_name: str, run_id: str) -> LiveRun | EndedRun | None:
@@ -47,7 +47,7 @@ async def read_run(store: Store, queue_name: str, run_id: str) -> LiveRun | Ende
 
 
 async def read_step_job(store: Store, queue_name: str, run_id: str) -> JobRecord | EndedRun | None:
-    """The job of a run's step, or how the run ended, or None where there is no such run.
+    """The job of a run's step, or how the run ended, or None if there is no such run.
 
     Raises:
         JobNotFound: The run's row says that it lives, and its job was settled or removed by hand.
@@ -91,7 +91,7 @@ def _ended(run_id: str, run: EndedRun, result: bytes | None) -> RunStatus:
 
 
 def live_status(job: JobRecord) -> RunStatus:
-    """Where the run of a step's job is."""
+    """The status of the run of a step's job."""
     step = read_step(job)
     state = _state(job, step)
     return RunStatus(
@@ -107,7 +107,7 @@ def live_status(job: JobRecord) -> RunStatus:
 
 
 def parked_status(job: JobRecord) -> RunStatus:
-    """Where a run is; of a job that is no step, as far as can be told."""
+    """The status of a run; for a job that is not a step, as far as it is known."""
     try:
         return live_status(job)
     except PermanentFailure as error:
@@ -125,7 +125,7 @@ def parked_status(job: JobRecord) -> RunStatus:
 def _starts_at(job: JobRecord, step: StepJob) -> datetime | None:
     if job.status is not JobStatus.scheduled or job.run_at is None:
         return None
-    # What waits for ever is a job that is due when nobody will be there.
+    # A run that waits forever has a job that is due in the very distant future.
     return None if job.run_at - from_ms(step.submitted_at) >= NEVER else job.run_at
 
 

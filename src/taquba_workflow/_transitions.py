@@ -35,7 +35,7 @@ from taquba_workflow._termination import RunOutcome
 UNBOUNDED: Final = 2**31 - 1
 """Attempts of a step's job, as its queue sees it.
 
-The queue must never end a step by itself, because it would not end the run: a job whose attempts
+The queue must never end a step on its own, because it would not end the run: a job whose attempts
 are used up while nobody works on it goes back to pending like any other, and the next claim finds
 more attempts than the run allows and ends the run.
 """
@@ -107,7 +107,7 @@ def next_step(
     job_id: str,
     now: datetime,
 ) -> SettlementEffects:
-    """A run that goes on: its next step's job, `job_id`, and what the wait before it needs."""
+    """A run that continues: its next step's job, `job_id`, and the rows of the wait before it."""
     keys = keys_of(step.queue)
     headers: dict[str, str] = {}
     payload = outcome.payload
@@ -140,7 +140,7 @@ def next_turn(
     job_id: str,
     now: datetime,
 ) -> SettlementEffects:
-    """A function that goes on: the job of its next turn, `job_id`, and what its waits need.
+    """A function that continues: the job of its next turn, `job_id`, and the rows of its waits.
 
     Args:
         step: The turn that ends.

@@ -248,7 +248,7 @@ def test_a_store_that_cannot_be_read_is_a_failure(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert run(["enqueue", "q", "x", "--create", "-s", str(tmp_path / "file")]) == 1
-    assert "cannot make the store folder" in capsys.readouterr().err
+    assert "cannot create the store folder" in capsys.readouterr().err
 
 
 @allow_blocking

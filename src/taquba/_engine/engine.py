@@ -203,7 +203,7 @@ class Engine(Reads):
     async def _go_on_after(self, error: Error, handle: Handle) -> None:
         """Have the database open again after it failed, or raise why it is not.
 
-        An engine that failed once is of no more use, whatever it says of itself.
+        An engine that failed once can no longer be used, whatever it reports.
         """
         if self._failure is not None:
             raise self._failure.again()
@@ -297,7 +297,7 @@ class Engine(Reads):
         return counts
 
     def failure(self) -> TaqubaError | None:
-        """Why the engine can write no more, or None while it can, or may be opened again."""
+        """Why the engine can no longer write, or None while it can, or may be opened again."""
         if self._failure is not None or self._reopening is not None:
             return self._failure
         reason = self._db.status().close_reason

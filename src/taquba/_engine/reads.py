@@ -107,7 +107,7 @@ class Reads:
             self.under_way -= 1
 
     def _has_stopped(self, handle: Handle) -> bool:
-        """Whether a handle is of no more use."""
+        """Whether a handle can no longer be used."""
         del handle
         return False
 

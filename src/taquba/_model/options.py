@@ -326,7 +326,7 @@ def check_entries_of(
 ) -> None:
     """Refuse entries of jobs that are undone in the same commit, by effects or another job.
 
-    Of jobs with the same dedup key no more than one is made.
+    Of several jobs with the same dedup key, only one is made.
     """
     deleted = frozenset(deletes)
     seen: dict[bytes, tuple[bytes, tuple[str, str] | None]] = {}

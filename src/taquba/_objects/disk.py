@@ -1,4 +1,4 @@
-"""Why the engine cannot write to a local folder: it says only that it cannot."""
+"""Why the engine cannot write to a local folder: the engine itself does not say."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _ENGINE_FOLDERS: Final = ("wal", "manifest", "compacted", "compactions")
 _ENGINE_FILE: Final = re.compile(r"\w+\.(?:sst|manifest|compactions)")
 
 _REASONS: Final = {
-    errno.ENOSPC: ("the disk of {folder} is full", "make room on it"),
-    errno.EDQUOT: ("the disk quota of this user is used up, at {folder}", "make room, or raise it"),
+    errno.ENOSPC: ("the disk of {folder} is full", "free some space on it"),
+    errno.EDQUOT: (
+        "the disk quota of this user is used up, at {folder}",
+        "free space, or raise it",
+    ),
     errno.EROFS: (
         "the file system of {folder} is read-only",
         "mount it for writing; if the system made it so, check the disk first",
@@ -32,22 +35,22 @@ _REASONS: Final = {
     errno.EFBIG: ("files in {folder} may not grow further", "raise the limit (ulimit -f)"),
     errno.EACCES: (
         "no permission to write in {folder}",
-        "change its owner or mode, or run as the user who may",
+        "change its owner or mode, or run as a user who has it",
     ),
     errno.EPERM: (
         "no permission to write in {folder}",
-        "change its owner, mode or flags, or run as the user who may",
+        "change its owner, mode or flags, or run as a user who has it",
     ),
     errno.EIO: ("the disk of {folder} fails", "check it, and restore the store on another one"),
-    errno.ENOENT: ("{folder} is not there", "mount or restore it"),
+    errno.ENOENT: ("{folder} does not exist", "mount or restore it"),
     errno.ENOTDIR: ("{folder} is not a folder", "restore it"),
 }
 
 
 def hindrance(folder: Path, error: OSError | None = None) -> Problem | None:
-    """Why nothing can be written below a folder, tried out now; None where it can. Blocking.
+    """Why nothing can be written below a folder, tested now; None if it can. Blocking.
 
-    `error` is what a system call said, if one did.
+    `error` is the error of a system call, if there was one.
     """
     if error is not None and error.errno in _REASONS:
         return _problem(folder, error.errno)
@@ -63,7 +66,7 @@ def hindrance(folder: Path, error: OSError | None = None) -> Problem | None:
             if failed.errno == errno.ENOSPC and _has_no_inodes(place):
                 return Problem(
                     f"the file system of {place} has no inodes left for new files",
-                    "remove files that nobody needs, or choose one with more",
+                    "remove files that nobody needs, or choose a file system with more",
                 )
             return _problem(place, failed.errno or 0, failed.strerror)
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -80,20 +83,20 @@ def hindrance(folder: Path, error: OSError | None = None) -> Problem | None:
 
 
 def intruder(folder: Path) -> Problem | None:
-    """What is no file where the engine has its files, which it would wait for. Blocking."""
+    """Entries that are not files among the engine's files, on which it would hang. Blocking."""
     for name in _ENGINE_FOLDERS:
         try:
             with os.scandir(folder / name) as entries:
                 for entry in entries:
                     if _ENGINE_FILE.fullmatch(entry.name) and _is_no_file(entry):
                         return Problem(
-                            f"{entry.path} is not a file, and should be one",
+                            f"{entry.path} is not a file, but should be one",
                             "restore that file from a backup",
                         )
         except FileNotFoundError:
             continue
         except NotADirectoryError:
-            return Problem(f"{folder / name} is not a folder, and should be one", "restore it")
+            return Problem(f"{folder / name} is not a folder, but should be one", "restore it")
     return None
 
 

@@ -1,7 +1,7 @@
-"""Who of several processes opens a store: an election held through the store itself.
+"""Which of several processes opens a store: an election held through the store itself.
 
-Only liveness depends on it. What keeps a store whole when two believe to be elected is the storage
-engine's fencing.
+Only liveness depends on it. If two processes believe that they are elected, the storage engine's
+fencing keeps the store consistent.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class Election(ABC):
         """Wait until this process is elected.
 
         Raises:
-            StoreError: The store is not one that elections can be held on.
+            StoreError: The store does not support elections.
         """
 
     @abstractmethod
     async def lost(self) -> None:
-        """Wait until somebody else was elected instead of this process."""
+        """Wait until another process is elected instead of this one."""
 
     @abstractmethod
     async def resign(self) -> None:
-        """Stand no more, and let others be elected at once. Idempotent."""
+        """Withdraw, and let others be elected at once. Idempotent."""

@@ -1,7 +1,7 @@
 """Elections in a bucket: a lease object that its holder renews by conditional writes.
 
-No clocks are compared. A candidate watches the object for as long as it takes, by its own
-monotonic clock: when it has not changed meanwhile, its holder has died, or cannot reach the store.
+No clocks are compared. A candidate watches the object for the whole period, by its own monotonic
+clock: if the object has not changed meanwhile, its holder has died, or cannot reach the store.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Seen(NamedTuple):
 
     Attributes:
         version: Changes with every write.
-        holder: Who holds the lease; None when it was given back.
+        holder: The holder of the lease; None if it was given back.
     """
 
     version: UpdateVersion
@@ -82,7 +82,7 @@ class Watch:
 
 
 class BucketElection(Election):
-    """Whoever holds the lease is elected."""
+    """The process that holds the lease is elected."""
 
     def __init__(self, location: StoreLocation, takeover_seconds: float) -> None:
         self._location = location
@@ -92,7 +92,7 @@ class BucketElection(Election):
         self._signs = 0
         self._client: Client | None = None
         self._version: UpdateVersion | None = None
-        """What this process wrote last, while it holds the lease."""
+        """The lease object that this process wrote last, while it holds the lease."""
         self._renewing: asyncio.Task[None] | None = None
         self._complaints = Complaints()
 
@@ -160,7 +160,7 @@ class BucketElection(Election):
     async def _find_own(self) -> None:
         """A write was refused: by one of this process whose answer got lost, or by a successor.
 
-        Where no lease is found this process is still the last who is known to have held it.
+        If no lease is found, this process is still the last one that is known to have held it.
         """
         seen = await self._read()
         for pause in PAUSES:
@@ -191,7 +191,7 @@ class BucketElection(Election):
         return await self._ask(client, "read", lambda: _read(client))
 
     async def _write(self, mode: Mode, holder: str | None) -> bool:
-        """Write the lease object, if it is still the one that was seen; whether it was written."""
+        """Write the lease object, if it is still the one that was seen; returns whether it was."""
         client = await self._connect()
         self._signs += 1
         # The count makes every content, and so its tag, differ. Host and process are for people.
@@ -208,7 +208,7 @@ class BucketElection(Election):
         return written is not None
 
     async def _ask(self, client: Client, action: str, request: Callable[[], Awaitable[T]]) -> T:
-        # An answer that takes longer than others wait for a sign of life is of no use.
+        # An answer that takes longer than others wait for a sign of life is useless.
         return await client.ask(action, request, self._takeover_seconds / 2)
 
     async def _connect(self) -> Client:
@@ -238,7 +238,7 @@ async def _write(client: Client, content: bytes, mode: Mode) -> UpdateVersion | 
         return None
     except FileNotFoundError:
         if mode == "create":
-            # What is not there is the bucket.
+            # The bucket itself is missing.
             raise
         return None
     return _version(written["e_tag"], written["version"])

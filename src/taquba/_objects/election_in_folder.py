@@ -22,7 +22,7 @@ _LOOK_SECONDS: Final = 0.2
 
 
 class FolderElection(Election):
-    """Whoever has the lock is elected."""
+    """The process that holds the lock is elected."""
 
     def __init__(self, location: StoreLocation, folder: Path) -> None:
         self._location = location
@@ -39,7 +39,7 @@ class FolderElection(Election):
         told = False
         while await asyncio.to_thread(owner_lock.is_held, self._folder):
             if not told:
-                _log.info("%s is open already, not by an election; waiting", self._location.url)
+                _log.info("%s is already open, without an election; waiting", self._location.url)
             told = True
             await asyncio.sleep(_LOOK_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Lock files. The kernel lets go of a lock when its process ends, however that ends."""
+"""Lock files. The kernel releases a lock when its process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FileLock:
         return self._descriptor
 
     def take(self, *, shared: bool = False) -> bool:
-        """Take the lock, unless somebody else has it; whether it was taken.
+        """Take the lock, unless somebody else has it; returns whether it was taken.
 
         Raises:
             OSError: The file system has no locks.
@@ -43,7 +43,7 @@ class FileLock:
         return os.fstat(self._descriptor).st_nlink == 0
 
     def close(self) -> None:
-        """Let go. Idempotent."""
+        """Release it. Idempotent."""
         if self in not_for_children:
             not_for_children.discard(self)
             # A child that was forked this moment has not closed its copy of the descriptor yet.

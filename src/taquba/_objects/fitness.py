@@ -1,7 +1,7 @@
-"""What the queue needs of an object store, each need tried out by a function.
+"""The requirements on an object store, each tested by a function.
 
-They return when the store does what is needed, and raise `Problem` when it does not. What may have
-been one odd answer is a `Doubt`; `settle` tries it again.
+The functions return if the store meets the requirement, and raise `Problem` if it does not. A
+result that may have been a single wrong answer is a `Doubt`; `settle` repeats the test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NEEDS_UPDATE: Final = (
     'honours If-Match: "etag" on writes'
 )
 _NEEDS_CONSISTENCY: Final = (
-    "a new owner would not find what the former one acknowledged: use a store whose listings and "
+    "a new owner would miss acknowledged changes of the former one: use a store whose listings and "
     "reads show a write as soon as it is acknowledged, without a cache in between"
 )
 _NEEDS_DELETE: Final = (
@@ -43,10 +43,10 @@ _NEEDS_DELETE: Final = (
 
 
 async def check_new_store(location: StoreLocation) -> None:
-    """The cheap form, before the first write to a new store: four requests in three rounds.
+    """Make the cheap test before the first write to a new store: four requests in three rounds.
 
     Raises:
-        StoreError: The location cannot hold a store; it says what is wrong with it.
+        StoreError: The location cannot hold a store; the message names the problem.
     """
     if location.folder is not None:
         await asyncio.to_thread(make_folder, location.folder)
@@ -58,7 +58,7 @@ async def check_new_store(location: StoreLocation) -> None:
 
 
 async def settle(probe: Probe, attempt: Callable[[Probe], Awaitable[object]]) -> None:
-    """Try out one of these needs, and once more where a doubt was left."""
+    """Test one requirement, and once more if a doubt remains."""
     for _ in range(_TRIES - 1):
         try:
             await attempt(probe)
@@ -90,7 +90,7 @@ async def creates_once(probe: Probe) -> None:
 
 
 async def lets_one_rival_create(probe: Probe) -> None:
-    """Of several who create the same object at the same time, one succeeds."""
+    """Of several concurrent creates of one object, one succeeds."""
     rivals = [b"%d" % number for number in range(_RIVALS)]
     created = await _all(*(probe.create("rivals", rival) for rival in rivals))
     winners = [rival for rival, won in zip(rivals, created, strict=True) if won]
@@ -105,7 +105,7 @@ async def lets_one_rival_create(probe: Probe) -> None:
 
 
 async def updates_current_version(probe: Probe) -> None:
-    """An object can be replaced by who names its current version, and by nobody else."""
+    """An object can be replaced only by a request that names its current version."""
     await _create(probe, "versions")
     first = probe.version("versions")
     if first is None or not await probe.update("versions", b"second", first):
@@ -115,22 +115,22 @@ async def updates_current_version(probe: Probe) -> None:
 
 
 async def reads_what_was_written(probe: Probe) -> None:
-    """Reads show the new content of an object at once, also where they showed another before."""
+    """Reads return the new content of an object at once, even if they returned another before."""
     for content in _SAMPLES:
         await probe.overwrite("reads", content.encode())
         if await _read(probe, "reads") != content.encode():
-            raise Problem("a read did not show what had just been written", _NEEDS_CONSISTENCY)
+            raise Problem("a read did not return an object just written", _NEEDS_CONSISTENCY)
 
 
 async def lists_what_was_written(probe: Probe) -> None:
-    """A listing shows each object as soon as it was written."""
+    """A listing contains each object as soon as it was written."""
     for name in _SAMPLES:
         await _create(probe, f"list-{name}")
         await _find(probe, f"list-{name}")
 
 
 async def forgets_what_was_deleted(probe: Probe) -> None:
-    """Removed objects are neither read nor listed any more."""
+    """Removed objects are no longer read or listed."""
     names = [f"delete-{name}" for name in _SAMPLES]
     for name in names:
         await probe.overwrite(name, b"")
@@ -145,7 +145,7 @@ async def _create(probe: Probe, name: str) -> None:
     created = await probe.create(name, name.encode())
     # Where the answer to a first try got lost, the next one is refused: the object is ours.
     if not created and await probe.read(name) != name.encode():
-        raise Doubt("a new object was refused because it exists already", _NEEDS_CREATE)
+        raise Doubt("a new object was refused because it already exists", _NEEDS_CREATE)
 
 
 async def _create_again(probe: Probe, name: str) -> None:
@@ -156,7 +156,7 @@ async def _create_again(probe: Probe, name: str) -> None:
 async def _read(probe: Probe, name: str) -> bytes:
     found = await probe.read(name)
     if found is None:
-        raise Doubt("a read did not find what had just been written", _NEEDS_CONSISTENCY)
+        raise Doubt("a read did not find an object just written", _NEEDS_CONSISTENCY)
     return found
 
 
@@ -171,7 +171,7 @@ async def _delete(probe: Probe, name: str) -> None:
 
 async def _find(probe: Probe, name: str) -> None:
     if name not in await probe.names():
-        raise Doubt("a listing did not show what had just been written", _NEEDS_CONSISTENCY)
+        raise Doubt("a listing did not contain an object just written", _NEEDS_CONSISTENCY)
 
 
 async def _all(*requests: Awaitable[T]) -> list[T]:

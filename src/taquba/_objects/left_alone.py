@@ -1,4 +1,4 @@
-"""Things in a store's places that are not ours: left as they are, and told of once."""
+"""Foreign files in a store's places: left as they are, and logged once."""
 
 from __future__ import annotations
 

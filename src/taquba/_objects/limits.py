@@ -1,4 +1,4 @@
-"""Bounds that everything which talks to a store has in common."""
+"""Limits that all code that talks to a store has in common."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _FORMS: Final = (
 )
 
 _ALMOST_A_URL: Final = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:|(?:s3|gs|az|memory|file)//)", re.I)
-"""What a path begins with when a URL was meant: a folder of that name helps nobody."""
+"""The beginning of a path that was meant as a URL: a folder of that name helps nobody."""
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 _ENDPOINTS: Final = {
@@ -47,11 +47,11 @@ class StoreLocation(NamedTuple):
 
     Attributes:
         url: As the caller wrote it.
-        folder: The folder of a local store by its real path, else None. What lies beside it is
-            found from there, whichever link led to it.
-        scheme: ``s3``, ``gs`` or ``az`` of a cloud store, else empty.
-        bucket: Bucket or container of a cloud store, else None.
-        path: Where the database lives below the bucket.
+        folder: The folder of a local store by its real path, otherwise None. The places beside it
+            are found from there, whichever link led to it.
+        scheme: ``s3``, ``gs`` or ``az`` of a cloud store, otherwise empty.
+        bucket: Bucket or container of a cloud store, otherwise None.
+        path: The path of the database below the bucket.
         endpoint: Whose buckets these are, as the environment says; a bucket of the same name at
             another endpoint is another one.
     """
@@ -71,8 +71,8 @@ class StoreLocation(NamedTuple):
     def retries(self) -> int:
         """How often the engine repeats a request that failed: the pauses grow to a second.
 
-        Without a bound it would never say what is wrong. A bucket may be out of reach for half a
-        minute, as long as operations wait for it, and its owner goes on afterwards.
+        Without a limit it would never report the problem. A bucket may be out of reach for half a
+        minute, as long as operations wait for it, and its owner continues afterwards.
         """
         return 10 if self.bucket is None else 30
 
@@ -81,11 +81,11 @@ class StoreLocation(NamedTuple):
         if isinstance(url, os.PathLike):
             url = os.fspath(url)
         if not isinstance(url, str):
-            raise InvalidArgumentType(f"a store URL is a str or a path, not {url!r}")
+            raise InvalidArgumentType(f"a store URL must be a str or a path, not {url!r}")
         if not url:
             raise InvalidArgument(f"a store URL must not be empty; use {_FORMS}")
         if _UNPRINTABLE.search(url):
-            raise InvalidArgument(f"a store URL has no control characters; got {url!r}")
+            raise InvalidArgument(f"a store URL must not have control characters; got {url!r}")
         if "://" not in url:
             if _ALMOST_A_URL.match(url):
                 raise InvalidArgument(
@@ -101,21 +101,21 @@ class StoreLocation(NamedTuple):
             raise InvalidArgument(f"{url!r} has an unknown scheme; use {_FORMS}")
         if not url.startswith(f"{parts.scheme}://") or url != url.strip():
             raise InvalidArgument(
-                f"a store URL begins with {parts.scheme}://, in lower case, and has no blanks "
+                f"a store URL must begin with {parts.scheme}://, in lower case, without blanks "
                 f"around it; got {url!r}"
             )
         if parts.scheme == "memory":
             return cls(url)
         if "?" in url or "#" in url:
             raise InvalidArgument(
-                f"a store URL has neither ? nor #; got {url!r}: settings come from the "
+                f"a store URL must not contain ? or #; got {url!r}: settings come from the "
                 "environment, and a path with these characters is given without file://"
             )
         if parts.scheme == "file":
             absolute = parts.path.startswith("/") and parts.path.strip("/")
             if parts.netloc not in ("", "localhost") or not absolute:
                 raise InvalidArgument(
-                    f"a file URL holds an absolute path, as in file:///var/lib/app; got {url!r}"
+                    f"a file URL must have an absolute path, as in file:///var/lib/app; got {url!r}"
                 )
             return cls._local(url, Path(unquote(parts.path)))
         path = parts.path.strip("/")
@@ -126,7 +126,7 @@ class StoreLocation(NamedTuple):
         if "@" in parts.netloc:
             # Not shown: it may be a password.
             raise InvalidArgument(
-                f"a store URL holds no credentials: set them in the environment, and use {_FORMS}"
+                f"a store URL must not have credentials: set them in the environment; use {_FORMS}"
             )
         if not _BUCKET.fullmatch(parts.netloc):
             raise InvalidArgument(f"{parts.netloc!r} in {url!r} is not the name of a bucket")
@@ -157,11 +157,11 @@ class StoreLocation(NamedTuple):
         return self._replace(url=self.url.rstrip("/") + suffix, path=self.path + suffix)
 
     def for_payloads(self, payload_url: str | os.PathLike[str] | None) -> StoreLocation:
-        """Where the objects of this store are kept: where the caller says, or beside it."""
+        """The location of this store's objects: the caller's choice, or beside the store."""
         return self.beside(PAYLOADS) if payload_url is None else StoreLocation.parse(payload_url)
 
     def check_shared(self) -> None:
-        """Refuse a location that nobody else can name.
+        """Refuse a location that no other process can name.
 
         Raises:
             InvalidArgument: It is ``memory://``, a fresh one each time.
@@ -178,18 +178,18 @@ class StoreLocation(NamedTuple):
 
 
 def _refuse_places_beside(link: Path, real: Path) -> None:
-    """Refuse a link that has places of a store beside it, where nobody would look for them."""
+    """Refuse a link that has places of a store beside it, where they would not be found."""
     for suffix in (PAYLOADS, INBOX):
         astray, place = (path.with_name(path.name + suffix) for path in (link, real))
         if astray.is_dir() and astray.resolve() != place.resolve():
             raise InvalidArgument(
-                f"{link} leads to {real}, and what belongs to the store lies beside the link: "
+                f"{link} leads to {real}, but files of the store are beside the link: "
                 f"move the content of {astray} to {place}, or remove it"
             )
 
 
 def _endpoint(scheme: str) -> str:
-    """What the environment says of where buckets are: the variables that the clients read."""
+    """The settings of the environment for the place of buckets, as the clients read them."""
     # Several name the same thing, and one process may set one of them and the next another.
     values = {os.environ.get(name, "").strip().rstrip("/") for name in _ENDPOINTS[scheme]}
     if scheme == "s3":
@@ -200,17 +200,17 @@ def _endpoint(scheme: str) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder to write to; refuses what cannot be one.
+    """Create a folder to write to; refuses a path that cannot be one.
 
     Raises:
-        StoreError: It cannot be made, read or written.
+        StoreError: It cannot be created, read or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"cannot make the store folder {folder}: {error.strerror}; "
-            "choose a folder that this user may write",
+            f"cannot create the store folder {folder}: {error.strerror}; "
+            "choose a folder that this user can write",
             permanent=True,
         ) from error
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):

@@ -52,7 +52,7 @@ class OwnerLock:
         return self._file is not None and self._file.is_removed()
 
     def release(self) -> None:
-        """Let go. Idempotent."""
+        """Release it. Idempotent."""
         self.opened()
         if self._file is not None:
             self._file.close()
@@ -78,7 +78,7 @@ def _share(file: FileLock) -> None:
 
 
 def folder_removed() -> StoreError:
-    """What an owner is told whose lock is gone: the engine would make an empty folder and go on."""
+    """The error of an owner whose lock is gone: the engine would continue in an empty folder."""
     return StoreError(
         "the store's folder was removed while it was open; restore it, and open it again",
         permanent=True,
@@ -86,12 +86,12 @@ def folder_removed() -> StoreError:
 
 
 def is_held(folder: Path) -> bool | None:
-    """Whether a process of this machine owns the store; None where that cannot be told."""
+    """Whether a process on this machine owns the store; None if that is unknown."""
     return _is_held(folder / _NAME)
 
 
 def is_opening(folder: Path) -> bool | None:
-    """Whether a process of this machine is opening the store; None where that cannot be told."""
+    """Whether a process on this machine is opening the store; None if that is unknown."""
     return _is_held(folder / _OPENING)
 
 

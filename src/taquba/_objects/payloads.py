@@ -32,9 +32,9 @@ _CLOSING_SECONDS: Final = 5.0
 
 
 class _Turns:
-    """Lets a few transfers go on at a time. Whoever waits for a turn is told of a store that hangs.
+    """Lets a few transfers run at a time. Waiting callers get an error if the store hangs.
 
-    Else a call of many transfers, or one behind many, would wait for the time-out of each.
+    Otherwise a call with many transfers, or one behind many, would wait for the timeout of each.
     """
 
     def __init__(self) -> None:
@@ -74,10 +74,10 @@ class PayloadReads:
         self._downloads = _Turns()
 
     async def fetch(self, ref: str) -> bytes | None:
-        """The payload behind a reference, or None when its object is gone.
+        """The payload of a reference, or None if its object is gone.
 
         Raises:
-            PayloadDamaged: It is not what was written, however often it is read.
+            PayloadDamaged: It is not as it was written, however often it is read.
         """
         job_id, _stamp, mark = _parts(ref)
         why = ""
@@ -146,7 +146,7 @@ class Payloads(PayloadReads):
         self._pending.discard(ref)
 
     def discard(self, refs: Iterable[str]) -> None:
-        """Have objects removed to which no durable record refers (any more)."""
+        """Remove objects to which no durable record refers any longer."""
         self._garbage += refs
         if self._garbage and not self._is_removing:
             self._removing = asyncio.create_task(self._remove(), name="taquba-payload-removal")

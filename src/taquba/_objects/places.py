@@ -1,4 +1,4 @@
-"""What has worked where, in this process: the one rule for refusals that pass.
+"""Which locations have worked in this process: the rule for temporary refusals.
 
 A place that refuses everything from the start is a mistake in the settings, and trying again
 cannot help. The same refusal from a place that has worked before is an expired token, a metadata
@@ -56,7 +56,7 @@ def _kind(action: str) -> str:
 
 
 class Complaints:
-    """When to say that something goes on failing: less and less often."""
+    """When to report that something still fails: less and less often."""
 
     def __init__(self) -> None:
         self._next = 0.0

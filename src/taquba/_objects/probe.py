@@ -64,7 +64,7 @@ class Probe:
         await self._ask("write", partial(self._put, name, data, "overwrite"))
 
     async def update(self, name: str, data: bytes, version: UpdateVersion) -> bool:
-        """Overwrite one version of an object; False when it is not the current one any more."""
+        """Overwrite one version of an object; False if it is no longer the current one."""
         return await self._ask("write", partial(self._put, name, data, version))
 
     def version(self, name: str) -> UpdateVersion | None:

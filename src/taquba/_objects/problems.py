@@ -1,4 +1,4 @@
-"""What is wrong with an object store, in words that say what to do about it."""
+"""Problems of an object store, with their remedies."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from taquba._objects.places import Place
 
 
 class Problem(Exception):
-    """Something the store does not do, or did not let us do.
+    """Something that the store does not do, or did not allow.
 
     Attributes:
-        what: What was seen.
-        remedy: What to do about it.
-        permanent: True when trying again cannot help.
+        what: The observation.
+        remedy: How to fix it.
+        permanent: True if trying again cannot help.
         one_action: It says nothing about other actions at the same place.
     """
 
@@ -89,14 +89,14 @@ _RULES: Final = (
     ),
     _rule(
         r"object with invalid path",
-        "the {bucket} holds a key that cannot be listed, and hides others: {key}",
+        "the {bucket} has a key that cannot be listed and hides others: {key}",
         "remove that object, or give it another name",
         permanent=False,
     ),
     _rule(
         r"RequestTimeTooSkewed",
         "the store refuses requests from this machine, whose clock is wrong",
-        "set the clock, and let it be kept right (NTP)",
+        "set the clock, and keep it synchronised (NTP)",
     ),
     _rule(
         r"NoSuchBucket|ContainerNotFound|status code: 404",
@@ -123,7 +123,7 @@ _RULES: Final = (
     _rule(
         r"builder error|rust future panicked",
         "{endpoint} cannot be used as an endpoint",
-        "correct it; it begins with https://, or with http:// and then needs {allow_http}=true",
+        "correct it; it must begin with https://, or with http:// and then needs {allow_http}=true",
     ),
     _rule(
         r"status code: (?:409|412)",
@@ -133,7 +133,7 @@ _RULES: Final = (
     ),
     _rule(
         r"status code: (?:429|5\d\d)",
-        "{endpoint} fails, or has too much to do{code}",
+        "{endpoint} fails, or is overloaded{code}",
         "try again later",
         permanent=False,
     ),
@@ -162,7 +162,7 @@ def explain(location: StoreLocation, error: Exception, action: str) -> Problem:
     if location.folder is not None:
         return Problem(
             f"cannot {action} in {location.folder}: {_reason(error)}",
-            "choose a local folder with room that this user may read and write",
+            "choose a local folder with free space that this user can read and write",
         )
     provider = _PROVIDERS[location.scheme]
     text = _SILENCE if isinstance(error, TimeoutError) else redact(str(error))

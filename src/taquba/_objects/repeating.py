@@ -1,4 +1,4 @@
-"""Asking a bucket again: one answer that says no may be wrong, and may pass within a second."""
+"""Repeating requests to a bucket: a single refusal may be wrong, or pass within a second."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ T = TypeVar("T")
 PAUSES: Final = (0.1, 0.3, 0.6, 1.0)
 """Seconds between a request that was refused and the next one.
 
-The client repeats by itself what it takes for passing (429, 5xx, broken connections). This is for
-the rest: an expired token that is being renewed, a bucket that is not found for a moment.
+The client itself repeats requests after temporary failures (429, 5xx, broken connections). This is
+for the rest: an expired token that is being renewed, a bucket that is not found for a moment.
 """
 
 _PATIENCE_SECONDS: Final = 2.5

@@ -165,7 +165,7 @@ class ObjectSpace:
         await self.delete([key])
 
     async def get(self, key: str) -> bytes | None:
-        """The object's content, or None where there is none.
+        """The object's content, or None if there is none.
 
         A bucket may not find an object for a moment: it is asked several times before that counts.
         """
@@ -236,7 +236,7 @@ class ObjectSpace:
                 await anext(pages, None)
         elif not await self._in_thread("look", 0, folder.is_dir):
             raise StoreError(
-                f"{folder} is not there: mount or restore it, or open the queue with the "
+                f"{folder} does not exist: mount or restore it, or open the queue with the "
                 "payload_url that was used before"
             )
 
@@ -333,9 +333,9 @@ async def _delete(store: ObjectStore, keys: str | Sequence[str]) -> bool | None:
 
 
 async def _if_there(request: Awaitable[T]) -> T | None:
-    """The answer to a request on one object, or None where there is no such object.
+    """The answer to a request on one object, or None if there is no such object.
 
-    Where any object would do, a missing one is an error: what is not there is the bucket.
+    If any object would do, a missing one is an error: the bucket itself is missing.
     """
     try:
         return await request

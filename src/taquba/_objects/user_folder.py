@@ -1,4 +1,4 @@
-"""A folder of the temporary ones that belongs to this user alone, for sockets."""
+"""A temporary folder that belongs only to this user, for sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def user_folder() -> Path:
-    """The folder, made if it is missing: whoever could put a socket there could read the jobs.
+    """The folder, created if missing. Anybody who could put a socket there could read the jobs.
 
     Raises:
         OSError: Somebody else's folder is in its place.

@@ -20,13 +20,13 @@ _SEGMENT: Final = rf"[A-Za-z0-9_.-]{{1,{_MAX_SEGMENT}}}"
 _KEY: Final = re.compile(rf"(?!.*(?:^|/)\.{{1,2}}(?:/|$)){_SEGMENT}(?:/{_SEGMENT})*")
 
 _END: Final = "="
-"""No key has it, so a key may be the beginning of another one, also as a file and as a folder."""
+"""No key has it, so a key may be the beginning of another one, as a file and as a folder."""
 
 
 class ReadOnlyObjects:
     """Reads caller-owned objects. Every method raises `StoreError` when the store fails.
 
-    In the store the content is followed by 32 bytes, by which it is checked when it is read.
+    In the store, the content is followed by 32 bytes, against which every read checks it.
     """
 
     def __init__(self, space: ObjectSpace, store_id: str, check: Callable[[], None]) -> None:
@@ -36,10 +36,10 @@ class ReadOnlyObjects:
         self._prefix = f"{store_id}/objects/"
 
     async def get(self, key: str) -> bytes | None:
-        """The content of an object, or None where there is none.
+        """Return the content of an object, or None if there is none.
 
         Raises:
-            ObjectDamaged: It is not what was written under this key.
+            ObjectDamaged: It is not as it was written under this key.
         """
         self._check()
         path = self._path(key) + _END
@@ -55,9 +55,10 @@ class ReadOnlyObjects:
         raise ObjectDamaged(key, why)
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
-        """The objects below `prefix`: whole segments, as in ``"reports/2026"``; all by default.
+        """Return the objects below `prefix`, by default all of them.
 
-        In no particular order. An object that comes or goes meanwhile may be missed.
+        A prefix is whole segments, as in ``"reports/2026"``. The objects are in no particular
+        order. An object that is written or removed meanwhile may be missed.
         """
         self._check()
         below = self._prefix.rstrip("/") if prefix == "" else self._path(prefix)
@@ -71,7 +72,7 @@ class ReadOnlyObjects:
     def _path(self, key: str) -> str:
         if len(validate.text(key, "the key of an object")) > _MAX_KEY or not _KEY.fullmatch(key):
             raise InvalidArgument(
-                f"the key of an object has 1 to {_MAX_KEY} characters: segments of up to "
+                f"the key of an object must have 1 to {_MAX_KEY} characters: segments of up to "
                 f"{_MAX_SEGMENT} of [A-Za-z0-9_.-] joined by '/', none of them '.' or '..'; "
                 f"got {key!r}"
             )
@@ -81,9 +82,9 @@ class ReadOnlyObjects:
 class Objects(ReadOnlyObjects):
     """Caller-owned objects of a store: values of any size, outside of its commits.
 
-    An object is written or removed at once, not with a commit, and also by a queue that was fenced
-    a moment ago: write it before the entry or job that names it, under a key that is used once,
-    and remove it after that.
+    An object is written or removed at once, not with a commit, and even a queue that was fenced a
+    moment ago may still do that. So write it before the entry or job that names it, under a key
+    that is used only once, and remove it after that.
     """
 
     async def put(self, key: str, data: bytes) -> None:
@@ -93,6 +94,6 @@ class Objects(ReadOnlyObjects):
         await self._space.put(path, await aside(seal, len(content), key, content))
 
     async def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that are not there are fine."""
+        """Remove objects; missing ones are ignored."""
         self._check()
         await self._space.delete([self._path(key) + _END for key in keys])

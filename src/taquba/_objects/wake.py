@@ -1,4 +1,4 @@
-"""Word from producers on the same machine that something is in the inbox.
+"""Notifications from producers on the same machine that the inbox has requests.
 
 It is a datagram to a socket whose place both know. It may get lost, and where one of them has no
 such place there is none: the owner also looks by itself.
@@ -50,7 +50,7 @@ def _remove(bound: _Bound) -> None:
 
 
 class WakeListener:
-    """The owner's side: calls back when a producer has said something."""
+    """The owner's side: calls back when a producer has sent a notification."""
 
     def __init__(self, location: StoreLocation, callback: Callable[[], None]) -> None:
         self._callback = callback
@@ -101,7 +101,7 @@ class WakeHint:
         return cls(path, sender)
 
     def send(self) -> None:
-        """Tell the owner, if it listens on this machine; never waits."""
+        """Notify the owner, if it listens on this machine; never waits."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._sender.sendto(b"", self._path)

@@ -102,7 +102,7 @@ async def reap(owner: Owner) -> Counter[str]:
 
 
 async def run_reaper(owner: Owner, interval_ms: int) -> None:
-    # Leases that run out one after the other share a pass.
+    # Leases that expire one after the other share a pass.
     gap_ms = min(interval_ms, _REAPER_GAP_MS)
 
     async def round_() -> None:

@@ -69,7 +69,7 @@ async def _watch(
     if begun:
         return OwnerSigns(
             OwnerPresence.unknown,
-            "the store was closed, and then a process began to open it, which goes on or has died",
+            "the store was closed; then a process began to open it, which goes on or has died",
         )
     return OwnerSigns(
         OwnerPresence.unknown,

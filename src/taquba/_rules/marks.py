@@ -14,7 +14,7 @@ from taquba._model.keys import Op
 
 
 def made_for(batch: Batch, marked: Collection[str], now: int) -> list[Op]:
-    """The marks that go with taking a batch, whose own ids `marked` have theirs already."""
+    """The marks to write with a batch; its custom ids `marked` already have theirs."""
     new_ids = (job_id for job_id in batch.own_ids if job_id not in marked)
     ops: list[Op] = []
     for mark in (keys.batch_mark(batch.name), *map(keys.job_mark, new_ids)):

@@ -84,7 +84,7 @@ class Ownership:
         try:
             queue = await self._open_queue()
         except TaqubaError as error:
-            # Who is fenced while it opens the store may well be the owner another time.
+            # A process that is fenced while it opens the store may become the owner another time.
             if place.gives_up(error) and not isinstance(error, StoreFenced):
                 raise
             self._failures += 1

@@ -48,7 +48,7 @@ A claim is such a commit: a job that takes its process down must find its attemp
 
 
 class CommitObserver(Protocol):
-    """Told of what a committer does. Must not raise."""
+    """Observes a committer. Its methods must not raise."""
 
     def committed(self, group: Sequence[Transaction], ops: Sequence[Op]) -> object:
         """`group` was written, as `ops`."""
@@ -97,14 +97,14 @@ class Committer:
         Args:
             engine: The open engine.
             counters: Counters per queue as stored; kept up to date with every commit.
-            flush_interval: Least time between the starts of two flushes, in seconds.
-            timeout: Seconds after which callers of a store that hangs get an error.
-            on_failure: Told once, when the store can no longer be written.
-            on_forsaken: Told once, when somebody has cancelled the tasks. What is submitted after
-                that is still written.
-            on_freed: Told which payload objects belonged to jobs that have left, durably.
+            flush_interval: Minimum time between the starts of two flushes, in seconds.
+            timeout: Seconds after which callers get an error if the store hangs.
+            on_failure: Called once, when the store can no longer be written.
+            on_forsaken: Called once, when somebody has cancelled the tasks. Later transactions are
+                still written.
+            on_freed: Called with the payload objects of jobs that have left, durably.
             cursors: Say which cursors move with a group.
-            observer: Told of every commit, flush and answer.
+            observer: Called for every commit, flush and answer.
         """
         self._loop = asyncio.get_running_loop()
         self._engine = engine
@@ -153,7 +153,7 @@ class Committer:
     def submit(self, transaction: Transaction, *, durable: bool) -> asyncio.Future[None]:
         """Queue a transaction; the future is done when it is applied, or durable if asked.
 
-        The commit goes on when the caller stops waiting.
+        The commit continues if the caller stops waiting.
         """
         waiter = transaction.waiter = self._loop.create_future()
         transaction.durable = durable
@@ -247,7 +247,7 @@ class Committer:
                 raise
 
     def lose(self, cause: BaseException) -> None:
-        """Something that the store cannot do without has ended: it can be written no more."""
+        """An essential task has ended: the store can no longer be written."""
         if isinstance(cause, Exception):
             error = translate(cause)
         else:
@@ -416,7 +416,7 @@ class Committer:
             self._idle.set()
 
     def fail(self, error: TaqubaError, cause: BaseException | None = None) -> None:
-        """The store can be written no more: everybody who waits is told, and all who come."""
+        """The store can no longer be written: all waiting and future callers get the error."""
         if self.failure is not None:
             return
         self.failure = self._refusal = error
@@ -439,7 +439,7 @@ class Committer:
             "whether the commit will land is unknown"
         )
 
-    # A step that is overdue goes on: what it carries may still land, so memory follows it then.
+    # An overdue step continues: its changes may still be applied, and memory follows then.
 
     def _write_stalled(self) -> None:
         error = self._unanswered()

@@ -32,7 +32,7 @@ class ClaimCursors:
         self._taken: dict[str, int] = {}
 
     def moved_by(self, group: Sequence[Transaction]) -> dict[str, bytes]:
-        """The cursors that have to be written with a group, by queue."""
+        """The cursors that must be written with a group, by queue."""
         stored, taken = self._stored, self._taken
         moved: dict[str, bytes] = {}
         for transaction in group:

@@ -30,7 +30,7 @@ class Watchdog:
         self._due = None
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

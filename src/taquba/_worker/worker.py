@@ -442,7 +442,7 @@ class Worker:
         if isinstance(failure, FailWith):
             effects, cause = failure.effects, failure.error
         if isinstance(cause, CancelRequested):
-            # The lease refused to go on: the handler stopped as it was asked to.
+            # The lease refused to be extended: the handler stopped as it was asked to.
             cause = PermanentFailure(_CANCELLED)
         if isinstance(cause, NotStarted):
             await self._give_back_unfinished(claim, cause)

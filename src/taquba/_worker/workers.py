@@ -140,7 +140,7 @@ async def stopping(
         relay: asyncio.Task[None] | None = None
         if shutdown is not None:
             relay = asyncio.create_task(_relay(shutdown, stop), name="taquba-shutdown")
-            # Where it is cancelled nobody would hear of the shutdown any more.
+            # If it were cancelled, nobody would notice the shutdown.
             relay.add_done_callback(lambda _: stop.set())
         try:
             yield stop

@@ -115,5 +115,5 @@ class Recorder:
             self._patches.pop(key, None)
 
     def unwritten(self) -> dict[KvKey, bytes]:
-        """What has to land with the settlement of the turn."""
+        """Changes that must be in the commit of the turn."""
         return dict(self._patches)

@@ -59,7 +59,7 @@ class FunctionRunner:
         """Run a turn.
 
         Raises:
-            Snooze: This program cannot go on with the run, or the store cannot be used now.
+            Snooze: This program cannot continue the run, or the store cannot be used now.
         """
         assert step.function is not None
         workflow = self._workflow_of(step.function)

@@ -2,10 +2,10 @@
 
 A turn counts the branches that are active: that run a step, or the function's own code. One that
 waits is not, and one that gathers counts again when the last of its branches has ended. When none
-is active any more, nothing can go on in this turn: it is over. Its tasks are cancelled, which only
-frees what they hold; whatever their clean-up calls on the context is cancelled as well, so nothing
-of it is done that a replay would not do again. A function that swallows that, and goes on, is left
-behind where it waits next.
+is active, nothing can continue in this turn: it is over. Its tasks are cancelled, which only frees
+what they hold; calls on the context during their clean-up are cancelled as well, so nothing is done
+that a replay would not do again. A function that swallows that, and continues, is left behind where
+it waits next.
 
 A run that is asked to cancel makes no new call: steps under way come to their end, what is
 recorded is replayed, and every other call waits until the turn is over. So whenever and however
@@ -46,7 +46,7 @@ _CLEAN_UP_SECONDS: Final = 5.0
 
 
 class GoesOn(TaqubaError):
-    """A function went on when its turn was over."""
+    """A function continued when its turn was over."""
 
     permanent = False
 
@@ -99,7 +99,7 @@ class Call(NamedTuple):
 
 
 class Wait:
-    """A branch that cannot go on."""
+    """A branch that cannot continue."""
 
     __slots__ = ("child", "due", "entry", "future", "place", "signal", "timer")
 
@@ -117,7 +117,7 @@ class Wait:
         self.signal = signal
         self.child = child
         self.entry = entry
-        """What is to be written down about the wait, if that is not done."""
+        """The record of the wait to write, if it is not written yet."""
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.timer: Timer | None = None
 
@@ -151,7 +151,7 @@ class Turn:
         now: When the function was to begin, ms.
         signals: Signals that have come, by key; those that it takes are removed.
         taken: Keys of signals that another run waits for.
-        token: Fires when the run is asked to cancel; None where that changes nothing any more.
+        token: Fires when the run is asked to cancel; None if that no longer changes anything.
         closed: Whether it was asked to before.
     """
 
@@ -257,13 +257,13 @@ class Turn:
         self.closed = True
 
     def stop(self, fault: BaseException) -> None:
-        """Nothing can go on: end the turn with this error."""
+        """Nothing can continue: end the turn with this error."""
         if not self._over.is_set():
             self._fault = fault
             self._over.set()
 
     def _rest(self) -> None:
-        """A branch is active no more."""
+        """A branch is no longer active."""
         self._active -= 1
         if self._active == 0 and not self._over.is_set():
             self._suspended = list(self._waits.values())
@@ -314,7 +314,7 @@ class Turn:
             await asyncio.sleep(0)
 
     async def _refuse(self) -> NoReturn:
-        """Cancel what is called when the turn is over; a branch that goes on is left behind."""
+        """Cancel calls made when the turn is over; a branch that continues is left behind."""
         branch = _branch.get(None)
         if branch is not None and branch.turn is self:
             branch.late_calls += 1
@@ -356,7 +356,7 @@ class Turn:
             await self.wait(Wait(call.place, due=due, entry=entry))
 
     async def recorded(self, work: Awaitable[T]) -> T:
-        """Do something in the store; if that fails, nothing can go on."""
+        """Do something in the store; if that fails, nothing can continue."""
         try:
             return await work
         except TaqubaError as error:
@@ -364,7 +364,7 @@ class Turn:
             raise
 
     async def wait(self, wait: Wait) -> None:
-        """Wait until the time has come; for signals and children, the turn has to end first.
+        """Wait until the time has come; for signals and children, the turn must end first.
 
         A signal may be on its way, or kept already: that is seen by the commit that ends the turn.
         """
@@ -377,7 +377,7 @@ class Turn:
         try:
             await wait.future
         except asyncio.CancelledError:
-            # A function that is cut off by something of its own, such as a time-out, goes on.
+            # A function that is cut off by its own means, such as a timeout, continues.
             self._active += 1
             raise
         finally:

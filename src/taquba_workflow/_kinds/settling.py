@@ -21,7 +21,7 @@ from taquba_workflow._turns import turns_of
 CANCELLED: Final = Ending(RunState.cancelled, reason="cancelled on request")
 
 EndRun = Callable[[StepJob, Ending, SettlementEffects, SignalRows], SettlementEffects]
-"""What has to land with the settlement of a step that ends its run."""
+"""Changes that must be in the commit of a step that ends its run."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Settling:
         clock: Where time comes from.
         signals: The signals that steps wait for.
         end_run: Ends a run.
-        ended: Told that the end of a run has landed.
+        ended: Called when the end of a run is committed.
     """
 
     def __init__(

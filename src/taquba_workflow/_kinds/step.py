@@ -1,4 +1,4 @@
-"""A step: runs the runner's code, and says how the run goes on."""
+"""A step: runs the runner's code, and decides how the run continues."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class StepKind(TwoHalves[Delivery, StepVerdict | Raised, StepVerdict]):
         if isinstance(verdict, StepVerdict):
             return verdict
         step, error = work.step, verdict.error
-        # A lease refuses to go on a moment before the token fires.
+        # A lease refuses to be extended a moment before the token fires.
         asked = isinstance(error, CancelRequested) and error.job_id == step.job_id
         if asked or self._settling.is_cancelled(step, lease):
             return self._without_outcome(CANCELLED)
@@ -228,7 +228,7 @@ def _is_final(error: BaseException, step: StepJob) -> bool:
 
 
 def _signals_of(step: StepJob, verdict: StepVerdict) -> set[str]:
-    """Signals whose rows the settlement may have to change."""
+    """Signals whose rows the settlement may need to change."""
     keys = set(step.waited_for)
     if isinstance(verdict.comes, Continue) and isinstance(verdict.comes.when, OnSignal):
         keys.add(verdict.comes.when.key)

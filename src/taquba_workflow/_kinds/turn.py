@@ -88,15 +88,15 @@ def _cancelled(step: StepJob, verdict: Suspend | Ending) -> Suspend | Ending:
     if isinstance(verdict, Suspend):
         if verdict.cancelling or step.function.cancelling:
             return verdict
-        # It waits for nothing any more, so no signal is taken for it.
+        # It no longer waits for anything, so no signal is taken for it.
         return replace(verdict, at_once=True, cancelling=True, signals=(), children=())
     if verdict.state is RunState.succeeded:
-        # What it did has to be compensated, which takes another turn.
+        # Its effects must be compensated, which takes another turn.
         return Suspend(at_once=True, cancelling=True)
     return verdict if verdict.state is RunState.cancelled else CANCELLED
 
 
 def _signals_of(step: StepJob, verdict: Suspend | Ending) -> set[str]:
-    """Signals whose rows the settlement may have to change."""
+    """Signals whose rows the settlement may need to change."""
     signals = verdict.signals if isinstance(verdict, Suspend) else ()
     return {*step.waited_for, *signals}
