@@ -49,7 +49,9 @@ async def test_a_second_runner_of_a_queue_is_refused(queue: Queue, first: int, s
 async def test_a_worker_beside_a_runner_is_refused(queue: Queue, kind: int) -> None:
     async with runners(queue)[kind]:
         await asyncio.sleep(0)
-        with pytest.raises(InvalidArgument, match=r"'shared' is run by .*another queue"):
+        with pytest.raises(
+            InvalidArgument, match=r"'shared' is already served .*use another queue"
+        ):
             await run_worker(queue, "shared", other)
     async with working(queue, other, name="shared"):
         await asyncio.sleep(0)

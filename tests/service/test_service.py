@@ -301,6 +301,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[TaqubaError], str]] = [
     (("x", {"": print}), {}, InvalidArgument, "queue name"),
     (("x", {"q": 7}), {}, InvalidArgumentType, "7"),
     (("x", [("q", print)]), {}, InvalidArgumentType, "WorkerSpec"),
+    (("x", [WorkerSpec("q", print), WorkerSpec("q", max)]), {}, InvalidArgument, "two handlers"),
     (("x", {"q": print}), {"takeover_after": 0.01}, InvalidArgument, "takeover_after"),
     (("x", {"q": print}), {"drain_timeout": -1}, InvalidArgument, "drain_timeout"),
     (("x", {"q": print}), {"default_config": 1}, InvalidArgumentType, "default_config"),

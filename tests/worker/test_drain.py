@@ -284,13 +284,13 @@ async def test_cancelling_in_any_turn_loses_no_job(queue: Queue, mock_clock: Moc
 
 
 async def test_jobs_left_behind_wake_another_worker(queue: Queue) -> None:
-    first, second = Gate(), Gate()
+    gate = Gate()
     await add_jobs(queue, 1)
-    leaving = asyncio.create_task(run_worker(queue, "q", first))
-    await first.starts(1)
-    staying = asyncio.create_task(run_worker(queue, "q", second, poll_interval=3600))
+    leaving = asyncio.create_task(run_worker(queue, "q", gate))
+    await gate.starts(1)
+    staying = asyncio.create_task(run_worker(queue, "q", gate, poll_interval=3600))
     leaving.cancel()
-    await second.starts(1)
+    await gate.starts(2)
     staying.cancel()
     await asyncio.wait([leaving, staying])
 

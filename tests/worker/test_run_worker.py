@@ -710,14 +710,12 @@ async def test_claims_are_sized_to_the_free_capacity(queue: Queue, mock_clock: M
 
 
 async def test_two_workers_share_a_queue(queue: Queue) -> None:
-    left, right = Gate(), Gate()
-    async with working(queue, left), working(queue, right):
-        await add_jobs(queue, 2)
-        await left.starts(1)
-        await right.starts(1)
-        left.open.set()
-        right.open.set()
-    assert set(left.started).isdisjoint(right.started)
+    gate = Gate()
+    async with working(queue, gate), working(queue, gate):
+        ids = await add_jobs(queue, 2)
+        await gate.starts(2)
+        gate.open.set()
+    assert sorted(gate.started) == sorted(ids)
 
 
 # -- how a loop ends ----------------------------------------------------------------------------

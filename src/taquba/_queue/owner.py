@@ -87,7 +87,9 @@ class QueueState:
         self.suspects: dict[bytes, Job] = {}
         """Pending jobs that must run alone, by their key; the window does not hold them."""
         self.loops = 0
-        """The number of running worker loops."""
+        """The number of worker loops that claim."""
+        self.handler: object = None
+        """The handler of those loops, which is the same for all of them."""
         self.cautious = False
         """Whether the owner follows a death, and has not yet claimed for long enough."""
         self._cautious_until: int | None = None
@@ -98,6 +100,15 @@ class QueueState:
     def claimed_from(self) -> bool:
         """Whether somebody waits for jobs, or will return for them."""
         return self.loops > 0 or len(self.waiters) > 0
+
+    def loop_begins(self, handler: object) -> None:
+        self.loops += 1
+        self.handler = handler
+
+    def loop_ends(self) -> None:
+        self.loops -= 1
+        if not self.loops:
+            self.handler = None
 
     def claims_durably(self, now: int) -> bool:
         """Whether a claim at `now`, in monotonic ms, is durable before its job is handed out."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from taquba._model import validate
-from taquba._model.errors import InvalidArgumentType
-from taquba._worker.handlers import Handler, check_handler
+from taquba._model.describing import shown
+from taquba._model.errors import InvalidArgument, InvalidArgumentType
+from taquba._worker.handlers import Handler, check_handler, same_handler
 from taquba._worker.workers import WorkerSpec
 
 if TYPE_CHECKING:
@@ -31,4 +32,13 @@ def worker_specs(handlers: Handlers) -> tuple[WorkerSpec, ...]:
         validate.instance(spec, WorkerSpec, "each handler")
         validate.queue_name(spec.queue)
         check_handler(spec.handler, spec.executor)
+    by_queue: dict[str, Handler] = {}
+    for spec in specs:
+        # Found here, and not only once this process owns the store.
+        if not same_handler(by_queue.setdefault(spec.queue, spec.handler), spec.handler):
+            raise InvalidArgument(
+                f"queue {spec.queue!r} has two handlers, {shown(by_queue[spec.queue])} and "
+                f"{shown(spec.handler)}, and each would take the other's jobs: use another queue "
+                "for one of them"
+            )
     return specs

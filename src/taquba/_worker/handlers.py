@@ -76,6 +76,31 @@ def returned(value: object) -> HandlerResult:
     )
 
 
+def same_handler(one: object, other: object) -> bool:
+    """Whether two handlers do the same with a job, as far as can be told by comparing them."""
+    return _equal(one, other) or _equal(_parts(one), _parts(other))
+
+
+def _parts(handler: object) -> object:
+    """What a handler can be compared by if it compares by identity, as partials do."""
+    if not isinstance(handler, partial):
+        return _process(handler)
+    whole = cast("partial[object]", handler)
+    return _parts(whole.func), whole.args, whole.keywords
+
+
+def _equal(one: object, other: object) -> bool:
+    try:
+        return one is other or bool(one == other)
+    except Exception:
+        # Such as arrays do, whose comparison has no single answer.
+        return False
+
+
+def _process(handler: object) -> object:
+    return getattr(handler, "process", handler)
+
+
 def _callable(handler: object) -> Callable[..., object]:
     if isinstance(handler, type):
         raise InvalidArgumentType(
@@ -89,7 +114,7 @@ def _callable(handler: object) -> Callable[..., object]:
     runs_in: object = getattr(type(handler), "_taquba_runs_in", None)
     if isinstance(runs_in, str):
         raise InvalidArgumentType(f"{shown(handler)} is not a handler: it runs in {runs_in}")
-    call: object = getattr(handler, "process", handler)
+    call = _process(handler)
     if not callable(call):
         raise InvalidArgumentType(
             f"a handler must be a function (job, lease) or an object with process(job, lease), "

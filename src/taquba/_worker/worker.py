@@ -25,7 +25,14 @@ from taquba._queue import claims, settling
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.owner import Owner, owner_of
 from taquba._queue.payload_reads import load
-from taquba._worker.handlers import AsyncHandler, Handler, as_async, check_handler, returned
+from taquba._worker.handlers import (
+    AsyncHandler,
+    Handler,
+    as_async,
+    check_handler,
+    returned,
+    same_handler,
+)
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import (
     FailWith,
@@ -89,7 +96,8 @@ async def run_worker(
 
     Args:
         store: An open `Queue`.
-        queue: Name of the queue.
+        queue: Name of the queue. Several loops of a process may serve it, if they have the same
+            handler: otherwise each would take the other's jobs, and the second one is refused.
         handler: ``async def handler(job, lease)``, a plain function (run in a worker thread, or in
             `executor`), or an object with ``process(job, lease)``.
         concurrency: Handlers that run at the same time. In addition, at most three times as many
@@ -185,24 +193,23 @@ class Worker:
         check_shutdown(shutdown)
         if shutdown is not None and shutdown.is_set():
             return
-        runner = self._owner.runners.get(self.state.name)
-        if runner is not None and runner != self._handler:
-            raise InvalidArgument(
-                f"queue {self.state.name!r} is run by {shown(runner)}, which would lose its "
-                "jobs to another worker: use another queue"
-            )
-        if self._pool is not None:
-            await self._pool.start(self._concurrency)
+        self._check_others()
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
         self._owner.on_failure.add(self._wake.set)
-        self.state.loops += 1
         self._owner.on_closing.add(self._let_go)
         try:
-            if self._owner.gate.active:
-                # Suspects of other loops, which start in this moment, go first.
-                await asyncio.sleep(0)
-            await self._claim_until(stopping)
+            self.state.loop_begins(self._handler)
+            try:
+                if self._pool is not None:
+                    await self._pool.start(self._concurrency)
+                if self._owner.gate.active:
+                    # Suspects of other loops, which start in this moment, go first.
+                    await asyncio.sleep(0)
+                await self._claim_until(stopping)
+            finally:
+                # One that drains claims nothing: another handler may take its place.
+                self.state.loop_ends()
             self._stopping = self._failure is None
             await self._drain(self._drain_ms)
             if stopping.cancelled():
@@ -211,7 +218,6 @@ class Worker:
                     "outside: this worker has ended"
                 )
         finally:
-            self.state.loops -= 1
             stopping.cancel()
             self._owner.on_failure.discard(self._wake.set)
             try:
@@ -220,6 +226,17 @@ class Worker:
                 self._owner.on_closing.discard(self._let_go)
         if self._failure is not None:
             raise self._failure
+
+    def _check_others(self) -> None:
+        """Refuse to run beside another handler, which each would take jobs from."""
+        name = self.state.name
+        for other in (self._owner.runners.get(name), self.state.handler):
+            if other is not None and not same_handler(other, self._handler):
+                raise InvalidArgument(
+                    f"queue {name!r} is already served in this process by {shown(other)}, "
+                    "and each handler would take the other's jobs: use another queue for one of "
+                    "them, or pass the same handler to both"
+                )
 
     async def work_on(self, claim: OwnedClaim) -> None:
         """Run the handler on one job and settle it, for a caller that made the claim itself."""

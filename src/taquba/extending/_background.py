@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from taquba._interface.store import Store
+from taquba._model.describing import shown
 from taquba._model.errors import InvalidArgument
 from taquba._model.own_tasks import was_cancelled
 from taquba._model.redaction import without_secrets
@@ -33,10 +34,12 @@ def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]
     """
     owner = owner_of(store)
     for name in handlers:
-        if name in owner.runners or owner.queue(name).loops:
+        state = owner.queue(name)
+        if name in owner.runners or state.loops:
+            other = owner.runners.get(name, state.handler)
             raise InvalidArgument(
-                f"queue {name!r} is already served in this process, by another runner or "
-                "worker, and each would take the other's jobs: give one of them another queue_name"
+                f"queue {name!r} is already served in this process, by {shown(other)}, "
+                "and each would take the other's jobs: give one of them another queue_name"
             )
     owner.runners.update(handlers)
     try:
