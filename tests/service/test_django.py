@@ -147,7 +147,9 @@ async def test_arguments_reach_a_task_as_they_are_or_are_refused(
             lambda: project.keep.enqueue(value),
             lambda: project.keep.enqueue(value=value),
         ):
-            with pytest.raises(InvalidArgument, match=r"argument 'value' of task 'keep'.*give"):
+            with pytest.raises(
+                InvalidArgument, match=r"argument 'value' of task 'keep'.*pass JSON values"
+            ):
                 await asyncio.to_thread(call)
         assert (await queue.stats("default")).pending == 0
 
