@@ -25,6 +25,7 @@ from taquba import (
     run_workers,
 )
 from tests.crash.held_engine import hold_engine
+from tests.servers.faulty_s3 import FaultyS3
 
 pytestmark = pytest.mark.filterwarnings(
     # Of the task of the program that raised: nobody asks for what it came to.
@@ -202,6 +203,66 @@ def test_a_store_that_does_not_answer_holds_nothing_up(
     assert isinstance(error, StoreError)
     assert "the event loop ended" in str(error)
     assert "the event loop ended" in caplog.text
+
+
+WITHIN_A_SECOND = 1.6
+"""Seconds: one, and what a loaded machine adds."""
+
+
+@pytest.mark.parametrize("held", ["commits", "nothing to write", "a listing", "a removal"])
+def test_a_bucket_that_does_not_answer_is_left_within_a_second_in_all(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str
+) -> None:
+    closing: list[float] = []
+
+    async def main(s3: FaultyS3) -> None:
+        queue = await Queue.open("s3://bucket/store", inbox=True, producer_socket=True)
+        try:
+            await queue.enqueue("q", b"acknowledged")
+            s3.faults.add("silent")
+            match held:
+                case "commits":
+                    late = asyncio.create_task(queue.enqueue("q", b"on its way"))
+                    late.add_done_callback(lambda done: done.cancelled() or done.exception())
+                case "a listing":
+                    listing = asyncio.ensure_future(anext(queue.objects.list("")))  # type: ignore[arg-type]
+                    listing.add_done_callback(lambda done: done.cancelled() or done.exception())
+                case "a removal":
+                    queue._owner.payloads.discard(["of a job"])
+            await asyncio.sleep(0.1)
+            await come_to(exit_in_a_callback)
+        finally:
+            closing.append(time.monotonic())
+            await queue.close()
+
+    with FaultyS3() as s3:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        run_to_its_end(lambda: main(s3))
+        took = time.monotonic() - closing[0]
+        s3.faults.clear()
+    assert took < WITHIN_A_SECOND
+    assert "the event loop ended" in caplog.text
+
+
+def test_a_close_under_way_is_cut_short_when_the_loop_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main(s3: FaultyS3) -> None:
+        queue = await Queue.open("s3://bucket/store")
+        await queue.enqueue("q", b"acknowledged")
+        s3.faults.add("silent")
+        closing = asyncio.create_task(queue.close())
+        closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.sleep(0.3)
+        await come_to(exit_in_a_callback)
+
+    with FaultyS3() as s3:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        took = run_to_its_end(lambda: main(s3))
+        s3.faults.clear()
+    assert took < WITHIN_A_SECOND
 
 
 def transaction_of(queue: Queue) -> Any:

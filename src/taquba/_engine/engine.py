@@ -38,7 +38,6 @@ from taquba._model.keys import Op
 from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import without_secrets
 from taquba._objects.folder import DurableFolder, remove_unfinished_of_engine
-from taquba._objects.limits import LAST_SECONDS, OPERATION_TIMEOUT
 from taquba._objects.location import StoreLocation
 from taquba._objects.owner_lock import OwnerLock, folder_removed
 
@@ -310,22 +309,25 @@ class Engine(Reads):
     async def close(self, *, hurried: bool = False) -> None:
         """Write what is in memory as tables, and stop the engine.
 
-        `hurried` leaves what is durable to the next owner, who reads it from the log, and waits
-        for a store that does not answer no longer than a moment.
+        `hurried` leaves what is durable to the next owner, who reads it from the log. A caller
+        that cancels this leaves the engine to the end of the process.
         """
         self._closing = True
         if self._shortening is not None:
             self._shortening.cancel()
-        if self._reopened is not None:
-            self._reopened.cancel()
-            await asyncio.wait([self._reopened])
         try:
-            try:
-                if not hurried and self._failure is None and not self._has_stopped(self._db):
+            if self._reopened is not None:
+                self._reopened.cancel()
+                await asyncio.wait([self._reopened])
+            problem: TaqubaError | None = None
+            if not hurried and self._failure is None and not self._has_stopped(self._db):
+                try:
                     await self._write_tables()
-            finally:
-                seconds = LAST_SECONDS if hurried else OPERATION_TIMEOUT
-                await bounded(self._db.shutdown(), "closing", seconds)
+                except TaqubaError as error:
+                    problem = error
+            await bounded(self._db.shutdown(), "closing")
+            if problem is not None:
+                raise problem
         except (StoreFenced, QueueClosed):
             # Nothing is lost: what was acknowledged is durable, the rest is not ours to write.
             return

@@ -50,12 +50,24 @@ class LastTask(asyncio.Task[T]):
 
     It is for work that must be done at the end, such as closing, and that limits its own time. A
     cancellation while the event loop runs has the usual effect.
+
+    Args:
+        work: The coroutine that it runs.
+        loop_ends: Called when the event loop, which waits for it, is to end. The loop does not run
+            at that moment.
     """
+
+    def __init__(
+        self, work: Coroutine[Any, Any, T], loop_ends: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__(work)
+        self._loop_ends = loop_ends
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel it, unless the event loop is ending."""
         # Runners cancel all tasks when they have stopped the loop, and then let it run once more.
         if asyncio._get_running_loop() is None:
+            self._loop_ends()
             return False
         return super().cancel(msg)
 

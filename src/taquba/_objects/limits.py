@@ -7,5 +7,6 @@ from typing import Final
 OPERATION_TIMEOUT: Final = 30.0
 """Seconds after which a store that does not answer fails an operation."""
 
-LAST_SECONDS: Final = 1.0
-"""Seconds for which a store that does not answer is waited for while its event loop ends."""
+LAST_SECONDS: Final = 0.9
+"""Seconds that closing takes at most while its event loop ends, though the store does not answer.
+"""

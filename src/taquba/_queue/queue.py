@@ -57,6 +57,7 @@ from taquba._queue import (
     settling,
 )
 from taquba._queue.calls import serve_socket
+from taquba._queue.haste import Haste
 from taquba._queue.intake import Inbox
 from taquba._queue.open_options import OpenOptions, OpenSettings
 from taquba._queue.opening import closing_state, open_owner
@@ -89,6 +90,7 @@ class Queue(Store, ClosedAtExit):
         self._tasks: list[asyncio.Task[None]] = []
         self._inbox: Inbox | None = None
         self._socket: SocketServer | None = None
+        self._haste = Haste(owner.loop)
         self._closing: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -129,23 +131,25 @@ class Queue(Store, ClosedAtExit):
         if self._closing is None or not self._closing.done():
             self._owner.place.check()
         if self._closing is None or self._closing.cancelled():
-            self._closing = LastTask(self._close())
+            self._closing = LastTask(self._close(), self._haste.begin)
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        owner = self._owner
+        owner, haste = self._owner, self._haste
+        if owner.committer.forsaken:
+            haste.begin()
         if self._socket is not None:
-            await self._socket.close()
+            await haste.bound(self._socket.close())
         owner.closing()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await owner.committer.close(lambda: closing_state(owner))
-        hurried = owner.committer.forsaken
-        await owner.payloads.close(hurried=hurried)
+        await haste.bound(asyncio.gather(*self._tasks, return_exceptions=True))
+        await haste.bound(owner.committer.close(lambda: closing_state(owner)))
+        await haste.bound(owner.payloads.close(hurried=haste.begun))
         if self._inbox is not None:
-            await self._inbox.close()
-        await owner.engine.close(hurried=hurried)
+            await haste.bound(self._inbox.close())
+        await haste.bound(owner.engine.close(hurried=haste.begun))
+        haste.check()
 
     async def _begin(self, settings: OpenSettings) -> None:
         """Start the background tasks."""

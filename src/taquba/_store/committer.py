@@ -199,24 +199,31 @@ class Committer:
             self._flushing.append(transaction)
         return waiter
 
-    async def drain(self) -> None:
+    async def _drain(self) -> None:
         """Wait, with a bound, until nothing is waiting or under way."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_SECONDS if self.forsaken else self._timeout):
+            async with asyncio.timeout(self._timeout):
                 while self.busy:
                     await self._idle.wait()
 
     async def close(self, last: Callable[[], Transaction] = Transaction) -> None:
         """Write and flush what is waiting, then what `last` makes of that; then stop.
 
-        Nothing lands after the last transaction, so what it says of the store stays true.
+        Nothing lands after the last transaction, so what it says of the store stays true. A caller
+        that cancels this leaves what was not written yet.
         """
-        self._hurry()
-        await self.drain()
-        if not self.busy and self._refusal is None:
-            self.submit(last(), durable=False)
-            self._refusal = QueueClosed()
-            await self.drain()
+        try:
+            self._hurry()
+            await self._drain()
+            if not self.busy and self._refusal is None:
+                self.submit(last(), durable=False)
+                self._refusal = QueueClosed()
+                await self._drain()
+        finally:
+            self._stop()
+        await asyncio.gather(self._writer, self._flusher, return_exceptions=True)
+
+    def _stop(self) -> None:
         if self.busy:
             left = len(self._waiting) + len(self._in_flight) + len(self._unflushed)
             left += len(self._flushing)
@@ -228,7 +235,6 @@ class Committer:
             watch.close()
         for task in (self._writer, self._flusher):
             task.end()
-        await asyncio.gather(self._writer, self._flusher, return_exceptions=True)
 
     # -- the two tasks ----------------------------------------------------------------------
 
