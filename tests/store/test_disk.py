@@ -39,7 +39,7 @@ def look_in(mount: Path, options: str, before: str) -> str:
 @pytest.mark.parametrize(
     ("options", "before", "words"),
     [
-        ("size=1m", "dd if=/dev/zero of={0}/fill bs=64k 2>/dev/null", "is full; make room"),
+        ("size=1m", "dd if=/dev/zero of={0}/fill bs=64k 2>/dev/null", "is full; free some space"),
         ("nr_inodes=2", "touch {0}/one", "no inodes left"),
         ("size=4m", "mount -o remount,ro {0}", "is read-only"),
     ],
