@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taquba import EnqueueRequest, JobStatus, Queue, QueueConfig
+from taquba import EnqueueRequest, JobStatus, Queue, QueueConfig, StoreFenced
 
 CHILD = """
 import asyncio, os, signal, sys
@@ -24,6 +24,21 @@ async def main(url):
     # Nothing else is written from here on: the claim has to become durable by itself.
     await asyncio.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+LIVING = """
+import asyncio, sys
+from taquba import Queue
+
+async def main(url):
+    queue = await Queue.open(url)
+    claim = await queue.claim("fatal")
+    await queue.kv_put("claimed", b"")
+    print(claim.suspect, flush=True)
+    sys.stdin.read()
 
 asyncio.run(main(sys.argv[1]))
 """
@@ -108,3 +123,51 @@ async def test_the_attempt_of_a_killed_process_counts_in_an_idle_store(tmp_path:
         # It was claimed by hand, with nothing beside it but what nobody knows of.
         assert [attempt.outcome for attempt in history] == ["interrupted"] * 3
         assert [attempt.counted for attempt in history] == [False, True, True]
+
+
+async def test_a_suspect_whose_owner_is_fenced_while_it_lives_pays_nothing(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    async with Queue.open(url) as queue:
+        job_id = (await queue.enqueue("fatal", b"", max_attempts=1)).id
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, url)
+    assert await asyncio.wait_for(child.wait(), 60) == -signal.SIGKILL
+
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LIVING, url, stdin=pipe, stdout=pipe
+    )
+    try:
+        assert child.stdout is not None
+        assert await asyncio.wait_for(child.stdout.readline(), 60) == b"True\n"
+        async with Queue.open(url) as queue:
+            assert child.returncode is None
+            job = await queue.get_job(job_id)
+            assert job is not None
+            assert (job.status, job.attempts, job.suspect) == (JobStatus.pending, 0, True)
+            history = await queue.attempt_history(job_id)
+            assert [attempt.counted for attempt in history] == [False, False]
+    finally:
+        child.kill()
+        await child.wait()
+
+
+async def test_an_owner_that_knows_that_it_is_fenced_does_not_hide_the_death_of_the_next(
+    tmp_path: Path,
+) -> None:
+    url = str(tmp_path / "store")
+    first = await Queue.open(url)
+    job_id = (await first.enqueue("fatal", b"", max_attempts=1)).id
+    assert await first.claim("fatal") is not None
+    await first.kv_put("claimed", b"")
+    second = await Queue.open(url)
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, url)
+    assert await asyncio.wait_for(child.wait(), 60) == -signal.SIGKILL
+    for fenced in (first, second):
+        with pytest.raises(StoreFenced):
+            await fenced.enqueue("other", b"")
+    async with Queue.open(url) as third:
+        job = await third.get_job(job_id)
+        assert job is not None
+        assert (job.status, job.attempts) == (JobStatus.dead, 1)
+    for fenced in (first, second):
+        await fenced.close()

@@ -38,6 +38,20 @@ async def test_a_suspect_is_claimed_alone(open_queue: OpenQueue) -> None:
     assert [claim.id for claim in await queue.claim_batch("q", 10)] == ids[2:]
 
 
+async def test_a_suspect_of_an_earlier_owner_is_found_by_the_first_claim(
+    open_queue: OpenQueue,
+) -> None:
+    url = fresh_url()
+    first = await open_queue(url)
+    await first.enqueue("q", b"")
+    await must_claim(first)
+    await first.kv_delete("nothing")  # makes the claim durable
+    await (await open_queue(url)).close()
+    third = await open_queue(url)
+    assert (await must_claim(third)).suspect
+    assert await third.claim("q") is None
+
+
 async def test_nothing_of_any_queue_runs_beside_a_suspect(open_queue: OpenQueue) -> None:
     queue, _ = await crashed(open_queue, 1)
     await queue.enqueue("other", b"")

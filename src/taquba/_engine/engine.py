@@ -140,6 +140,11 @@ class Engine(Reads):
         """How often the store had been opened with this opening, at least; 0 in memory."""
         return 0 if self._reopening is None else self._reopening.openings
 
+    @property
+    def fenced_living_owner(self) -> bool:
+        """Whether it is known that the owner that this opening has fenced was alive."""
+        return self._lock is not None and self._lock.others_live
+
     async def mark(self, ids: IdGenerator) -> Op:
         """The row, to be written at once, that tells this owner from those before and after it."""
         # Before the openings are counted: a later one may not have fenced this owner yet.
@@ -237,6 +242,9 @@ class Engine(Reads):
             self._shorten_wal()
         except Exception as failed:
             self._failure = translate(failed)
+            if self._lock is not None and isinstance(self._failure, StoreFenced):
+                # The next owner tells by it whether the one before it, which is another, lives.
+                self._lock.release()
         finally:
             self._reopened = None
 

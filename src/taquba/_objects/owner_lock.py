@@ -31,6 +31,9 @@ class OwnerLock:
     def __init__(self, folder: Path) -> None:
         self._opening = _held(folder / _OPENING)
         self._file = _held(folder / _NAME)
+        self.others_live = False
+        """Whether `is_alone` has found an owner of this machine that is alive. An owner that has
+        learned that it was fenced does not count, nor does one that is still opening the store."""
 
     def opened(self) -> None:
         """The store no longer says that its last owner closed it."""
@@ -42,9 +45,9 @@ class OwnerLock:
         """Whether no other owner of this machine lives; False where that cannot be told."""
         if self._file is None:
             return False
-        alone = self._file.take()
-        # Also where the other kind of lock was not taken, the first one may be lost.
-        _share(self._file)
+        alone = _is_only(self._file)
+        if not alone and self._opening is not None:
+            self.others_live = _is_only(self._opening)
         return alone
 
     def is_removed(self) -> bool:
@@ -66,6 +69,14 @@ def _held(path: Path) -> FileLock | None:
         file = FileLock(path, create=True)
         _share(file)
     return file
+
+
+def _is_only(file: FileLock) -> bool:
+    """Whether nobody else shares a lock."""
+    alone = file.take()
+    # Also where the other kind of lock was not taken, the first one may be lost.
+    _share(file)
+    return alone
 
 
 def _share(file: FileLock) -> None:

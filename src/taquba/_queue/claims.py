@@ -171,11 +171,13 @@ async def _claim_ready(
             transaction, leases = _take_suspect(owner, state, lease_ms)
             break
         before = None if admitted == "everybody" else first_suspect(state)
+        set_aside = len(state.suspects)
         transaction, leases = _take(owner, state, limit, lease_ms, before)
         if leases:
             durable = state.claims_durably(now)
             break
-        if not gate.active or (not state.window and state.window.complete):
+        met = len(state.suspects) > set_aside
+        if not met and (not gate.active or (not state.window and state.window.complete)):
             return []
     try:
         await owner.committer.submit(transaction, durable=durable)

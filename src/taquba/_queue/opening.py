@@ -179,7 +179,10 @@ async def _take_back_claimed(owner: Owner, *, died: bool) -> None:
             except UnreadableJob as error:
                 _log.warning("%s", error)
                 continue
-            if died:
+            alone = job.suspicion is not None and job.suspicion.alone
+            if died and alone and owner.engine.fenced_living_owner:
+                change = transitions.interrupt(job, now, "another process opened the store")
+            elif died:
                 policy = owner.queue(job.queue).policy
                 change = transitions.lose_process(
                     job, now, "the owner process ended", policy, owner.random.random()
