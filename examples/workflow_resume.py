@@ -59,7 +59,7 @@ async def main(store: str, pages: int, seconds: float) -> None:
         assert status is not None
         printed = [entry.key for entry in (await queue.kv_scan("page/", limit=10_000)).entries]
         print(f"{status.state}: {(status.result or b'').decode()}, {len(printed)} in the book")
-        assert status.state is RunState.succeeded
+        assert status.state is RunState.SUCCEEDED
         assert printed == [f"page/{page:04d}" for page in range(1, pages + 1)]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgpack
 
-from taquba import InvalidArgument, InvalidArgumentType, Queue, StoreError
+from taquba import InvalidArgument, InvalidArgumentType, Store, StoreError
 from taquba.extending import UNREADABLE, describe, only_it_was_cancelled
 from taquba_bulk import _values
 from taquba_bulk._costs import Costs
@@ -27,13 +27,13 @@ class Budget:
     """The budget, by metric; without limits it stores nothing.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
         key: The key of its entry.
         limits: How much may be spent, by metric.
     """
 
-    def __init__(self, queue: Queue, key: str, limits: Mapping[str, float] | None) -> None:
-        self._queue = queue
+    def __init__(self, store: Store, key: str, limits: Mapping[str, float] | None) -> None:
+        self._store = store
         self._key = key
         self._limits = Costs.of(_checked(limits), "budget")
         self.metrics = tuple(self._limits.amounts())
@@ -51,7 +51,7 @@ class Budget:
         """Read the spent amounts; `on_exceeded` gets the metric when a call cannot be paid."""
         self._on_exceeded = on_exceeded
         self._spent, self._open, self._live = Costs(), {}, set()
-        row = await self._queue.kv_get(self._key)
+        row = await self._store.kv_get(self._key)
         if row is None:
             return
         try:
@@ -151,7 +151,7 @@ class Budget:
         version = self._version
         still_open = {call: costs.packed() for call, costs in self._open.items()}
         try:
-            await self._queue.kv_put(self._key, msgpack.packb((self._spent.packed(), still_open)))
+            await self._store.kv_put(self._key, msgpack.packb((self._spent.packed(), still_open)))
             self._saved = version
         finally:
             self._saving = None

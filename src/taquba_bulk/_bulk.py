@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio
 
-from taquba import InvalidArgument, InvalidArgumentType, Queue
+from taquba import InvalidArgument, InvalidArgumentType, Store
 from taquba.extending import Shutdown, locks_of, was_cancelled
 from taquba.extending.checks import at_least_one, check_shutdown, instance, plain_function
 from taquba_bulk import _values
@@ -44,7 +44,7 @@ class Bulk(Generic[In, Out]):
             report = await bulk.run(read_jsonl("in.jsonl", Document))
 
     Args:
-        queue: An open queue; the batch belongs to its event loop.
+        store: An open `taquba.Queue`; the batch belongs to its event loop.
         pipeline: ``async def run(ctx: BulkContext[In]) -> Out``, a function or an object with
             that method. Inputs and outputs are checked and stored by these annotations.
         output: Where records of ended items go.
@@ -67,7 +67,7 @@ class Bulk(Generic[In, Out]):
 
     def __init__(
         self,
-        queue: Queue,
+        store: Store,
         pipeline: Pipeline[In, Out],
         *,
         output: Sink = _NOWHERE,
@@ -80,7 +80,7 @@ class Bulk(Generic[In, Out]):
         rate: Mapping[str, Rate] | None = None,
         progress: bool = False,
     ) -> None:
-        instance(queue, Queue, "queue")
+        instance(store, Store, "store")
         _check_sink(output)
         if key is not None and not callable(key):
             raise InvalidArgumentType(f"key must be a function of an input, not {key!r}")
@@ -89,16 +89,16 @@ class Bulk(Generic[In, Out]):
         # Refuses now the names that every submission would refuse.
         RunSpec(b"", headers=headers)
         typed = TypedPipeline(pipeline)
-        shared = Shared(queue, queue_name, rate, budget)
-        attempts = queue.config(queue_name).max_attempts
+        shared = Shared(store, queue_name, rate, budget)
+        attempts = store.config(queue_name).max_attempts
         runtime = WorkflowRuntime(
-            queue,
+            store,
             ItemRunner(typed, queue_name, attempts, shared, self._is_read, self._settled),
             queue_name=queue_name,
             max_concurrent_steps=at_least_one(max_concurrent, "max_concurrent"),
         )
         self._batch: Batch[In, Out] = Batch(
-            queue,
+            store,
             queue_name,
             runtime,
             typed,
@@ -179,7 +179,7 @@ class Bulk(Generic[In, Out]):
     def progress(self) -> ProgressSnapshot:
         """Return the progress of the batch, or its progress when it last ran."""
         if self._pass is None:
-            return Tally(self._batch.queue.clock).snapshot(0)
+            return Tally(self._batch.store.clock).snapshot(0)
         return self._pass.tally.snapshot(self._pass.in_flight)
 
     async def cancel(self, run_id: str) -> bool:
@@ -211,7 +211,7 @@ class Bulk(Generic[In, Out]):
     @contextmanager
     def _one_pass(self, this: Pass[In, Out]) -> Generator[Pass[In, Out]]:
         name = self._batch.queue_name
-        held = locks_of(self._batch.queue).take_free([("taquba_bulk", name)])
+        held = locks_of(self._batch.store).take_free([("taquba_bulk", name)])
         if held is None:
             raise InvalidArgument(
                 f"a batch named {name!r} is already running on this queue: "

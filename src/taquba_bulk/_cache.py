@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgpack
 
-from taquba import Duration, InvalidArgument, ObjectDamaged, Queue
+from taquba import Duration, InvalidArgument, ObjectDamaged, Store
 from taquba.extending import UNREADABLE, locks_of
 from taquba.extending.checks import duration_ms
 from taquba.extending.expiries import Expiries, Expiry, expiry_key
@@ -69,12 +69,12 @@ class Cache:
     """The caches of a store.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
     """
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-        self._expiries = Expiries(queue, _EXPIRIES, "taquba_bulk")
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._expiries = Expiries(store, _EXPIRIES, "taquba_bulk")
 
     async def through(
         self, key: CacheKey, make: Callable[[], Awaitable[Kept]], codec: Codec[Any]
@@ -88,7 +88,7 @@ class Cache:
         if in_phase():
             # If the lock were held within another phase, the two could wait for each other.
             return await self._through(key, make, codec)
-        with await locks_of(self._queue).acquire([("taquba_bulk", "cache", key.name, key.digest)]):
+        with await locks_of(self._store).acquire([("taquba_bulk", "cache", key.name, key.digest)]):
             return await self._through(key, make, codec)
 
     async def sweep(self) -> None:
@@ -107,12 +107,12 @@ class Cache:
 
     async def _get(self, key: CacheKey) -> Kept | None:
         path = _path(quote(key.name, safe=""), key.digest)
-        packed = await self._queue.kv_get(path)
+        packed = await self._store.kv_get(path)
         if packed is None:
             return None
         try:
             row = _Row.decode(packed)
-            if row.expires_ms is not None and row.expires_ms <= self._queue.clock.time_ms():
+            if row.expires_ms is not None and row.expires_ms <= self._store.clock.time_ms():
                 return None
             value: bytes | None
             if isinstance(row.value, str):
@@ -127,7 +127,7 @@ class Cache:
     async def _object(self, name: str, path: str, packed: bytes) -> bytes | None:
         """Read a large value; a single answer does not make it missing, as it may be expensive."""
         try:
-            return await read_named(self._queue, name, entry_is(self._queue, path, packed))
+            return await read_named(self._store, name, entry_is(self._store, path, packed))
         except NamedObjectMissing as error:
             _log.warning("a value of a cache is made anew: %s", error)
             return None
@@ -136,31 +136,31 @@ class Cache:
         name = quote(key.name, safe="")
         place = ""
         if len(value) > MAX_INLINE:
-            place = new_name(self._queue, _BASE)
-            await self._queue.objects.put(place, value)
+            place = new_name(self._store, _BASE)
+            await self._store.objects.put(place, value)
         expires_ms = None
         if key.ttl_ms is not None:
-            expires_ms = self._queue.clock.time_ms() + key.ttl_ms
+            expires_ms = self._store.clock.time_ms() + key.ttl_ms
             # Before the entry, which would otherwise never be swept.
             expiry = expiry_key(_EXPIRIES, expires_ms, f"{name}/{key.digest}")
-            await self._queue.kv_put(expiry, place.encode())
+            await self._store.kv_put(expiry, place.encode())
         row = _Row(expires_ms, place or value)
-        await self._queue.kv_put(_path(name, key.digest), msgpack.packb(row))
+        await self._store.kv_put(_path(name, key.digest), msgpack.packb(row))
 
     async def _remove(self, expiry: Expiry) -> None:
         """Remove an entry of a cache; after a crash at any point, the next sweep continues."""
         path = f"{_ENTRIES}{expiry.what}"
-        packed = await self._queue.kv_get(path)
+        packed = await self._store.kv_get(path)
         try:
             # Otherwise it was made anew since then.
             if packed is not None and _Row.decode(packed).expires_ms == expiry.at_ms:
-                await self._queue.kv_compare_delete(path, packed)
+                await self._store.kv_compare_delete(path, packed)
             if expiry.value:
-                await self._queue.objects.delete([expiry.value.decode()])
+                await self._store.objects.delete([expiry.value.decode()])
         except (*UNREADABLE, InvalidArgument) as error:
             _log.warning("what %r says is to be removed cannot be read: %s", expiry.key, error)
             return
-        await self._queue.kv_delete(expiry.key)
+        await self._store.kv_delete(expiry.key)
 
 
 def _fits(codec: Codec[Any], kept: Kept, key: CacheKey) -> bool:

@@ -154,7 +154,7 @@ async def run(
     if refusal is not None:
         raise CommandError(refusal)
     if not report.complete:
-        raise CommandError("stopped; run it again to continue", ExitCode.interrupted)
+        raise CommandError("stopped; run it again to continue", ExitCode.INTERRUPTED)
 
 
 async def _outcome(running: asyncio.Future[BulkReport]) -> tuple[BulkReport, str | None]:
@@ -164,7 +164,7 @@ async def _outcome(running: asyncio.Future[BulkReport]) -> tuple[BulkReport, str
     except (BudgetExceeded, FailureThresholdExceeded) as error:
         return error.report, str(error)
     except asyncio.CancelledError:
-        raise CommandError("cancelled; run it again to continue", ExitCode.interrupted) from None
+        raise CommandError("cancelled; run it again to continue", ExitCode.INTERRUPTED) from None
 
 
 @contextmanager
@@ -191,19 +191,19 @@ def _signals(running: asyncio.Future[BulkReport], shutdown: asyncio.Event) -> Ge
 def _lines_of(inputs: Path) -> JsonLines[Any]:
     if str(inputs) == "-":
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - as with <&-
-            raise CommandError("standard input is closed: name a file", ExitCode.usage)
+            raise CommandError("standard input is closed: name a file", ExitCode.USAGE)
         return JsonLines(sys.stdin.fileno(), Any)
     if not inputs.exists():
-        raise CommandError(f"there is no file {inputs}", ExitCode.not_found)
+        raise CommandError(f"there is no file {inputs}", ExitCode.NOT_FOUND)
     if inputs.is_dir():
-        raise CommandError(f"{inputs} is a folder: name a file, or -", ExitCode.usage)
+        raise CommandError(f"{inputs} is a folder: name a file, or -", ExitCode.USAGE)
     return read_jsonl(inputs)
 
 
 def _key_of(field: str) -> Callable[[Any], str]:
     def key(value: Any) -> str:
         if not isinstance(value, Mapping) or field not in value:
-            raise CommandError(f"an input has no field {field!r}: {value!r}", ExitCode.usage)
+            raise CommandError(f"an input has no field {field!r}: {value!r}", ExitCode.USAGE)
         return str(cast("Mapping[str, object]", value)[field])
 
     return key
@@ -222,7 +222,7 @@ def _pairs(
             pairs[name] = read(value)
         except ValueError:
             raise CommandError(
-                f"{option} {text!r} cannot be read: write it like {example}", ExitCode.usage
+                f"{option} {text!r} cannot be read: write it like {example}", ExitCode.USAGE
             ) from None
     return pairs
 
@@ -239,7 +239,7 @@ def _threshold(text: str) -> float:
         raise CommandError(
             f"--fail-threshold {text!r} is neither a number of items nor a share of them: "
             "write 100, or 0.05",
-            ExitCode.usage,
+            ExitCode.USAGE,
         ) from None
 
 

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from taquba import Queue
+from taquba import Store
 from taquba.extending import together
 from taquba_bulk._records import BulkRecord, ItemRow, OutputRow, keys_of
 from taquba_bulk._sinks import NullSink, Sink
@@ -26,13 +26,13 @@ class Output:
     """The output of one run of a batch.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
         queue_name: The batch.
         sink: Where records go.
     """
 
-    def __init__(self, queue: Queue, queue_name: str, sink: Sink) -> None:
-        self._queue = queue
+    def __init__(self, store: Store, queue_name: str, sink: Sink) -> None:
+        self._store = store
         self._keys = keys_of(queue_name)
         self._sink = sink
         self._is_kept = not isinstance(sink, NullSink)
@@ -42,7 +42,7 @@ class Output:
         """Continue the existing output, or begin a new one."""
         if not self._is_kept:
             return
-        found = await self._queue.kv_get(self._keys.output)
+        found = await self._store.kv_get(self._keys.output)
         row = None if found is None else OutputRow.decode(found)
         if row is not None and await self._sink.resume(row.position):
             self._generation = row.generation
@@ -71,17 +71,17 @@ class Output:
 
     async def _reach(self, position: bytes, newest: list[str]) -> None:
         row = OutputRow(self._generation, position, newest)
-        await self._queue.kv_put(self._keys.output, row.encode())
+        await self._store.kv_put(self._keys.output, row.encode())
 
     async def _mark(self, run_id: str, row: ItemRow) -> None:
         written = row._replace(written=self._generation)
-        await self._queue.kv_put(self._keys.item(run_id), written.encode())
+        await self._store.kv_put(self._keys.item(run_id), written.encode())
 
     async def _mark_newest(self, run_ids: list[str]) -> None:
         await together(self._mark_again(run_id) for run_id in run_ids)
 
     async def _mark_again(self, run_id: str) -> None:
-        found = await self._queue.kv_get(self._keys.item(run_id))
+        found = await self._store.kv_get(self._keys.item(run_id))
         row = None if found is None else ItemRow.decode(run_id, found)
         if row is not None:
             await self._mark(run_id, row)

@@ -64,11 +64,11 @@ def is_paying() -> bool:
 
 
 class _State(IntEnum):
-    idle = 0
-    begun = 1
-    done = 2
-    skipped = 3
-    unreadable = 4
+    IDLE = 0
+    BEGUN = 1
+    DONE = 2
+    SKIPPED = 3
+    UNREADABLE = 4
     """Whether the answer would not come back as it was, and is kept as plain data."""
 
 
@@ -137,22 +137,22 @@ class Payment(Generic[T]):
         await self._phases.enter()
         request = self._request
         row = await self._find()
-        if row.state is _State.unreadable:
+        if row.state is _State.UNREADABLE:
             await self._budget.settle(self._id, Costs(row.costs))
             raise self._unreadable(row)
-        if row.state is _State.done:
+        if row.state is _State.DONE:
             # The process may have died between the two.
             await self._budget.settle(self._id, Costs(row.costs))
             return self._phases.charge(row.kept, request.codec)
         fn = request.fn
-        if row.state is _State.begun:
+        if row.state is _State.BEGUN:
             await self._budget.write_off(self._id)
             if request.on_unknown == "skip":
-                row = row._replace(state=_State.skipped)
+                row = row._replace(state=_State.SKIPPED)
                 await self._put(row)
             if callable(request.on_unknown):
                 fn = request.on_unknown
-        if row.state is _State.skipped:
+        if row.state is _State.SKIPPED:
             self._phases.spending().add_all(Costs(row.costs))
             return None
         if request.cached is None:
@@ -185,7 +185,7 @@ class Payment(Generic[T]):
             _paying.reset(paying)
         self._made = True
         kept = await self._settle(row, answer, costs.filled_up(self._request.reserve))
-        if kept.state is _State.unreadable:
+        if kept.state is _State.UNREADABLE:
             raise self._unreadable(kept)
         return kept.kept
 
@@ -193,9 +193,9 @@ class Payment(Generic[T]):
         """Keep the result of a call, whatever it is: it was paid for."""
         row = row._replace(costs=costs.packed())
         try:
-            row = row._replace(state=_State.done, value=dump(self._request.codec, answer))
+            row = row._replace(state=_State.DONE, value=dump(self._request.codec, answer))
         except InvalidArgument as error:
-            row = row._replace(state=_State.unreadable, value=_in_plain_data(answer, error))
+            row = row._replace(state=_State.UNREADABLE, value=_in_plain_data(answer, error))
         # If only one of the two is stored, the next attempt finds the result and settles, or finds
         # no result and pays again.
         await asyncio.gather(self._put(row), self._budget.settle(self._id, costs))
@@ -215,7 +215,7 @@ class Payment(Generic[T]):
         # Before the intent: a call that cannot be paid is not made, so its outcome is not unknown.
         await self._phases.suspendable(self._budget.reserve(self._id, self._request.reserve))
         begun = row._replace(
-            begun=row.begun + 1, state=_State.begun, costs=self._request.reserve.packed()
+            begun=row.begun + 1, state=_State.BEGUN, costs=self._request.reserve.packed()
         )
         await self._put(begun)
         return begun
@@ -226,17 +226,17 @@ class Payment(Generic[T]):
             # Nobody knows whether it was made.
             await self._budget.settle(self._id, costs.filled_up(self._request.reserve))
             return
-        idle = row._replace(state=_State.idle, costs={})
+        idle = row._replace(state=_State.IDLE, costs={})
         await asyncio.gather(self._put(idle), self._budget.settle(self._id, costs))
 
     async def _find(self) -> _Row:
         try:
             found = await self._phases.memo.read(self._name)
             if found is None:
-                return _Row(uuid.uuid4().hex, 0, _State.idle, {}, b"")
+                return _Row(uuid.uuid4().hex, 0, _State.IDLE, {}, b"")
             row = _Row(*msgpack.unpackb(found))
             row = row._replace(state=_State(row.state), costs=Costs(row.costs).packed())
-            if row.state is _State.done:
+            if row.state is _State.DONE:
                 unpack(row.value)
             return row
         except (*UNREADABLE, StoreError) as error:
@@ -248,10 +248,10 @@ class Payment(Generic[T]):
                 self._request.key,
                 error,
             )
-            return _Row(uuid.uuid4().hex, 1, _State.begun, self._request.reserve.packed(), b"")
+            return _Row(uuid.uuid4().hex, 1, _State.BEGUN, self._request.reserve.packed(), b"")
 
     async def _keep(self, row: _Row, kept: Kept) -> None:
-        await self._put(row._replace(state=_State.done, costs=kept.costs, value=kept.value))
+        await self._put(row._replace(state=_State.DONE, costs=kept.costs, value=kept.value))
 
     async def _put(self, row: _Row) -> None:
         await self._phases.memo.put(self._name, row.encode())

@@ -11,7 +11,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 import anyio
 import anyio.to_thread
 
-from taquba import Queue, TaqubaError
+from taquba import Store, TaqubaError
 from taquba.extending import Shutdown, together, was_cancelled
 from taquba_bulk._costs import Costs
 from taquba_bulk._errors import BudgetExceeded, FailureThresholdExceeded
@@ -35,16 +35,16 @@ _PATIENCE_SECONDS: Final = 1.0
 """How long, in real time, an item that was left by an earlier pass waits for its input."""
 
 _STATUS_OF: Final = {
-    RunState.succeeded: ItemStatus.succeeded,
-    RunState.failed: ItemStatus.failed,
-    RunState.cancelled: ItemStatus.cancelled,
+    RunState.SUCCEEDED: ItemStatus.SUCCEEDED,
+    RunState.FAILED: ItemStatus.FAILED,
+    RunState.CANCELLED: ItemStatus.CANCELLED,
 }
 
 
 class Batch(NamedTuple, Generic[In, Out]):
     """The common state of all passes over a batch."""
 
-    queue: Queue
+    store: Store
     queue_name: str
     runtime: WorkflowRuntime
     pipeline: TypedPipeline[In, Out]
@@ -69,11 +69,11 @@ class Pass(Generic[In, Out]):
         self, batch: Batch[In, Out], emit: Callable[[BulkRecord[Out]], None] | None = None
     ) -> None:
         self._batch = batch
-        self._queue = batch.queue
+        self._store = batch.store
         self._keys = keys_of(batch.queue_name)
-        self._output = Output(batch.queue, batch.queue_name, batch.sink)
+        self._output = Output(batch.store, batch.queue_name, batch.sink)
         self._emit = emit
-        self.tally = Tally(batch.queue.clock)
+        self.tally = Tally(batch.store.clock)
         self._in_flight: dict[str, Item] = {}
         """Items that were read, and whose records are not written."""
         self._emitted = 0
@@ -161,7 +161,7 @@ class Pass(Generic[In, Out]):
     async def _begin(self) -> None:
         await self._output.open()
         await self._batch.shared.begin(self._budget_exceeded)
-        self._any_ended = bool((await self._queue.kv_scan(self._keys.items, limit=1)).entries)
+        self._any_ended = bool((await self._store.kv_scan(self._keys.items, limit=1)).entries)
 
     async def _work(self, inputs: Inputs[In], shutdown: Shutdown | None) -> None:
         drain = asyncio.Event()
@@ -300,7 +300,7 @@ class Pass(Generic[In, Out]):
             self.look_at(item.run_id)
 
     async def _row(self, run_id: str) -> ItemRow | None:
-        found = await self._queue.kv_get(self._keys.item(run_id))
+        found = await self._store.kv_get(self._keys.item(run_id))
         return None if found is None else ItemRow.decode(run_id, found)
 
     async def _look(self, run_id: str) -> tuple[BulkRecord[Out], ItemRow] | None:
@@ -321,7 +321,7 @@ class Pass(Generic[In, Out]):
         if row is None:
             row = ItemRow(_STATUS_OF[status.state], {}, 0, hash_of(item.payload))
             # Before its record, in the same order as for other ends.
-            await self._queue.kv_put(self._keys.item(run_id), row.encode())
+            await self._store.kv_put(self._keys.item(run_id), row.encode())
         return self._record(item, row, status.result, status.reason), row
 
     def _record(
@@ -330,7 +330,7 @@ class Pass(Generic[In, Out]):
         outputs = self._batch.pipeline.outputs
         output: Out | None = None
         plain: object = None
-        if row.status is ItemStatus.succeeded and packed is not None:
+        if row.status is ItemStatus.SUCCEEDED and packed is not None:
             output = outputs.load(packed)
             plain = outputs.shown(output)
         return BulkRecord(
@@ -358,7 +358,7 @@ class Pass(Generic[In, Out]):
 
     def _count(self, run_id: str, row: ItemRow, *, resumed: bool) -> None:
         self.tally.count(run_id, row.status, Costs(row.costs), resumed=resumed)
-        if row.status is ItemStatus.failed:
+        if row.status is ItemStatus.FAILED:
             self._check_threshold()
 
     def _check_threshold(self) -> None:

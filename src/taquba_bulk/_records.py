@@ -24,11 +24,11 @@ _log: Final = logging.getLogger(__name__)
 class ItemStatus(StrEnum):
     """How an item has ended."""
 
-    succeeded = "succeeded"
+    SUCCEEDED = "succeeded"
     """It has an output."""
-    failed = "failed"
+    FAILED = "failed"
     """It failed for good, with a reason."""
-    cancelled = "cancelled"
+    CANCELLED = "cancelled"
     """Its run was cancelled."""
 
 

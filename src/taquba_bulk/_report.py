@@ -102,7 +102,7 @@ class Tally:
         """An item has ended."""
         self._counts[status] += 1
         self._costs.add_all(costs)
-        if status is ItemStatus.failed and len(self._failed_ids) < MOST_IDS:
+        if status is ItemStatus.FAILED and len(self._failed_ids) < MOST_IDS:
             self._failed_ids.append(run_id)
         if resumed:
             self._resumed += 1
@@ -118,7 +118,7 @@ class Tally:
         A share refers to the number of inputs; if that is not known, to the items that have ended,
         and only once they are many or all.
         """
-        failed = self._counts[ItemStatus.failed]
+        failed = self._counts[ItemStatus.FAILED]
         if isinstance(threshold, int):
             return failed > threshold
         if self.complete:
@@ -135,8 +135,8 @@ class Tally:
         return ProgressSnapshot(
             total=total,
             done=done,
-            succeeded=self._counts[ItemStatus.succeeded],
-            failed=self._counts[ItemStatus.failed],
+            succeeded=self._counts[ItemStatus.SUCCEEDED],
+            failed=self._counts[ItemStatus.FAILED],
             in_flight=in_flight,
             rate=rate,
             eta=eta,
@@ -146,9 +146,9 @@ class Tally:
     def report(self, spent: Mapping[str, float]) -> BulkReport:
         return BulkReport(
             total=self.read,
-            succeeded=self._counts[ItemStatus.succeeded],
-            failed=self._counts[ItemStatus.failed],
-            cancelled=self._counts[ItemStatus.cancelled],
+            succeeded=self._counts[ItemStatus.SUCCEEDED],
+            failed=self._counts[ItemStatus.FAILED],
+            cancelled=self._counts[ItemStatus.CANCELLED],
             resumed=self._resumed,
             complete=self.complete,
             elapsed=timedelta(milliseconds=self._clock.monotonic_ms() - self._started_ms),

@@ -127,7 +127,7 @@ class ItemRunner(Generic[In, Out]):
                 # It ends more than the attempt.
                 raise
             return self._after(failure, step, phases)
-        row = ItemRow(ItemStatus.succeeded, phases.costs.packed(), 0, hash_of(step.payload))
+        row = ItemRow(ItemStatus.SUCCEEDED, phases.costs.packed(), 0, hash_of(step.payload))
         return Succeed(result), Ended(row, result, None)
 
     def _after(self, error: BaseException, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
@@ -164,5 +164,5 @@ class ItemRunner(Generic[In, Out]):
 
 def _failed(step: Step, phases: Phases, reason: str) -> tuple[StepOutcome, Ended]:
     reason = describe(reason)
-    row = ItemRow(ItemStatus.failed, phases.costs.packed(), 0, hash_of(step.payload))
+    row = ItemRow(ItemStatus.FAILED, phases.costs.packed(), 0, hash_of(step.payload))
     return Fail(reason), Ended(row, None, reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from taquba import Queue
+from taquba import Store
 from taquba_bulk._budget import Budget
 from taquba_bulk._cache import Cache
 from taquba_bulk._rates import Rate, RateLimits
@@ -16,7 +16,7 @@ class Shared:
     """Budget, rate limits and cache of a batch, and whether it is being stopped.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
         queue_name: The batch.
         rate: Rate limits by key.
         budget: The budget by metric.
@@ -24,14 +24,14 @@ class Shared:
 
     def __init__(
         self,
-        queue: Queue,
+        store: Store,
         queue_name: str,
         rate: Mapping[str, Rate] | None,
         budget: Mapping[str, float] | None,
     ) -> None:
-        self.rates = RateLimits(queue.clock, rate)
-        self.budget = Budget(queue, keys_of(queue_name).budget, budget)
-        self.cache = Cache(queue)
+        self.rates = RateLimits(store.clock, rate)
+        self.budget = Budget(store, keys_of(queue_name).budget, budget)
+        self.cache = Cache(store)
         self.attempts = Attempts()
         self.stopping = False
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from taquba import Queue, QueueReader
+from taquba import ReadableStore
 from taquba.cli import (
     AsJson,
     Column,
@@ -108,11 +108,11 @@ async def _change(
     _report(schedule, as_json)
 
 
-async def _known(store: Queue | QueueReader, name: str) -> ScheduleInfo:
+async def _known(store: ReadableStore, name: str) -> ScheduleInfo:
     for schedule in await list_schedules(store):
         if schedule.name == name:
             return schedule
-    raise CommandError(str(UnknownSchedule(name)), ExitCode.not_found)
+    raise CommandError(str(UnknownSchedule(name)), ExitCode.NOT_FOUND)
 
 
 def _report(schedule: ScheduleInfo, as_json: bool) -> None:

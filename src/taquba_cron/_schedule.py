@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final, get_args
 
 from taquba import (
@@ -16,8 +16,7 @@ from taquba import (
     InvalidArgumentType,
     JobRecord,
     KvKey,
-    Queue,
-    QueueReader,
+    ReadableStore,
 )
 from taquba.extending.checks import duration_ms
 from taquba.extending.times import from_ms, to_ms
@@ -147,14 +146,14 @@ def unreadable_info(name: str, value: bytes, problem: UnreadableSchedule) -> Sch
     )
 
 
-async def list_schedules(store: Queue | QueueReader) -> list[ScheduleInfo]:
+async def list_schedules(store: ReadableStore) -> list[ScheduleInfo]:
     """Return every schedule in a store, by name.
 
     A reader can do this while the owner runs. The store has a schedule from its first start until
     `CronScheduler.remove` removes it, whether or not a program still runs it. A schedule that
     cannot be read has a `problem`.
     """
-    now = store.clock.now() if isinstance(store, Queue) else datetime.now(UTC)
+    now = store.clock.now()
     found: list[ScheduleInfo] = []
     async for page in pages(lambda cursor: store.kv_scan(KEY_PREFIX, cursor)):
         for entry in page.entries:

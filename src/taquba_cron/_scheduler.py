@@ -14,7 +14,7 @@ from taquba import (
     Duration,
     EnqueueRequest,
     InvalidArgument,
-    Queue,
+    Store,
     StoreError,
 )
 from taquba.extending import HeldLocks, Shutdown, locks_of, only_it_was_cancelled, was_cancelled
@@ -89,10 +89,10 @@ class CronScheduler:
         queue: An open queue; the scheduler uses its clock.
     """
 
-    def __init__(self, queue: Queue) -> None:
-        instance(queue, Queue, "queue")
-        self._queue = queue
-        self._clock = queue.clock
+    def __init__(self, store: Store) -> None:
+        instance(store, Store, "store")
+        self._store = store
+        self._clock = store.clock
         self._entries: dict[str, _Entry] = {}
         self._running = False
         self._wake = asyncio.Event()
@@ -167,10 +167,10 @@ class CronScheduler:
         """
         with await self._turn(name):
             # Not decoded: a record that cannot be read can be removed as well.
-            if name not in self._entries and await self._queue.kv_get(KEY_PREFIX + name) is None:
+            if name not in self._entries and await self._store.kv_get(KEY_PREFIX + name) is None:
                 raise UnknownSchedule(name)
             self._entries.pop(name, None)
-            await self._queue.kv_delete(KEY_PREFIX + name)
+            await self._store.kv_delete(KEY_PREFIX + name)
 
     async def pause(self, name: str) -> None:
         """Drop the firings of a schedule until it is resumed, even after a restart; durable.
@@ -202,7 +202,7 @@ class CronScheduler:
         now = self._clock.now()
         found: list[ScheduleInfo] = []
         for name, entry in sorted(self._entries.items()):
-            value = await self._queue.kv_get(entry.schedule.key)
+            value = await self._store.kv_get(entry.schedule.key)
             try:
                 stored = self._decoded(entry, value)
             except UnreadableSchedule as problem:
@@ -354,14 +354,14 @@ class CronScheduler:
         """The stored record of a schedule; written first if it is new, changed, or in doubt."""
         schedule = entry.schedule
         while True:
-            value = await self._queue.kv_get(schedule.key)
+            value = await self._store.kv_get(schedule.key)
             stored = self._decoded(entry, value)
             now = self._clock.now()
             if stored is not None and stored.since <= now and not entry.in_doubt:
                 return schedule.continued(stored)
             record = schedule.registered(stored, now)
             # Waits for a commit under way that touches the record, and sees its result.
-            if await self._queue.kv_compare_put(schedule.key, value, encode(record)):
+            if await self._store.kv_compare_put(schedule.key, value, encode(record)):
                 entry.in_doubt = False
                 return record
 
@@ -372,16 +372,16 @@ class CronScheduler:
             some = firings[start : start + _JOBS_PER_COMMIT]
             record = with_fired(record, some)
             entry.in_doubt = True
-            results = await self._queue.enqueue_batch(schedule.requests(some, record))
+            results = await self._store.enqueue_batch(schedule.requests(some, record))
             if not any(result.new for result in results):
                 # Another caller enqueued under these dedup keys, which dropped the record.
-                await self._queue.kv_put(schedule.key, encode(record))
+                await self._store.kv_put(schedule.key, encode(record))
             entry.in_doubt = False
         return record
 
     async def _turn(self, name: str) -> HeldLocks:
         """Lock a record for a read and a write, against every scheduler of this process."""
-        return await locks_of(self._queue).acquire([("taquba_cron", name)])
+        return await locks_of(self._store).acquire([("taquba_cron", name)])
 
     @staticmethod
     def _decoded(entry: _Entry, value: bytes | None) -> Record | None:
@@ -395,7 +395,7 @@ class CronScheduler:
             entry = self._entries.get(name)
             changed = False
             while not changed:
-                value = await self._queue.kv_get(key)
+                value = await self._store.kv_get(key)
                 if entry is not None:
                     stored: Record | None = self._decoded(entry, value)
                     stored = entry.schedule.registered(stored, self._clock.now())
@@ -403,7 +403,7 @@ class CronScheduler:
                     stored = None if value is None else decode(key, value)
                 if stored is None:
                     raise UnknownSchedule(name)
-                changed = await self._queue.kv_compare_put(key, value, encode(change(stored)))
+                changed = await self._store.kv_compare_put(key, value, encode(change(stored)))
         if entry is not None:
             entry.look_at = _AT_ONCE
             self._ring()

@@ -130,7 +130,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         self._middleware = middleware
         self._classify = classify
         plain = [job for job in jobs.values() if not job.is_async]
-        self._pool = None if executor is None else Pool(executor, runner.queue.clock, plain)
+        self._pool = None if executor is None else Pool(executor, runner.store.clock, plain)
         self._concurrency = concurrency
         self._threads = anyio.CapacityLimiter(concurrency)
 
@@ -152,7 +152,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
 
     async def perform(self, work: JobRecord, lease: LeaseHandle) -> Succeeded | Failed | PutOff:
         """Run a job's function."""
-        reports = ProgressReports(self._runner.queue, work, lease)
+        reports = ProgressReports(self._runner.store, work, lease)
         try:
             stored = await self._result(work, lease, reports)
             await reports.close()
@@ -179,7 +179,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         values = job.decode(record.payload, version)
         ctx = self._context(job, record, lease, reports)
         result = await self._run(job, ctx, values, lease)
-        return await self._retention.store(record.id, job.signature.pack_result(result))
+        return await self._retention.put_away(record.id, job.signature.pack_result(result))
 
     def _job_of(self, record: JobRecord) -> tuple[Job[S, ..., object], int]:
         """The job's code, if this program has it and it is new enough."""
@@ -218,7 +218,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         values: Mapping[str, Any],
         lease: LeaseHandle,
     ) -> object:
-        clock = self._runner.queue.clock
+        clock = self._runner.store.clock
         undone: list[NotStarted] = []
 
         async def call_function(ctx: JobContext[S]) -> object:
@@ -268,7 +268,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
             async with limit:
                 token.on_cancel(stop)
                 if timeout_ms is not None:
-                    clock = self._runner.queue.clock
+                    clock = self._runner.store.clock
                     timer = RunTimer(clock, lease, timeout_ms, stop, self._pool)
                 return await (call if leash is None else leash)
         except (TimeoutError, _LeftBehind):
@@ -297,7 +297,7 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
     def _cause(self, failure: Failure, error: BaseException) -> str | BaseException:
         if isinstance(error, PermanentFailure | RetryAfter):
             return error
-        if failure.kind in (FailureKind.cancelled, FailureKind.invalid):
+        if failure.kind in (FailureKind.CANCELLED, FailureKind.INVALID):
             return PermanentFailure(failure.message)
         if isinstance(error, Exception) and self._is_permanent(error):
             return PermanentFailure(failure.message)
@@ -409,12 +409,12 @@ def _whole(error: BaseException) -> BaseException:
 
 def _kind(error: BaseException) -> FailureKind:
     if isinstance(error, _Cancelled | CancelRequested):
-        return FailureKind.cancelled
+        return FailureKind.CANCELLED
     if isinstance(error, _TimedOut):
-        return FailureKind.timed_out
+        return FailureKind.TIMED_OUT
     if isinstance(error, Undecodable):
-        return FailureKind.invalid
-    return FailureKind.error
+        return FailureKind.INVALID
+    return FailureKind.ERROR
 
 
 _SAY_ALL: Final = (PermanentFailure, RetryAfter, FailWith, Undecodable, _Cancelled, _TimedOut)

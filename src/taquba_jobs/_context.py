@@ -7,7 +7,7 @@ from typing import Generic, ParamSpec, Protocol, cast
 
 from typing_extensions import TypeVar
 
-from taquba import CancelToken, LeaseHandle, Queue
+from taquba import CancelToken, LeaseHandle, Store
 from taquba_jobs._errors import DetachedContext
 from taquba_jobs._handle import JobHandle
 from taquba_jobs._job import Job
@@ -22,7 +22,7 @@ class Submitter(Protocol[S_co]):
     """Submits jobs: a runner."""
 
     @property
-    def queue(self) -> Queue:
+    def store(self) -> Store:
         """The queue to which it submits."""
         ...
 
@@ -123,9 +123,9 @@ class JobContext(Generic[S_co]):
         return self.lease.cancel_token
 
     @property
-    def queue(self) -> Queue:
-        """The queue's owner."""
-        return self._owner("queue").queue
+    def store(self) -> Store:
+        """The handle on the store, in the process that owns it."""
+        return self._owner("store").store
 
     async def submit(
         self, job: Job[S_co, P, T], /, *args: P.args, **kwargs: P.kwargs

@@ -72,7 +72,7 @@ def end(
         if result.upload_marker is not None:
             deletes.append(result.upload_marker)
     writes: dict[KvKey, bytes] = {outcome_key(job.id): encode(outcome)}
-    if isinstance(result, Failure) and result.kind is FailureKind.cancelled:
+    if isinstance(result, Failure) and result.kind is FailureKind.CANCELLED:
         # Its function did not run to an end: the same submission may come again.
         deletes += [] if key is None else [key]
         key = None
@@ -98,17 +98,17 @@ def merged(first: SettlementEffects, second: SettlementEffects) -> SettlementEff
 class Answer(Enum):
     """The state that a submission with an idempotency key finds."""
 
-    nothing = auto()
-    finished = auto()
-    unfinished = auto()
+    NOTHING = auto()
+    FINISHED = auto()
+    UNFINISHED = auto()
     """A job that has not ended, if it still exists."""
 
 
 def look_up(submission: Submission | None, now_ms: int) -> Answer:
     """Evaluate the row of an idempotency key."""
     if submission is None or is_over(submission.expires_at, now_ms):
-        return Answer.nothing
-    return Answer.finished if submission.finished else Answer.unfinished
+        return Answer.NOTHING
+    return Answer.FINISHED if submission.finished else Answer.UNFINISHED
 
 
 def is_over(expires_at: int | None, now_ms: int) -> bool:

@@ -10,15 +10,15 @@ from taquba import TaqubaError
 class FailureKind(StrEnum):
     """Why a job failed for good."""
 
-    error = "error"
+    ERROR = "error"
     """Its function raised, in the last attempt or permanently."""
-    timed_out = "timed_out"
+    TIMED_OUT = "timed_out"
     """Its last attempt ran longer than its timeout."""
-    cancelled = "cancelled"
+    CANCELLED = "cancelled"
     """Somebody cancelled it."""
-    invalid = "invalid"
+    INVALID = "invalid"
     """Its stored arguments or its result do not fit the function's annotations."""
-    lost = "lost"
+    LOST = "lost"
     """Its function never ended: its workers died or lost the job until the attempts were used up,
     or its payload is gone."""
 

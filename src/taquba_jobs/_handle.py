@@ -41,13 +41,13 @@ class JobHandle(Generic[T_co]):
         new: False if the submission found an existing job.
     """
 
-    __slots__ = ("_job", "_queue", "_retention", "id", "new")
+    __slots__ = ("_job", "_retention", "_store", "id", "new")
 
     def __init__(
         self, retention: Retention, job: Job[Any, ..., T_co], job_id: str, new: bool
     ) -> None:
         """Internal: `JobRunner.submit` and `JobRunner.handle` make these."""
-        self._queue = retention.queue
+        self._store = retention.store
         self._job = job
         self._retention = retention
         self.id = job_id
@@ -74,15 +74,15 @@ class JobHandle(Generic[T_co]):
 
     async def _join(self, timeout_ms: int | None) -> T_co:
         outcome = await self.ended(timeout_ms)
-        return await result_of(self._queue, self._job, self.id, outcome)
+        return await result_of(self._store, self._job, self.id, outcome)
 
     async def ended(self, timeout_ms: int | None = None) -> Outcome:
         """Internal: wait for the job's end."""
         if not self.new:
             # Most often it has ended. After a failure it may have been requeued.
-            outcome = await read_outcome(self._queue, self.id)
+            outcome = await read_outcome(self._store, self.id)
             if outcome is not None and outcome.failure is None:
-                await until_durable(self._queue, outcome_key(self.id))
+                await until_durable(self._store, outcome_key(self.id))
                 return outcome
         deadline = None if timeout_ms is None else self._now() + timeout_ms
         while True:
@@ -90,16 +90,16 @@ class JobHandle(Generic[T_co]):
             if wait_ms <= 0:
                 raise TimeoutError(f"job {self.id!r} has not ended within {timeout_ms} ms")
             # For a job that has ended, too, the outcome is durable afterwards.
-            waited = await self._queue.wait_for_completion(self.id, wait_ms / 1000)
+            waited = await self._store.wait_for_completion(self.id, wait_ms / 1000)
             if not waited.timed_out:
                 break
-        outcome = await read_outcome(self._queue, self.id)
+        outcome = await read_outcome(self._store, self.id)
         if outcome is not None:
             return outcome
-        raise await lost(self._queue, waited.job) or JobNotFound(self.id)
+        raise await lost(self._store, waited.job) or JobNotFound(self.id)
 
     def _now(self) -> int:
-        return self._queue.clock.monotonic_ms()
+        return self._store.clock.monotonic_ms()
 
     async def fetch_result(self) -> T_co | None:
         """Return the job's result; None if it has not ended, or if the result has been removed.
@@ -107,15 +107,15 @@ class JobHandle(Generic[T_co]):
         Raises:
             JobFailed: The job has failed for good.
         """
-        return await fetch_result(self._queue, self._job, self.id)
+        return await fetch_result(self._store, self._job, self.id)
 
     async def status(self) -> JobState | None:
         """Return the job's state; None if it does not exist, or its outcome has been removed."""
-        return await fetch_status(self._queue, self.id)
+        return await fetch_status(self._store, self.id)
 
     async def progress(self) -> JobProgress | None:
         """Return the last progress report; None if there is none, or the job has ended."""
-        return await fetch_progress(self._queue, self.id)
+        return await fetch_progress(self._store, self.id)
 
     async def cancel(self) -> CancelOutcome:
         """Cancel the job; durable on return.
@@ -127,14 +127,14 @@ class JobHandle(Generic[T_co]):
         Returns:
             ``removed``, ``requested``, or ``not_found`` for a job that has ended.
         """
-        record = await self._queue.get_job(self.id)
+        record = await self._store.get_job(self.id)
         if record is None:
             # Its end may still be on its way to the disk.
-            return await self._queue.cancel(self.id)
-        failure = Failure(FailureKind.cancelled, "it was cancelled before it ran")
+            return await self._store.cancel(self.id)
+        failure = Failure(FailureKind.CANCELLED, "it was cancelled before it ran")
         ending = self._retention.end(record, failure, reported=True)
-        cancelled = await self._queue.cancel(self.id, ending.effects)
-        if cancelled is CancelOutcome.removed:
+        cancelled = await self._store.cancel(self.id, ending.effects)
+        if cancelled is CancelOutcome.REMOVED:
             ending.landed()
         return cancelled
 

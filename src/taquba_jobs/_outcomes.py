@@ -14,8 +14,8 @@ from taquba import (
     JobRecord,
     JobStatus,
     PayloadMissing,
-    Queue,
-    QueueReader,
+    ReadableStore,
+    Store,
     StoreError,
 )
 from taquba.extending.named import read_named
@@ -41,15 +41,15 @@ T = TypeVar("T")
 class JobState(StrEnum):
     """The state of a job."""
 
-    scheduled = "scheduled"
+    SCHEDULED = "scheduled"
     """It waits for its time, for a retry, or for a program that knows it."""
-    pending = "pending"
+    PENDING = "pending"
     """It is ready for a worker."""
-    running = "running"
+    RUNNING = "running"
     """A worker has it."""
-    succeeded = "succeeded"
+    SUCCEEDED = "succeeded"
     """It has a result."""
-    failed = "failed"
+    FAILED = "failed"
     """It failed for good; awaiting it raises `JobFailed`, which says why."""
 
 
@@ -71,28 +71,26 @@ class JobProgress:
 
 
 _LIVE: Final = {
-    JobStatus.scheduled: JobState.scheduled,
-    JobStatus.pending: JobState.pending,
-    JobStatus.claimed: JobState.running,
-    JobStatus.dead: JobState.failed,
+    JobStatus.SCHEDULED: JobState.SCHEDULED,
+    JobStatus.PENDING: JobState.PENDING,
+    JobStatus.CLAIMED: JobState.RUNNING,
+    JobStatus.DEAD: JobState.FAILED,
 }
 
 
-async def read_outcome(source: Queue | QueueReader, job_id: str) -> Outcome | None:
+async def read_outcome(source: ReadableStore, job_id: str) -> Outcome | None:
     """How a job ended; None while it has not, and once that has been removed."""
     row = await source.kv_get(outcome_key(job_id))
     if row is None:
         return None
     outcome = decode(Outcome, outcome_key(job_id), row)
     # A reader does not have the queue's clock; for it, an outcome exists until it is swept.
-    if isinstance(source, Queue) and is_over(outcome.expires_at, source.clock.time_ms()):
+    if isinstance(source, Store) and is_over(outcome.expires_at, source.clock.time_ms()):
         return None
     return outcome
 
 
-async def result_of(
-    source: Queue | QueueReader, job: Job[S, P, T], job_id: str, outcome: Outcome
-) -> T:
+async def result_of(source: ReadableStore, job: Job[S, P, T], job_id: str, outcome: Outcome) -> T:
     """The result in an outcome; raises `JobNotFound` if retention has removed it meanwhile.
 
     It raises `StoreError` if the result is an object that is not found.
@@ -111,23 +109,23 @@ async def result_of(
     try:
         return cast("T", job.signature.unpack_result(data))
     except ValueError as error:
-        raise JobFailed(job_id, FailureKind.invalid, str(error)) from error
+        raise JobFailed(job_id, FailureKind.INVALID, str(error)) from error
 
 
-async def lost(source: Queue | QueueReader, record: JobRecord | None) -> JobFailed | None:
+async def lost(source: ReadableStore, record: JobRecord | None) -> JobFailed | None:
     """The failure of a job that became a dead letter without an outcome.
 
     None for any other job, including a dead letter whose outcome has been removed.
     """
-    if record is None or record.status is not JobStatus.dead:
+    if record is None or record.status is not JobStatus.DEAD:
         return None
     ends = await source.attempt_history(record.id)
-    if ends and ends[-1].outcome is AttemptOutcome.dead_lettered and _has_payload(record):
+    if ends and ends[-1].outcome is AttemptOutcome.DEAD_LETTERED and _has_payload(record):
         # Its function ended, with an outcome.
         return None
     if record.cancel_requested:
-        return JobFailed(record.id, FailureKind.cancelled, "it was cancelled, and its worker died")
-    return JobFailed(record.id, FailureKind.lost, record.last_error or "its attempts are used up")
+        return JobFailed(record.id, FailureKind.CANCELLED, "it was cancelled, and its worker died")
+    return JobFailed(record.id, FailureKind.LOST, record.last_error or "its attempts are used up")
 
 
 def _has_payload(record: JobRecord) -> bool:
@@ -138,7 +136,7 @@ def _has_payload(record: JobRecord) -> bool:
     return True
 
 
-async def fetch_result(source: Queue | QueueReader, job: Job[S, P, T], job_id: str) -> T | None:
+async def fetch_result(source: ReadableStore, job: Job[S, P, T], job_id: str) -> T | None:
     """Return the result of a job, through the owner's queue or a `taquba.QueueReader` anywhere.
 
     Returns:
@@ -159,7 +157,7 @@ async def fetch_result(source: Queue | QueueReader, job: Job[S, P, T], job_id: s
     return None
 
 
-async def fetch_status(source: Queue | QueueReader, job_id: str) -> JobState | None:
+async def fetch_status(source: ReadableStore, job_id: str) -> JobState | None:
     """Return the state of a job; None if it does not exist, or its outcome has been removed."""
     record = await source.get_job(job_id)
     if record is not None and record.status in _LIVE:
@@ -167,17 +165,17 @@ async def fetch_status(source: Queue | QueueReader, job_id: str) -> JobState | N
     outcome = await read_outcome(source, job_id)
     if outcome is None:
         return None
-    return JobState.succeeded if outcome.failure is None else JobState.failed
+    return JobState.SUCCEEDED if outcome.failure is None else JobState.FAILED
 
 
-async def fetch_progress(source: Queue | QueueReader, job_id: str) -> JobProgress | None:
+async def fetch_progress(source: ReadableStore, job_id: str) -> JobProgress | None:
     """Return a job's last progress report; None if there is none, or the job has ended."""
     row = await source.kv_get(progress_key(job_id))
     return None if row is None else _progress(progress_key(job_id), row)
 
 
 async def all_progress(
-    source: Queue | QueueReader,
+    source: ReadableStore,
 ) -> AsyncGenerator[tuple[str, JobProgress | StoreError]]:
     """Ids of running jobs, each with its last report, or the reason why that cannot be read."""
     async for page in pages(lambda cursor: source.kv_scan(PROGRESS, cursor)):

@@ -13,7 +13,7 @@ from taquba import (
     InvalidArgumentType,
     JobRecord,
     LeaseHandle,
-    Queue,
+    Store,
     TaqubaError,
 )
 from taquba.extending.checks import text, utf8
@@ -41,8 +41,8 @@ def _text(note: str) -> str:
 class ProgressReports:
     """The reports of one attempt. After `close` no write is under way: the settlement is last."""
 
-    def __init__(self, queue: Queue, job: JobRecord, lease: LeaseHandle) -> None:
-        self._queue = queue
+    def __init__(self, store: Store, job: JobRecord, lease: LeaseHandle) -> None:
+        self._store = store
         self._key = progress_key(job.id)
         self._lease = lease
         self._loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class ProgressReports:
             _amount(done, "done"),
             None if total is None else _amount(total, "total"),
             None if note is None else _text(note),
-            self._queue.clock.time_ms(),
+            self._store.clock.time_ms(),
         )
         self._loop.call_soon_threadsafe(self._take, row)
 
@@ -73,7 +73,7 @@ class ProgressReports:
         if self._newest is None or self._writing is not None or self._cancel_gap is not None:
             return
         row, self._newest = self._newest, None
-        self._cancel_gap = self._queue.clock.call_later(_GAP_MS, self._gap_over).cancel
+        self._cancel_gap = self._store.clock.call_later(_GAP_MS, self._gap_over).cancel
         self._writing = asyncio.create_task(self._write(row))
         self._writing.add_done_callback(self._written)
 
@@ -85,7 +85,7 @@ class ProgressReports:
         try:
             # Raises when the job was taken back: another attempt reports now.
             _ = self._lease.expires_at
-            await self._queue.kv_put(self._key, encode(row))
+            await self._store.kv_put(self._key, encode(row))
         except ClaimLost:
             self._closed = True
         except TaqubaError as error:

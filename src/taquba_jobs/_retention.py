@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from taquba import JobRecord, Queue, SettlementEffects
+from taquba import JobRecord, SettlementEffects, Store
 from taquba.extending.expiries import Expiries, Sweeper, expiry_key
 from taquba.extending.expiries import Expiry as Due
 from taquba.extending.named import MAX_INLINE, new_name
@@ -47,33 +47,33 @@ class Retention:
     """Removes outcomes when their retention is over, with their idempotency keys and objects.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
         keep_ms: How long an outcome is kept; None means forever.
     """
 
-    def __init__(self, queue: Queue, keep_ms: int | None) -> None:
-        self.queue = queue
+    def __init__(self, store: Store, keep_ms: int | None) -> None:
+        self.store = store
         self._keep_ms = keep_ms
-        self._expiries = Expiries(queue, EXPIRIES, "taquba_jobs")
+        self._expiries = Expiries(store, EXPIRIES, "taquba_jobs")
         self._sweeper = Sweeper(
-            queue.clock, self.sweep, "could not remove outcomes whose retention is over"
+            store.clock, self.sweep, "could not remove outcomes whose retention is over"
         )
 
     def end(self, job: JobRecord, result: Stored | Failure, *, reported: bool) -> Ending:
         """The effects that end a job, with this runner's retention and the queue's clock."""
-        now = self.queue.clock.time_ms()
+        now = self.store.clock.time_ms()
         effects = end(job, result, now, self._keep_ms, reported=reported)
         return Ending(self, effects, None if self._keep_ms is None else now + self._keep_ms)
 
-    async def store(self, job_id: str, data: bytes) -> Stored:
+    async def put_away(self, job_id: str, data: bytes) -> Stored:
         """Store a packed result; a large one is an object, which the sweep finds after a crash."""
         if len(data) <= MAX_INLINE:
             return Stored(data)
-        key = new_name(self.queue, object_folder(job_id))
-        due = self.queue.clock.time_ms() + _UPLOAD_MS
+        key = new_name(self.store, object_folder(job_id))
+        due = self.store.clock.time_ms() + _UPLOAD_MS
         marker = expiry_key(EXPIRIES, due, key)
-        await self.queue.kv_put(marker, encode(Expiry(None, None, key)))
-        await self.queue.objects.put(key, data)
+        await self.store.kv_put(marker, encode(Expiry(None, None, key)))
+        await self.store.objects.put(key, data)
         self.note(due)
         return Stored(None, key, marker)
 
@@ -103,23 +103,23 @@ class Retention:
         if expiry.job_id is not None:
             await self._forget_outcome(expiry.job_id, expiry.submission_key, due.at_ms)
         elif expiry.object_key is not None:
-            await self.queue.objects.delete([expiry.object_key])
-        await self.queue.kv_delete(due.key)
+            await self.store.objects.delete([expiry.object_key])
+        await self.store.kv_delete(due.key)
 
     async def _forget_outcome(self, job_id: str, submission_key: str | None, due: int) -> None:
         # A job that was requeued has ended again: its newer outcome has an entry of its own.
         if submission_key is not None:
-            row = await self.queue.kv_get(submission_key)
+            row = await self.store.kv_get(submission_key)
             if row is not None:
                 submission = decode(Submission, submission_key, row)
                 if submission.job_id == job_id and submission.expires_at == due:
-                    await self.queue.kv_compare_delete(submission_key, row)
-        row = await self.queue.kv_get(outcome_key(job_id))
+                    await self.store.kv_compare_delete(submission_key, row)
+        row = await self.store.kv_get(outcome_key(job_id))
         if row is None:
             return
         outcome = decode(Outcome, outcome_key(job_id), row)
         if outcome.expires_at == due:
             # The object first: once the outcome is gone, nothing would lead to it.
             if outcome.object_key is not None:
-                await self.queue.objects.delete([outcome.object_key])
-            await self.queue.kv_compare_delete(outcome_key(job_id), row)
+                await self.store.objects.delete([outcome.object_key])
+            await self.store.kv_compare_delete(outcome_key(job_id), row)

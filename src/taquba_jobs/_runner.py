@@ -13,8 +13,8 @@ from taquba import (
     Duration,
     InvalidArgument,
     JobRecord,
-    Queue,
     QueueClosed,
+    Store,
     StoreError,
     TaqubaError,
     WorkerSpec,
@@ -56,7 +56,7 @@ class JobRunner(RunsInBackground, Generic[S]):
             message_id = await handle
 
     Args:
-        queue: An open queue; the runner belongs to its event loop.
+        store: An open `taquba.Queue`; the runner belongs to its event loop.
         jobs: The jobs that this program knows. Others wait, see `parked`.
         state: The value of ``ctx.state`` in the jobs' functions.
         queue_name: The queue of jobs that do not name their own; configure retries, backoff and
@@ -78,7 +78,7 @@ class JobRunner(RunsInBackground, Generic[S]):
     @overload
     def __init__(
         self: JobRunner[None],
-        queue: Queue,
+        store: Store,
         *,
         jobs: Iterable[Job[None, ..., object]],
         queue_name: str = ...,
@@ -92,7 +92,7 @@ class JobRunner(RunsInBackground, Generic[S]):
     @overload
     def __init__(
         self,
-        queue: Queue,
+        store: Store,
         *,
         jobs: Iterable[Job[S, ..., object]],
         state: S,
@@ -106,7 +106,7 @@ class JobRunner(RunsInBackground, Generic[S]):
     ) -> None: ...
     def __init__(
         self,
-        queue: Queue,
+        store: Store,
         *,
         jobs: Iterable[Job[Any, ..., object]],
         state: Any = None,
@@ -118,17 +118,17 @@ class JobRunner(RunsInBackground, Generic[S]):
         result_retention: Duration | None = _WEEK,
         drain_timeout: Duration | None = None,
     ) -> None:
-        instance(queue, Queue, "queue")
+        instance(store, Store, "store")
         at_least_one(concurrency, "concurrency")
         plain_function(classify, "classify")
-        queue.config(queue_name)
-        self._queue = queue
+        store.config(queue_name)
+        self._store = store
         self._queue_name = queue_name
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._jobs = _by_name(jobs)
         self._retention = Retention(
-            queue,
+            store,
             None
             if result_retention is None
             else duration_ms(result_retention, "result_retention", minimum=1),
@@ -146,9 +146,9 @@ class JobRunner(RunsInBackground, Generic[S]):
         )
 
     @property
-    def queue(self) -> Queue:
+    def store(self) -> Store:
         """The queue to which it submits."""
-        return self._queue
+        return self._store
 
     # -- submit -----------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         found: list[JobRecord] = []
         for name in self._queue_names():
             in_queue = 0
-            async with aclosing(parked_jobs(self._queue, name)) as jobs:
+            async with aclosing(parked_jobs(self._store, name)) as jobs:
                 async for job in jobs:
                     if in_queue >= limit:
                         break
@@ -224,7 +224,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         fenced or closed.
         """
         handlers = dict.fromkeys(self._queue_names(), self._attempts.process)
-        with only_runner(self._queue, handlers):
+        with only_runner(self._store, handlers):
             await self._run(shutdown)
 
     async def _run(self, shutdown: Shutdown | None) -> None:
@@ -247,7 +247,7 @@ class JobRunner(RunsInBackground, Generic[S]):
         while True:
             try:
                 return await run_workers(
-                    self._queue,
+                    self._store,
                     *specs,
                     shutdown=shutdown,
                     drain_timeout=self._drain_timeout,

@@ -64,7 +64,7 @@ class SubmitOptions:
 
 def _is_cancelled(job: JobRecord) -> bool:
     """Whether a job without an outcome was cancelled, and is dead because its worker died."""
-    return job.status is JobStatus.dead and job.cancel_requested
+    return job.status is JobStatus.DEAD and job.cancel_requested
 
 
 DEFAULTS: Final = SubmitOptions()
@@ -79,7 +79,7 @@ class Submissions:
     """
 
     def __init__(self, retention: Retention, queue_name: str) -> None:
-        self._queue = retention.queue
+        self._store = retention.store
         self._retention = retention
         self._queue_name = queue_name
 
@@ -92,16 +92,16 @@ class Submissions:
         key = job.key_of(values)
         if key is None:
             request = self._request(job, options, payload, job_headers(options.headers, job))
-            added = await self._queue.enqueue_batch([request])
+            added = await self._store.enqueue_batch([request])
             return self._handle(job, added[0].id, True)
         mark = job.signature.fingerprint(values)
         # One turn per idempotency key, whichever runner of the queue it is.
-        turn = await locks_of(self._queue).acquire([("taquba_jobs", key)])
+        turn = await locks_of(self._store).acquire([("taquba_jobs", key)])
         try:
             submission = await self._standing(key)
             if submission is not None:
                 # A job may have ended before its submission is durable.
-                await until_durable(self._queue, key)
+                await until_durable(self._store, key)
         except BaseException:
             turn.release()
             raise
@@ -121,7 +121,7 @@ class Submissions:
     ) -> JobHandle[T]:
         """Submit a job whose key is free, and release the lock."""
         with turn:
-            job_id = self._queue.next_job_id()
+            job_id = self._store.next_job_id()
             request = self._request(
                 job,
                 options,
@@ -130,14 +130,14 @@ class Submissions:
                 job_id=job_id,
                 kv_writes={key: encode(Submission(job_id, mark))},
             )
-            await self._queue.enqueue_batch([request])
+            await self._store.enqueue_batch([request])
             return self._handle(job, job_id, True)
 
     async def _standing(self, key: str) -> Submission | None:
         """The submission that holds a key: its outcome is kept, or its job exists."""
         submission = await self._read(key)
-        while look_up(submission, self._now()) is Answer.unfinished and submission is not None:
-            job = await self._queue.get_job(submission.job_id)
+        while look_up(submission, self._now()) is Answer.UNFINISHED and submission is not None:
+            job = await self._store.get_job(submission.job_id)
             if job is not None and not _is_cancelled(job):
                 return submission
             if job is not None:
@@ -146,10 +146,10 @@ class Submissions:
             before, submission = submission, await self._read(key)
             if submission == before:
                 return None
-        return submission if look_up(submission, self._now()) is Answer.finished else None
+        return submission if look_up(submission, self._now()) is Answer.FINISHED else None
 
     async def _read(self, key: str) -> Submission | None:
-        row = await self._queue.kv_get(key)
+        row = await self._store.kv_get(key)
         try:
             return None if row is None else decode(Submission, key, row)
         except Damaged as error:
@@ -192,4 +192,4 @@ class Submissions:
         return JobHandle(self._retention, job, job_id, new)
 
     def _now(self) -> int:
-        return self._queue.clock.time_ms()
+        return self._store.clock.time_ms()

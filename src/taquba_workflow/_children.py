@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from taquba import Queue
+from taquba import Store
 from taquba_workflow._records import EndedRun, LiveRun
 from taquba_workflow._signals import is_waiting
 from taquba_workflow._status import read_run
@@ -21,20 +21,20 @@ def waiting_lock(run_id: str) -> Hashable:
     return ("children", run_id)
 
 
-async def any_ended(queue: Queue, queue_name: str, run_ids: Iterable[str]) -> bool:
+async def any_ended(store: Store, queue_name: str, run_ids: Iterable[str]) -> bool:
     """Whether one of these runs has ended."""
     for run_id in run_ids:
-        if not isinstance(await read_run(queue, queue_name, run_id), LiveRun):
+        if not isinstance(await read_run(store, queue_name, run_id), LiveRun):
             return True
     return False
 
 
-async def wake_parent(queue: Queue, queue_name: str, run_id: str) -> None:
+async def wake_parent(store: Store, queue_name: str, run_id: str) -> None:
     """Start the next turn of a run, if it waits."""
-    with await turns_of(queue, queue_name).signals.acquire([waiting_lock(run_id)]):
-        run = await read_run(queue, queue_name, run_id)
+    with await turns_of(store, queue_name).signals.acquire([waiting_lock(run_id)]):
+        run = await read_run(store, queue_name, run_id)
         if run is None or isinstance(run, EndedRun):
             return
-        job = await queue.get_job(run.job_id)
+        job = await store.get_job(run.job_id)
         if job is not None and is_waiting(job):
-            await queue.wake_scheduled(job.id)
+            await store.wake_scheduled(job.id)

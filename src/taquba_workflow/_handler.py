@@ -27,7 +27,7 @@ class WorkflowHandler:
         self._holds = settling.holds
         self._steps = StepKind(settling, runner, replay=replay)
         self._turns = TurnKind(settling, run_turn)
-        self._ended_children = EndedChild(settling.queue, settling.queue_name)
+        self._ended_children = EndedChild(settling.store, settling.queue_name)
 
     async def handle(self, job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
         """Handler of the workflow queue."""

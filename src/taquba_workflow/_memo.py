@@ -13,8 +13,8 @@ from taquba import (
     InvalidArgument,
     InvalidArgumentType,
     ObjectDamaged,
-    Queue,
-    QueueReader,
+    ReadableStore,
+    Store,
     StoreError,
 )
 from taquba.extending.named import MAX_INLINE, entry_is, new_name, read_named
@@ -34,16 +34,16 @@ class Values:
     used once: a fenced owner that still writes cannot change what a row refers to.
     """
 
-    def __init__(self, queue: Queue, queue_name: str) -> None:
-        self._queue = queue
+    def __init__(self, store: Store, queue_name: str) -> None:
+        self._store = store
         self._keys = keys_of(queue_name)
 
     async def pack(self, run_id: str, value: bytes) -> bytes:
         """What to keep in a row for a value; its object is written."""
         if len(value) <= MAX_INLINE:
             return _INLINE + value
-        name = new_name(self._queue, self._keys.objects(run_id))
-        await self._queue.objects.put(name, value)
+        name = new_name(self._store, self._keys.objects(run_id))
+        await self._store.objects.put(name, value)
         return _OBJECT + name.encode()
 
     async def get(self, key: str) -> bytes | None:
@@ -62,22 +62,22 @@ class Values:
 
     async def read(self, key: str) -> bytes | None:
         """A value; raises a permanent `StoreError` for one that is damaged."""
-        row = await self._queue.kv_get(key)
+        row = await self._store.kv_get(key)
         if row is None:
             return None
         if not row.startswith((_INLINE, _OBJECT)):
             raise StoreError(f"the entry {key!r} cannot be read: delete it", permanent=True)
 
-        return await unpack(self._queue, row, entry_is(self._queue, key, row))
+        return await unpack(self._store, row, entry_is(self._store, key, row))
 
     async def unpack(
         self, packed: bytes, is_kept: Callable[[], Awaitable[bool]] | None = None
     ) -> bytes | None:
         """What was packed; see `unpack`. Without `is_kept` nothing removes it meanwhile."""
-        return await unpack(self._queue, packed, is_kept or _always)
+        return await unpack(self._store, packed, is_kept or _always)
 
     async def put(self, run_id: str, key: str, value: bytes) -> None:
-        await self._queue.kv_put(key, await self.pack(run_id, value))
+        await self._store.kv_put(key, await self.pack(run_id, value))
 
 
 async def _always() -> bool:
@@ -85,7 +85,7 @@ async def _always() -> bool:
 
 
 async def unpack(
-    store: Queue | QueueReader, packed: bytes, is_kept: Callable[[], Awaitable[bool]]
+    store: ReadableStore, packed: bytes, is_kept: Callable[[], Awaitable[bool]]
 ) -> bytes | None:
     """A value from what its row keeps.
 

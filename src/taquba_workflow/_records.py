@@ -24,21 +24,21 @@ from taquba_workflow import _values
 class RunState(StrEnum):
     """Where a run is."""
 
-    pending = "pending"
+    PENDING = "pending"
     """Its step waits for a worker."""
-    running = "running"
+    RUNNING = "running"
     """A worker has its step."""
-    sleeping = "sleeping"
+    SLEEPING = "sleeping"
     """Its step waits for its time: a delay, or the wait before a retry."""
-    waiting = "waiting"
+    WAITING = "waiting"
     """Its step waits for a signal, or for child runs."""
-    cancelling = "cancelling"
+    CANCELLING = "cancelling"
     """It was asked to cancel and ends when its step settles."""
-    succeeded = "succeeded"
+    SUCCEEDED = "succeeded"
     """It has a result."""
-    failed = "failed"
+    FAILED = "failed"
     """It failed for good, with a reason."""
-    cancelled = "cancelled"
+    CANCELLED = "cancelled"
     """It was cancelled by a caller or by its step."""
 
     @property
@@ -47,7 +47,7 @@ class RunState(StrEnum):
         return self in _ENDS
 
 
-_ENDS: Final = (RunState.succeeded, RunState.failed, RunState.cancelled)
+_ENDS: Final = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,33 +87,33 @@ def decode_output(packed: bytes) -> Output | None:
 
 
 class _Kind(IntEnum):
-    go_on = 0
-    succeed = 1
-    fail = 2
-    cancel = 3
+    GO_ON = 0
+    SUCCEED = 1
+    FAIL = 2
+    CANCEL = 3
 
 
 def _encode_outcome(outcome: StepOutcome) -> tuple[object, ...]:
     match outcome:
         case Continue(payload, when):
-            return (_Kind.go_on, payload, _encode_trigger(when))
+            return (_Kind.GO_ON, payload, _encode_trigger(when))
         case Succeed(result):
-            return (_Kind.succeed, result)
+            return (_Kind.SUCCEED, result)
         case Fail(reason):
-            return (_Kind.fail, reason)
+            return (_Kind.FAIL, reason)
         case Cancel(reason):
-            return (_Kind.cancel, reason)
+            return (_Kind.CANCEL, reason)
 
 
 def _decode_outcome(kind: int, value: Any, trigger: Any = None) -> StepOutcome:
     match kind:
-        case _Kind.go_on:
+        case _Kind.GO_ON:
             return Continue(value, _decode_trigger(*trigger))
-        case _Kind.succeed:
+        case _Kind.SUCCEED:
             return Succeed(value)
-        case _Kind.fail:
+        case _Kind.FAIL:
             return Fail(value)
-        case _Kind.cancel:
+        case _Kind.CANCEL:
             return Cancel(value)
         case _:
             raise ValueError(f"{kind!r} is not the kind of an outcome")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from taquba import Clock, Queue
+from taquba import Clock, Store
 from taquba.extending import UNREADABLE, describe, together
 from taquba.extending.expiries import Expiries, Expiry, Sweeper
 from taquba.extending.walks import pages
@@ -19,17 +19,17 @@ class Retention:
     """Reads the ends of runs in the order of time, as far as they are old enough.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
         queue_name: The workflow queue.
         clock: Where time comes from.
         keep_ms: How long a run stays after its end.
     """
 
-    def __init__(self, queue: Queue, queue_name: str, clock: Clock, keep_ms: int) -> None:
-        self._queue = queue
+    def __init__(self, store: Store, queue_name: str, clock: Clock, keep_ms: int) -> None:
+        self._store = store
         self._keys = keys_of(queue_name)
         self._keep_ms = keep_ms
-        self._expiries = Expiries(queue, self._keys.expiries, "taquba_workflow", clock)
+        self._expiries = Expiries(store, self._keys.expiries, "taquba_workflow", clock)
         self._sweeper = Sweeper(clock, self.sweep, "could not remove runs that ended long ago")
 
     def ended(self, now_ms: int) -> None:
@@ -48,7 +48,7 @@ class Retention:
         """Remove one run; after a crash at any point, the next sweep continues with it."""
         ended_at, run_id = due.at_ms, due.what
         key = self._keys.run(run_id)
-        row = await self._queue.kv_get(key)
+        row = await self._store.kv_get(key)
         try:
             run = None if row is None else decode_run(row)
         except UNREADABLE as error:
@@ -62,13 +62,13 @@ class Retention:
         # Otherwise an earlier sweep got as far as the row, and the id may be another run's by now.
         if row is not None and isinstance(run, EndedRun) and run.ended_at == ended_at:
             await self._forget_memos(run_id)
-            await self._queue.kv_compare_delete(key, row)
-        await self._queue.kv_delete(due.key)
+            await self._store.kv_compare_delete(key, row)
+        await self._store.kv_delete(due.key)
 
     async def _forget_memos(self, run_id: str) -> None:
         prefix = self._keys.memos(run_id)
-        async for page in pages(lambda cursor: self._queue.kv_scan(prefix, cursor)):
-            await together(self._queue.kv_delete(entry.key) for entry in page.entries)
-        objects = [info.key async for info in self._queue.objects.list(self._keys.objects(run_id))]
+        async for page in pages(lambda cursor: self._store.kv_scan(prefix, cursor)):
+            await together(self._store.kv_delete(entry.key) for entry in page.entries)
+        objects = [info.key async for info in self._store.objects.list(self._keys.objects(run_id))]
         if objects:
-            await self._queue.objects.delete(objects)
+            await self._store.objects.delete(objects)

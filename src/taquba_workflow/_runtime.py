@@ -16,9 +16,9 @@ from taquba import (
     InvalidArgument,
     JobRecord,
     KvKey,
-    Queue,
     QueueClosed,
     SettlementEffects,
+    Store,
     StoreError,
     WorkerSpec,
     run_workers,
@@ -72,7 +72,7 @@ class WorkflowRuntime(RunsInBackground):
             receipt = await (await runtime.start(order, "order-17"))
 
     Args:
-        queue: An open queue; the runtime belongs to its event loop.
+        store: An open `taquba.Queue`; the runtime belongs to its event loop.
         runner: The code of runs that are submitted as such: an object with
             ``async run_step(step)``.
         workflows: The functions that this program has, see `workflow`. Runs of other functions
@@ -92,7 +92,7 @@ class WorkflowRuntime(RunsInBackground):
 
     def __init__(
         self,
-        queue: Queue,
+        store: Store,
         runner: Runner | None = None,
         *,
         workflows: Iterable[Workflow[..., Any]] = (),
@@ -104,7 +104,7 @@ class WorkflowRuntime(RunsInBackground):
         step_output_replay: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        instance(queue, Queue, "queue")
+        instance(store, Store, "store")
         functions = list(workflows)
         if runner is not None:
             _values.method(runner, "run_step", "runner")
@@ -114,27 +114,27 @@ class WorkflowRuntime(RunsInBackground):
             _values.method(hook, "on_termination", "hook")
             plain_function(getattr(hook, "observes", None), "observes() of the hook")
         at_least_one(max_concurrent_steps, "max_concurrent_steps")
-        self._queue = queue
+        self._store = store
         self._queue_name = queue_name
-        self._default_max_attempts = queue.config(queue_name).max_attempts
+        self._default_max_attempts = store.config(queue_name).max_attempts
         # Refuses now a name that leaves no room for the other queue's, which ends of runs need.
-        queue.config(termination_queue(queue_name))
+        store.config(termination_queue(queue_name))
         self._ended_runs = None if hook is None else EndedRun(hook)
         self._max_concurrent_steps = max_concurrent_steps
         self._poll_interval = poll_interval
-        self._clock = queue.clock if clock is None else clock
-        self._signals = SignalBoard(queue, queue_name)
+        self._clock = store.clock if clock is None else clock
+        self._signals = SignalBoard(store, queue_name)
         self._notifier = Notifier(queue_name, hook)
-        self._turns = turns_of(queue, queue_name)
+        self._turns = turns_of(store, queue_name)
         self._retention: Retention | None = None
         if memo_retention is not None:
             keep_ms = duration_ms(memo_retention, "memo_retention")
-            self._retention = Retention(queue, queue_name, self._clock, keep_ms)
+            self._retention = Retention(store, queue_name, self._clock, keep_ms)
         self._running_turns = RunningTurns()
         # A virtual clock would otherwise move on in the middle of a long replay.
         self._clock.attach(lambda: self._running_turns.busy)
         services = Services(
-            queue=queue,
+            store=store,
             clock=self._clock,
             threads=anyio.CapacityLimiter(max_concurrent_steps),
             check_known=lambda workflow: self._functions.check_known(workflow),
@@ -146,7 +146,7 @@ class WorkflowRuntime(RunsInBackground):
             functions, services, max_attempts=self._default_max_attempts
         )
         settling = Settling(
-            queue,
+            store,
             queue_name,
             clock=self._clock,
             signals=self._signals,
@@ -189,14 +189,14 @@ class WorkflowRuntime(RunsInBackground):
                     poll_interval=self._poll_interval,
                 )
             )
-        with only_runner(self._queue, {worker.queue: worker.handler for worker in workers}):
+        with only_runner(self._store, {worker.queue: worker.handler for worker in workers}):
             await self._run(workers, shutdown)
 
     async def _run(self, workers: Sequence[WorkerSpec], shutdown: Shutdown | None) -> None:
         self._running_turns.go_on()
         loops: dict[str, Coroutine[Any, Any, None]] = {
             "taquba-workflow-workers": run_workers(
-                self._queue, *workers, shutdown=shutdown, handle_signals=False
+                self._store, *workers, shutdown=shutdown, handle_signals=False
             ),
             "taquba-workflow-stopping": self._stop_turns(shutdown),
         }
@@ -314,7 +314,7 @@ class WorkflowRuntime(RunsInBackground):
                 self._queue_name,
                 spec,
                 run_id,
-                self._queue.next_job_id(),
+                self._store.next_job_id(),
                 max_attempts,
                 self._clock.time_ms(),
                 own_headers=headers or {},
@@ -322,8 +322,8 @@ class WorkflowRuntime(RunsInBackground):
             )
 
         if spec.run_id is None:
-            run_id = self._queue.next_job_id()
-            await self._queue.enqueue_batch([request(run_id)])
+            run_id = self._store.next_job_id()
+            await self._store.enqueue_batch([request(run_id)])
             return SubmitOutcome(run_id, True)
         return await seen_through(self._submit_once(spec, spec.run_id, request))
 
@@ -331,9 +331,9 @@ class WorkflowRuntime(RunsInBackground):
         self, spec: RunSpec, run_id: str, request: Callable[[str], EnqueueRequest]
     ) -> SubmitOutcome:
         with await self._turns.submissions.acquire([run_id]):
-            run = await read_run(self._queue, self._queue_name, run_id)
+            run = await read_run(self._store, self._queue_name, run_id)
             if run is None:
-                await self._queue.enqueue_batch([request(run_id)])
+                await self._store.enqueue_batch([request(run_id)])
             elif run.input_hash != spec.input_hash():
                 raise InputMismatch(run_id)
             return SubmitOutcome(run_id, run is None)
@@ -341,11 +341,11 @@ class WorkflowRuntime(RunsInBackground):
     async def status(self, run_id: str) -> RunStatus | None:
         """Return the status of a run; None if it was never submitted, or has been removed."""
         _values.run_id(run_id)
-        return await read_status(self._queue, self._queue_name, run_id)
+        return await read_status(self._store, self._queue_name, run_id)
 
     async def history(self, run_id: str) -> list[CallRecord]:
         """Return the calls of a run's function so far, in the order of its code."""
-        return await read_history(self._queue, run_id, queue_name=self._queue_name)
+        return await read_history(self._store, run_id, queue_name=self._queue_name)
 
     async def parked(self) -> list[RunStatus]:
         """Return the runs that wait for a program that can continue them; `last_error` says why.
@@ -354,7 +354,7 @@ class WorkflowRuntime(RunsInBackground):
         function has changed so that it does not make the calls that the run has made
         (`NonDeterminism`). Parked runs are tried again every half a minute.
         """
-        return [parked_status(job) async for job in parked_jobs(self._queue, self._queue_name)]
+        return [parked_status(job) async for job in parked_jobs(self._store, self._queue_name)]
 
     async def wait_for_completion(self, run_id: str, timeout: Duration) -> RunStatus | None:
         """Wait until a run has ended; does not poll.
@@ -370,12 +370,12 @@ class WorkflowRuntime(RunsInBackground):
         remaining_ms = duration_ms(timeout, "timeout")
         deadline = self._clock.time_ms() + remaining_ms
         while remaining_ms > 0:
-            run = await read_run(self._queue, self._queue_name, run_id)
+            run = await read_run(self._store, self._queue_name, run_id)
             if not isinstance(run, LiveRun):
                 break
-            await self._queue.wait_for_completion(run.job_id, remaining_ms / 1000)
+            await self._store.wait_for_completion(run.job_id, remaining_ms / 1000)
             remaining_ms = deadline - self._clock.time_ms()
-        return await read_status(self._queue, self._queue_name, run_id)
+        return await read_status(self._store, self._queue_name, run_id)
 
     async def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; durable on return.
@@ -394,13 +394,13 @@ class WorkflowRuntime(RunsInBackground):
         cancelling = self._turns.cancelling
         cancelling[run_id] += 1
         try:
-            if not isinstance(await read_run(self._queue, self._queue_name, run_id), LiveRun):
+            if not isinstance(await read_run(self._store, self._queue_name, run_id), LiveRun):
                 return False
             while True:
-                found = await read_step_job(self._queue, self._queue_name, run_id)
+                found = await read_step_job(self._store, self._queue_name, run_id)
                 if not isinstance(found, JobRecord):
                     # A step that settled meanwhile may have ended the run on behalf of this call.
-                    return found is not None and found.state is RunState.cancelled
+                    return found is not None and found.state is RunState.CANCELLED
                 if await self._cancel_job(found):
                     return True
         finally:
@@ -421,11 +421,11 @@ class WorkflowRuntime(RunsInBackground):
                 # A turn that begins at once takes the place of the one that waits.
                 asked = Suspend(at_once=True, cancelling=True)
                 now = self._clock.now()
-                effects = next_turn(step, asked, rows, (), self._queue.next_job_id(), now)
-            cancelled = await self._queue.cancel(job.id, effects)
-            if cancelled is CancelOutcome.removed:
+                effects = next_turn(step, asked, rows, (), self._store.next_job_id(), now)
+            cancelled = await self._store.cancel(job.id, effects)
+            if cancelled is CancelOutcome.REMOVED:
                 self._ended()
-            return cancelled is not CancelOutcome.not_found
+            return cancelled is not CancelOutcome.NOT_FOUND
 
     def _end_run(
         self, step: StepJob, ending: Ending, staged: SettlementEffects, signals: SignalRows

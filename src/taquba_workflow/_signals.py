@@ -17,7 +17,7 @@ from taquba import (
     InvalidArgument,
     JobRecord,
     JobStatus,
-    Queue,
+    Store,
     WakeOutcome,
 )
 from taquba.extending import UNREADABLE, HeldLocks, describe, seen_through
@@ -42,25 +42,25 @@ MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 2048
 class SignalOutcome(StrEnum):
     """The result of sending a signal."""
 
-    delivered = "delivered"
+    DELIVERED = "delivered"
     """A run was waiting for it and continues."""
-    buffered = "buffered"
+    BUFFERED = "buffered"
     """It is kept for the next run that waits for it."""
 
 
 def is_waiting(job: JobRecord) -> bool:
     """Whether a step's job still waits for its signal: it never began, and nothing woke it."""
     # A job that was given back has an error; one that waits for its retry is not to be woken.
-    return job.status is JobStatus.scheduled and job.last_error is None and job.woken_at is None
+    return job.status is JobStatus.SCHEDULED and job.last_error is None and job.woken_at is None
 
 
 class SignalBoard:
     """Sends signals, and lets steps decide on the rows of theirs."""
 
-    def __init__(self, queue: Queue, queue_name: str) -> None:
-        self._queue = queue
+    def __init__(self, store: Store, queue_name: str) -> None:
+        self._store = store
         self._keys = keys_of(queue_name)
-        self._locks = turns_of(queue, queue_name).signals
+        self._locks = turns_of(store, queue_name).signals
 
     async def signal(self, key: str, payload: bytes) -> SignalOutcome:
         _values.name(key, "a signal key")
@@ -77,17 +77,17 @@ class SignalBoard:
             row = await self.read(key)
             if isinstance(row, Waiter) and await self._wake(key, row, payload):
                 # The row goes with the settlement of the step that was woken.
-                return SignalOutcome.delivered
-            await self._queue.kv_put(self._keys.signal(key), encode_signal(Buffered(payload)))
-            return SignalOutcome.buffered
+                return SignalOutcome.DELIVERED
+            await self._store.kv_put(self._keys.signal(key), encode_signal(Buffered(payload)))
+            return SignalOutcome.BUFFERED
 
     async def _wake(self, key: str, waiter: Waiter, payload: bytes) -> bool:
-        job = await self._queue.get_job(waiter.job_id)
+        job = await self._store.get_job(waiter.job_id)
         if job is None or not is_waiting(job):
             return False
         if _headers.FUNCTION in job.headers:
             payload = encode_wake(key, payload)
-        return await self._queue.wake_scheduled(waiter.job_id, payload) is WakeOutcome.woken
+        return await self._store.wake_scheduled(waiter.job_id, payload) is WakeOutcome.WOKEN
 
     async def clear(self, key: str) -> bool:
         _values.name(key, "a signal key")
@@ -97,7 +97,7 @@ class SignalBoard:
         with await self.hold([key]):
             if not isinstance(await self.read(key), Buffered):
                 return False
-            await self._queue.kv_delete(self._keys.signal(key))
+            await self._store.kv_delete(self._keys.signal(key))
             return True
 
     async def waiter(self, key: str) -> Waiter | None:
@@ -105,7 +105,7 @@ class SignalBoard:
         row = await self.read(key)
         if not isinstance(row, Waiter):
             return None
-        job = await self._queue.get_job(row.job_id)
+        job = await self._store.get_job(row.job_id)
         return row if job is not None and is_waiting(job) else None
 
     async def look(self, keys: Collection[str]) -> None:
@@ -117,7 +117,7 @@ class SignalBoard:
         return await self._locks.acquire(names)
 
     async def read(self, key: str) -> Waiter | Buffered | None:
-        row = await self._queue.kv_get(self._keys.signal(key))
+        row = await self._store.kv_get(self._keys.signal(key))
         try:
             return None if row is None else decode_signal(row)
         except UNREADABLE as error:

@@ -9,8 +9,8 @@ from taquba import (
     JobRecord,
     JobStatus,
     PermanentFailure,
-    Queue,
-    QueueReader,
+    ReadableStore,
+    Store,
     StoreError,
 )
 from taquba.extending import UNREADABLE, describe
@@ -29,11 +29,11 @@ from taquba_workflow._signals import is_waiting
 from taquba_workflow._steps import StepJob, read_step
 from taquba_workflow._transitions import NEVER
 
-Store = Queue | QueueReader
+Store = ReadableStore
 """A handle for reading runs: the owner's, or a reader in any process."""
 
 
-async def read_run(store: Store, queue_name: str, run_id: str) -> LiveRun | EndedRun | None:
+async def read_run(store: ReadableStore, queue_name: str, run_id: str) -> LiveRun | EndedRun | None:
     key = keys_of(queue_name).run(run_id)
     row = await store.kv_get(key)
     try:
@@ -46,7 +46,9 @@ async def read_run(store: Store, queue_name: str, run_id: str) -> LiveRun | Ende
         ) from error
 
 
-async def read_step_job(store: Store, queue_name: str, run_id: str) -> JobRecord | EndedRun | None:
+async def read_step_job(
+    store: ReadableStore, queue_name: str, run_id: str
+) -> JobRecord | EndedRun | None:
     """The job of a run's step, or how the run ended, or None if there is no such run.
 
     Raises:
@@ -61,12 +63,12 @@ async def read_step_job(store: Store, queue_name: str, run_id: str) -> JobRecord
             raise JobNotFound(run.job_id)
         job = await store.get_job(run.job_id)
         # A run whose job is gone has moved on since its row was read.
-        if job is not None and job.status is not JobStatus.dead:
+        if job is not None and job.status is not JobStatus.DEAD:
             return job
         before = run
 
 
-async def read_status(store: Store, queue_name: str, run_id: str) -> RunStatus | None:
+async def read_status(store: ReadableStore, queue_name: str, run_id: str) -> RunStatus | None:
     found = await read_step_job(store, queue_name, run_id)
     if isinstance(found, EndedRun):
 
@@ -101,7 +103,7 @@ def live_status(job: JobRecord) -> RunStatus:
         submitted_at=from_ms(step.submitted_at),
         attempts=job.attempts,
         starts_at=_starts_at(job, step),
-        signal_keys=step.waited_for if state is RunState.waiting else (),
+        signal_keys=step.waited_for if state is RunState.WAITING else (),
         last_error=job.last_error,
     )
 
@@ -113,7 +115,7 @@ def parked_status(job: JobRecord) -> RunStatus:
     except PermanentFailure as error:
         return RunStatus(
             run_id=job.headers.get(_headers.RUN_ID, job.id),
-            state=RunState.sleeping,
+            state=RunState.SLEEPING,
             step_number=0,
             submitted_at=job.enqueued_at,
             attempts=job.attempts,
@@ -123,7 +125,7 @@ def parked_status(job: JobRecord) -> RunStatus:
 
 
 def _starts_at(job: JobRecord, step: StepJob) -> datetime | None:
-    if job.status is not JobStatus.scheduled or job.run_at is None:
+    if job.status is not JobStatus.SCHEDULED or job.run_at is None:
         return None
     # A run that waits forever has a job that is due in the very distant future.
     return None if job.run_at - from_ms(step.submitted_at) >= NEVER else job.run_at
@@ -132,12 +134,12 @@ def _starts_at(job: JobRecord, step: StepJob) -> datetime | None:
 def _state(job: JobRecord, step: StepJob) -> RunState:
     turn = step.function
     if job.cancel_requested or (turn is not None and turn.cancelling):
-        return RunState.cancelling
+        return RunState.CANCELLING
     match job.status:
-        case JobStatus.pending:
-            return RunState.pending
-        case JobStatus.scheduled:
+        case JobStatus.PENDING:
+            return RunState.PENDING
+        case JobStatus.SCHEDULED:
             waits = step.waited_for or (turn is not None and turn.children)
-            return RunState.waiting if waits and is_waiting(job) else RunState.sleeping
+            return RunState.WAITING if waits and is_waiting(job) else RunState.SLEEPING
         case _:
-            return RunState.running
+            return RunState.RUNNING

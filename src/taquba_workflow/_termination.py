@@ -95,8 +95,8 @@ def told_outcome(job: JobRecord) -> RunOutcome:
             run_id=own[_headers.RUN_ID],
             state=state,
             step_number=int(own[_headers.STEP]),
-            result=job.payload if state is RunState.succeeded else None,
-            reason=None if state is RunState.succeeded else job.payload.decode(),
+            result=job.payload if state is RunState.SUCCEEDED else None,
+            reason=None if state is RunState.SUCCEEDED else job.payload.decode(),
             headers=headers,
             ended_at=from_ms(int(own[_ENDED_AT])),
         )

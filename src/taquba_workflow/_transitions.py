@@ -64,11 +64,11 @@ class Ending(NamedTuple):
     @property
     def keeps_staged(self) -> bool:
         """Whether what the step staged is applied: it came to an outcome, other than cancelled."""
-        return self.state is not RunState.cancelled and not self.dead_letter
+        return self.state is not RunState.CANCELLED and not self.dead_letter
 
 
 def first_step(
-    queue: str,
+    store: str,
     spec: RunSpec,
     run_id: str,
     job_id: str,
@@ -82,7 +82,7 @@ def first_step(
     input_hash = spec.input_hash()
     run = LiveRun(input_hash, now_ms, 0, job_id)
     return EnqueueRequest(
-        queue,
+        store,
         spec.input,
         run_at=spec.run_at,
         priority=spec.priority,
@@ -95,7 +95,7 @@ def first_step(
             **_headers.place(run_id, 0),
         },
         job_id=job_id,
-        kv_writes={**spec.kv_writes, **own_writes, keys_of(queue).run(run_id): encode_run(run)},
+        kv_writes={**spec.kv_writes, **own_writes, keys_of(store).run(run_id): encode_run(run)},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from weakref import WeakKeyDictionary
 
-from taquba import Queue
+from taquba import Store
 from taquba.extending import KeyLocks
 
 
@@ -21,9 +21,9 @@ class Turns:
         """Runs that are being cancelled in this moment, and by how many."""
 
 
-_turns: WeakKeyDictionary[Queue, dict[str, Turns]] = WeakKeyDictionary()
+_turns: WeakKeyDictionary[Store, dict[str, Turns]] = WeakKeyDictionary()
 
 
-def turns_of(queue: Queue, queue_name: str) -> Turns:
+def turns_of(store: Store, queue_name: str) -> Turns:
     """One process owns a store, so what is decided takes turns in its memory."""
-    return _turns.setdefault(queue, {}).setdefault(queue_name, Turns())
+    return _turns.setdefault(store, {}).setdefault(queue_name, Turns())

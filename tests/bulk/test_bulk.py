@@ -327,7 +327,7 @@ async def test_what_no_retry_helps_fails_at_once(
 
     async with aclosing(Bulk(queue, fails).stream([1])) as records:
         [record] = [record async for record in records]
-    assert (record.status, record.error, tries) == (ItemStatus.failed, reason, 1)
+    assert (record.status, record.error, tries) == (ItemStatus.FAILED, reason, 1)
 
 
 async def test_what_is_raised_beside_exceptions_is_an_error_of_the_item_too(
@@ -504,7 +504,7 @@ async def test_a_phase_that_cannot_be_kept_fails_its_item_with_the_remedy(
 
     async with aclosing(Bulk(queue, phases).stream([1])) as records:
         [record] = [record async for record in records]
-    assert record.status is ItemStatus.failed
+    assert record.status is ItemStatus.FAILED
     assert "cannot be stored" in (record.error or "")
 
 

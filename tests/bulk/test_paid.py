@@ -195,7 +195,7 @@ async def test_a_paid_call_within_another_is_refused(queue: Queue) -> None:
         await ctx.paid_call("outer", outer)
 
     [record] = await records_of(Bulk(queue, pay), [1])
-    assert record.status is ItemStatus.failed
+    assert record.status is ItemStatus.FAILED
     assert "'inner' is made within another one" in (record.error or "")
 
 
@@ -656,4 +656,4 @@ async def test_a_failed_item_keeps_what_its_calls_cost(queue: Queue) -> None:
         raise PermanentFailure("after all")
 
     [record] = await records_of(Bulk(queue, fails, budget={"usd": 5}), [1])
-    assert (record.status, record.cost) == (ItemStatus.failed, {"usd": 0.5})
+    assert (record.status, record.cost) == (ItemStatus.FAILED, {"usd": 0.5})

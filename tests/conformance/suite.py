@@ -158,10 +158,10 @@ class StoreConformance:
         assert (await queue.nack(await must_claim(queue), "second", effects)).dead_lettered
         assert await queue.kv_get("dead") == b"1"
         (dead,) = (await queue.dead_jobs("q")).jobs
-        assert (dead.id, dead.status) == (job.id, JobStatus.dead)
+        assert (dead.id, dead.status) == (job.id, JobStatus.DEAD)
         assert [(entry.outcome, entry.error) for entry in await queue.attempt_history(job.id)] == [
-            (AttemptOutcome.retried, "first"),
-            (AttemptOutcome.dead_lettered, "second"),
+            (AttemptOutcome.RETRIED, "first"),
+            (AttemptOutcome.DEAD_LETTERED, "second"),
         ]
         await queue.requeue_dead(job.id)
         await queue.ack(await must_claim(queue))
@@ -196,9 +196,9 @@ class StoreConformance:
         assert await queue.claim("q") is None
         await clock.advance(60)
         assert await claimed_ids(queue) == [soon.id]
-        assert await queue.wake_scheduled(woken.id, b"why") is WakeOutcome.woken
+        assert await queue.wake_scheduled(woken.id, b"why") is WakeOutcome.WOKEN
         assert (await must_claim(queue)).wake_payload == b"why"
-        assert await queue.wake_scheduled(woken.id) is WakeOutcome.not_scheduled
+        assert await queue.wake_scheduled(woken.id) is WakeOutcome.NOT_SCHEDULED
         await clock.advance(3600)
         # The leases of the first two ran out meanwhile: the jobs are back.
         assert later.id in await claimed_ids(queue)
@@ -207,9 +207,9 @@ class StoreConformance:
         waiting = await queue.enqueue("q", b"", delay=60)
         running = await queue.enqueue("q", b"")
         claim = await must_claim(queue)
-        assert await queue.cancel(waiting.id) is CancelOutcome.removed
-        assert await queue.cancel(running.id) is CancelOutcome.requested
-        assert await queue.cancel("nobody") is CancelOutcome.not_found
+        assert await queue.cancel(waiting.id) is CancelOutcome.REMOVED
+        assert await queue.cancel(running.id) is CancelOutcome.REQUESTED
+        assert await queue.cancel("nobody") is CancelOutcome.NOT_FOUND
         assert claim.cancel_token.cancelled
         await queue.ack(claim)
         assert not await leftovers(queue)
@@ -238,7 +238,7 @@ class StoreConformance:
             dead = await kill_job(queue)
             record = await queue.get_job(done.id)
             assert record is not None
-            assert record.status is JobStatus.done
+            assert record.status is JobStatus.DONE
             await clock.advance(61)
             await queue.sweep_now()
             assert await queue.get_job(done.id) is None
@@ -331,7 +331,7 @@ class StoreConformance:
         async with Queue.open(url, payload_offload_threshold=1000) as queue:
             requests = [EnqueueRequest("q", content) for content in contents]
             jobs = await queue.enqueue_batch(requests)
-            assert await queue.cancel(jobs[0].id) is CancelOutcome.removed
+            assert await queue.cancel(jobs[0].id) is CancelOutcome.REMOVED
             claims = await queue.claim_batch("q", 40)
             assert [claim.payload for claim in claims] == contents[1:]
             await asyncio.gather(*(queue.ack(claim) for claim in claims))
@@ -381,7 +381,7 @@ class StoreConformance:
                 with pytest.raises(PayloadDamaged, match=f"{job_id}' is damaged"):
                     found.payload  # noqa: B018 - reading it is what raises
                 await put_right(queue, before)
-                if found.status is JobStatus.dead:
+                if found.status is JobStatus.DEAD:
                     await queue.requeue_dead(job_id)
                 await clock.advance(3600)
                 assert await queue.objects.get("a/b") == content
@@ -434,7 +434,7 @@ class StoreConformance:
                 "dead": 1,
             }
             (entry,) = await queue.attempt_history(claim.id)
-            assert entry.outcome is AttemptOutcome.interrupted
+            assert entry.outcome is AttemptOutcome.INTERRUPTED
             assert await claimed_ids(queue) == [result.id for result in pending]
             assert not (await queue.enqueue("q", b"", dedup_key="key")).new
 

@@ -16,11 +16,11 @@ from taquba._model.codec import decode_attempt, decode_counters, decode_location
 from taquba._model.records import Counters, Job, JobAttempt
 
 SPACES = {
-    keys.PENDING: JobStatus.pending,
-    keys.SCHEDULED: JobStatus.scheduled,
-    keys.CLAIMED: JobStatus.claimed,
-    keys.DONE: JobStatus.done,
-    keys.DEAD: JobStatus.dead,
+    keys.PENDING: JobStatus.PENDING,
+    keys.SCHEDULED: JobStatus.SCHEDULED,
+    keys.CLAIMED: JobStatus.CLAIMED,
+    keys.DONE: JobStatus.DONE,
+    keys.DEAD: JobStatus.DEAD,
 }
 
 
@@ -85,11 +85,11 @@ async def dump(queue: Queue) -> Dump:
     assert index.keys() == state.jobs.keys(), "index and records differ"
     for job_id, (status, key, job) in state.jobs.items():
         indexed_status, indexed_key = index[job_id]
-        if status is JobStatus.pending:
+        if status is JobStatus.PENDING:
             # I6: the first scan of the next owner starts behind the cursor.
             assert key > cursors.get(job.queue, b""), f"{job_id} would not be found"
-        if status is JobStatus.claimed:
-            assert indexed_status is JobStatus.pending
+        if status is JobStatus.CLAIMED:
+            assert indexed_status is JobStatus.PENDING
         else:
             assert (indexed_status, indexed_key) == (status, key)
         assert sequences[job_id] == list(range(job.history_length)), f"history of {job_id}"
@@ -98,7 +98,7 @@ async def dump(queue: Queue) -> Dump:
         keys.dedup(job.queue, job.dedup_key): job_id
         for job_id, (status, _, job) in state.jobs.items()
         if job.holds_dedup_key and job.dedup_key is not None
-        if status in (JobStatus.pending, JobStatus.scheduled)
+        if status in (JobStatus.PENDING, JobStatus.SCHEDULED)
     }
     assert dedup == holders
     _check_counters(state)
@@ -113,10 +113,10 @@ def _check_counters(state: Dump) -> None:
     for queue in queues:
         counters = state.counters[queue]
         for status in (
-            JobStatus.pending,
-            JobStatus.scheduled,
-            JobStatus.claimed,
-            JobStatus.dead,
+            JobStatus.PENDING,
+            JobStatus.SCHEDULED,
+            JobStatus.CLAIMED,
+            JobStatus.DEAD,
         ):
             assert getattr(counters, status.value) == counted[queue, status], (queue, status)
 
@@ -129,15 +129,15 @@ async def audit(queue: Queue, *, idle: bool = True) -> Dump:
     assert {name: c for name, c in owner.counters.items() if any(c)} == {
         name: c for name, c in state.counters.items() if any(c)
     }
-    assert {lease.job.id for lease in owner.leases} == state.with_status(JobStatus.claimed)
+    assert {lease.job.id for lease in owner.leases} == state.with_status(JobStatus.CLAIMED)
     for lease in owner.leases:
         assert lease.state == "held"
         assert lease.job == state.jobs[lease.job.id][2]
     waiting: dict[str | None, dict[bytes, Job]] = defaultdict(dict)
     for status, key, job in state.jobs.values():
-        if status is JobStatus.pending:
+        if status is JobStatus.PENDING:
             waiting[job.queue][key] = job
-        elif status is JobStatus.scheduled:
+        elif status is JobStatus.SCHEDULED:
             waiting[None][key] = job
     windows = {name: of_queue.window for name, of_queue in owner.queues.items()}
     for name, window in {**windows, None: owner.scheduled}.items():

@@ -145,19 +145,19 @@ class Ledger:
             (job_id, number)
             for job_id, attempts in state.history.items()
             for number, attempt in enumerate(attempts)
-            if attempt.outcome is AttemptOutcome.dead_lettered
+            if attempt.outcome is AttemptOutcome.DEAD_LETTERED
         }
         still_here = {claim for claim in dead if claim[0] in state.jobs}
         assert recorded == still_here, "effects of a dead letter differ from its history"
         for job_id, number in self.settled["retried"]:
             assert (job_id, number) not in dead, "a retried nack applied its effects"
             if job_id in state.jobs:
-                assert state.history[job_id][number].outcome is AttemptOutcome.retried
+                assert state.history[job_id][number].outcome is AttemptOutcome.RETRIED
         times = Counter(job_id for job_id, _ in dead)
         for job_id, count in times.items():
             if job_id not in self.requeueing:
                 assert count == 1, "a job was dead-lettered twice"
-                assert state.jobs[job_id][0] is JobStatus.dead
+                assert state.jobs[job_id][0] is JobStatus.DEAD
 
 
 def _claims(state: Dump, prefix: str) -> dict[tuple[str, int], bytes]:

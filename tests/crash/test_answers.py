@@ -77,22 +77,22 @@ CASES: dict[str, tuple[Step, Step, object]] = {
     "cancel, of an acknowledged job": (
         ack,
         lambda queue: queue.cancel("own"),
-        CancelOutcome.not_found,
+        CancelOutcome.NOT_FOUND,
     ),
-    "cancel, of a dead job": (nack, lambda queue: queue.cancel("own"), CancelOutcome.not_found),
+    "cancel, of a dead job": (nack, lambda queue: queue.cancel("own"), CancelOutcome.NOT_FOUND),
     "wake, of an acknowledged job": (
         ack,
         lambda queue: queue.wake_scheduled("own"),
-        WakeOutcome.not_found,
+        WakeOutcome.NOT_FOUND,
     ),
     "wake, of a dead job": (
         nack,
         lambda queue: queue.wake_scheduled("own"),
-        WakeOutcome.not_scheduled,
+        WakeOutcome.NOT_SCHEDULED,
     ),
     "requeue, of a removed job": (lambda queue: queue.cancel("own"), requeued, JobNotFound),
-    "wait, for an acknowledged job": (ack, waited, WaitStatus.not_found),
-    "wait, for a dead job": (nack, waited, WaitStatus.completed),
+    "wait, for an acknowledged job": (ack, waited, WaitStatus.NOT_FOUND),
+    "wait, for a dead job": (nack, waited, WaitStatus.COMPLETED),
     "compare-put, of a changed entry": (
         lambda queue: queue.kv_put("entry", b"2"),
         lambda queue: queue.kv_compare_put("entry", b"1", b"3"),
@@ -192,7 +192,7 @@ async def test_the_queue_is_busy_while_an_answer_waits_for_a_flush_that_nobody_w
     assert queue._owner.committer.busy
     held.release()
     async with asyncio.timeout(10):
-        assert await asking is CancelOutcome.not_found
+        assert await asking is CancelOutcome.NOT_FOUND
         await queue._owner.committer._idle.wait()
 
 

@@ -92,7 +92,7 @@ async def test_a_job_that_ends_its_process_is_given_up_and_those_beside_it_pay_n
     async with Queue.open(url, default_config=QueueConfig(keep_done_jobs=3600)) as queue:
         job = await queue.get_job(killer)
         assert job is not None
-        assert (job.status, job.attempts, job.suspect) == (JobStatus.dead, 3, False)
+        assert (job.status, job.attempts, job.suspect) == (JobStatus.DEAD, 3, False)
         assert job.last_error is not None
         assert "ended 3 times while it ran alone" in job.last_error
         story = [(entry.outcome, entry.counted) for entry in await queue.attempt_history(killer)]
@@ -100,7 +100,7 @@ async def test_a_job_that_ends_its_process_is_given_up_and_those_beside_it_pay_n
         for result in (*before, *after):
             fine = await queue.get_job(result.id)
             assert fine is not None
-            assert (fine.status, fine.attempts) == (JobStatus.done, 1)
+            assert (fine.status, fine.attempts) == (JobStatus.DONE, 1)
             *interruptions, end = await queue.attempt_history(result.id)
             assert [entry.counted for entry in interruptions] == [False] * len(interruptions)
             assert (end.outcome, end.counted) == ("completed", True)
@@ -118,7 +118,7 @@ async def test_the_attempt_of_a_killed_process_counts_in_an_idle_store(tmp_path:
     async with Queue.open(url, default_config=QueueConfig(max_attempts=2)) as queue:
         job = await queue.get_job(job_id)
         assert job is not None
-        assert (job.status, job.attempts) == (JobStatus.dead, 2)
+        assert (job.status, job.attempts) == (JobStatus.DEAD, 2)
         history = await queue.attempt_history(job_id)
         # It was claimed by hand, with nothing beside it but what nobody knows of.
         assert [attempt.outcome for attempt in history] == ["interrupted"] * 3
@@ -143,7 +143,7 @@ async def test_a_suspect_whose_owner_is_fenced_while_it_lives_pays_nothing(tmp_p
             assert child.returncode is None
             job = await queue.get_job(job_id)
             assert job is not None
-            assert (job.status, job.attempts, job.suspect) == (JobStatus.pending, 0, True)
+            assert (job.status, job.attempts, job.suspect) == (JobStatus.PENDING, 0, True)
             history = await queue.attempt_history(job_id)
             assert [attempt.counted for attempt in history] == [False, False]
     finally:
@@ -168,6 +168,6 @@ async def test_an_owner_that_knows_that_it_is_fenced_does_not_hide_the_death_of_
     async with Queue.open(url) as third:
         job = await third.get_job(job_id)
         assert job is not None
-        assert (job.status, job.attempts) == (JobStatus.dead, 1)
+        assert (job.status, job.attempts) == (JobStatus.DEAD, 1)
     for fenced in (first, second):
         await fenced.close()

@@ -34,7 +34,7 @@ async def examine(store: Path, ledger: Ledger) -> tuple[Queue, Dump]:
     queue = await Queue.open(str(store), default_config=CONFIG, clock=clock, fsync=False)
     await clock.advance(0)
     state = await audit(queue)
-    assert not state.with_status(JobStatus.claimed), "a job is claimed, but nobody holds it"
+    assert not state.with_status(JobStatus.CLAIMED), "a job is claimed, but nobody holds it"
     ledger.check(state)
     return queue, state
 

@@ -158,11 +158,11 @@ class Child:
             elif self.recent:
                 job_id = self.random.choice(self.recent)
                 if self.random.random() < 0.3:
-                    if await self.queue.wake_scheduled(job_id) is WakeOutcome.woken:
+                    if await self.queue.wake_scheduled(job_id) is WakeOutcome.WOKEN:
                         self.report("woken", job_id)
                     continue
                 effects = SettlementEffects(kv_writes={f"cancelled/{job_id}": b""})
-                if await self.queue.cancel(job_id, effects) is CancelOutcome.removed:
+                if await self.queue.cancel(job_id, effects) is CancelOutcome.REMOVED:
                     self.report("cancelled", job_id)
 
     async def count(self) -> None:

@@ -226,7 +226,7 @@ async def test_what_cannot_be_used_is_refused_at_registration(
 
 
 async def test_wrong_queue_and_wrong_event_are_refused(queue: Queue) -> None:
-    with pytest.raises(InvalidArgumentType, match="queue must be a Queue"):
+    with pytest.raises(InvalidArgumentType, match="store must be a Store"):
         CronScheduler("memory://")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentType, match="shutdown must be"):
         await CronScheduler(queue).run("now")  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ async def test_an_owner_is_seen_and_reached_through_a_link(
     link.symlink_to(real)
     async with Queue.open(real, inbox=True, producer_socket=True) as queue:
         async with QueueReader.open(link) as reader:
-            assert (await reader.detect_owner(0)).presence is OwnerPresence.present
+            assert (await reader.detect_owner(0)).presence is OwnerPresence.PRESENT
         async with Producer.open(link) as producer:
             receipt = await producer.enqueue("q", b"")
             # It went through the socket: nobody looked into the inbox.

@@ -131,7 +131,7 @@ async def test_a_delay_counts_from_the_call(
     await queue.ingest_now()
     job = await queue.get_job(receipt.id)
     assert job is not None
-    assert job.status is JobStatus.scheduled
+    assert job.status is JobStatus.SCHEDULED
     assert job.run_at == NOW + timedelta(seconds=60)
     await clock.advance(60)
     assert await claimed_ids(queue) == [receipt.id]

@@ -54,7 +54,7 @@ async def entries(queue: Queue, prefix: str = "jobs/") -> list[KvEntry[str]]:
 
 
 async def dead(queue: Queue, name: str = "jobs") -> list[JobRecord]:
-    return (await queue.list_jobs(name, JobStatus.dead)).jobs
+    return (await queue.list_jobs(name, JobStatus.DEAD)).jobs
 
 
 async def until(condition: Callable[[], bool]) -> None:

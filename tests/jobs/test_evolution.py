@@ -83,7 +83,7 @@ async def test_a_newer_version_and_an_unknown_name_are_parked_unspent(
     assert parked[unknown.id].last_error == "parked: no job 'else' is known here"
     assert parked[foreign.id].last_error == "parked: it names no job"
     for record in parked.values():
-        assert (record.status, record.attempts) == (JobStatus.scheduled, 0)
+        assert (record.status, record.attempts) == (JobStatus.SCHEDULED, 0)
         assert await queue.attempt_history(record.id) == []
     async with new:
         await mock_clock.advance(30)
@@ -126,10 +126,10 @@ async def test_a_payload_that_cannot_be_decoded_is_a_dead_letter_that_says_why(
     async with JobRunner(queue, jobs=[second]) as runner:
         with pytest.raises(JobFailed, match=says) as failed:
             await runner.handle(second, added.id)
-    assert failed.value.kind is FailureKind.invalid
+    assert failed.value.kind is FailureKind.INVALID
     record = await queue.get_job(added.id)
     assert record is not None
-    assert (record.status, record.attempts) == (JobStatus.dead, 1)
+    assert (record.status, record.attempts) == (JobStatus.DEAD, 1)
     assert record.last_error == failed.value.message
 
 
@@ -147,7 +147,7 @@ async def test_a_result_that_the_code_no_longer_understands_says_so(queue: Queue
         await handle
     with pytest.raises(JobFailed, match="the result was stored as something else") as failed:
         await JobRunner(queue, jobs=[numbers]).handle(numbers, handle.id)
-    assert failed.value.kind is FailureKind.invalid
+    assert failed.value.kind is FailureKind.INVALID
 
 
 async def test_a_cancelled_parked_job_is_gone(queue: Queue, mock_clock: MockClock) -> None:

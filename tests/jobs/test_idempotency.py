@@ -90,7 +90,7 @@ async def test_cancelling_an_ended_job_says_so_when_that_is_durable(queue: Queue
         assert not (await asyncio.wait([submitting, cancelling], timeout=0.1))[0]
         held.release()
         await submitting
-        assert await cancelling is CancelOutcome.not_found
+        assert await cancelling is CancelOutcome.NOT_FOUND
 
 
 async def test_the_same_key_returns_the_stored_outcome_also_after_a_restart(
@@ -165,7 +165,7 @@ async def test_a_waiting_job_that_is_cancelled_gives_its_key_back(queue: Queue) 
     deps = Deps()
     runner = runner_of(queue, deps)
     first = await runner.submit(double, 3)
-    assert await first.cancel() is CancelOutcome.removed
+    assert await first.cancel() is CancelOutcome.REMOVED
     with pytest.raises(JobFailed, match="cancelled before it ran"):
         await first
     second = await runner.submit(double, 3)
@@ -177,7 +177,7 @@ async def test_a_waiting_job_that_is_cancelled_gives_its_key_back(queue: Queue) 
 async def test_a_job_that_somebody_removed_does_not_block_its_key(queue: Queue) -> None:
     runner = runner_of(queue, Deps())
     first = await runner.submit(total, [1])
-    assert await queue.cancel(first.id) is CancelOutcome.removed
+    assert await queue.cancel(first.id) is CancelOutcome.REMOVED
     # Not even other arguments: nothing is left of the first one.
     second = await runner.submit(total, [2])
     assert second.new

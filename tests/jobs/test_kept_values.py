@@ -67,7 +67,7 @@ async def test_results_come_back_as_they_are_or_fail_their_job(queue: Queue) -> 
             else:
                 with pytest.raises(JobFailed, match="the result cannot be stored") as failed:
                     await handle
-                assert failed.value.kind is FailureKind.invalid
+                assert failed.value.kind is FailureKind.INVALID
                 assert (await queue.attempt_history(handle.id))[-1].attempt == 1
 
 

@@ -54,7 +54,7 @@ async def test_awaiting_a_handle_gives_the_result(queue: Queue) -> None:
         assert await handle == "HIHI"
         assert await handle == "HIHI"
         assert await handle.fetch_result() == "HIHI"
-        assert await handle.status() is JobState.succeeded
+        assert await handle.status() is JobState.SUCCEEDED
     assert deps.calls == ["hi"]
 
 
@@ -68,12 +68,12 @@ async def test_states_of_a_job(queue: Queue, mock_clock: MockClock) -> None:
     runner = deps_runner(queue, deps)
     later = await runner.submit_with(SubmitOptions(delay=60), wait, "later")
     now = await runner.submit(wait, "now")
-    assert await later.status() is JobState.scheduled
-    assert await now.status() is JobState.pending
+    assert await later.status() is JobState.SCHEDULED
+    assert await now.status() is JobState.PENDING
     assert await now.fetch_result() is None
     async with runner:
         await until(lambda: bool(deps.calls))
-        assert await now.status() is JobState.running
+        assert await now.status() is JobState.RUNNING
         deps.gate.set()
         assert await now == "now"
         await mock_clock.advance(60)
@@ -129,12 +129,12 @@ async def test_a_job_that_keeps_failing_is_a_dead_letter_and_raises(
         handle = await runner.submit(flaky, "no route")
         with pytest.raises(JobFailed) as failed:
             await handle
-        assert failed.value.kind is FailureKind.error
+        assert failed.value.kind is FailureKind.ERROR
         assert failed.value.message == "ConnectionError: no route"
         assert failed.value.job_id == handle.id
         with pytest.raises(JobFailed, match="no route"):
             await handle.fetch_result()
-        assert await handle.status() is JobState.failed
+        assert await handle.status() is JobState.FAILED
         [letter] = await dead(queue)
         assert (letter.id, letter.attempts) == (handle.id, 3)
         assert letter.last_error == "ConnectionError: no route"
@@ -197,7 +197,7 @@ async def test_a_job_ends_with_an_error_that_has_no_text_and_that_classify_fails
     async with JobRunner(queue, jobs=[odd], classify=cannot_classify) as runner:
         with pytest.raises(JobFailed, match=r"Odd \(without its message") as failed:
             await (await runner.submit(odd)).join(10)
-    assert failed.value.kind is FailureKind.error
+    assert failed.value.kind is FailureKind.ERROR
 
 
 async def test_retry_after_waits_as_long_as_it_says(queue: Queue, mock_clock: MockClock) -> None:
@@ -224,7 +224,7 @@ async def test_a_cancellation_that_comes_from_inside_is_a_failure(open_queue: Op
     async with JobRunner(queue, jobs=[raise_it], state=[]) as runner:
         with pytest.raises(JobFailed, match="CancelledError") as failed:
             await (await runner.submit(raise_it, "cancelled"))
-    assert failed.value.kind is FailureKind.error
+    assert failed.value.kind is FailureKind.ERROR
 
 
 @job(name="blob")
@@ -277,7 +277,7 @@ async def test_results_are_there_after_a_restart_and_for_a_reader(open_queue: Op
         for job_id, size in zip(ids, (5, 300_000), strict=True):
             assert await runner.handle(blob, job_id) == bytes(size)
             assert await fetch_result(reader, blob, job_id) == bytes(size)
-            assert await fetch_status(reader, job_id) is JobState.succeeded
+            assert await fetch_status(reader, job_id) is JobState.SUCCEEDED
         with pytest.raises(JobFailed, match="never"):
             await runner.handle(raise_it, failing)
         with pytest.raises(JobFailed, match="never"):
@@ -296,8 +296,8 @@ async def test_a_job_whose_worker_lost_it_for_good_raises_too(
     await mock_clock.advance(20)
     with pytest.raises(JobFailed, match="the lease expired") as failed:
         await waiting
-    assert failed.value.kind is FailureKind.lost
-    assert await handle.status() is JobState.failed
+    assert failed.value.kind is FailureKind.LOST
+    assert await handle.status() is JobState.FAILED
     with pytest.raises(JobFailed, match="the lease expired"):
         await handle.fetch_result()
 

@@ -112,7 +112,7 @@ async def test_an_object_that_no_outcome_names_is_removed(
 ) -> None:
     """What a crash between the upload and the settlement leaves behind."""
     runner = deps_runner(queue, Deps())
-    await runner._retention.store("lost-job", bytes(100_000))  # pyright: ignore[reportPrivateUsage]
+    await runner._retention.put_away("lost-job", bytes(100_000))  # pyright: ignore[reportPrivateUsage]
     assert len([info async for info in queue.objects.list()]) == 1
     async with runner:
         await mock_clock.advance(timedelta(minutes=59))
@@ -173,4 +173,4 @@ async def test_a_failure_is_forgotten_though_its_dead_letter_is_kept_longer(
             assert await fetch_result(reader, flaky, handle.id) is None
         with pytest.raises(JobNotFound):
             await handle
-        assert await handle.status() is JobState.failed
+        assert await handle.status() is JobState.FAILED

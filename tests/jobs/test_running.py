@@ -114,7 +114,7 @@ async def test_a_process_pool_runs_plain_functions(queue: Queue, pool: ProcessPo
         handle = await runner.submit_with(SubmitOptions(headers={"tenant": "t1"}), about)
         job_id, name, attempt, headers = await handle
         assert (job_id, name, attempt, headers["tenant"]) == (handle.id, "about", 1, "t1")
-        for what in ("state", "queue", "progress"):
+        for what in ("state", "store", "progress"):
             failing = await runner.submit_with(SubmitOptions(max_attempts=1), use_owner, what)
             with pytest.raises(JobFailed, match=rf"DetachedContext: ctx\.{what} is not available"):
                 await failing
@@ -188,8 +188,8 @@ async def test_options_of_a_job_and_of_a_submission(queue: Queue) -> None:
     other = await queue.get_job((await runner.submit_with(options, opt)).id)
     assert plain is not None
     assert other is not None
-    assert (plain.max_attempts, plain.priority, plain.status) == (7, 5, JobStatus.pending)
-    assert (other.max_attempts, other.priority, other.status) == (1, 9, JobStatus.scheduled)
+    assert (plain.max_attempts, plain.priority, plain.status) == (7, 5, JobStatus.PENDING)
+    assert (other.max_attempts, other.priority, other.status) == (1, 9, JobStatus.SCHEDULED)
     assert other.headers == {"a": "b", "jobs.name": "opt", "jobs.version": "1"}
 
 
@@ -210,11 +210,11 @@ async def test_a_timeout_ends_the_attempt_on_the_queues_clock(
         handle = await runner.submit(slow)
         await until(lambda: bool(deps.calls))
         await mock_clock.advance(4.9)
-        assert await handle.status() is JobState.running
+        assert await handle.status() is JobState.RUNNING
         await mock_clock.advance(0.1)
         with pytest.raises(JobFailed, match="longer than its timeout of 5 s") as failed:
             await handle
-    assert failed.value.kind is FailureKind.timed_out
+    assert failed.value.kind is FailureKind.TIMED_OUT
 
 
 async def test_cancelling_a_running_job_stops_its_function_and_frees_its_key(queue: Queue) -> None:
@@ -222,12 +222,12 @@ async def test_cancelling_a_running_job_stops_its_function_and_frees_its_key(que
     async with JobRunner(queue, jobs=[wait], state=deps) as runner:
         handle = await runner.submit(wait, "x")
         await until(lambda: bool(deps.calls))
-        assert await handle.cancel() is CancelOutcome.requested
+        assert await handle.cancel() is CancelOutcome.REQUESTED
         with pytest.raises(JobFailed, match="cancelled while it ran") as failed:
             await handle
-        assert failed.value.kind is FailureKind.cancelled
+        assert failed.value.kind is FailureKind.CANCELLED
         assert [letter.id for letter in await dead(queue)] == [handle.id]
-        assert await handle.cancel() is CancelOutcome.not_found
+        assert await handle.cancel() is CancelOutcome.NOT_FOUND
         deps.gate.set()
         again = await runner.submit(wait, "x")
         assert again.new
@@ -281,7 +281,7 @@ async def test_a_cancelled_job_ends_as_cancelled_whatever_its_function_raises(
         await handle.cancel()
         with pytest.raises(JobFailed) as failed:
             await handle
-        assert failed.value.kind is FailureKind.cancelled
+        assert failed.value.kind is FailureKind.CANCELLED
         assert await queue.kv_get("note") == (b"stopped" if how == "effects" else None)
         # Its key is free again.
         assert (await runner.submit_with(SubmitOptions(delay=3600), stops, how)).new
@@ -294,11 +294,11 @@ async def test_a_cancelled_job_that_is_lost_with_its_worker_was_cancelled(
     runner = JobRunner(queue, jobs=[stops], state=Deps())
     handle = await runner.submit(stops, "an error")
     assert await queue.claim("jobs", lease=5) is not None
-    assert await handle.cancel() is CancelOutcome.requested
+    assert await handle.cancel() is CancelOutcome.REQUESTED
     await mock_clock.advance(6)
     with pytest.raises(JobFailed) as failed:
         await handle.join(10)
-    assert failed.value.kind is FailureKind.cancelled
+    assert failed.value.kind is FailureKind.CANCELLED
     assert (await runner.submit(stops, "an error")).new
 
 
@@ -319,7 +319,7 @@ async def test_a_thread_sees_that_its_job_was_cancelled(queue: Queue) -> None:
         await handle.cancel()
         with pytest.raises(JobFailed) as failed:
             await handle
-        assert failed.value.kind is FailureKind.cancelled
+        assert failed.value.kind is FailureKind.CANCELLED
         await until(lambda: len(seen) == 2)
 
 
@@ -330,7 +330,7 @@ async def test_shutdown_gives_running_jobs_back_unspent(queue: Queue) -> None:
         await until(lambda: bool(deps.calls))
     record = await queue.get_job(handle.id)
     assert record is not None
-    assert (record.status, record.attempts) == (JobStatus.pending, 0)
+    assert (record.status, record.attempts) == (JobStatus.PENDING, 0)
     deps.gate.set()
     async with JobRunner(queue, jobs=[wait], state=deps) as runner:
         assert await runner.handle(wait, handle.id) == "x"
@@ -397,7 +397,7 @@ async def test_the_progress_of_an_earlier_attempt_is_removed_as_well(
         if ctx.attempt == 1:
             ctx.progress(1)
             row = f"jobs/progress/{ctx.job_id}"
-            while await ctx.queue.kv_get(row) is None:  # noqa: ASYNC110 - no event tells
+            while await ctx.store.kv_get(row) is None:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.001)
             raise ConnectionError
 
@@ -499,7 +499,7 @@ async def test_bad_runners_are_refused(queue: Queue) -> None:
     ):
         with pytest.raises(InvalidArgument if "each" not in says else TypeError, match=says):
             JobRunner(queue, state=Deps(), **options)  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgumentType, match="queue must be a Queue"):
+    with pytest.raises(InvalidArgumentType, match="store must be a Store"):
         JobRunner("queue", jobs=[])  # type: ignore[arg-type]
 
     @job(name="double")
@@ -520,5 +520,5 @@ def test_a_detached_context_is_for_unit_tests() -> None:
     ctx = JobContext.detached(5)
     assert ctx.state == 5
     ctx.progress(1)
-    with pytest.raises(DetachedContext, match=r"ctx\.queue"):
-        _ = ctx.queue
+    with pytest.raises(DetachedContext, match=r"ctx\.store"):
+        _ = ctx.store

@@ -31,11 +31,11 @@ from taquba_jobs import (
 
 
 class Colour(Enum):
-    red = "r"
+    RED = "r"
 
 
 class Level(StrEnum):
-    high = "high"
+    HIGH = "high"
 
 
 class Point(NamedTuple):
@@ -155,8 +155,8 @@ async def test_standard_types_reach_the_function(queue: Queue) -> None:
         "day": date(2030, 1, 2),
         "span": timedelta(days=-1, microseconds=1),
         "path": Path("/some/where"),
-        "colour": Colour.red,
-        "level": Level.high,
+        "colour": Colour.RED,
+        "level": Level.HIGH,
         "table": {(1, "a"): {3, 4}},
         "big": 2**64 - 1,
         "anything": [1, (2, 3), {"a": None, 5: 1.5}],
@@ -230,7 +230,7 @@ async def test_a_result_of_another_type_fails_the_job_at_once(queue: Queue) -> N
         handle = await runner.submit(liar, "text")
         with pytest.raises(JobFailed, match="the result does not fit its annotation") as failed:
             await handle
-        assert failed.value.kind is FailureKind.invalid
+        assert failed.value.kind is FailureKind.INVALID
         assert (await queue.attempt_history(handle.id))[-1].attempt == 1
 
 

@@ -174,7 +174,7 @@ def test_a_record_written_before_a_field_existed_reads_with_its_default(
 
 @given(
     status=st.sampled_from(
-        [JobStatus.pending, JobStatus.scheduled, JobStatus.done, JobStatus.dead]
+        [JobStatus.PENDING, JobStatus.SCHEDULED, JobStatus.DONE, JobStatus.DEAD]
     ),
     queue=names,
     position=u32,
@@ -186,10 +186,10 @@ def test_a_location_reads_back_and_names_the_row(
     location = decode_location(job_id, encode_location(status, queue, position))
     assert location == (status, queue, position)
     row_key: dict[JobStatus, Callable[[], bytes]] = {
-        JobStatus.pending: lambda: keys.pending(queue, position, job_id),
-        JobStatus.scheduled: lambda: keys.scheduled(position, queue, job_id),
-        JobStatus.done: lambda: keys.finished(keys.DONE, queue, position, job_id),
-        JobStatus.dead: lambda: keys.finished(keys.DEAD, queue, position, job_id),
+        JobStatus.PENDING: lambda: keys.pending(queue, position, job_id),
+        JobStatus.SCHEDULED: lambda: keys.scheduled(position, queue, job_id),
+        JobStatus.DONE: lambda: keys.finished(keys.DONE, queue, position, job_id),
+        JobStatus.DEAD: lambda: keys.finished(keys.DEAD, queue, position, job_id),
     }
     assert location.key(job_id) == row_key[status]()
 

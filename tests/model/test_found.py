@@ -56,7 +56,7 @@ async def test_cancel_and_ack_of_one_job_with_effects_on_one_dedup_key_do_not_bl
 
         async with asyncio.timeout(5):
             outcome, _ = await asyncio.gather(queue.cancel(claim.id, effects), ack())
-        assert outcome in (CancelOutcome.requested, CancelOutcome.not_found)
+        assert outcome in (CancelOutcome.REQUESTED, CancelOutcome.NOT_FOUND)
         assert len((await queue.list_jobs("next", "pending")).jobs) == 1
 
 
@@ -66,8 +66,8 @@ async def test_effects_of_a_cancel_that_removes_nothing_are_not_looked_at() -> N
         claim = await queue.claim("q")
         assert claim is not None
         effects = SettlementEffects(enqueues=[EnqueueRequest("q", b"", job_id="taken")])
-        assert await queue.cancel("taken", effects) is CancelOutcome.requested
-        assert await queue.cancel("unknown", effects) is CancelOutcome.not_found
+        assert await queue.cancel("taken", effects) is CancelOutcome.REQUESTED
+        assert await queue.cancel("unknown", effects) is CancelOutcome.NOT_FOUND
 
 
 async def test_of_two_cancels_that_bring_one_replacement_the_later_finds_nothing() -> None:

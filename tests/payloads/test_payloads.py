@@ -93,7 +93,7 @@ async def test_its_object_goes_with_a_cancelled_job(queue: Queue) -> None:
     waiting, _ = await queue.enqueue("q", BIG)
     scheduled, _ = await queue.enqueue("q", BIG, delay=60)
     for job_id in (waiting, scheduled):
-        assert await queue.cancel(job_id) is CancelOutcome.removed
+        assert await queue.cancel(job_id) is CancelOutcome.REMOVED
     assert await payload_objects(queue) == set()
 
 
@@ -324,7 +324,7 @@ async def test_a_payload_that_is_found_later_costs_its_job_nothing(
     claim = await must_claim(queue)
     assert (claim.payload, claim.attempts) == (BIG, 1)
     outcomes = [attempt.outcome for attempt in await queue.attempt_history(lost)]
-    assert outcomes == [AttemptOutcome.payload_missing] * 2
+    assert outcomes == [AttemptOutcome.PAYLOAD_MISSING] * 2
 
 
 async def test_a_payload_that_is_not_found_for_long_makes_a_dead_letter(

@@ -59,7 +59,7 @@ async def test_a_wait_for_completion_reads_no_payload_of_a_job_that_waits(s3: Fa
         job_id, _ = await queue.enqueue("q", BIG)
         s3.faults.add("no rights")
         outcome = await queue.wait_for_completion(job_id, 0)
-        assert outcome.status is WaitStatus.timed_out
+        assert outcome.status is WaitStatus.TIMED_OUT
 
 
 async def test_a_claim_says_that_the_store_lets_no_payload_be_read(

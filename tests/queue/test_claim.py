@@ -51,7 +51,7 @@ async def test_a_claim_gives_the_records_attributes(queue: Queue, mock_clock: Mo
     assert claim.claimed_at == mock_clock.now()
     assert isinstance(claim.job, JobRecord)
     assert claim.job.id == claim.id
-    assert claim.job.status is JobStatus.claimed
+    assert claim.job.status is JobStatus.CLAIMED
     assert isinstance(claim.cancel_token, CancelToken)
     assert not claim.cancel_token.cancelled
     assert claim.id in repr(claim)

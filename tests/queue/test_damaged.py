@@ -57,14 +57,14 @@ async def test_a_pending_job_that_cannot_be_read_hinders_no_other(
     await damage(queue, keys.pending("q", priority, "b"), row)
     await queue.close()
     queue = await open_queue(url)
-    assert await ids(queue, JobStatus.pending) == (["a", "c"], ["b"])
+    assert await ids(queue, JobStatus.PENDING) == (["a", "c"], ["b"])
     async with QueueReader.open(url) as reader:
-        assert await ids(reader, JobStatus.pending) == (["a", "c"], ["b"])
+        assert await ids(reader, JobStatus.PENDING) == (["a", "c"], ["b"])
     assert [claim.id for claim in await queue.claim_batch("q", 10)] == ["a", "c"]
     with pytest.raises(StoreError, match="record of job 'b' of queue 'q' cannot be read"):
         await queue.get_job("b")
-    assert await queue.cancel("b") is CancelOutcome.removed
-    assert await ids(queue, JobStatus.pending) == ([], [])
+    assert await queue.cancel("b") is CancelOutcome.REMOVED
+    assert await ids(queue, JobStatus.PENDING) == ([], [])
     stats = await queue.stats("q")
     assert (stats.pending, stats.claimed) == (0, 2)
 
@@ -82,12 +82,12 @@ async def test_a_scheduled_job_that_cannot_be_read_hinders_no_other(
     await damage(queue, keys.scheduled(at, "q", "b"), b"\xc1")
     await queue.close()
     queue = await open_queue(url)
-    assert await ids(queue, JobStatus.scheduled) == (["a", "c"], ["b"])
+    assert await ids(queue, JobStatus.SCHEDULED) == (["a", "c"], ["b"])
     await mock_clock.advance(11)
-    assert await ids(queue, JobStatus.pending) == (["a", "c"], [])
+    assert await ids(queue, JobStatus.PENDING) == (["a", "c"], [])
     with pytest.raises(StoreError, match="'b'"):
         await queue.wake_scheduled("b")
-    assert await queue.cancel("b") is CancelOutcome.removed
+    assert await queue.cancel("b") is CancelOutcome.REMOVED
     assert (await queue.stats("q")).scheduled == 0
 
 
@@ -105,9 +105,9 @@ async def test_a_claimed_job_that_cannot_be_read_does_not_keep_the_store_from_op
     await damage(queue, keys.claimed("q", "b"), b"\xc1")
     await queue.close()
     queue = await open_queue(url)
-    assert await ids(queue, JobStatus.claimed) == ([], ["b"])
-    assert await queue.cancel("b") is CancelOutcome.removed
-    assert await ids(queue, JobStatus.claimed) == ([], [])
+    assert await ids(queue, JobStatus.CLAIMED) == ([], ["b"])
+    assert await queue.cancel("b") is CancelOutcome.REMOVED
+    assert await ids(queue, JobStatus.CLAIMED) == ([], [])
     stats = await queue.stats("q")
     assert (stats.pending, stats.claimed) == (1, 0)
 
@@ -125,14 +125,14 @@ async def test_a_dead_letter_that_cannot_be_read_is_listed_and_purged(
     assert job.failed_at is not None
     at = round(job.failed_at.timestamp() * 1000)
     await damage(queue, keys.finished(keys.DEAD, "q", at, "a"), b"\xc1")
-    assert await ids(queue, JobStatus.dead) == (["b", "c"], ["a"])
+    assert await ids(queue, JobStatus.DEAD) == (["b", "c"], ["a"])
     with pytest.raises(StoreError, match="'a'"):
         await queue.requeue_dead("a")
     # Retention goes on past it.
     await mock_clock.advance(120)
-    assert await ids(queue, JobStatus.dead) == ([], ["a"])
+    assert await ids(queue, JobStatus.DEAD) == ([], ["a"])
     await queue.purge_dead("a")
-    assert await ids(queue, JobStatus.dead) == ([], [])
+    assert await ids(queue, JobStatus.DEAD) == ([], [])
     assert (await queue.stats("q")).dead == 0
 
 

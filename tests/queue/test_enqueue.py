@@ -50,7 +50,7 @@ async def test_an_enqueued_job_has_what_it_was_given(queue: Queue, mock_clock: M
     assert (job.dedup_key, dict(job.headers)) == ("key", {"trace": "1"})
     assert job.enqueued_at == mock_clock.now()
     assert job.enqueued_at.tzinfo is UTC
-    assert job.status is JobStatus.pending
+    assert job.status is JobStatus.PENDING
     assert job.run_at is None
     assert job.claimed_at is None
     assert job.last_error is None
@@ -146,7 +146,7 @@ async def test_a_future_run_at_waits_in_scheduled(queue: Queue, mock_clock: Mock
     job_id = (await queue.enqueue("q", b"", run_at=run_at)).id
     job = await queue.get_job(job_id)
     assert job is not None
-    assert job.status is JobStatus.scheduled
+    assert job.status is JobStatus.SCHEDULED
     assert job.run_at == run_at
     assert await queue.claim("q") is None
     await mock_clock.advance(9.999)
@@ -180,7 +180,7 @@ async def test_a_delay_counts_from_now(
 ) -> None:
     job = await queue.get_job((await queue.enqueue("q", b"", delay=delay)).id)
     assert job is not None
-    assert job.status is JobStatus.scheduled
+    assert job.status is JobStatus.SCHEDULED
     assert job.run_at == mock_clock.now() + timedelta(seconds=1.5)
 
 

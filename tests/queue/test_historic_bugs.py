@@ -314,7 +314,7 @@ async def test_requeue_of_a_dead_job_while_retention_removes_it(
             await sweeping
             job = await queue.get_job("a")
             assert job is not None
-            assert job.status is JobStatus.pending
+            assert job.status is JobStatus.PENDING
             await queue.ack(await must_claim(queue))
         stats = await queue.stats("q")
         assert (stats.pending, stats.dead) == (0, 0)
@@ -340,11 +340,11 @@ async def test_cancel_of_a_claimed_job_followed_by_its_nack(
         else:
             outcome = await queue.cancel("a")
             await queue.nack(claim, "no")
-        if outcome is CancelOutcome.removed:
+        if outcome is CancelOutcome.REMOVED:
             # The nack was faster, and the cancel met a job that waits.
             assert await queue.get_job("a") is None
             continue
-        assert outcome is CancelOutcome.requested
+        assert outcome is CancelOutcome.REQUESTED
         again = await must_claim(queue)
         assert again.attempts == 2
         assert again.cancel_requested

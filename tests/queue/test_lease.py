@@ -28,9 +28,9 @@ async def test_an_expired_lease_gives_the_job_back(queue: Queue, mock_clock: Moc
     job = await queue.get_job(claim.id)
     assert job is not None
     # At once, without a backoff; the attempt counts.
-    assert (job.status, job.attempts) == (JobStatus.pending, 1)
+    assert (job.status, job.attempts) == (JobStatus.PENDING, 1)
     (attempt,) = await queue.attempt_history(claim.id)
-    assert attempt.outcome is AttemptOutcome.lease_expired
+    assert attempt.outcome is AttemptOutcome.LEASE_EXPIRED
     assert attempt.recorded_at == mock_clock.now()
     assert (await must_claim(queue)).attempts == 2
 
@@ -41,10 +41,10 @@ async def test_the_last_attempts_expiry_dead_letters(queue: Queue, mock_clock: M
     await mock_clock.advance(10)
     job = await queue.get_job(claim.id)
     assert job is not None
-    assert job.status is JobStatus.dead
+    assert job.status is JobStatus.DEAD
     assert job.last_error == "the lease expired"
     (attempt,) = await queue.attempt_history(claim.id)
-    assert attempt.outcome is AttemptOutcome.lease_expired
+    assert attempt.outcome is AttemptOutcome.LEASE_EXPIRED
 
 
 async def test_every_one_of_many_leases_expires_in_its_time(

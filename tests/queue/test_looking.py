@@ -119,7 +119,7 @@ async def test_a_record_is_a_value_that_does_not_change(queue: Queue) -> None:
     assert len({job, await queue.get_job("a")}) == 1
     await must_claim(queue)
     assert job is not None
-    assert job.status is JobStatus.pending
+    assert job.status is JobStatus.PENDING
     assert job != await queue.get_job("a")
     with pytest.raises(AttributeError):
         job.priority = 5  # type: ignore[misc]
@@ -165,7 +165,7 @@ async def test_pending_jobs_are_listed_in_claim_order(queue: Queue) -> None:
     ids = [result.id for result in results]
     expected = [ids[3], ids[1], ids[4], ids[0], ids[2]]
     found, sizes = await read_pages(
-        lambda cursor: queue.list_jobs("q", JobStatus.pending, cursor, 2)
+        lambda cursor: queue.list_jobs("q", JobStatus.PENDING, cursor, 2)
     )
     assert found == expected
     assert sizes == [2, 2, 1]
@@ -267,9 +267,9 @@ async def test_every_attempt_leaves_an_entry(open_queue: OpenQueue, mock_clock: 
 
     history = await queue.attempt_history("a")
     assert [(entry.attempt, entry.outcome, entry.error) for entry in history] == [
-        (1, AttemptOutcome.retried, "first"),
-        (2, AttemptOutcome.lease_expired, "the lease expired"),
-        (3, AttemptOutcome.dead_lettered, "last"),
+        (1, AttemptOutcome.RETRIED, "first"),
+        (2, AttemptOutcome.LEASE_EXPIRED, "the lease expired"),
+        (3, AttemptOutcome.DEAD_LETTERED, "last"),
     ]
     assert [entry.claimed_at for entry in history] == [
         start + timedelta(seconds=seconds) for seconds in (1, 3, 8)

@@ -39,12 +39,12 @@ from tests.queue.support import (
 @pytest.mark.parametrize("delay", [None, 60])
 async def test_a_waiting_job_is_removed(queue: Queue, delay: int | None) -> None:
     job_id = (await queue.enqueue("q", b"", delay=delay, dedup_key="k")).id
-    assert await queue.cancel(job_id) is CancelOutcome.removed
+    assert await queue.cancel(job_id) is CancelOutcome.REMOVED
     assert await queue.get_job(job_id) is None
     assert await queue.claim("q") is None
     assert await queue.stats("q") == QueueStats(0, 0, 0, 0, 0)
     assert await leftovers(queue) == {}
-    assert await queue.cancel(job_id) is CancelOutcome.not_found
+    assert await queue.cancel(job_id) is CancelOutcome.NOT_FOUND
 
 
 async def test_a_removed_scheduled_job_never_runs(queue: Queue, mock_clock: MockClock) -> None:
@@ -60,7 +60,7 @@ async def test_a_removed_scheduled_job_never_runs(queue: Queue, mock_clock: Mock
 async def test_a_retry_that_waits_is_removed_with_its_history(queue: Queue) -> None:
     job_id = (await queue.enqueue("q", b"")).id
     await queue.nack(await must_claim(queue), "no")
-    assert await queue.cancel(job_id) is CancelOutcome.removed
+    assert await queue.cancel(job_id) is CancelOutcome.REMOVED
     assert await leftovers(queue) == {}
 
 
@@ -74,7 +74,7 @@ async def test_a_claimed_job_is_asked(queue: Queue) -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     assert not called
-    assert await queue.cancel("a") is CancelOutcome.requested
+    assert await queue.cancel("a") is CancelOutcome.REQUESTED
     assert claim.cancel_token.cancelled
     await waiting
     await claim.cancel_token.wait()
@@ -84,11 +84,11 @@ async def test_a_claimed_job_is_asked(queue: Queue) -> None:
     job = await queue.get_job("a")
     assert job is not None
     assert job.cancel_requested
-    assert job.status is JobStatus.claimed
+    assert job.status is JobStatus.CLAIMED
     # Asking twice is no harm; the claim settles as its holder likes.
-    assert await queue.cancel("a") is CancelOutcome.requested
+    assert await queue.cancel("a") is CancelOutcome.REQUESTED
     await queue.ack(claim)
-    assert await queue.cancel("a") is CancelOutcome.not_found
+    assert await queue.cancel("a") is CancelOutcome.NOT_FOUND
 
 
 async def test_a_request_survives_a_lost_lease(queue: Queue, mock_clock: MockClock) -> None:
@@ -119,7 +119,7 @@ async def test_finished_and_unknown_jobs_are_not_found(open_queue: OpenQueue) ->
     await queue.ack(await must_claim(queue))
     before = await rows(queue)
     for job_id in ("dead", "done", "unknown"):
-        assert await queue.cancel(job_id) is CancelOutcome.not_found
+        assert await queue.cancel(job_id) is CancelOutcome.NOT_FOUND
     assert await rows(queue) == before
 
 
@@ -133,7 +133,7 @@ EFFECTS = SettlementEffects(
 async def test_effects_land_with_a_removal(queue: Queue) -> None:
     await queue.kv_put("deleted", b"0")
     await queue.enqueue("q", b"", job_id="a")
-    assert await queue.cancel("a", EFFECTS) is CancelOutcome.removed
+    assert await queue.cancel("a", EFFECTS) is CancelOutcome.REMOVED
     assert await queue.kv_get("written") == b"1"
     assert await queue.kv_get("deleted") is None
     assert (await queue.stats("next")).pending == 1
@@ -144,7 +144,7 @@ async def test_a_job_is_replaced_by_one_with_its_dedup_key(queue: Queue, delay: 
     await queue.enqueue("q", b"old", job_id="old", dedup_key="k", delay=delay)
     replacement = EnqueueRequest("q", b"new", job_id="new", dedup_key="k")
     outcome = await queue.cancel("old", SettlementEffects(enqueues=[replacement]))
-    assert outcome is CancelOutcome.removed
+    assert outcome is CancelOutcome.REMOVED
     assert await queue.enqueue("q", b"", dedup_key="k") == ("new", False)
     assert (await must_claim(queue)).payload == b"new"
     assert await queue.claim("q") is None
@@ -154,8 +154,8 @@ async def test_effects_are_dropped_where_nothing_is_removed(queue: Queue) -> Non
     await queue.kv_put("deleted", b"0")
     await queue.enqueue("q", b"", job_id="a")
     await must_claim(queue)
-    assert await queue.cancel("a", EFFECTS) is CancelOutcome.requested
-    assert await queue.cancel("unknown", EFFECTS) is CancelOutcome.not_found
+    assert await queue.cancel("a", EFFECTS) is CancelOutcome.REQUESTED
+    assert await queue.cancel("unknown", EFFECTS) is CancelOutcome.NOT_FOUND
     assert await queue.kv_get("written") is None
     assert await queue.kv_get("deleted") == b"0"
     assert (await queue.stats("next")).pending == 0
@@ -189,9 +189,9 @@ async def test_cancel_and_claim_at_the_same_time(queue: Queue) -> None:
         outcome = await queue.cancel(job_id)
         claim = await claiming
         if claim is None:
-            assert outcome is CancelOutcome.removed
+            assert outcome is CancelOutcome.REMOVED
         else:
-            assert outcome is CancelOutcome.requested
+            assert outcome is CancelOutcome.REQUESTED
             assert claim.cancel_token.cancelled
             await queue.ack(claim)
     assert await leftovers(queue) == {}
@@ -204,7 +204,7 @@ async def test_cancel_and_ack_at_the_same_time(queue: Queue) -> None:
         acking = asyncio.create_task(queue.ack(claim))
         for _ in range(turns):
             await asyncio.sleep(0)
-        assert await queue.cancel(job_id) in (CancelOutcome.requested, CancelOutcome.not_found)
+        assert await queue.cancel(job_id) in (CancelOutcome.REQUESTED, CancelOutcome.NOT_FOUND)
         await acking
     assert await leftovers(queue) == {}
 
@@ -215,7 +215,7 @@ async def test_cancel_and_ack_at_the_same_time(queue: Queue) -> None:
 async def test_a_scheduled_job_is_woken(queue: Queue, mock_clock: MockClock) -> None:
     await queue.enqueue("q", b"payload", delay=3600, job_id="a")
     await mock_clock.advance(1)
-    assert await queue.wake_scheduled("a", b"news") is WakeOutcome.woken
+    assert await queue.wake_scheduled("a", b"news") is WakeOutcome.WOKEN
     claim = await must_claim(queue)
     assert (claim.id, claim.payload, claim.wake_payload) == ("a", b"payload", b"news")
     assert claim.woken_at == mock_clock.now()
@@ -225,7 +225,7 @@ async def test_a_scheduled_job_is_woken(queue: Queue, mock_clock: MockClock) -> 
 
 async def test_a_wake_without_a_payload(queue: Queue, mock_clock: MockClock) -> None:
     await queue.enqueue("q", b"", delay=3600, job_id="a")
-    assert await queue.wake_scheduled("a") is WakeOutcome.woken
+    assert await queue.wake_scheduled("a") is WakeOutcome.WOKEN
     claim = await must_claim(queue)
     assert claim.wake_payload is None
     assert claim.woken_at == mock_clock.now()
@@ -242,7 +242,7 @@ async def test_a_wake_wakes_a_claimer(queue: Queue) -> None:
 async def test_a_retry_that_waits_can_be_woken(queue: Queue) -> None:
     await queue.enqueue("q", b"", job_id="a")
     await queue.nack(await must_claim(queue), "no")
-    assert await queue.wake_scheduled("a") is WakeOutcome.woken
+    assert await queue.wake_scheduled("a") is WakeOutcome.WOKEN
     assert (await must_claim(queue)).attempts == 2
 
 
@@ -254,8 +254,8 @@ async def test_what_is_not_scheduled_is_not_woken(queue: Queue) -> None:
     await queue.enqueue("q", b"", job_id="pending")
     before = await rows(queue)
     for job_id in ("dead", "claimed", "pending"):
-        assert await queue.wake_scheduled(job_id, b"x") is WakeOutcome.not_scheduled
-    assert await queue.wake_scheduled("unknown") is WakeOutcome.not_found
+        assert await queue.wake_scheduled(job_id, b"x") is WakeOutcome.NOT_SCHEDULED
+    assert await queue.wake_scheduled("unknown") is WakeOutcome.NOT_FOUND
     assert await rows(queue) == before
 
 
@@ -272,7 +272,7 @@ async def test_wake_and_promotion_at_the_same_time(queue: Queue, mock_clock: Moc
         advancing = asyncio.create_task(mock_clock.advance(1))
         for _ in range(turns):
             await asyncio.sleep(0)
-        assert await queue.wake_scheduled("a") in (WakeOutcome.woken, WakeOutcome.not_scheduled)
+        assert await queue.wake_scheduled("a") in (WakeOutcome.WOKEN, WakeOutcome.NOT_SCHEDULED)
         await advancing
         await queue.ack(await must_claim(queue))
         assert await queue.claim("q") is None
@@ -298,9 +298,9 @@ async def test_a_dead_job_is_requeued_with_fresh_attempts(
     assert (claim.attempts, claim.max_attempts, dict(claim.headers)) == (1, 2, {"h": "v"})
     assert claim.enqueued_at == enqueued_at
     assert [entry.outcome for entry in await queue.attempt_history("a")] == [
-        AttemptOutcome.retried,
-        AttemptOutcome.dead_lettered,
-        AttemptOutcome.requeued,
+        AttemptOutcome.RETRIED,
+        AttemptOutcome.DEAD_LETTERED,
+        AttemptOutcome.REQUEUED,
     ]
     await queue.ack(claim)
     assert await leftovers(queue) == {}
@@ -437,7 +437,7 @@ async def test_waiting_ends_with_the_ack(queue: Queue) -> None:
     assert not any(waiter.done() for waiter in waiters)
     await queue.ack(claim)
     for outcome in await asyncio.gather(*waiters):
-        assert outcome.status is WaitStatus.completed
+        assert outcome.status is WaitStatus.COMPLETED
         assert (outcome.completed, outcome.timed_out, outcome.not_found) == (True, False, False)
         # Nothing is kept of a job that was acknowledged.
         assert outcome.job is None
@@ -451,7 +451,7 @@ async def test_waiting_gives_the_kept_record(open_queue: OpenQueue) -> None:
     await queue.ack(await must_claim(queue))
     outcome = await waiter
     assert outcome.job is not None
-    assert outcome.job.status is JobStatus.done
+    assert outcome.job.status is JobStatus.DONE
     assert await queue.wait_for_completion("a", 60) == outcome
 
 
@@ -476,7 +476,7 @@ async def test_waiting_ends_with_the_dead_letter(queue: Queue) -> None:
     outcome = await waiter
     assert outcome.completed
     assert outcome.job is not None
-    assert (outcome.job.status, outcome.job.last_error) == (JobStatus.dead, "hopeless")
+    assert (outcome.job.status, outcome.job.last_error) == (JobStatus.DEAD, "hopeless")
     assert await queue.wait_for_completion("a", 60) == outcome
 
 
@@ -499,7 +499,7 @@ async def test_waiting_times_out(queue: Queue, mock_clock: MockClock) -> None:
     assert not waiter.done()
     await mock_clock.advance(0.001)
     outcome = await waiter
-    assert (outcome.status, outcome.job) == (WaitStatus.timed_out, None)
+    assert (outcome.status, outcome.job) == (WaitStatus.TIMED_OUT, None)
     assert outcome.timed_out
     assert (await queue.wait_for_completion("a", 0)).timed_out
     assert queue._owner.completions == {}
@@ -507,7 +507,7 @@ async def test_waiting_times_out(queue: Queue, mock_clock: MockClock) -> None:
 
 async def test_waiting_for_a_job_that_does_not_exist(queue: Queue) -> None:
     outcome = await queue.wait_for_completion("unknown", 60)
-    assert (outcome.status, outcome.job) == (WaitStatus.not_found, None)
+    assert (outcome.status, outcome.job) == (WaitStatus.NOT_FOUND, None)
     assert outcome.not_found
 
 

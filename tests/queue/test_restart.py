@@ -319,9 +319,9 @@ async def test_claimed_jobs_go_back_at_once(open_queue: OpenQueue, mock_clock: M
     job = await second.get_job("a")
     assert job is not None
     # Not after the lease: its owner is gone. Whether it was the job's fault is not known.
-    assert (job.status, job.attempts, job.suspect) == (JobStatus.pending, 0, True)
+    assert (job.status, job.attempts, job.suspect) == (JobStatus.PENDING, 0, True)
     (entry,) = await second.attempt_history("a")
-    assert (entry.attempt, entry.outcome) == (1, AttemptOutcome.interrupted)
+    assert (entry.attempt, entry.outcome) == (1, AttemptOutcome.INTERRUPTED)
     assert not entry.counted
     assert entry.recorded_at == entry.claimed_at + timedelta(seconds=1)  # type: ignore[operator]
     assert (await must_claim(second)).attempts == 1
@@ -347,7 +347,7 @@ async def test_a_claim_held_at_a_clean_close_goes_back_too(open_queue: OpenQueue
     claim = await must_claim(queue)
     assert (claim.attempts, claim.suspect) == (1, False)
     (entry,) = await queue.attempt_history(job_id)
-    assert (entry.outcome, entry.counted) == (AttemptOutcome.interrupted, False)
+    assert (entry.outcome, entry.counted) == (AttemptOutcome.INTERRUPTED, False)
 
 
 async def test_a_claim_that_was_not_durable_yet_never_was(open_queue: OpenQueue) -> None:
@@ -373,7 +373,7 @@ async def test_a_crash_while_a_suspect_runs_alone_in_its_last_attempt_dead_lette
     third = await open_queue(url)
     job = await third.get_job("a")
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.dead, 1)
+    assert (job.status, job.attempts) == (JobStatus.DEAD, 1)
     assert job.last_error is not None
     assert "ended once while it ran alone" in job.last_error
     assert await third.claim("q") is None

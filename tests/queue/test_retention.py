@@ -178,7 +178,7 @@ async def test_a_requeued_job_is_not_swept(
     await mock_clock.advance(6 * DAY)
     job = await queue.get_job("a")
     assert job is not None
-    assert job.status is JobStatus.pending
+    assert job.status is JobStatus.PENDING
     if rescue == "cancel":
         await queue.cancel("a")
         assert await leftovers(queue) == {}

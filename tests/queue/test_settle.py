@@ -88,13 +88,13 @@ async def test_keep_done_jobs_keeps_the_record(
     await queue.ack(claim)
     job = await queue.get_job(claim.id)
     assert job is not None
-    assert (job.status, job.payload) == (JobStatus.done, b"payload")
+    assert (job.status, job.payload) == (JobStatus.DONE, b"payload")
     assert job.completed_at == mock_clock.now()
     assert job.failed_at is None
     (attempt,) = await queue.attempt_history(claim.id)
-    assert attempt.outcome is AttemptOutcome.completed
+    assert attempt.outcome is AttemptOutcome.COMPLETED
     assert attempt.error is None
-    assert (await queue.list_jobs("q", JobStatus.done)).jobs == [job]
+    assert (await queue.list_jobs("q", JobStatus.DONE)).jobs == [job]
     assert (await true_counts(queue, "q"))["done"] == 1
 
 
@@ -147,7 +147,7 @@ async def test_nack_retries_after_the_backoff(queue: Queue, mock_clock: MockCloc
     assert not outcome.dead_lettered
     job = await queue.get_job(claim.id)
     assert job is not None
-    assert (job.status, job.attempts, job.last_error) == (JobStatus.scheduled, 1, "no luck")
+    assert (job.status, job.attempts, job.last_error) == (JobStatus.SCHEDULED, 1, "no luck")
     assert job.run_at is not None
     # One second, and up to a tenth of jitter.
     assert 1 <= (job.run_at - mock_clock.now()).total_seconds() <= 1.1
@@ -210,7 +210,7 @@ async def test_the_last_nack_dead_letters(queue: Queue, mock_clock: MockClock) -
     assert outcome.dead_lettered
     job = await queue.get_job(claim.id)
     assert job is not None
-    assert (job.status, job.last_error) == (JobStatus.dead, "the end")
+    assert (job.status, job.last_error) == (JobStatus.DEAD, "the end")
     assert job.failed_at == mock_clock.now()
     assert job.completed_at is None
 
@@ -251,11 +251,11 @@ async def test_dead_letter_ends_a_job_whatever_its_attempts(
     claim = await must_claim(queue)
     assert await queue.dead_letter(claim, "hopeless") == []
     (job,) = (await queue.dead_jobs("q")).jobs
-    assert (job.id, job.status, job.last_error) == (claim.id, JobStatus.dead, "hopeless")
+    assert (job.id, job.status, job.last_error) == (claim.id, JobStatus.DEAD, "hopeless")
     assert job.failed_at == mock_clock.now()
     assert await queue.stats("q") == QueueStats(0, 0, 0, done=0, dead=1)
     (attempt,) = await queue.attempt_history(claim.id)
-    assert (attempt.outcome, attempt.error) == (AttemptOutcome.dead_lettered, "hopeless")
+    assert (attempt.outcome, attempt.error) == (AttemptOutcome.DEAD_LETTERED, "hopeless")
 
 
 async def test_dead_letter_applies_its_effects(queue: Queue) -> None:
@@ -325,7 +325,7 @@ async def test_effects_with_a_taken_id_leave_the_claim_held(
     assert await rows(queue) == before
     job = await queue.get_job(claim.id)
     assert job is not None
-    assert job.status is JobStatus.claimed
+    assert job.status is JobStatus.CLAIMED
     queue.renew_lease(claim, 30)
     assert await settle(queue, claim, SettlementEffects(kv_writes={"written": b"3"})) == []
     assert await queue.kv_get("written") == b"3"

@@ -14,7 +14,7 @@ CALLS: list[Callable[[QueueReader], Awaitable[object]]] = [
     lambda reader: reader.stats("q"),
     lambda reader: reader.list_queues(),
     lambda reader: reader.get_job("x"),
-    lambda reader: reader.list_jobs("q", JobStatus.pending),
+    lambda reader: reader.list_jobs("q", JobStatus.PENDING),
     lambda reader: reader.attempt_history("x"),
     lambda reader: reader.kv_get("x"),
     lambda reader: reader.kv_scan("x"),

@@ -55,13 +55,13 @@ async def test_an_idle_owner_of_a_folder_is_seen_until_it_is_killed(tmp_path: Pa
     owner = await start_owner(store)
     try:
         seen = await signs(store)
-        assert seen.presence is OwnerPresence.present
+        assert seen.presence is OwnerPresence.PRESENT
         assert seen.reason == "a process on this machine has the store open"
     finally:
         owner.kill()
         await owner.wait()
     seen = await signs(store)
-    assert seen.presence is OwnerPresence.absent
+    assert seen.presence is OwnerPresence.ABSENT
     assert "died" in seen.reason
 
 
@@ -70,7 +70,7 @@ async def test_a_closed_store_has_no_owner(tmp_path: Path) -> None:
         async with Queue.open(url) as queue:
             await queue.enqueue("q", b"")
         seen = await signs(url)
-        assert seen.presence is OwnerPresence.absent
+        assert seen.presence is OwnerPresence.ABSENT
         assert "closed the store at 20" in seen.reason
 
 
@@ -78,7 +78,7 @@ async def test_a_closed_store_that_is_opened_again_has_one(tmp_path: Path) -> No
     async with Queue.open(tmp_path):
         pass
     async with Queue.open(tmp_path) as queue:
-        assert (await signs(tmp_path)).presence is OwnerPresence.present
+        assert (await signs(tmp_path)).presence is OwnerPresence.PRESENT
         assert keys.CLOSED not in await rows(queue)
 
 
@@ -88,7 +88,7 @@ async def test_a_reader_that_has_not_looked_again_sees_the_owner_that_came(tmp_p
         pass
     async with QueueReader.open(url, poll_interval=3600) as reader, Queue.open(url) as queue:
         await queue.enqueue("q", b"")
-        assert (await reader.detect_owner(0)).presence is OwnerPresence.present
+        assert (await reader.detect_owner(0)).presence is OwnerPresence.PRESENT
 
 
 @pytest.mark.parametrize("mode", ["checkpoint", "follow_latest"])
@@ -99,11 +99,11 @@ async def test_where_there_is_no_lock_an_old_look_does_not_make_an_owner_absent(
     async with Queue.open(url):
         pass
     async with QueueReader.open(url, mode=mode, poll_interval=3600) as reader:
-        assert (await reader.detect_owner(0)).presence is OwnerPresence.absent
+        assert (await reader.detect_owner(0)).presence is OwnerPresence.ABSENT
         async with Queue.open(url) as queue:
             await queue.enqueue("q", b"")
-            assert (await reader.detect_owner(0)).presence is not OwnerPresence.absent
-        assert (await reader.detect_owner(0)).presence is OwnerPresence.absent
+            assert (await reader.detect_owner(0)).presence is not OwnerPresence.ABSENT
+        assert (await reader.detect_owner(0)).presence is OwnerPresence.ABSENT
 
 
 async def test_an_owner_that_is_still_opening_the_store_is_seen(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ async def test_an_owner_that_is_still_opening_the_store_is_seen(tmp_path: Path) 
     engine = await Engine.open(StoreLocation.parse(tmp_path), fsync=False)
     try:
         assert await engine.get(keys.CLOSED) is not None
-        assert (await signs(tmp_path)).presence is OwnerPresence.present
+        assert (await signs(tmp_path)).presence is OwnerPresence.PRESENT
     finally:
         await engine.close()
-    assert (await signs(tmp_path)).presence is OwnerPresence.absent
+    assert (await signs(tmp_path)).presence is OwnerPresence.ABSENT
 
 
 async def test_an_owner_that_is_still_opening_a_store_in_a_bucket_is_not_absent(
@@ -126,18 +126,18 @@ async def test_an_owner_that_is_still_opening_a_store_in_a_bucket_is_not_absent(
     for _ in range(2):
         async with Queue.open(url):
             pass
-        assert (await signs(url)).presence is OwnerPresence.absent
+        assert (await signs(url)).presence is OwnerPresence.ABSENT
     engine = await Engine.open(StoreLocation.parse(url), fsync=False)
     try:
         assert await engine.get(keys.CLOSED) is not None
         seen = await signs(url)
-        assert seen.presence is OwnerPresence.unknown
+        assert seen.presence is OwnerPresence.UNKNOWN
         assert "began to open it" in seen.reason
         looking = asyncio.create_task(signs(url, 20))
         await asyncio.sleep(0.3)
         await engine.write([(keys.CLOSED, None)])
         await engine.flush()
-        assert (await looking).presence is OwnerPresence.present
+        assert (await looking).presence is OwnerPresence.PRESENT
     finally:
         await engine.close()
 
@@ -155,14 +155,14 @@ async def test_a_fenced_owner_is_none(tmp_path: Path) -> None:
             pass
         # The first is still there, and its lock is held; but it can write nothing any more.
         assert await asyncio.to_thread(owner_lock.is_held, tmp_path)
-        assert (await signs(tmp_path)).presence is OwnerPresence.absent
+        assert (await signs(tmp_path)).presence is OwnerPresence.ABSENT
 
 
 async def test_the_owner_that_fenced_another_is_seen_after_the_other_ended(tmp_path: Path) -> None:
     former = await Queue.open(tmp_path)
     async with Queue.open(tmp_path):
         await former.close()
-        assert (await signs(tmp_path)).presence is OwnerPresence.present
+        assert (await signs(tmp_path)).presence is OwnerPresence.PRESENT
 
 
 async def test_without_a_lock_file_only_what_an_owner_writes_is_seen(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_without_a_lock_file_only_what_an_owner_writes_is_seen(tmp_path: P
             ignore=shutil.ignore_patterns("owner.lock"),
         )
     seen = await signs(tmp_path / "copy")
-    assert seen.presence is OwnerPresence.unknown
+    assert seen.presence is OwnerPresence.UNKNOWN
     assert "not closed" in seen.reason
     assert "last heartbeat 20" in seen.reason
     assert "last change 20" in seen.reason
@@ -205,7 +205,7 @@ async def test_an_owner_without_a_lock_is_seen_when_the_store_moves(
         seen = await signs(url, patience=10)
     finally:
         busy.cancel()
-    assert seen == OwnerSigns(OwnerPresence.present, "the store is being written")
+    assert seen == OwnerSigns(OwnerPresence.PRESENT, "the store is being written")
 
 
 async def test_an_idle_owner_without_a_lock_cannot_be_told_from_a_dead_one(
@@ -214,7 +214,7 @@ async def test_an_idle_owner_without_a_lock_cannot_be_told_from_a_dead_one(
     url = fresh_url()
     await open_queue(url)
     seen = await signs(url)
-    assert seen.presence is OwnerPresence.unknown
+    assert seen.presence is OwnerPresence.UNKNOWN
     assert seen.reason.endswith("no heartbeat, no job yet")
 
 

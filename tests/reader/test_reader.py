@@ -227,10 +227,10 @@ async def counters_equal_rows(reader: QueueReader) -> tuple[int, ...]:
     assert counters is not None
     counted = (counters.pending, counters.scheduled, counters.claimed, counters.dead)
     assert counted == (
-        rows[JobStatus.pending],
-        rows[JobStatus.scheduled],
-        rows[JobStatus.claimed],
-        rows[JobStatus.dead],
+        rows[JobStatus.PENDING],
+        rows[JobStatus.SCHEDULED],
+        rows[JobStatus.CLAIMED],
+        rows[JobStatus.DEAD],
     )
     return (*counted, counters.done)
 
@@ -251,7 +251,7 @@ async def test_a_job_that_left_with_its_payload_since_the_readers_look_is_gone(
             assert len(await payload_objects(owner)) == 1
             # The reader has looked before all this, and will hardly look again.
             assert await reader.get_job("1-acknowledged") is None
-            jobs = (await reader.list_jobs("q", JobStatus.pending)).jobs
+            jobs = (await reader.list_jobs("q", JobStatus.PENDING)).jobs
             assert [job.id for job in jobs] == ["2-accident", "3-waiting"]
             with pytest.raises(PayloadMissing):
                 _ = jobs[0].payload

@@ -90,7 +90,7 @@ def test_an_enqueued_job_is_pending_and_holds_its_dedup_key() -> None:
 
 def test_an_enqueued_job_with_a_time_is_scheduled_and_is_promoted_with_its_dedup_key() -> None:
     store = Store(new_job(run_at=NOW + 5, dedup_key="k"))
-    assert store.status is JobStatus.scheduled
+    assert store.status is JobStatus.SCHEDULED
     assert store.contents().stats["q"] == Counts(scheduled=1)
     store.follow(transitions.promote(store.job, store.key()))
     record = store.record()
@@ -137,7 +137,7 @@ def test_an_acknowledged_job_is_kept_where_the_queue_keeps_them() -> None:
     assert record is not None
     assert (record.state, record.finished_at) == ("done", NOW + 2)
     assert record.history == ((1, NOW + 1, NOW + 2, "completed", None, True),)
-    store.follow(transitions.expire(store.job, JobStatus.done, store.key()))
+    store.follow(transitions.expire(store.job, JobStatus.DONE, store.key()))
     assert store.rows == {}
     assert store.contents().stats["q"] == Counts(done=1), "done counts all that ever completed"
 
@@ -332,17 +332,17 @@ def retry_or_bury(job: Job, now: int) -> Change:
 # What may happen to a job in each state. The second half of a pair says whether to keep done jobs.
 Event = Callable[[Store, int], Change]
 EVENTS: dict[JobStatus, list[Event]] = {
-    JobStatus.pending: [
+    JobStatus.PENDING: [
         lambda store, now: transitions.claim(store.job, store.key(), now),
         lambda store, now: transitions.claim_alone(store.job, store.key(), now),
-        lambda store, now: transitions.cancel(store.job, JobStatus.pending, store.key()),
+        lambda store, now: transitions.cancel(store.job, JobStatus.PENDING, store.key()),
     ],
-    JobStatus.scheduled: [
+    JobStatus.SCHEDULED: [
         lambda store, now: transitions.promote(store.job, store.key()),
         lambda store, now: transitions.wake(store.job, store.key(), now, b"w"),
-        lambda store, now: transitions.cancel(store.job, JobStatus.scheduled, store.key()),
+        lambda store, now: transitions.cancel(store.job, JobStatus.SCHEDULED, store.key()),
     ],
-    JobStatus.claimed: [
+    JobStatus.CLAIMED: [
         lambda store, now: transitions.ack(store.job, now, DROPS_DONE),
         lambda store, now: transitions.ack(store.job, now, KEEPS_DONE),
         lambda store, now: transitions.nack(store.job, now, "e", DROPS_DONE, 0.5),
@@ -357,13 +357,13 @@ EVENTS: dict[JobStatus, list[Event]] = {
         lambda store, now: transitions.join(store.job),
         lambda store, now: transitions.request_cancel(store.job),
     ],
-    JobStatus.done: [
-        lambda store, now: transitions.expire(store.job, JobStatus.done, store.key()),
+    JobStatus.DONE: [
+        lambda store, now: transitions.expire(store.job, JobStatus.DONE, store.key()),
     ],
-    JobStatus.dead: [
+    JobStatus.DEAD: [
         lambda store, now: transitions.requeue_dead(store.job, store.key(), now),
         lambda store, now: transitions.requeue_dead(store.job, store.key(), now),
-        lambda store, now: transitions.expire(store.job, JobStatus.dead, store.key()),
+        lambda store, now: transitions.expire(store.job, JobStatus.DEAD, store.key()),
     ],
 }
 

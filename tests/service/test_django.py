@@ -112,7 +112,7 @@ async def test_tasks_are_run_with_their_arguments(backend: TaqubaBackend) -> Non
 
 
 class Number(IntEnum):
-    one = 1
+    ONE = 1
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ class Number(IntEnum):
     [
         (1, 2),
         {1: 2},
-        [{"a": Number.one}],
+        [{"a": Number.ONE}],
         "\ud800",
         1.5,
         float("nan"),
@@ -135,7 +135,7 @@ async def test_arguments_reach_a_task_as_they_are_or_are_refused(
 ) -> None:
     kept = not isinstance(value, tuple) and repr(value) not in (
         "{1: 2}",
-        "[{'a': <Number.one: 1>}]",
+        "[{'a': <Number.ONE: 1>}]",
     )
     async with owner(backend) as queue:
         if kept:
@@ -167,7 +167,7 @@ async def test_signals_tell_of_them(backend: TaqubaBackend) -> None:
             await work(queue, backend, result)
             job = await queue.get_job(result.id)
             assert job is not None
-            assert (job.status, job.attempts) == (JobStatus.dead, 2)
+            assert (job.status, job.attempts) == (JobStatus.DEAD, 2)
     assert [kind for kind, _ in seen] == ["enqueued", "started", "started", "finished"]
     assert {one.id for _, one in seen} == {result.id}
     ended = seen[-1][1]

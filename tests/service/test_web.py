@@ -95,7 +95,7 @@ async def settled_mails(store: Path) -> list[str]:
     ) as queue:
         await queue.ingest_now()
         await drain(queue, "mail", handle)
-        jobs = (await queue.list_jobs("mail", JobStatus.done, limit=10_000)).jobs
+        jobs = (await queue.list_jobs("mail", JobStatus.DONE, limit=10_000)).jobs
         assert (await queue.stats("mail")).done == len(jobs)
         return [job.id for job in jobs]
 

@@ -92,14 +92,14 @@ async def test_the_owner_can_be_asked(url: str) -> None:
         assert await producer.get_job("unknown") is None
         assert await producer.get_job(receipt.id) == await queue.get_job(receipt.id)
         assert await producer.stats("q") == await queue.stats("q")
-        assert (await producer.wait_for_completion("unknown", 1)).status is WaitStatus.not_found
+        assert (await producer.wait_for_completion("unknown", 1)).status is WaitStatus.NOT_FOUND
         assert (await producer.wait_for_completion(receipt.id, 0.01)).timed_out
         waits = asyncio.create_task(producer.wait_for_completion(receipt.id, SECONDS))
         await until_claimed(queue, receipt.id)
         outcome = await waits
         assert outcome.completed
         assert outcome.job is not None
-        assert outcome.job.status is JobStatus.done
+        assert outcome.job.status is JobStatus.DONE
         assert (outcome.job.payload, outcome.job.attempts) == (b"hello", 1)
 
 

@@ -91,9 +91,9 @@ async def test_drain_settles_failures_like_a_worker(
     await queue.enqueue("q", b"hopeless", job_id="hopeless")
     assert await drain(queue, "q", fail) == 2
     for job_id, status, error in (
-        ("eager", JobStatus.dead, "ValueError: broken"),
-        ("patient", JobStatus.scheduled, "ValueError: broken"),
-        ("hopeless", JobStatus.dead, "hopeless"),
+        ("eager", JobStatus.DEAD, "ValueError: broken"),
+        ("patient", JobStatus.SCHEDULED, "ValueError: broken"),
+        ("hopeless", JobStatus.DEAD, "hopeless"),
     ):
         job = await queue.get_job(job_id)
         assert job is not None
@@ -151,7 +151,7 @@ async def test_drain_can_be_cancelled(queue: Queue) -> None:
     job = await queue.get_job("a")
     assert job is not None
     # Given back unspent, as a cancelled worker does.
-    assert (job.status, job.attempts) == (JobStatus.pending, 0)
+    assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
 
 
 async def test_drain_checks_its_arguments(open_queue: OpenQueue) -> None:

@@ -69,7 +69,7 @@ async def drop(
     async with owning(store, take_over=take_over, payload_url=payload_url) as owner:
         assert_type(owner, Queue)
     if not yes:
-        raise CommandError(f"{job_id} is still needed", ExitCode.refused)
+        raise CommandError(f"{job_id} is still needed", ExitCode.REFUSED)
     now = datetime.now(UTC)
     print_table([Column("WHEN"), Column("SIZE", right=True)], [[relative(now), size_text(1)]])
     print_fields([("when", moment_text(now)), ("never", None)])

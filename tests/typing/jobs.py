@@ -137,7 +137,7 @@ async def looking(queue: Queue) -> None:
     assert_type(await queue.stats("q"), QueueStats)
     assert_type(await queue.list_queues(), list[str])
     assert_type(await queue.get_job("id"), JobRecord | None)
-    page = await queue.list_jobs("q", JobStatus.done)
+    page = await queue.list_jobs("q", JobStatus.DONE)
     assert_type(page, JobPage)
     assert_type(page.jobs, list[JobRecord])
     assert_type(page.next_cursor, str | None)

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from typing import assert_type
 
-from taquba import CancelOutcome, CancelToken, JobRecord, Queue, QueueReader
+from taquba import CancelOutcome, CancelToken, JobRecord, Queue, QueueReader, Store
 from taquba_jobs import (
     FailureKind,
     InputMismatch,
@@ -48,7 +48,7 @@ async def send(ctx: JobContext[Deps], to: str, subject: str = "") -> str:
     assert_type(ctx.job_id, str)
     assert_type(ctx.attempt, int)
     assert_type(ctx.cancel_token, CancelToken)
-    assert_type(ctx.queue, Queue)
+    assert_type(ctx.store, Store)
     assert_type(ctx.progress(1, 10, "note"), None)
     child = await ctx.submit(count, b"x")
     assert_type(child, JobHandle[int])

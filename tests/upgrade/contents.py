@@ -157,7 +157,7 @@ async def check_left(left: Left) -> None:
     """Everything is there, as it was when the owner ended; nobody has opened the store since."""
     assert await left.stats("mail") == QueueStats(pending=3, scheduled=2, claimed=1, done=1, dead=1)
     claimed = await record(left, "claimed")
-    assert claimed.status is JobStatus.claimed
+    assert claimed.status is JobStatus.CLAIMED
     assert claimed.claimed_at == LEFT_AT
     assert claimed.cancel_requested
     await check_jobs(left)
@@ -168,29 +168,29 @@ async def check_left(left: Left) -> None:
 async def check_jobs(left: Left) -> None:
     """All jobs but the claimed one, which the next owner takes back."""
     pending = await record(left, "pending")
-    assert (pending.status, pending.priority) == (JobStatus.pending, 9)
+    assert (pending.status, pending.priority) == (JobStatus.PENDING, 9)
     assert (pending.dedup_key, dict(pending.headers)) == ("key", {"h": "ü"})
     assert (pending.enqueued_at, pending.max_attempts) == (LEFT_AT, CONFIG.max_attempts)
     large = await record(left, "large")
     assert large.payload_ref is not None
     assert large.payload == LARGE
     woken = await record(left, "woken")
-    assert (woken.status, woken.woken_at) == (JobStatus.pending, LEFT_AT)
+    assert (woken.status, woken.woken_at) == (JobStatus.PENDING, LEFT_AT)
     assert woken.wake_payload == b"wake up"
     scheduled = await record(left, "scheduled")
-    assert (scheduled.status, scheduled.run_at) == (JobStatus.scheduled, LEFT_AT + HOUR)
+    assert (scheduled.status, scheduled.run_at) == (JobStatus.SCHEDULED, LEFT_AT + HOUR)
     assert scheduled.max_attempts == 7
     retried = await record(left, "retried")
-    assert (retried.status, retried.attempts) == (JobStatus.scheduled, 1)
+    assert (retried.status, retried.attempts) == (JobStatus.SCHEDULED, 1)
     assert retried.run_at == LEFT_AT + timedelta(seconds=10)
     done = await record(left, "done")
-    assert (done.status, done.completed_at, done.payload) == (JobStatus.done, LEFT_AT, b"done")
+    assert (done.status, done.completed_at, done.payload) == (JobStatus.DONE, LEFT_AT, b"done")
     dead = await record(left, "dead")
-    assert (dead.status, dead.failed_at) == (JobStatus.dead, LEFT_AT)
+    assert (dead.status, dead.failed_at) == (JobStatus.DEAD, LEFT_AT)
     for job_id, outcome, error in (
-        ("done", AttemptOutcome.completed, None),
-        ("dead", AttemptOutcome.dead_lettered, "hopeless"),
-        ("retried", AttemptOutcome.retried, "no luck"),
+        ("done", AttemptOutcome.COMPLETED, None),
+        ("dead", AttemptOutcome.DEAD_LETTERED, "hopeless"),
+        ("retried", AttemptOutcome.RETRIED, "no luck"),
     ):
         (attempt,) = await left.attempt_history(job_id)
         assert (attempt.attempt, attempt.outcome, attempt.error) == (1, outcome, error)
@@ -216,7 +216,7 @@ async def record(left: Left, job_id: str) -> JobRecord:
 async def work_to_the_end(folder: Path, queue: Queue, clock: MockClock) -> None:
     """The next owner takes up everything where it was left."""
     (interrupted,) = await queue.attempt_history("claimed")
-    assert interrupted.outcome is AttemptOutcome.interrupted
+    assert interrupted.outcome is AttemptOutcome.INTERRUPTED
     assert (await record(queue, "claimed")).cancel_requested
     again = await queue.enqueue("mail", b"", dedup_key="key")
     assert (again.id, again.new) == ("pending", False)
@@ -239,14 +239,14 @@ async def _end_runs(queue: Queue) -> None:
     async with WorkflowRuntime(queue, Waits()) as runtime:
         ended = await runtime.status("ended")
         assert ended is not None
-        assert (ended.state, ended.result) == (RunState.succeeded, b"succeeded")
+        assert (ended.state, ended.result) == (RunState.SUCCEEDED, b"succeeded")
         waits = await runtime.status("waits")
         assert waits is not None
-        assert (waits.state, waits.signal_keys) == (RunState.waiting, ("go",))
+        assert (waits.state, waits.signal_keys) == (RunState.WAITING, ("go",))
         await runtime.signal("go", b"signalled")
         waits = await runtime.wait_for_completion("waits", 60)
         assert waits is not None
-        assert (waits.state, waits.result) == (RunState.succeeded, b"second signalled")
+        assert (waits.state, waits.result) == (RunState.SUCCEEDED, b"second signalled")
 
 
 async def _end_typed_jobs(queue: Queue) -> None:

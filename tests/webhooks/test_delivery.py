@@ -36,14 +36,14 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 def retried(job: JobRecord | None) -> str:
     assert job is not None
-    assert job.status is JobStatus.scheduled
+    assert job.status is JobStatus.SCHEDULED
     assert job.last_error is not None
     return job.last_error
 
 
 def dead(job: JobRecord | None) -> str:
     assert job is not None
-    assert job.status is JobStatus.dead
+    assert job.status is JobStatus.DEAD
     assert job.last_error is not None
     return job.last_error
 
@@ -444,7 +444,7 @@ async def test_a_hook_of_the_client_that_raises_for_a_status_says_no_more_than_t
         request = WebhookRequest(f"{receiver.url}/secret")
         job = await deliver(queue, request, client=client)
     assert job is not None
-    assert job.status is (JobStatus.scheduled if status.startswith("503") else JobStatus.dead)
+    assert job.status is (JobStatus.SCHEDULED if status.startswith("503") else JobStatus.DEAD)
     assert f"{receiver.url} answered {status}" in str(job.last_error)
     assert "secret" not in str(job.last_error) + caplog.text
 

@@ -43,7 +43,7 @@ def moved_border(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(job: JobRecord | None) -> str:
     assert job is not None
-    assert job.status is JobStatus.dead
+    assert job.status is JobStatus.DEAD
     assert job.last_error is not None
     return job.last_error
 
@@ -220,7 +220,7 @@ async def test_a_callers_client_has_the_workers_time_out(queue: Queue, receiver:
         worker = WebhookWorker(client, default_timeout=0.1, allow_private_addresses=True)
         job = await deliver(queue, WebhookRequest(receiver.url), worker=worker)
     assert job is not None
-    assert job.status is JobStatus.scheduled
+    assert job.status is JobStatus.SCHEDULED
     assert "did not answer within 0.1 s" in str(job.last_error)
 
 

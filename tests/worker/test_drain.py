@@ -28,9 +28,9 @@ async def was_given_back(queue: Queue, job_id: str, attempts: int = 0) -> None:
     """The job waits again, its attempt is not spent, and its history says why it stopped."""
     job = await queue.get_job(job_id)
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.pending, attempts)
+    assert (job.status, job.attempts) == (JobStatus.PENDING, attempts)
     entry = (await queue.attempt_history(job_id))[-1]
-    assert (entry.attempt, entry.outcome) == (attempts + 1, AttemptOutcome.interrupted)
+    assert (entry.attempt, entry.outcome) == (attempts + 1, AttemptOutcome.INTERRUPTED)
     assert entry.error == "the worker shut down"
 
 
@@ -190,7 +190,7 @@ async def test_a_verdict_that_a_cancelled_handler_gives_counts(queue: Queue) -> 
     await task
     job = await queue.get_job(job_id)
     assert job is not None
-    assert (job.status, job.last_error) == (JobStatus.dead, "half done, must not run again")
+    assert (job.status, job.last_error) == (JobStatus.DEAD, "half done, must not run again")
 
 
 async def test_a_thread_that_does_not_finish_is_left_behind(
@@ -280,7 +280,7 @@ async def test_cancelling_in_any_turn_loses_no_job(queue: Queue, mock_clock: Moc
         await mock_clock.advance(0)
         job = await queue.get_job(job_id)
         assert job is not None
-        assert (job.status, job.attempts) == (JobStatus.pending, 0)
+        assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
 
 
 async def test_jobs_left_behind_wake_another_worker(queue: Queue) -> None:

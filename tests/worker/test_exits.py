@@ -140,7 +140,7 @@ def test_an_exit_that_a_signal_sent_ends_the_program_and_spends_nothing(
 
     async def left() -> tuple[int, int]:
         async with Queue.open(store, fsync=False) as queue:
-            page = await queue.list_jobs("q", JobStatus.pending)
+            page = await queue.list_jobs("q", JobStatus.PENDING)
             return len(page.jobs), sum(job.attempts for job in page.jobs)
 
     assert asyncio.run(left()) == (2, 0)

@@ -321,7 +321,7 @@ def look_around(job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
     lease.ensure_at_least(10**6)
     assert lease.expires_at is None
     assert not lease.cancel_token.cancelled
-    assert (job.status, job.attempts, dict(job.headers)) == (JobStatus.claimed, 1, {"h": "v"})
+    assert (job.status, job.attempts, dict(job.headers)) == (JobStatus.CLAIMED, 1, {"h": "v"})
     return note(job)
 
 

@@ -141,6 +141,6 @@ async def test_a_handler_that_ignores_its_cancellation_is_left_behind(
     assert "left behind" in caplog.text
     job = await queue.get_job(job_id)
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.pending, 0)
+    assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
     may_end.set()
     await asyncio.sleep(0.01)

@@ -62,7 +62,7 @@ async def test_a_job_that_kills_its_pool_is_given_up_and_those_beside_it_pay_not
             jobs = await finish(queue, *ids)
         killer = jobs.pop(5)
         assert killer is not None
-        assert (killer.status, killer.attempts) == (JobStatus.dead, 2)
+        assert (killer.status, killer.attempts) == (JobStatus.DEAD, 2)
         assert killer.last_error is not None
         assert "ended 2 times while it ran alone" in killer.last_error
         assert "BrokenProcessPool" in killer.last_error
@@ -70,7 +70,7 @@ async def test_a_job_that_kills_its_pool_is_given_up_and_those_beside_it_pay_not
         assert counted == [False, True, True]
         for fine in jobs:
             assert fine is not None
-            assert (fine.status, fine.attempts) == (JobStatus.done, 1)
+            assert (fine.status, fine.attempts) == (JobStatus.DONE, 1)
 
 
 async def test_only_what_may_have_begun_in_a_broken_pool_is_suspected() -> None:
@@ -122,7 +122,7 @@ async def test_an_executor_that_was_shut_down_ends_the_worker_and_nobody_pays(
             await asyncio.wait_for(run_worker(queue, "q", work, executor=executor), REAL_SECONDS)
         found = await queue.get_job(job_id)
         assert found is not None
-        assert (found.status, found.attempts, found.suspect) == (JobStatus.pending, 0, False)
+        assert (found.status, found.attempts, found.suspect) == (JobStatus.PENDING, 0, False)
 
 
 async def test_threads_that_cannot_start_fail_no_job() -> None:
@@ -142,7 +142,7 @@ async def test_threads_that_cannot_start_fail_no_job() -> None:
         ):
             (done,) = await finish(queue, job_id)
         assert done is not None
-        assert (done.status, done.attempts) == (JobStatus.done, 1)
+        assert (done.status, done.attempts) == (JobStatus.DONE, 1)
 
 
 async def test_processes_that_cannot_start_fail_no_job(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ async def test_processes_that_cannot_start_fail_no_job(tmp_path: Path) -> None:
             jobs = await finish(queue, *[result.id for result in added])
         for done in jobs:
             assert done is not None
-            assert (done.status, done.attempts) == (JobStatus.done, 1)
+            assert (done.status, done.attempts) == (JobStatus.DONE, 1)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ async def test_what_cannot_cross_fails_its_own_job_only(payload: bytes, error: s
             failed, done = await finish(queue, bad, fine)
     assert failed is not None
     assert done is not None
-    assert (failed.status, done.status) == (JobStatus.dead, JobStatus.done)
+    assert (failed.status, done.status) == (JobStatus.DEAD, JobStatus.DONE)
     assert failed.last_error is not None
     assert any(part in failed.last_error for part in error.split("|"))
     assert made == 1
@@ -253,7 +253,7 @@ async def test_an_executor_that_cannot_be_made_anew_at_once_fails_no_job() -> No
             await run_worker(queue, "q", work, executor=make)
     assert dead is not None
     assert done is not None
-    assert (dead.status, done.status, done.attempts) == (JobStatus.dead, JobStatus.done, 1)
+    assert (dead.status, done.status, done.attempts) == (JobStatus.DEAD, JobStatus.DONE, 1)
 
 
 async def test_what_makes_no_executor_is_refused() -> None:
@@ -304,7 +304,7 @@ async def test_what_an_executor_itself_raises_is_not_the_functions_failure(
             (done,) = await finish(queue, job_id)
         assert done is not None
         # The first time it may have been anybody's fault, the second time it ran alone.
-        assert (done.status, done.attempts) == (JobStatus.done, attempts)
+        assert (done.status, done.attempts) == (JobStatus.DONE, attempts)
     assert [executor.closed for executor in made] == [True]
 
 

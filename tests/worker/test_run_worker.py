@@ -65,7 +65,7 @@ async def test_a_return_acknowledges(queue: Queue) -> None:
         await finish(queue, *ids)
     assert [job.id for job in seen] == ids
     assert [job.payload for job in seen] == [b"0", b"1", b"2", b"3", b"4"]
-    assert {job.status for job in seen} == {JobStatus.claimed}
+    assert {job.status for job in seen} == {JobStatus.CLAIMED}
     assert {job.attempts for job in seen} == {1}
     assert (await queue.stats("q")).done == 5
     assert await leftovers(queue) == {}
@@ -100,7 +100,7 @@ async def test_an_exception_nacks_with_its_type_and_message(queue: Queue) -> Non
     async with working(queue, fail):
         (job,) = await finish(queue, job_id)
     assert job is not None
-    assert (job.status, job.last_error) == (JobStatus.dead, "KeyError: 'missing'")
+    assert (job.status, job.last_error) == (JobStatus.DEAD, "KeyError: 'missing'")
 
 
 @pytest.mark.parametrize("in_thread", [False, True], ids=["async", "thread"])
@@ -149,8 +149,8 @@ async def test_a_failing_job_is_tried_again(queue: Queue, mock_clock: MockClock)
         await finish(queue, job_id)
     assert attempts == [1, 2, 3]
     assert [(entry.outcome, entry.error) for entry in history] == [
-        (AttemptOutcome.retried, "RuntimeError: attempt 1"),
-        (AttemptOutcome.retried, "RuntimeError: attempt 2"),
+        (AttemptOutcome.RETRIED, "RuntimeError: attempt 1"),
+        (AttemptOutcome.RETRIED, "RuntimeError: attempt 2"),
     ]
 
 
@@ -162,7 +162,7 @@ async def test_a_permanent_failure_dead_letters_at_once(queue: Queue) -> None:
     async with working(queue, fail):
         (job,) = await finish(queue, job_id)
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.dead, 1)
+    assert (job.status, job.attempts) == (JobStatus.DEAD, 1)
     assert job.last_error == "cannot be parsed"
 
 
@@ -182,7 +182,7 @@ async def test_fail_with_applies_effects_when_it_dead_letters(
     async with working(eager, fail):
         (job,) = await finish(eager, job_id)
     assert job is not None
-    assert (job.status, job.attempts, job.last_error) == (JobStatus.dead, 2, expected)
+    assert (job.status, job.attempts, job.last_error) == (JobStatus.DEAD, 2, expected)
     # Those of the retried attempt were discarded.
     assert [entry.key for entry in (await eager.kv_scan("attempt")).entries] == ["attempt2"]
 
@@ -215,7 +215,7 @@ async def test_retry_after_waits_as_long_and_counts_as_an_attempt(
         await mock_clock.advance(0)
         job = await queue.get_job(job_id)
         assert job is not None
-        assert (job.status, job.last_error) == (JobStatus.scheduled, "rate limited")
+        assert (job.status, job.last_error) == (JobStatus.SCHEDULED, "rate limited")
         assert job.run_at == mock_clock.now() + timedelta(seconds=60)
         await mock_clock.advance(60)
         await finish(queue, job_id)
@@ -241,7 +241,7 @@ async def test_retry_after_in_the_last_attempt_dead_letters(queue: Queue) -> Non
     async with working(queue, ask_for_later):
         (job,) = await finish(queue, job_id)
     assert job is not None
-    assert (job.status, job.last_error) == (JobStatus.dead, "rate limited")
+    assert (job.status, job.last_error) == (JobStatus.DEAD, "rate limited")
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["raised", "with effects"])
@@ -262,7 +262,7 @@ async def test_a_snoozed_job_waits_without_spending_its_attempt(
             await mock_clock.advance(0)
             job = await queue.get_job(job_id)
             assert job is not None
-            assert (job.status, job.attempts) == (JobStatus.scheduled, 0)
+            assert (job.status, job.attempts) == (JobStatus.SCHEDULED, 0)
             assert job.run_at == mock_clock.now() + timedelta(seconds=60)
             assert job.last_error == "the receiver is busy"
             assert await queue.attempt_history(job_id) == []
@@ -300,7 +300,7 @@ async def test_a_handler_that_returns_nonsense_fails_its_job(eager: Queue, nonse
     async with working(eager, handle):
         job, _ = await finish(eager, *ids)
     assert job is not None
-    assert job.status is JobStatus.dead
+    assert job.status is JobStatus.DEAD
     assert job.last_error is not None
     assert f"SettlementEffects, not {type(nonsense).__name__}" in job.last_error
     assert (await eager.stats("q")).done == 1
@@ -316,7 +316,7 @@ async def test_effects_that_cannot_be_applied_fail_the_attempt(eager: Queue) -> 
     async with working(eager, handle):
         (job,) = await finish(eager, job_id)
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.dead, 3)
+    assert (job.status, job.attempts) == (JobStatus.DEAD, 3)
     assert job.last_error is not None
     assert job.last_error.startswith("DuplicateJobId: ")
 
@@ -335,7 +335,7 @@ async def test_a_handler_that_raises_a_cancellation_of_its_own_fails_its_attempt
     async with working(eager, handle):
         (job,) = await finish(eager, job_id)
     assert job is not None
-    assert (job.status, job.attempts, job.last_error) == (JobStatus.dead, 3, "CancelledError")
+    assert (job.status, job.attempts, job.last_error) == (JobStatus.DEAD, 3, "CancelledError")
 
 
 async def test_a_message_that_utf8_cannot_hold(queue: Queue) -> None:
@@ -555,7 +555,7 @@ async def test_notify_only_fires_the_token(queue: Queue) -> None:
     (job_id,) = await add_jobs(queue, 1)
     async with working(queue, handle):
         await started.wait()
-        assert await queue.cancel(job_id) is CancelOutcome.requested
+        assert await queue.cancel(job_id) is CancelOutcome.REQUESTED
         await finish(queue, job_id)
     assert await queue.kv_get("stopped") == b"by itself"
 
@@ -625,7 +625,7 @@ async def test_interrupt_cancels_the_handler_and_dead_letters(
         (job,) = await finish(queue, job_id)
     assert gate.cancelled == [job_id]
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.dead, 1)
+    assert (job.status, job.attempts) == (JobStatus.DEAD, 1)
     assert job.last_error == "cancelled on request"
 
 

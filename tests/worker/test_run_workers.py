@@ -71,7 +71,7 @@ async def test_shutdown_drains_all_of_them(queue: Queue, mock_clock: MockClock) 
     assert await queue.get_job(first) is None
     job = await queue.get_job(second)
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.pending, 0)
+    assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
 
 
 async def test_a_loop_that_fails_drains_the_others_and_raises(open_queue: OpenQueue) -> None:
@@ -102,7 +102,7 @@ async def test_cancelling_gives_all_jobs_back(queue: Queue) -> None:
         await task
     for job_id in ids:
         (entry,) = await queue.attempt_history(job_id)
-        assert entry.outcome is AttemptOutcome.interrupted
+        assert entry.outcome is AttemptOutcome.INTERRUPTED
 
 
 def worker_tasks() -> list[asyncio.Task[Any]]:

@@ -74,4 +74,4 @@ def test_a_second_signal_ends_a_program_whose_handler_does_not_end(
         finally:
             overdue.cancel()
             child.kill()
-    assert asyncio.run(left(store)) == [(JobStatus.pending, 0)]
+    assert asyncio.run(left(store)) == [(JobStatus.PENDING, 0)]

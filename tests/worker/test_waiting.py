@@ -119,7 +119,7 @@ async def test_one_that_its_executor_drops_spends_no_attempt(queue: Queue) -> No
     assert await queue.get_job(first) is None
     job = await queue.get_job(second)
     assert job is not None
-    assert (job.status, job.attempts) == (JobStatus.pending, 0)
+    assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
 
 
 async def test_an_executor_smaller_than_the_concurrency_is_warned_about(

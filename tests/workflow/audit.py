@@ -39,7 +39,7 @@ class Told(TerminalHook):
 async def jobs(queue: Queue, name: str) -> list[JobRecord]:
     """All jobs that are not finished."""
     found: list[JobRecord] = []
-    for status in (JobStatus.pending, JobStatus.scheduled, JobStatus.claimed):
+    for status in (JobStatus.PENDING, JobStatus.SCHEDULED, JobStatus.CLAIMED):
         cursor: str | None = None
         while True:
             page = await queue.list_jobs(name, status, cursor, 1000)
@@ -79,7 +79,7 @@ async def audit(queue: Queue) -> dict[str, LiveRun | EndedRun]:
     expected: set[tuple[str, int]] = set()
     for run_id, run in runs.items():
         settled = run.step_number
-        if isinstance(run, EndedRun) and run.state is RunState.succeeded:
+        if isinstance(run, EndedRun) and run.state is RunState.SUCCEEDED:
             settled += 1
         expected |= {(run_id, number) for number in range(settled)}
     assert marks == Counter(expected)

@@ -110,7 +110,7 @@ async def signal_all(queue: Queue, runtime: WorkflowRuntime) -> None:
     """Send what waits its signal; also what a process before this one left waiting."""
     for run_id in await read_runs(queue):
         status = await runtime.status(run_id)
-        if status is not None and status.state is RunState.waiting:
+        if status is not None and status.state is RunState.WAITING:
             (key,) = status.signal_keys
             await runtime.signal(key, key.encode())
 

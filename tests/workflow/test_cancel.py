@@ -33,7 +33,7 @@ async def test_a_run_that_waits_for_a_worker_ends_at_once(queue: Queue) -> None:
     await runtime.submit(RunSpec(b"", run_id="r"))
     assert await runtime.cancel("r")
     status = await status_of(runtime, "r")
-    assert (status.state, status.reason) == (RunState.cancelled, "cancelled on request")
+    assert (status.state, status.reason) == (RunState.CANCELLED, "cancelled on request")
     assert (await queue.stats("workflow")).pending == 0
     assert not await runtime.cancel("r")
 
@@ -49,7 +49,7 @@ async def test_there_is_nothing_to_cancel_of_a_run_that_is_not_there_or_ended(
         await runtime.submit(RunSpec(b"", run_id="r"))
         await finish(runtime, "r")
         assert not await runtime.cancel("r")
-        assert (await status_of(runtime, "r")).state is RunState.succeeded
+        assert (await status_of(runtime, "r")).state is RunState.SUCCEEDED
 
 
 @pytest.mark.parametrize("when", [After(3600), OnSignal("k"), OnSignal("k", 3600)], ids=repr)
@@ -64,11 +64,11 @@ async def test_a_run_that_sleeps_or_waits_ends_at_once_and_leaves_nothing(
         await mock_clock.advance(0)
         assert (await status_of(runtime, "r")).step_number == 1
         assert await runtime.cancel("r")
-        assert (await status_of(runtime, "r")).state is RunState.cancelled
+        assert (await status_of(runtime, "r")).state is RunState.CANCELLED
     assert (await queue.stats("workflow")).scheduled == 0
     assert set(await entries(queue, "workflow/signal/")) == set()
     # Nobody waits for it any more.
-    assert await runtime.signal("k") is SignalOutcome.buffered
+    assert await runtime.signal("k") is SignalOutcome.BUFFERED
 
 
 async def test_a_run_that_waits_for_its_retry_ends_at_once(
@@ -80,9 +80,9 @@ async def test_a_run_that_waits_for_its_retry_ends_at_once(
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         await mock_clock.advance(0)
-        assert (await status_of(runtime, "r")).state is RunState.sleeping
+        assert (await status_of(runtime, "r")).state is RunState.SLEEPING
         assert await runtime.cancel("r")
-        assert (await status_of(runtime, "r")).state is RunState.cancelled
+        assert (await status_of(runtime, "r")).state is RunState.CANCELLED
 
 
 OUTCOMES: dict[str, StepOutcome | Exception] = {
@@ -112,7 +112,7 @@ async def test_a_running_step_is_asked_to_stop_and_its_outcome_does_not_count(
         await until(lambda: bool(runner.ran))
         assert await runtime.cancel("r")
         (status,) = await finish(runtime, "r")
-    assert (status.state, status.result) == (RunState.cancelled, None)
+    assert (status.state, status.result) == (RunState.CANCELLED, None)
     assert len(runner.ran) == 1
     assert await queue.kv_get("staged") is None
     assert (await queue.stats("mail")).pending == 0
@@ -131,12 +131,12 @@ async def test_status_shows_that_a_run_is_being_cancelled(queue: Queue) -> None:
         await runtime.submit(RunSpec(b"", run_id="r"))
         await until(lambda: bool(runner.ran))
         assert await runtime.cancel("r")
-        assert (await status_of(runtime, "r")).state is RunState.cancelling
+        assert (await status_of(runtime, "r")).state is RunState.CANCELLING
         # Again, and it is as well.
         assert await runtime.cancel("r")
         gate.set()
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.cancelled
+    assert status.state is RunState.CANCELLED
 
 
 async def test_a_request_survives_the_end_of_the_process(open_queue: OpenQueue) -> None:
@@ -159,10 +159,10 @@ async def test_a_request_survives_the_end_of_the_process(open_queue: OpenQueue) 
         await task
     queue = await open_queue(url)
     runtime = WorkflowRuntime(queue, Runs(never))
-    assert (await status_of(runtime, "r")).state is RunState.cancelling
+    assert (await status_of(runtime, "r")).state is RunState.CANCELLING
     async with runtime:
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.cancelled
+    assert status.state is RunState.CANCELLED
 
 
 async def test_a_request_that_was_not_yet_written_when_the_step_settled_counts(
@@ -190,7 +190,7 @@ async def test_a_request_that_was_not_yet_written_when_the_step_settled_counts(
         held.release()
         assert await cancelling
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.cancelled
+    assert status.state is RunState.CANCELLED
     assert len(runner.ran) == 1
     assert await queue.kv_get("staged") is None
 
@@ -209,7 +209,7 @@ async def test_a_request_at_any_moment_of_a_running_chain_ends_it(queue: Queue, 
             await asyncio.sleep(0)
         assert await runtime.cancel("r")
         (status,) = await finish(runtime, "r")
-        assert status.state is RunState.cancelled
+        assert status.state is RunState.CANCELLED
         ran = len(runner.ran)
         await asyncio.sleep(0.005)
         assert len(runner.ran) == ran
@@ -231,7 +231,7 @@ async def test_cancels_at_once_agree(queue: Queue) -> None:
     await runtime.submit(RunSpec(b"", run_id="waits"))
     answers = await asyncio.gather(*(runtime.cancel("waits") for _ in range(5)))
     assert any(answers)
-    assert (await status_of(runtime, "waits")).state is RunState.cancelled
+    assert (await status_of(runtime, "waits")).state is RunState.CANCELLED
     # Once ended, it was announced once.
     assert (await queue.stats("workflow")).pending == 0
 
@@ -245,16 +245,16 @@ async def test_an_operators_cancel_of_the_running_job_ends_the_run(queue: Queue)
     async with WorkflowRuntime(queue, runner) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         await until(lambda: bool(runner.ran))
-        (job,) = (await queue.list_jobs("workflow", JobStatus.claimed)).jobs
+        (job,) = (await queue.list_jobs("workflow", JobStatus.CLAIMED)).jobs
         await queue.cancel(job.id)
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.cancelled
+    assert status.state is RunState.CANCELLED
 
 
 async def test_a_run_whose_job_was_removed_by_hand_is_reported(queue: Queue) -> None:
     runtime = WorkflowRuntime(queue, Runs(never))
     await runtime.submit(RunSpec(b"", run_id="r"))
-    (job,) = (await queue.list_jobs("workflow", JobStatus.pending)).jobs
+    (job,) = (await queue.list_jobs("workflow", JobStatus.PENDING)).jobs
     await queue.cancel(job.id)
     for call in (runtime.status, runtime.cancel):
         with pytest.raises(JobNotFound, match=job.id):
@@ -268,5 +268,5 @@ async def test_the_cancellation_of_another_job_is_an_error_like_any_other(queue:
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r", max_attempts=1))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert "'another'" in (status.reason or "")

@@ -86,9 +86,9 @@ async def drive(queue: Queue, clock: MockClock, *, replay: bool) -> None:
         await clock.advance(10)
         await runtime.cancel("cancels")
         kinds, cancelled, failed = await finish(runtime, *FUNCTIONS)
-        assert (kinds.state, kinds.result) == (RunState.succeeded, b"result")
-        assert cancelled.state is RunState.cancelled
-        assert (failed.state, failed.reason) == (RunState.failed, "no")
+        assert (kinds.state, kinds.result) == (RunState.SUCCEEDED, b"result")
+        assert cancelled.state is RunState.CANCELLED
+        assert (failed.state, failed.reason) == (RunState.FAILED, "no")
         await clock.advance(0)
 
 
@@ -151,11 +151,11 @@ async def test_a_run_whose_last_attempt_dies_with_its_process_ends_properly(
         runtime = WorkflowRuntime(queue, runner, hook=Told())
         assert (await status_of(runtime, "r")).attempts == attempt
     # The attempts are used up, and no handler runs: the run has not ended yet.
-    assert (await status_of(runtime, "r")).state is RunState.pending
+    assert (await status_of(runtime, "r")).state is RunState.PENDING
     async with runtime:
         (status,) = await finish(runtime, "r")
         await mock_clock.advance(0)
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert status.reason == "no attempt out of 2 ended: the owner process ended"
     assert len(runner.ran) == 3
     assert await queue.kv_get("staged") is None
@@ -177,7 +177,7 @@ async def test_a_run_whose_last_lease_runs_out_ends_properly(
         await runtime.submit(RunSpec(b"", run_id="r", max_attempts=1))
         (status,) = await finish(runtime, "r")
         await mock_clock.advance(0)
-    assert (status.state, status.result) == (RunState.failed, None)
+    assert (status.state, status.result) == (RunState.FAILED, None)
     assert status.reason == "no attempt out of 1 ended: the lease expired"
     assert runner.ran == [("r", 0, 1)]
     assert [job.headers["run"] for job in await jobs(queue, TOLD)] == ["r"]
@@ -214,6 +214,6 @@ async def test_the_end_of_the_process_in_the_commit_that_ends_such_a_run_is_no_e
     async with WorkflowRuntime(queue, runner, hook=Told()) as runtime:
         (status,) = await finish(runtime, "r")
         await mock_clock.advance(0)
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert [job.headers["run"] for job in await jobs(queue, TOLD)] == ["r"]
     assert len(runner.ran) == 2

@@ -46,7 +46,7 @@ async def test_a_replayed_output_that_is_refused_ends_its_run_after_its_attempts
         for _ in range(2 * attempts + 2):
             await mock_clock.advance(300)
         status = await status_of(runtime, "r")
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert "a job with id 'taken' already exists" in (status.reason or "")
     assert len(runs.ran) == 1
     assert await entries(queue, "workflow/memo/") == {}
@@ -70,7 +70,7 @@ async def test_a_kept_output_that_cannot_be_read_is_a_step_to_run_again(
     await queue.kv_put(f"workflow/memo/workflow/r/0/r/{sha256(b'').hexdigest()}", b"\0" + row)
     async with runtime:
         (status,) = await finish(runtime, "r")
-    assert (status.state, status.result) == (RunState.succeeded, b"again")
+    assert (status.state, status.result) == (RunState.SUCCEEDED, b"again")
     assert runs.ran == [("r", 0, 2)]
 
 
@@ -105,11 +105,11 @@ async def test_a_signal_whose_row_cannot_be_read_is_sent_and_waited_for_anew(
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         await mock_clock.advance(0)
-        assert await runtime.signal("go", b"now") is SignalOutcome.delivered
+        assert await runtime.signal("go", b"now") is SignalOutcome.DELIVERED
         (status,) = await finish(runtime, "r")
         assert status.result == b"now"
         await queue.kv_put("workflow/signal/workflow/go", row)
-        assert await runtime.signal("go") is SignalOutcome.buffered
+        assert await runtime.signal("go") is SignalOutcome.BUFFERED
 
 
 # -- listings, and what goes over many records ----------------------------------------------------
@@ -185,7 +185,7 @@ async def test_a_history_that_cannot_be_read_parks_its_run_and_is_listed(
         )
         assert [run.run_id for run in await runtime.parked()] == [handle.run_id]
         record, *others = await runtime.history(handle.run_id)
-        assert (record.call, record.kind) == ("0", CallKind.unknown)
+        assert (record.call, record.kind) == ("0", CallKind.UNKNOWN)
         assert first in (record.error or "")
         assert [record.kind for record in others] == ["step", "sleep"]
         assert kept is not None

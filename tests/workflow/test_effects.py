@@ -113,9 +113,9 @@ async def test_a_permanent_failure_of_a_hook_is_final(queue: Queue, mock_clock: 
     async with WorkflowRuntime(queue, Runs(run), hook=Hook()) as runtime:
         submitted = await runtime.submit(RunSpec(b""))
         (ended,) = await finish(runtime, submitted.run_id)
-        assert ended.state is RunState.succeeded
+        assert ended.state is RunState.SUCCEEDED
         await until(lambda: bool(calls))
         await mock_clock.advance(0)
-        letters = await queue.list_jobs("workflow.termination", JobStatus.dead)
+        letters = await queue.list_jobs("workflow.termination", JobStatus.DEAD)
     assert [letter.last_error for letter in letters.jobs] == ["nobody there"]
     assert len(calls) == 1

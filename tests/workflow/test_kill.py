@@ -69,7 +69,7 @@ async def check_after_a_kill(store: Path, promised: dict[str, set[str]]) -> int:
         for run_id in promised["cancelled"]:
             status = await runtime.status(run_id)
             assert status is not None
-            assert status.state in (RunState.cancelled, RunState.cancelling)
+            assert status.state in (RunState.CANCELLED, RunState.CANCELLING)
     return sum(isinstance(run, LiveRun) for run in runs.values())
 
 
@@ -84,9 +84,9 @@ async def check_the_end(store: Path, promised: dict[str, set[str]]) -> None:
                 await signal_all(queue, runtime)
         for run_id, run in (await audit(queue)).items():
             assert isinstance(run, EndedRun)
-            if run.state is RunState.succeeded:
+            if run.state is RunState.SUCCEEDED:
                 assert run.result == b"\0" + run_id.encode() + b"01234"
                 assert run_id not in promised["cancelled"]
             else:
                 # It was asked to, even if the answer was cut off.
-                assert run.state is RunState.cancelled, run
+                assert run.state is RunState.CANCELLED, run

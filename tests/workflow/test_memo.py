@@ -73,7 +73,7 @@ async def test_a_memo_belongs_to_one_step_of_one_run(queue: Queue) -> None:
         for run_id in ("a", "b"):
             await runtime.submit(RunSpec(b"", run_id=run_id))
         for status in await finish(runtime, "a", "b"):
-            assert status.state is RunState.succeeded, status
+            assert status.state is RunState.SUCCEEDED, status
 
 
 async def test_a_memo_can_be_replaced_by_one_of_another_size(queue: Queue) -> None:
@@ -86,7 +86,7 @@ async def test_a_memo_can_be_replaced_by_one_of_another_size(queue: Queue) -> No
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded, status
+    assert status.state is RunState.SUCCEEDED, status
 
 
 async def test_contents_are_the_same_if_their_messagepack_is(queue: Queue) -> None:
@@ -104,7 +104,7 @@ async def test_contents_are_the_same_if_their_messagepack_is(queue: Queue) -> No
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded, status
+    assert status.state is RunState.SUCCEEDED, status
 
 
 async def test_memos_share_commits(queue: Queue) -> None:
@@ -145,7 +145,7 @@ async def test_bad_memos_are_refused(
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded, status
+    assert status.state is RunState.SUCCEEDED, status
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: b"x" + data[1:]])
@@ -198,7 +198,7 @@ async def test_a_run_and_all_that_it_remembers_go_when_they_are_old(
         assert len(await objects(queue)) == 10
         await mock_clock.advance(1)
         assert await runtime.status("early") is None
-        assert (await status_of(runtime, "late")).state is RunState.succeeded
+        assert (await status_of(runtime, "late")).state is RunState.SUCCEEDED
         assert not [key for key in await entries(queue) if "early" in key]
         assert not [key for key in await objects(queue) if "early" in key]
         assert len(await objects(queue)) == 5
@@ -234,7 +234,7 @@ async def test_runs_that_go_on_are_not_forgotten(queue: Queue, mock_clock: MockC
     async with WorkflowRuntime(queue, Runs(run), memo_retention=1) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         await mock_clock.advance(timedelta(days=29))
-        assert (await status_of(runtime, "r")).state is RunState.sleeping
+        assert (await status_of(runtime, "r")).state is RunState.SLEEPING
         assert len(await entries(queue, "workflow/memo/")) == 1
         await mock_clock.advance(timedelta(days=1, seconds=2))
         assert await runtime.status("r") is None
@@ -294,7 +294,7 @@ async def test_a_sweep_that_was_interrupted_is_gone_on_with(
         await finish(runtime, "again")
     async with WorkflowRuntime(queue, Runs(remember), memo_retention=60) as runtime:
         await mock_clock.advance(0)
-        assert (await status_of(runtime, "again")).state is RunState.succeeded
+        assert (await status_of(runtime, "again")).state is RunState.SUCCEEDED
         assert len(await entries(queue, "workflow/memo/workflow/again/")) == 6
         assert await runtime.status("memos") is None
         assert len(await entries(queue, "workflow/expiry/")) == 1

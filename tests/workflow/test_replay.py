@@ -120,8 +120,8 @@ async def test_replay_leaves_nothing_behind(
         await runtime.signal("k")
         await runtime.clear_signal("k")
         (status,) = await finish(runtime, "r")
-    expected = {Fail: RunState.failed, Cancel: RunState.cancelled}
-    assert status.state is expected.get(type(outcome), RunState.succeeded)
+    expected = {Fail: RunState.FAILED, Cancel: RunState.CANCELLED}
+    assert status.state is expected.get(type(outcome), RunState.SUCCEEDED)
     assert await entries(queue, "workflow/memo/") == {}
 
 

@@ -74,7 +74,7 @@ async def test_a_run_goes_from_step_to_step_to_its_result(
         outcome = await runtime.submit(RunSpec(b"ab", run_id="r", headers={"tenant": "acme"}))
         assert outcome == ("r", True)
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded
+    assert status.state is RunState.SUCCEEDED
     assert status.result == b"abababab!"
     assert status.reason is None
     assert status.step_number == 2
@@ -134,12 +134,12 @@ async def test_a_delay_between_steps_holds_no_worker(queue: Queue, mock_clock: M
         await runtime.submit(RunSpec(b"", run_id="r"))
         await mock_clock.advance(3600)
         status = await status_of(runtime, "r")
-        assert status.state is RunState.sleeping
+        assert status.state is RunState.SLEEPING
         assert status.starts_at == start + timedelta(days=1)
         assert status.step_number == 1
         assert (await queue.stats("workflow")).claimed == 0
         await mock_clock.advance(timedelta(days=2))
-        assert (await status_of(runtime, "r")).state is RunState.succeeded
+        assert (await status_of(runtime, "r")).state is RunState.SUCCEEDED
     assert started == [start + timedelta(days=n) for n in range(3)]
 
 
@@ -184,8 +184,8 @@ async def test_a_step_may_fail_or_cancel_its_run(queue: Queue) -> None:
         for run_id in ("fails", "cancels"):
             await runtime.submit(RunSpec(b"", run_id=run_id))
         failed, cancelled = await finish(runtime, "fails", "cancels")
-    assert (failed.state, failed.reason) == (RunState.failed, "no stock")
-    assert (cancelled.state, cancelled.reason) == (RunState.cancelled, "not wanted")
+    assert (failed.state, failed.reason) == (RunState.FAILED, "no stock")
+    assert (cancelled.state, cancelled.reason) == (RunState.CANCELLED, "not wanted")
     assert (failed.result, cancelled.result) == (None, None)
     assert await queue.kv_get("fails") == b"staged"
     assert await queue.kv_get("cancels") is None
@@ -212,7 +212,7 @@ async def test_a_permanent_error_ends_the_run_at_once(
     async with WorkflowRuntime(queue, runner) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         (status,) = await finish(runtime, "r")
-    assert (status.state, status.reason) == (RunState.failed, reason)
+    assert (status.state, status.reason) == (RunState.FAILED, reason)
     assert runner.ran == [("r", 0, 1)]
     assert await queue.kv_get("staged") is None
     (dead,) = (await queue.dead_jobs("workflow")).jobs
@@ -243,11 +243,11 @@ async def test_other_errors_are_tried_again_until_the_attempts_are_used_up(
         await runtime.submit(RunSpec(b"", run_id="r", max_attempts=2))
         await mock_clock.advance(0)
         status = await status_of(runtime, "r")
-        assert (status.state, status.attempts) == (RunState.sleeping, 1)
+        assert (status.state, status.attempts) == (RunState.SLEEPING, 1)
         assert status.last_error is not None
         await mock_clock.advance(1)
         (status,) = await finish(runtime, "r")
-    assert (status.state, status.reason) == (RunState.failed, reason)
+    assert (status.state, status.reason) == (RunState.FAILED, reason)
     assert runner.ran == [("r", 0, 1), ("r", 0, 2)]
     assert await queue.kv_get("staged") is None
 
@@ -284,7 +284,7 @@ async def test_a_step_that_puts_itself_off_spends_no_attempt(
         await runtime.submit(RunSpec(b"", run_id="r", max_attempts=1))
         await mock_clock.advance(3600)
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded
+    assert status.state is RunState.SUCCEEDED
     assert len(runner.ran) == 61
 
 
@@ -295,7 +295,7 @@ async def test_returning_something_else_ends_the_run_with_what_was_expected(queu
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert "must return Continue, Succeed, Fail or Cancel, not NoneType" in (status.reason or "")
 
 
@@ -330,7 +330,7 @@ async def test_effects_that_the_queue_refuses_count_as_a_failed_attempt(
     async with WorkflowRuntime(queue, runner) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r", max_attempts=2))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert "'taken' already exists" in (status.reason or "")
     assert runner.ran == [("r", 0, 1), ("r", 0, 2)]
 
@@ -348,7 +348,7 @@ async def test_any_message_can_be_a_reason(
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert (status.reason or "").startswith(message[:5])
     assert len(status.reason or "") < 5000
 
@@ -430,7 +430,7 @@ async def test_a_run_without_an_id_gets_one(queue: Queue) -> None:
     outcomes = [await runtime.submit(RunSpec(b"")) for _ in range(3)]
     assert all(outcome.new for outcome in outcomes)
     assert len({outcome.run_id for outcome in outcomes}) == 3
-    assert (await status_of(runtime, outcomes[0].run_id)).state is RunState.pending
+    assert (await status_of(runtime, outcomes[0].run_id)).state is RunState.PENDING
 
 
 # -- looking ------------------------------------------------------------------------------------
@@ -450,22 +450,22 @@ async def test_the_states_of_a_run(queue: Queue, mock_clock: MockClock) -> None:
     start = mock_clock.now() + timedelta(seconds=60)
     await runtime.submit(RunSpec(b"", run_id="r", run_at=start))
     status = await status_of(runtime, "r")
-    assert (status.state, status.starts_at, status.attempts) == (RunState.sleeping, start, 0)
+    assert (status.state, status.starts_at, status.attempts) == (RunState.SLEEPING, start, 0)
     await mock_clock.advance(60)
-    assert (await status_of(runtime, "r")).state is RunState.pending
+    assert (await status_of(runtime, "r")).state is RunState.PENDING
     async with runtime:
         await until(lambda: bool(runner.ran))
         status = await status_of(runtime, "r")
-        assert (status.state, status.attempts, status.starts_at) == (RunState.running, 1, None)
+        assert (status.state, status.attempts, status.starts_at) == (RunState.RUNNING, 1, None)
         waiting = asyncio.create_task(runtime.wait_for_completion("r", 10))
         await asyncio.sleep(0)
         await mock_clock.advance(10)
         timed_out = await waiting
         assert timed_out is not None
-        assert timed_out.state is RunState.running
+        assert timed_out.state is RunState.RUNNING
         gate.set()
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded
+    assert status.state is RunState.SUCCEEDED
     assert status.state.ended
 
 
@@ -516,7 +516,7 @@ async def test_leaving_waits_for_running_steps(queue: Queue) -> None:
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r"))
         await gate.wait()
-    assert (await status_of(runtime, "r")).state is RunState.succeeded
+    assert (await status_of(runtime, "r")).state is RunState.SUCCEEDED
 
 
 async def test_a_cancelled_runtime_gives_its_steps_back_unspent(queue: Queue) -> None:
@@ -533,11 +533,11 @@ async def test_a_cancelled_runtime_gives_its_steps_back_unspent(queue: Queue) ->
     with pytest.raises(asyncio.CancelledError):
         await task
     status = await status_of(runtime, "r")
-    assert (status.state, status.attempts) == (RunState.pending, 0)
+    assert (status.state, status.attempts) == (RunState.PENDING, 0)
     # And another may take them up.
     async with WorkflowRuntime(queue, Runs(count_down_or_done)) as runtime:
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded
+    assert status.state is RunState.SUCCEEDED
 
 
 async def count_down_or_done(step: Step) -> StepOutcome:
@@ -551,7 +551,7 @@ async def test_workflows_of_other_names_share_no_run_ids_signals_or_turns(queue:
     await left.signal("k")
     assert not await right.clear_signal("k")
     assert await left.cancel("r")
-    assert (await status_of(right, "r")).state is RunState.pending
+    assert (await status_of(right, "r")).state is RunState.PENDING
 
 
 async def test_runtimes_of_one_queue_and_name_take_turns(queue: Queue) -> None:
@@ -585,7 +585,7 @@ async def test_somebody_elses_job_becomes_a_dead_letter_that_says_why(queue: Que
         await queue.wait_for_completion(job.id, 10)
     dead = await queue.get_job(job.id)
     assert dead is not None
-    assert dead.status is JobStatus.dead
+    assert dead.status is JobStatus.DEAD
     assert "not a step of a run" in (dead.last_error or "")
     assert "submit()" in (dead.last_error or "")
 
@@ -604,7 +604,7 @@ async def test_requeueing_the_dead_step_of_a_run_that_ended_does_not_run_it(queu
         assert await runtime.status("r") == before
     again = await queue.get_job(dead.id)
     assert again is not None
-    assert again.status is JobStatus.dead
+    assert again.status is JobStatus.DEAD
     assert "'r' has ended" in (again.last_error or "")
     assert len(runner.ran) == 1
 
@@ -666,7 +666,7 @@ def test_bad_outcomes_are_refused_when_they_are_made(
 
 async def test_bad_arguments_of_the_runtime_are_refused(queue: Queue) -> None:
     runner = Runs(never)
-    with pytest.raises(InvalidArgumentType, match="queue must be a Queue, not str"):
+    with pytest.raises(InvalidArgumentType, match="store must be a Store, not str"):
         WorkflowRuntime("./data", runner)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentType, match=r"runner must be an object with.*run_step"):
         WorkflowRuntime(queue, never)  # type: ignore[arg-type]

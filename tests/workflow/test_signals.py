@@ -50,9 +50,9 @@ async def test_a_waiting_run_goes_on_with_the_signal(queue: Queue, mock_clock: M
         await runtime.submit(RunSpec(b"k", run_id="r"))
         await mock_clock.advance(10**6)
         status = await status_of(runtime, "r")
-        assert (status.state, status.signal_keys) == (RunState.waiting, ("k",))
+        assert (status.state, status.signal_keys) == (RunState.WAITING, ("k",))
         assert (await queue.stats("workflow")).claimed == 0
-        assert await runtime.signal("k", b"go") is SignalOutcome.delivered
+        assert await runtime.signal("k", b"go") is SignalOutcome.DELIVERED
         (status,) = await finish(runtime, "r")
     assert status.result == b"b'go'"
     assert await no_signal_rows(queue)
@@ -62,20 +62,20 @@ async def test_a_signal_that_comes_first_is_kept_for_the_next_that_waits(
     queue: Queue, mock_clock: MockClock
 ) -> None:
     async with WorkflowRuntime(queue, Waits()) as runtime:
-        assert await runtime.signal("k", b"early") is SignalOutcome.buffered
+        assert await runtime.signal("k", b"early") is SignalOutcome.BUFFERED
         await runtime.submit(RunSpec(b"k", run_id="first"))
         (status,) = await finish(runtime, "first")
         assert status.result == b"b'early'"
         assert await no_signal_rows(queue)
         await runtime.submit(RunSpec(b"k", run_id="second"))
         await mock_clock.advance(0)
-        assert (await status_of(runtime, "second")).state is RunState.waiting
+        assert (await status_of(runtime, "second")).state is RunState.WAITING
 
 
 async def test_one_signal_per_key_is_kept_the_newest(queue: Queue) -> None:
     async with WorkflowRuntime(queue, Waits()) as runtime:
         for payload in (b"1", b"2", b"3"):
-            assert await runtime.signal("k", payload) is SignalOutcome.buffered
+            assert await runtime.signal("k", payload) is SignalOutcome.BUFFERED
         await runtime.submit(RunSpec(b"k", run_id="r"))
         (status,) = await finish(runtime, "r")
     assert status.result == b"b'3'"
@@ -92,7 +92,7 @@ async def test_a_kept_signal_can_be_cleared_and_a_waiter_cannot(
         await runtime.submit(RunSpec(b"k", run_id="r"))
         await mock_clock.advance(0)
         assert not await runtime.clear_signal("k")
-        assert await runtime.signal("k", b"2") is SignalOutcome.delivered
+        assert await runtime.signal("k", b"2") is SignalOutcome.DELIVERED
         await finish(runtime, "r")
 
 
@@ -104,14 +104,14 @@ async def test_a_wait_ends_without_a_signal_when_time_runs_out(
         await runtime.submit(RunSpec(b"k", run_id="r"))
         await mock_clock.advance(59)
         status = await status_of(runtime, "r")
-        assert status.state is RunState.waiting
+        assert status.state is RunState.WAITING
         assert status.starts_at is not None
         await mock_clock.advance(1)
         (status,) = await finish(runtime, "r")
         assert status.result == b"None"
         assert await no_signal_rows(queue)
         # Too late for this one: it is kept.
-        assert await runtime.signal("k", b"late") is SignalOutcome.buffered
+        assert await runtime.signal("k", b"late") is SignalOutcome.BUFFERED
 
 
 async def test_a_wait_for_no_time_takes_what_is_there(queue: Queue) -> None:
@@ -149,11 +149,11 @@ async def test_a_woken_step_sees_the_same_signal_in_every_attempt(
             await runtime.signal("k", b"first")
             await mock_clock.advance(0)
         # While it waits for its retry: that is no wait for a signal.
-        assert (await status_of(runtime, "r")).state is RunState.sleeping
-        assert await runtime.signal("k", b"second") is SignalOutcome.buffered
+        assert (await status_of(runtime, "r")).state is RunState.SLEEPING
+        assert await runtime.signal("k", b"second") is SignalOutcome.BUFFERED
         await mock_clock.advance(60)
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.succeeded
+    assert status.state is RunState.SUCCEEDED
     assert seen == [b"first"] * 3
     assert set(await entries(queue, "workflow/signal/")) == {"workflow/signal/workflow/k"}
 
@@ -175,7 +175,7 @@ async def test_a_step_without_a_signal_gets_none_in_later_attempts_either(
         await runtime.submit(RunSpec(b"", run_id="r"))
         await mock_clock.advance(5)
         assert seen == [None]
-        assert await runtime.signal("k", b"late") is SignalOutcome.buffered
+        assert await runtime.signal("k", b"late") is SignalOutcome.BUFFERED
         await mock_clock.advance(60)
         await finish(runtime, "r")
     assert seen == [None, None]
@@ -187,9 +187,9 @@ async def test_one_run_at_a_time_waits_for_a_key(queue: Queue, mock_clock: MockC
         await mock_clock.advance(0)
         await runtime.submit(RunSpec(b"k", run_id="second"))
         (second,) = await finish(runtime, "second")
-        assert second.state is RunState.failed
+        assert second.state is RunState.FAILED
         assert "run 'first' already waits for the signal 'k'" in (second.reason or "")
-        assert await runtime.signal("k", b"go") is SignalOutcome.delivered
+        assert await runtime.signal("k", b"go") is SignalOutcome.DELIVERED
         (first,) = await finish(runtime, "first")
     assert first.result == b"b'go'"
     assert await no_signal_rows(queue)
@@ -206,7 +206,7 @@ async def test_a_run_may_wait_for_the_same_key_again_and_again(
         await runtime.submit(RunSpec(b"", run_id="r"))
         for payload in (b"1", b"2", b"3", b"4", b"5"):
             await mock_clock.advance(0)
-            assert await runtime.signal("k", payload) is SignalOutcome.delivered
+            assert await runtime.signal("k", payload) is SignalOutcome.DELIVERED
         (status,) = await finish(runtime, "r")
     assert status.result == b"12345"
     assert await no_signal_rows(queue)
@@ -244,7 +244,7 @@ async def test_a_signal_while_the_step_decides_to_wait_is_neither_lost_nor_doubl
         assert status.result == b"b'go'"
         await runtime.submit(RunSpec(b"k", run_id="next"))
         await mock_clock.advance(0)
-        assert (await status_of(runtime, "next")).state is RunState.waiting
+        assert (await status_of(runtime, "next")).state is RunState.WAITING
     assert runner.seen == [("r", b"go")]
 
 
@@ -264,7 +264,7 @@ async def test_a_signal_at_the_moment_of_the_time_out_is_delivered_or_kept(
 
         sent, _ = await asyncio.gather(send(), mock_clock.advance(1))
         (status,) = await finish(runtime, "r")
-        if sent is SignalOutcome.delivered:
+        if sent is SignalOutcome.DELIVERED:
             assert status.result == b"b'go'"
             assert await no_signal_rows(queue)
         else:
@@ -286,10 +286,10 @@ async def test_signals_and_waits_survive_the_end_of_the_process(
         await queue.close()
         queue = await open_queue(url)
         runtime = WorkflowRuntime(queue, Waits())
-        assert await runtime.signal("k", b"go") is SignalOutcome.delivered
+        assert await runtime.signal("k", b"go") is SignalOutcome.DELIVERED
     else:
         runtime = WorkflowRuntime(queue, Waits())
-        assert await runtime.signal("k", b"go") is SignalOutcome.buffered
+        assert await runtime.signal("k", b"go") is SignalOutcome.BUFFERED
         await runtime.submit(RunSpec(b"k", run_id="r"))
     await queue.close()
     queue = await open_queue(url)

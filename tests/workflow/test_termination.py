@@ -63,7 +63,7 @@ async def test_the_hook_is_told_of_every_end(queue: Queue, mock_clock: MockClock
     told = {outcome.run_id: outcome for outcome in hook.outcomes}
     assert told["succeed"] == RunOutcome(
         run_id="succeed",
-        state=RunState.succeeded,
+        state=RunState.SUCCEEDED,
         step_number=1,
         result=b"result",
         reason=None,
@@ -73,9 +73,9 @@ async def test_the_hook_is_told_of_every_end(queue: Queue, mock_clock: MockClock
     assert [
         (o.state, o.reason, o.result) for o in (told["fail"], told["cancel"], told["break"])
     ] == [
-        (RunState.failed, "no stöck", None),
-        (RunState.cancelled, "not wanted", None),
-        (RunState.failed, "broken", None),
+        (RunState.FAILED, "no stöck", None),
+        (RunState.CANCELLED, "not wanted", None),
+        (RunState.FAILED, "broken", None),
     ]
     assert (await queue.stats(HOOK_QUEUE)).done == 4
 
@@ -92,7 +92,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_for_a_worker_is_told_too(
     (outcome,) = hook.outcomes
     assert (outcome.run_id, outcome.state, outcome.headers) == (
         "r",
-        RunState.cancelled,
+        RunState.CANCELLED,
         {"for": "me"},
     )
 
@@ -121,7 +121,7 @@ async def test_the_hooks_effects_land_with_its_own_end(open_queue: OpenQueue) ->
 async def test_a_hook_sees_only_the_ends_that_it_observes(queue: Queue) -> None:
     class Failures(Told):
         def observes(self, outcome: RunOutcome) -> bool:
-            return outcome.state is RunState.failed
+            return outcome.state is RunState.FAILED
 
     hook = Failures()
     async with WorkflowRuntime(queue, Runs(end_as_told), hook=hook) as runtime:
@@ -158,7 +158,7 @@ async def test_a_hook_without_observes_sees_all_and_one_that_breaks_hinders_no_e
                 await runtime.submit(RunSpec(b"", run_id=run_id))
                 (status,) = await finish(runtime, run_id)
                 await until(lambda hook=hook: bool(hook.told))  # type: ignore[misc]
-        assert status.state is RunState.succeeded
+        assert status.state is RunState.SUCCEEDED
     assert "observes() of the terminal hook failed for run 'Broken'" in caplog.text
 
 
@@ -190,5 +190,5 @@ async def test_somebody_elses_job_in_the_hooks_queue_becomes_a_dead_letter(queue
         await queue.wait_for_completion(job.id, 10)
     dead = await queue.get_job(job.id)
     assert dead is not None
-    assert dead.status is JobStatus.dead
+    assert dead.status is JobStatus.DEAD
     assert "not a notification of a run's end" in (dead.last_error or "")

@@ -58,7 +58,7 @@ async def test_a_url_that_cannot_be_used_becomes_a_dead_letter_and_the_run_ends(
         await runtime.submit(spec)
         (status,) = await finish(runtime, "r")
         await mock_clock.advance(0)
-    assert status.state is RunState.succeeded
+    assert status.state is RunState.SUCCEEDED
     (dead,) = (await queue.dead_jobs("workflow.termination")).jobs
     assert "the end of run 'r' cannot be delivered" in (dead.last_error or "")
     assert (await queue.stats("webhooks")).pending == 0

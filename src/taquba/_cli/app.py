@@ -80,13 +80,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (OutputClosed, BrokenPipeError):
         _write_no_more()
-        return ExitCode.broken_pipe
+        return ExitCode.BROKEN_PIPE
     except OSError as error:
         if error.filename is not None:
             raise
         _write_no_more()
         complain(f"the output cannot be written: {error.strerror}")
-        return ExitCode.failed
+        return ExitCode.FAILED
     return code
 
 
@@ -114,14 +114,14 @@ def _run(arguments: Sequence[str] | None) -> int:
             note(f"see {context.command_path} --help")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return ExitCode.interrupted
+        return ExitCode.INTERRUPTED
     except CommandError as error:
         _explain(error)
         return error.code
     except TaqubaError as error:
         _explain(error)
         return code_of(error)
-    return code if isinstance(code, int) else ExitCode.ok
+    return code if isinstance(code, int) else ExitCode.OK
 
 
 def _explain(error: Exception) -> None:

@@ -108,7 +108,7 @@ async def _scratch(url: str) -> AsyncGenerator[str]:
         async with reading(url):
             raise CommandError(
                 f"{url} holds a taquba store, which bench must not touch; name another location",
-                ExitCode.refused,
+                ExitCode.REFUSED,
             )
     except NoStore:
         pass

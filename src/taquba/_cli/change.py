@@ -24,8 +24,8 @@ from taquba._cli.output import note, print_json, say
 from taquba._cli.stores import owning
 
 _CANCELLED: Final = {
-    CancelOutcome.removed: "the job was removed",
-    CancelOutcome.requested: "the job is running; it was asked to stop",
+    CancelOutcome.REMOVED: "the job was removed",
+    CancelOutcome.REQUESTED: "the job is running; it was asked to stop",
 }
 
 
@@ -135,8 +135,8 @@ async def cancel(
     """Remove a job that is pending or scheduled."""
     async with owning(store, take_over=take_over, payload_url=payload_url) as owner:
         outcome = await owner.cancel(job_id)
-        found = await owner.get_job(job_id) if outcome is CancelOutcome.not_found else None
-    if outcome is CancelOutcome.not_found:
+        found = await owner.get_job(job_id) if outcome is CancelOutcome.NOT_FOUND else None
+    if outcome is CancelOutcome.NOT_FOUND:
         if found is None:
             raise JobNotFound(job_id)
         raise InvalidState(job_id, found.status.value, "pending or scheduled")
@@ -160,9 +160,9 @@ async def wake(
     async with owning(store, take_over=take_over) as owner:
         outcome = await owner.wake_scheduled(job_id, None if payload is None else payload.encode())
         found = await owner.get_job(job_id)
-    if outcome is WakeOutcome.not_found or found is None:
+    if outcome is WakeOutcome.NOT_FOUND or found is None:
         raise JobNotFound(job_id)
-    if outcome is WakeOutcome.not_scheduled:
+    if outcome is WakeOutcome.NOT_SCHEDULED:
         raise InvalidState(job_id, found.status.value, "scheduled")
     if as_json:
         print_json({"id": job_id, "outcome": outcome.value})

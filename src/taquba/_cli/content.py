@@ -27,7 +27,7 @@ def content(name: str, argument: str | None, file: Path | None) -> bytes:
         raise CommandError(
             f"name the {name} once: as an argument ('' for an empty one), as - for standard "
             "input, or with --file",
-            ExitCode.usage,
+            ExitCode.USAGE,
         )
     if file is not None and str(file) != "-":
         try:
@@ -36,7 +36,7 @@ def content(name: str, argument: str | None, file: Path | None) -> bytes:
             raise CommandError(f"cannot read {file}: {error.strerror}") from error
     if file is not None or argument == "-":
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - as with <&-
-            raise CommandError(f"standard input is closed: name the {name}", ExitCode.usage)
+            raise CommandError(f"standard input is closed: name the {name}", ExitCode.USAGE)
         return sys.stdin.buffer.read()
     # Bytes of the command line that are not text pass through as they are.
     return (argument or "").encode(errors="surrogateescape")

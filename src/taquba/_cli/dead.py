@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
-from taquba import InvalidState, JobNotFound, JobRecord, JobStatus, Queue, QueueReader
+from taquba import InvalidState, JobNotFound, JobRecord, JobStatus, Queue, ReadableStore
 from taquba._cli import shapes
 from taquba._cli.errors import CommandError, ExitCode
 from taquba._cli.jobs import print_jobs, walk
@@ -106,7 +106,7 @@ class Selection:
             return False
         return self.failed_after is None or failed_at >= self.failed_after
 
-    async def find(self, looked_at: Queue | QueueReader) -> AsyncGenerator[JobRecord]:
+    async def find(self, looked_at: ReadableStore) -> AsyncGenerator[JobRecord]:
         """The selected dead letters.
 
         Raises:
@@ -121,16 +121,16 @@ class Selection:
                     # Moving it will show whether it is a dead letter.
                     note(str(error))
                     nothing_known = Job(job_id, error.queue, b"", None, 0, 0, 1, finished_at=0)
-                    yield JobRecord(nothing_known, JobStatus.dead)
+                    yield JobRecord(nothing_known, JobStatus.DEAD)
                     continue
                 if job is None:
                     raise JobNotFound(job_id)
-                if job.status is not JobStatus.dead:
-                    raise InvalidState(job_id, job.status.value, JobStatus.dead.value)
+                if job.status is not JobStatus.DEAD:
+                    raise InvalidState(job_id, job.status.value, JobStatus.DEAD.value)
                 if self.takes(job):
                     yield job
             return
-        async with aclosing(walk(looked_at, self.queue, [JobStatus.dead], _EVERY)) as walked:
+        async with aclosing(walk(looked_at, self.queue, [JobStatus.DEAD], _EVERY)) as walked:
             async for job in walked:
                 if self.takes(job):
                     yield job
@@ -255,7 +255,7 @@ class _Move:
             raise CommandError(
                 "select dead letters by ids, --queue, --error, --older-than or --newer-than; "
                 "or give --all alone",
-                ExitCode.usage,
+                ExitCode.USAGE,
             )
         if yes:
             async with owned as owner:
@@ -264,7 +264,7 @@ class _Move:
             async with reading(store) as reader:
                 await self._rehearse(reader)
 
-    async def _rehearse(self, reader: QueueReader) -> None:
+    async def _rehearse(self, reader: ReadableStore) -> None:
         found: list[JobRecord] = []
         count = 0
         ids: list[shapes.Json] = []

@@ -15,19 +15,19 @@ from taquba import (
 class ExitCode(IntEnum):
     """The exit code of the program; documented in `docs/cli.md`."""
 
-    ok = 0
-    failed = 1
-    usage = 2
-    refused = 3
-    not_found = 4
-    interrupted = 130
-    broken_pipe = 141
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    NOT_FOUND = 4
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
 
 
 class CommandError(Exception):
     """A command cannot continue; its message is for the person at the terminal."""
 
-    def __init__(self, message: str, code: ExitCode = ExitCode.failed) -> None:
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.code = code
 
@@ -40,8 +40,8 @@ def code_of(error: TaqubaError) -> ExitCode:
     """The exit code of an error of the library."""
     match error:
         case InvalidArgument() | InvalidArgumentType():
-            return ExitCode.usage
+            return ExitCode.USAGE
         case JobNotFound():
-            return ExitCode.not_found
+            return ExitCode.NOT_FOUND
         case _:
-            return ExitCode.failed
+            return ExitCode.FAILED

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from taquba import JobNotFound, JobRecord, JobStatus, PayloadMissing, Queue, QueueReader
+from taquba import JobNotFound, JobRecord, JobStatus, PayloadMissing, ReadableStore
 from taquba._cli import shapes
 from taquba._cli.options import (
     AsJson,
@@ -50,7 +50,7 @@ _COLUMNS: Final = (
 
 
 async def walk(
-    looked_at: Queue | QueueReader,
+    looked_at: ReadableStore,
     queue: str | None,
     statuses: list[JobStatus],
     most: int,
@@ -160,15 +160,15 @@ def _row(job: JobRecord) -> list[str]:
 def _when(job: JobRecord) -> datetime | None:
     """The most relevant time of a job in its state."""
     match job.status:
-        case JobStatus.pending:
+        case JobStatus.PENDING:
             return job.enqueued_at
-        case JobStatus.scheduled:
+        case JobStatus.SCHEDULED:
             return job.run_at
-        case JobStatus.claimed:
+        case JobStatus.CLAIMED:
             return job.claimed_at
-        case JobStatus.done:
+        case JobStatus.DONE:
             return job.completed_at
-        case JobStatus.dead:
+        case JobStatus.DEAD:
             return job.failed_at
 
 

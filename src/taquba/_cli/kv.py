@@ -47,7 +47,7 @@ async def get(key: Key, store: Store, as_json: AsJson = False) -> None:
     async with reading(store) as reader:
         value = await reader.kv_get(_raw(key))
     if value is None:
-        raise CommandError(f"no entry {key!r} in {store}", ExitCode.not_found)
+        raise CommandError(f"no entry {key!r} in {store}", ExitCode.NOT_FOUND)
     if as_json:
         print_json(shapes.entry(KvEntry(_raw(key), value)))
     elif sys.stdout.isatty():
@@ -132,7 +132,7 @@ async def delete(
     async with owning(store, take_over=take_over) as owner:
         value = await owner.kv_get(_raw(key))
         if value is None:
-            raise CommandError(f"no entry {key!r} in {store}", ExitCode.not_found)
+            raise CommandError(f"no entry {key!r} in {store}", ExitCode.NOT_FOUND)
         await owner.kv_delete(_raw(key))
     if as_json:
         print_json({**shapes.content("key", _raw(key)), "size": len(value)})

@@ -25,7 +25,7 @@ def load_object(where: str, kind: str, example: str) -> object:
     if not module_name or not path:
         raise CommandError(
             f"{where!r} does not name a {kind}: write module:{kind}, for example {example}",
-            ExitCode.usage,
+            ExitCode.USAGE,
         )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
@@ -35,13 +35,13 @@ def load_object(where: str, kind: str, example: str) -> object:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise CommandError(f"importing {module_name} failed: {error}") from error
         raise CommandError(
-            f"no module {error.name!r} in {here} or among the installed packages", ExitCode.usage
+            f"no module {error.name!r} in {here} or among the installed packages", ExitCode.USAGE
         ) from error
     except Exception as error:
         cause = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         raise CommandError(f"importing {module_name} failed: {cause}") from error
     for name in path.split("."):
         if not hasattr(found, name):
-            raise CommandError(f"{module_name} has no {path!r}", ExitCode.usage)
+            raise CommandError(f"{module_name} has no {path!r}", ExitCode.USAGE)
         found = getattr(found, name)
     return found

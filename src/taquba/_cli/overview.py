@@ -42,7 +42,7 @@ async def stats(store: Store, queue: QueueFilter = None, as_json: AsJson = False
         names = await reader.list_queues()
         if queue is not None:
             if queue not in names:
-                raise CommandError(f"no queue {queue!r} in {store}", ExitCode.not_found)
+                raise CommandError(f"no queue {queue!r} in {store}", ExitCode.NOT_FOUND)
             names = [queue]
         total = total_of([await reader.stats(name) for name in names])
         signs = await reader.detect_owner(patience=0)

@@ -25,7 +25,7 @@ class NoStore(CommandError):
     """There is no store at the location that was named."""
 
     def __init__(self, store: str) -> None:
-        super().__init__(f"{store} holds no taquba store", ExitCode.not_found)
+        super().__init__(f"{store} holds no taquba store", ExitCode.NOT_FOUND)
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def owning(
         raise CommandError(
             f"a store in memory ends with its process, so {store} cannot be written from here; "
             "name a folder or a bucket",
-            ExitCode.usage,
+            ExitCode.USAGE,
         )
     await _refuse_to_disturb(store, take_over=take_over, create=create)
     async with Queue.open(
@@ -87,15 +87,15 @@ async def _refuse_to_disturb(store: str, *, take_over: bool, create: bool) -> No
         if not create:
             raise
         return
-    if signs.presence is OwnerPresence.present:
+    if signs.presence is OwnerPresence.PRESENT:
         raise CommandError(
             f"an owner is running: {signs.reason}. Opening {store} would fence it; stop it first, "
             "or give --take-over",
-            ExitCode.refused,
+            ExitCode.REFUSED,
         )
-    if signs.presence is OwnerPresence.unknown:
+    if signs.presence is OwnerPresence.UNKNOWN:
         raise CommandError(
             f"an owner may live: {signs.reason}. Opening {store} would fence it; give --take-over "
             "if it is gone",
-            ExitCode.refused,
+            ExitCode.REFUSED,
         )

@@ -16,7 +16,7 @@ class Claim(JobView, ABC):
     @property
     def job(self) -> JobRecord:
         """The job as it was claimed."""
-        return JobRecord(self._job, JobStatus.claimed)
+        return JobRecord(self._job, JobStatus.CLAIMED)
 
     @property
     @abstractmethod

@@ -79,17 +79,17 @@ class Location(NamedTuple):
     def key(self, job_id: str) -> bytes:
         """Key of the record; of the pending row for a live job."""
         match self.status:
-            case JobStatus.scheduled:
+            case JobStatus.SCHEDULED:
                 return keys.scheduled(self.position, self.queue, job_id)
-            case JobStatus.done:
+            case JobStatus.DONE:
                 return keys.finished(keys.DONE, self.queue, self.position, job_id)
-            case JobStatus.dead:
+            case JobStatus.DEAD:
                 return keys.finished(keys.DEAD, self.queue, self.position, job_id)
             case _:
                 return keys.pending(self.queue, self.position, job_id)
 
 
-_STATUS_CODES: Final = (JobStatus.pending, JobStatus.scheduled, JobStatus.done, JobStatus.dead)
+_STATUS_CODES: Final = (JobStatus.PENDING, JobStatus.SCHEDULED, JobStatus.DONE, JobStatus.DEAD)
 _CODES: Final = {status: code for code, status in enumerate(_STATUS_CODES)}
 
 
@@ -100,7 +100,7 @@ def encode_location(status: JobStatus, queue: str, position: int) -> bytes:
 @lru_cache(maxsize=4096)
 def encode_live_location(queue: str, priority: int) -> bytes:
     """The location of a pending or claimed job: the same for all of a queue and priority."""
-    return encode_location(JobStatus.pending, queue, priority)
+    return encode_location(JobStatus.PENDING, queue, priority)
 
 
 def decode_location(job_id: str, value: bytes) -> Location:

@@ -16,19 +16,19 @@ from taquba._model.errors import PayloadDamaged, PayloadMissing
 class JobStatus(StrEnum):
     """The state of a job."""
 
-    pending = "pending"
-    scheduled = "scheduled"
-    claimed = "claimed"
-    done = "done"
-    dead = "dead"
+    PENDING = "pending"
+    SCHEDULED = "scheduled"
+    CLAIMED = "claimed"
+    DONE = "done"
+    DEAD = "dead"
 
 
 # For code that runs for every job: Python 3.11 takes 0.1 us to find the member of an enum.
-PENDING: Final = JobStatus.pending
-SCHEDULED: Final = JobStatus.scheduled
-CLAIMED: Final = JobStatus.claimed
-DONE: Final = JobStatus.done
-DEAD: Final = JobStatus.dead
+PENDING: Final = JobStatus.PENDING
+SCHEDULED: Final = JobStatus.SCHEDULED
+CLAIMED: Final = JobStatus.CLAIMED
+DONE: Final = JobStatus.DONE
+DEAD: Final = JobStatus.DEAD
 
 
 class Suspicion(NamedTuple):
@@ -203,12 +203,12 @@ class JobRecord(JobView):
     @property
     def completed_at(self) -> datetime | None:
         """When the job was acknowledged, if it is done."""
-        return _moment(self._job.finished_at) if self._status is JobStatus.done else None
+        return _moment(self._job.finished_at) if self._status is JobStatus.DONE else None
 
     @property
     def failed_at(self) -> datetime | None:
         """When the job was dead-lettered, if it is dead."""
-        return _moment(self._job.finished_at) if self._status is JobStatus.dead else None
+        return _moment(self._job.finished_at) if self._status is JobStatus.DEAD else None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, JobRecord):
@@ -253,16 +253,16 @@ class _DamagedRecord(JobRecord):
 class AttemptOutcome(StrEnum):
     """How an attempt at a job ended."""
 
-    completed = "completed"
-    retried = "retried"
-    dead_lettered = "dead_lettered"
-    lease_expired = "lease_expired"
-    interrupted = "interrupted"
+    COMPLETED = "completed"
+    RETRIED = "retried"
+    DEAD_LETTERED = "dead_lettered"
+    LEASE_EXPIRED = "lease_expired"
+    INTERRUPTED = "interrupted"
     """The worker drained, or its process or executor ended; `JobAttempt.counted` says whether that
     spent the attempt."""
-    payload_missing = "payload_missing"
+    PAYLOAD_MISSING = "payload_missing"
     """The object of its payload was not found, or is damaged; the job waits for the next look."""
-    requeued = "requeued"
+    REQUEUED = "requeued"
     """Not the end of an attempt: the dead job was requeued."""
 
 
@@ -354,10 +354,10 @@ class RejectedBatch:
 class OwnerPresence(StrEnum):
     """Whether a store has a living owner."""
 
-    present = "present"
-    absent = "absent"
+    PRESENT = "present"
+    ABSENT = "absent"
     """The last owner closed the store or died: opening the store fences nobody."""
-    unknown = "unknown"
+    UNKNOWN = "unknown"
     """The store was not closed, and its owner, if it lives, is idle; or a process began to open it,
     and has not written to it yet."""
 
@@ -408,27 +408,27 @@ class NackOutcome:
 class CancelOutcome(StrEnum):
     """The result of `cancel`."""
 
-    removed = "removed"
+    REMOVED = "removed"
     """The job was pending or scheduled and is gone."""
-    requested = "requested"
+    REQUESTED = "requested"
     """The job is claimed; its handler's cancel token fired."""
-    not_found = "not_found"
+    NOT_FOUND = "not_found"
 
 
 class WakeOutcome(StrEnum):
     """The result of `wake_scheduled`."""
 
-    woken = "woken"
-    not_scheduled = "not_scheduled"
-    not_found = "not_found"
+    WOKEN = "woken"
+    NOT_SCHEDULED = "not_scheduled"
+    NOT_FOUND = "not_found"
 
 
 class WaitStatus(StrEnum):
     """How `wait_for_completion` ended."""
 
-    completed = "completed"
-    timed_out = "timed_out"
-    not_found = "not_found"
+    COMPLETED = "completed"
+    TIMED_OUT = "timed_out"
+    NOT_FOUND = "not_found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,17 +448,17 @@ class WaitOutcome:
     @property
     def completed(self) -> bool:
         """The job was acknowledged or dead-lettered."""
-        return self.status is WaitStatus.completed
+        return self.status is WaitStatus.COMPLETED
 
     @property
     def timed_out(self) -> bool:
         """The job was unfinished at the end of the timeout."""
-        return self.status is WaitStatus.timed_out
+        return self.status is WaitStatus.TIMED_OUT
 
     @property
     def not_found(self) -> bool:
         """There was no such job, or it was cancelled."""
-        return self.status is WaitStatus.not_found
+        return self.status is WaitStatus.NOT_FOUND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

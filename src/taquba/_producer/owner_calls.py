@@ -44,7 +44,7 @@ class Asking:
             with contextlib.suppress(OwnerUnreachable):
                 if (outcome := await self._wait(job_id, left_ms)) is not None:
                     return outcome
-        return WaitOutcome(WaitStatus.timed_out)
+        return WaitOutcome(WaitStatus.TIMED_OUT)
 
     async def _wait(self, job_id: str, timeout_ms: int) -> WaitOutcome | None:
         """Wait with one owner; None when it has gone."""

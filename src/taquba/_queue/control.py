@@ -73,7 +73,7 @@ async def _look(owner: Owner, job_id: str) -> Lease | _Resting | asyncio.Future[
         except UnreadableJob as damage:
             nothing_known = Job(job_id, location.queue, b"", None, 0, 0, 1)
             return _Resting(nothing_known, location.status, key, damage)
-        if location.status is JobStatus.claimed:
+        if location.status is JobStatus.CLAIMED:
             # Only a lease makes a claim: the row is about to be reported as settled or given back.
             await owner.committer.barrier()
             continue
@@ -100,10 +100,10 @@ async def cancel(owner: Owner, job_id: str, effects: SettlementEffects | None) -
             request = Transaction()
             _request_cancel(request, found)
             await owner.committer.submit(request, durable=True)
-            return CancelOutcome.requested
+            return CancelOutcome.REQUESTED
         if not _can_be_removed(found):
             await _until_durable(owner, job_id)
-            return CancelOutcome.not_found
+            return CancelOutcome.NOT_FOUND
         removal = Transaction()
         now = found if effects is None else await _stage_effects(owner, removal, effects, job_id)
         if _can_be_removed(now):
@@ -112,18 +112,18 @@ async def cancel(owner: Owner, job_id: str, effects: SettlementEffects | None) -
             _remove(owner, removal, now)
             removal.ops += staged
             await owner.committer.submit(removal, durable=True)
-            return CancelOutcome.removed
+            return CancelOutcome.REMOVED
         # The job moved while the effects were staged, so they do not apply to it.
         removal.abandon()
 
 
 def _can_be_removed(found: object) -> TypeGuard[_Resting]:
-    waiting = (JobStatus.pending, JobStatus.scheduled)
+    waiting = (JobStatus.PENDING, JobStatus.SCHEDULED)
     if not isinstance(found, _Resting):
         return False
     # A damaged record that is claimed has no holder: its data about the claim cannot be read.
     return found.status in waiting or (
-        found.damage is not None and found.status is JobStatus.claimed
+        found.damage is not None and found.status is JobStatus.CLAIMED
     )
 
 
@@ -176,19 +176,19 @@ def _leave_window(owner: Owner, transaction: Transaction, found: _Resting) -> No
         return
     state = owner.queue(job.queue)
     owner.gate.remove(state, key)
-    window = owner.scheduled if found.status is JobStatus.scheduled else state.window
+    window = owner.scheduled if found.status is JobStatus.SCHEDULED else state.window
     _begin_move(owner, transaction, job.id)
     window.remove(key)
     transaction.finally_(lambda: window.forget(key))
-    put_back = owner.add_scheduled if found.status is JobStatus.scheduled else owner.add_pending
+    put_back = owner.add_scheduled if found.status is JobStatus.SCHEDULED else owner.add_pending
     transaction.on_failed.append(lambda: put_back(key, job))
 
 
 async def wake_scheduled(owner: Owner, job_id: str, payload: bytes | None) -> WakeOutcome:
     found = await _locate(owner, job_id)
-    if not isinstance(found, _Resting) or found.status is not JobStatus.scheduled:
+    if not isinstance(found, _Resting) or found.status is not JobStatus.SCHEDULED:
         await _until_durable(owner, job_id)
-        return WakeOutcome.not_found if found is None else WakeOutcome.not_scheduled
+        return WakeOutcome.NOT_FOUND if found is None else WakeOutcome.NOT_SCHEDULED
     if found.damage is not None:
         raise found.damage
     transaction = Transaction()
@@ -197,7 +197,7 @@ async def wake_scheduled(owner: Owner, job_id: str, payload: bytes | None) -> Wa
     _leave_window(owner, transaction, found)
     owner.landed_with(transaction, (change,))
     await owner.committer.submit(transaction, durable=True)
-    return WakeOutcome.woken
+    return WakeOutcome.WOKEN
 
 
 async def requeue_dead(owner: Owner, job_id: str) -> None:
@@ -211,7 +211,7 @@ async def requeue_dead(owner: Owner, job_id: str) -> None:
 
 async def purge_dead(owner: Owner, job_id: str) -> None:
     found, locks = await _hold_dead(owner, job_id)
-    await _move_dead(owner, transitions.expire(found.job, JobStatus.dead, found.key), locks)
+    await _move_dead(owner, transitions.expire(found.job, JobStatus.DEAD, found.key), locks)
 
 
 async def _hold_dead(owner: Owner, job_id: str) -> tuple[_Resting, HeldLocks]:
@@ -240,13 +240,13 @@ async def _move_dead(owner: Owner, change: transitions.Change, locks: HeldLocks)
 
 async def _dead(owner: Owner, job_id: str) -> _Resting:
     found = await _locate(owner, job_id)
-    if isinstance(found, _Resting) and found.status is JobStatus.dead:
+    if isinstance(found, _Resting) and found.status is JobStatus.DEAD:
         return found
     await _until_durable(owner, job_id)
     if found is None:
         raise JobNotFound(job_id)
-    status = JobStatus.claimed if isinstance(found, Lease) else found.status
-    raise InvalidState(job_id, status.value, JobStatus.dead.value)
+    status = JobStatus.CLAIMED if isinstance(found, Lease) else found.status
+    raise InvalidState(job_id, status.value, JobStatus.DEAD.value)
 
 
 async def _until_durable(owner: Owner, job_id: str) -> None:
@@ -269,13 +269,13 @@ async def wait_for_completion(
             location = await locate(owner.engine, job_id)
             if location is None and not finished.done():
                 await _until_durable(owner, job_id)
-                return WaitOutcome(WaitStatus.not_found)
-            if location is not None and location.status in (JobStatus.done, JobStatus.dead):
+                return WaitOutcome(WaitStatus.NOT_FOUND)
+            if location is not None and location.status in (JobStatus.DONE, JobStatus.DEAD):
                 await _until_durable(owner, job_id)
                 job = await get_job(owner.engine, owner.payloads, job_id) if with_job else None
-                return WaitOutcome(WaitStatus.completed, job)
+                return WaitOutcome(WaitStatus.COMPLETED, job)
         if not await wait_until_done(finished, owner.clock, timeout_ms):
-            return WaitOutcome(WaitStatus.timed_out)
+            return WaitOutcome(WaitStatus.TIMED_OUT)
     finally:
         waiting = owner.completions[job_id]
         waiting.remove(finished)
@@ -287,7 +287,7 @@ async def wait_for_completion(
     change = finished.result()
     if change is None or change.counts.claimed >= 0:
         # Removed, not settled.
-        return WaitOutcome(WaitStatus.not_found)
+        return WaitOutcome(WaitStatus.NOT_FOUND)
     if change.status is None or not with_job:
-        return WaitOutcome(WaitStatus.completed)
-    return WaitOutcome(WaitStatus.completed, await get_job(owner.engine, owner.payloads, job_id))
+        return WaitOutcome(WaitStatus.COMPLETED)
+    return WaitOutcome(WaitStatus.COMPLETED, await get_job(owner.engine, owner.payloads, job_id))

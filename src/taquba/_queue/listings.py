@@ -46,10 +46,10 @@ MAX_PAGE: Final = 10_000
 _MOST_READS: Final = 100
 
 _SPACES: Final = {
-    JobStatus.pending: keys.PENDING,
-    JobStatus.claimed: keys.CLAIMED,
-    JobStatus.done: keys.DONE,
-    JobStatus.dead: keys.DEAD,
+    JobStatus.PENDING: keys.PENDING,
+    JobStatus.CLAIMED: keys.CLAIMED,
+    JobStatus.DONE: keys.DONE,
+    JobStatus.DEAD: keys.DEAD,
 }
 
 
@@ -77,11 +77,11 @@ async def locate_row(reads: Reads, job_id: str) -> FoundRow | None:
         value = await reads.get(key)
         if value is not None:
             return FoundRow(location, key, value)
-        if location.status is JobStatus.pending:
+        if location.status is JobStatus.PENDING:
             key = keys.claimed(location.queue, job_id)
             value = await reads.get(key)
             if value is not None:
-                return FoundRow(location._replace(status=JobStatus.claimed), key, value)
+                return FoundRow(location._replace(status=JobStatus.CLAIMED), key, value)
     raise StoreError(f"job {job_id!r} moved {_MOST_READS} times while it was being read")
 
 
@@ -174,7 +174,7 @@ async def _page(
     reads: Reads, queue: str, status: JobStatus, cursor: str | None, limit: int
 ) -> JobPage:
     validate.integer(limit, "limit", 1, MAX_PAGE)
-    if status is JobStatus.scheduled:
+    if status is JobStatus.SCHEDULED:
         # The space is ordered by time over all queues: rows of other queues are skipped.
         prefix = keys.SCHEDULED
     else:

@@ -33,7 +33,7 @@ _ENGINE_WATCH_SECONDS: Final = 1.0
 _RETRY_MS: Final = 1000
 _ORPHAN_SWEEP_MS: Final = 24 * 3600 * 1000
 _REAPER_GAP_MS: Final = 50
-_RETENTION_SPACES: Final = {JobStatus.done: keys.DONE, JobStatus.dead: keys.DEAD}
+_RETENTION_SPACES: Final = {JobStatus.DONE: keys.DONE, JobStatus.DEAD: keys.DEAD}
 
 
 async def promote_due(owner: Owner) -> int:

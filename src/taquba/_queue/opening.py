@@ -78,9 +78,9 @@ async def open_owner(settings: OpenSettings) -> Owner:
             known = cursors.get(name, NOTHING) if counter.pending else None
             state = owner.add_queue(name, known)
             # The first sweep finds out how old the oldest finished job is.
-            state.sweep_due[JobStatus.done] = 0
+            state.sweep_due[JobStatus.DONE] = 0
             if counter.dead:
-                state.sweep_due[JobStatus.dead] = 0
+                state.sweep_due[JobStatus.DEAD] = 0
         for name in settings.queue_configs:
             owner.queue(name)
         clean = new or await engine.get(keys.CLOSED) is not None

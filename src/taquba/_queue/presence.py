@@ -61,18 +61,18 @@ async def _watch(
         if begun or await reads.get(keys.CLOSED) is not None:
             closed = await _closed_at(location)
             if begun and closed is None:
-                return OwnerSigns(OwnerPresence.present, "the store has just been opened")
+                return OwnerSigns(OwnerPresence.PRESENT, "the store has just been opened")
             if closed is not None and not await _opened_since(location, closed):
-                return OwnerSigns(OwnerPresence.absent, "the last owner has just closed the store")
+                return OwnerSigns(OwnerPresence.ABSENT, "the last owner has just closed the store")
         if await _pulse(reads) != before:
-            return OwnerSigns(OwnerPresence.present, "the store is being written")
+            return OwnerSigns(OwnerPresence.PRESENT, "the store is being written")
     if begun:
         return OwnerSigns(
-            OwnerPresence.unknown,
+            OwnerPresence.UNKNOWN,
             "the store was closed; then a process began to open it, which goes on or has died",
         )
     return OwnerSigns(
-        OwnerPresence.unknown,
+        OwnerPresence.UNKNOWN,
         f"the store was not closed: its owner is idle or has died; {_last_signs(*before)}",
     )
 
@@ -109,15 +109,15 @@ async def _opened_since(location: StoreLocation, closed: Closing) -> bool:
     return manifest is not None and manifest.writer_epoch > closed.openings
 
 
-_PRESENT: Final = OwnerSigns(OwnerPresence.present, "a process on this machine has the store open")
+_PRESENT: Final = OwnerSigns(OwnerPresence.PRESENT, "a process on this machine has the store open")
 _DIED: Final = OwnerSigns(
-    OwnerPresence.absent, "the last owner died: no process on this machine has the store open"
+    OwnerPresence.ABSENT, "the last owner died: no process on this machine has the store open"
 )
 
 
 def _closed(closed: Closing) -> OwnerSigns:
     return OwnerSigns(
-        OwnerPresence.absent, f"the last owner closed the store at {_text(closed.at)}"
+        OwnerPresence.ABSENT, f"the last owner closed the store at {_text(closed.at)}"
     )
 
 

@@ -412,7 +412,7 @@ class Queue(Store, ClosedAtExit):
     async def dead_jobs(
         self, queue: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
     ) -> JobPage:
-        return await self.list_jobs(queue, JobStatus.dead, cursor, limit, payloads=payloads)
+        return await self.list_jobs(queue, JobStatus.DEAD, cursor, limit, payloads=payloads)
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         await self._owner.look()

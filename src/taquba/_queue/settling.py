@@ -64,14 +64,14 @@ async def payload_missing(owner: Owner, claim: Claim, reason: str) -> bool:
     lease = held_lease(owner, claim)
     looks: list[int] = []
     for attempt in await listings.attempt_history(owner.engine, claim.id):
-        if attempt.outcome is AttemptOutcome.payload_missing:
+        if attempt.outcome is AttemptOutcome.PAYLOAD_MISSING:
             looks.append(to_ms(attempt.recorded_at))
         else:
             looks.clear()
     lease = held_lease(owner, claim)
     change = transitions.payload_missing(lease.job, owner.clock.time_ms(), reason, looks)
     await _settle(owner, lease, None, lambda _: change)
-    return change.status is JobStatus.dead
+    return change.status is JobStatus.DEAD
 
 
 async def dead_letter(

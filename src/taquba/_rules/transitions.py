@@ -76,11 +76,11 @@ _ACK: Final = Counters(claimed=-1, done=1)
 _NO_COUNT: Final = Counters()
 
 _ENDS_AS: Final[dict[AttemptOutcome, Event]] = {
-    AttemptOutcome.retried: "retried",
-    AttemptOutcome.dead_lettered: "dead_lettered",
-    AttemptOutcome.lease_expired: "lease_expired",
-    AttemptOutcome.interrupted: "interrupted",
-    AttemptOutcome.payload_missing: "snoozed",
+    AttemptOutcome.RETRIED: "retried",
+    AttemptOutcome.DEAD_LETTERED: "dead_lettered",
+    AttemptOutcome.LEASE_EXPIRED: "lease_expired",
+    AttemptOutcome.INTERRUPTED: "interrupted",
+    AttemptOutcome.PAYLOAD_MISSING: "snoozed",
 }
 
 _LOOK_PAUSES_MS: Final = (2_000, 15_000, 120_000, 600_000)
@@ -130,7 +130,7 @@ def ack(job: Job, now: int, policy: Policy) -> Change:
     if policy.keep_done_ms is None:
         _forget(job, ops)
         return Change(job, None, key, ops, _ACK, "completed")
-    done = _record_attempt(job, now, AttemptOutcome.completed, None, ops)
+    done = _record_attempt(job, now, AttemptOutcome.COMPLETED, None, ops)
     done = done._replace(finished_at=now, suspicion=None)
     key = _put_finished(done, DONE, ops)
     return Change(done, DONE, key, ops, _ACK, "completed")
@@ -161,12 +161,12 @@ def backoff_ms(attempt: int, policy: Policy, chance: float) -> int:
 def retry(job: Job, now: int, error: str, delay_ms: int) -> Change:
     """Claimed back to pending, or to scheduled when there is a wait."""
     cleared = job._replace(suspicion=None)
-    return _give_back(cleared, now, AttemptOutcome.retried, error, _after(now, delay_ms))
+    return _give_back(cleared, now, AttemptOutcome.RETRIED, error, _after(now, delay_ms))
 
 
 def interrupt(job: Job, now: int, error: str) -> Change:
     """Claimed back to pending without spending the attempt: the worker stopped, not the job."""
-    return _give_back_unspent(_not_alone(job), now, AttemptOutcome.interrupted, error, None)
+    return _give_back_unspent(_not_alone(job), now, AttemptOutcome.INTERRUPTED, error, None)
 
 
 def lose_process(job: Job, now: int, error: str, policy: Policy, chance: float) -> Change:
@@ -178,15 +178,15 @@ def lose_process(job: Job, now: int, error: str, policy: Policy, chance: float) 
     if not suspicion.alone:
         seen = suspicion._replace(interruptions=suspicion.interruptions + 1)
         suspect = job._replace(suspicion=seen)
-        return _give_back_unspent(suspect, now, AttemptOutcome.interrupted, error, None)
+        return _give_back_unspent(suspect, now, AttemptOutcome.INTERRUPTED, error, None)
     deaths = suspicion.deaths + 1
     if is_last_attempt(job):
         times = "once" if deaths == 1 else f"{deaths} times"
         reason = f"what ran it ended {times} while it ran alone, and it has no attempt left"
-        return dead_letter(job, now, f"{reason}: {error}", AttemptOutcome.interrupted)
+        return dead_letter(job, now, f"{reason}: {error}", AttemptOutcome.INTERRUPTED)
     suspect = job._replace(suspicion=Suspicion(suspicion.interruptions, deaths))
     run_at = _after(now, backoff_ms(deaths, policy, chance))
-    return _give_back(suspect, now, AttemptOutcome.interrupted, error, run_at)
+    return _give_back(suspect, now, AttemptOutcome.INTERRUPTED, error, run_at)
 
 
 def snooze(job: Job, now: int, reason: str, delay_ms: int) -> Change:
@@ -225,12 +225,12 @@ def payload_missing(job: Job, now: int, reason: str, looks: Sequence[int]) -> Ch
             job, now, f"{reason}; looked for it {counted + 1} times in {minutes} min"
         )
     run_at = now + _LOOK_PAUSES_MS[counted]
-    outcome = AttemptOutcome.payload_missing
+    outcome = AttemptOutcome.PAYLOAD_MISSING
     return _give_back_unspent(_not_alone(job), now, outcome, reason, run_at)
 
 
 def dead_letter(
-    job: Job, now: int, reason: str, outcome: AttemptOutcome = AttemptOutcome.dead_lettered
+    job: Job, now: int, reason: str, outcome: AttemptOutcome = AttemptOutcome.DEAD_LETTERED
 ) -> Change:
     """Claimed to dead."""
     ops: list[Op] = [(keys.claimed(job.queue, job.id), None)]
@@ -245,9 +245,9 @@ def take_back(job: Job, now: int) -> Change:
     """The lease expired: the attempt counts."""
     error = "the lease expired"
     if is_last_attempt(job):
-        return dead_letter(job, now, error, AttemptOutcome.lease_expired)
+        return dead_letter(job, now, error, AttemptOutcome.LEASE_EXPIRED)
     cleared = job._replace(suspicion=None)
-    return _give_back(cleared, now, AttemptOutcome.lease_expired, error, None)
+    return _give_back(cleared, now, AttemptOutcome.LEASE_EXPIRED, error, None)
 
 
 def promote(job: Job, key: bytes) -> Change:
@@ -280,7 +280,7 @@ def request_cancel(job: Job) -> Change:
 def requeue_dead(job: Job, key: bytes, now: int) -> Change:
     """Dead to pending with fresh attempts; id and enqueue time stay."""
     ops: list[Op] = [(key, None)]
-    fresh = _record_attempt(job, now, AttemptOutcome.requeued, None, ops, counted=False)
+    fresh = _record_attempt(job, now, AttemptOutcome.REQUEUED, None, ops, counted=False)
     fresh = fresh._replace(attempts=0, run_at=None, finished_at=None, cancel_requested=False)
     placed = _place(fresh, None, "requeued")
     ops += placed.ops

@@ -91,9 +91,9 @@ class Codec(Generic[T]):
     def pack(self, value: T) -> bytes:
         """An accepted value as bytes; raises `Undecodable` for one that would not come back."""
         try:
-            if self.nature is Nature.plain:
+            if self.nature is Nature.PLAIN:
                 return pack_plain(value)
-            if self.nature is Nature.any:
+            if self.nature is Nature.ANY:
                 return pack_exact(value)
             packed = self._pack_written_out(value)
         except _UNPACKABLE as error:
@@ -128,7 +128,7 @@ class Codec(Generic[T]):
 
     def fingerprint(self, value: T) -> bytes:
         """A fingerprint of an accepted value, whether it can be stored or not."""
-        if self.nature is Nature.plain:
+        if self.nature is Nature.PLAIN:
             return fingerprint(value)
         try:
             return fingerprint(self._written_out(value))
@@ -137,7 +137,7 @@ class Codec(Generic[T]):
 
     def shown(self, value: T) -> object:
         """An accepted value as plain data for people, including computed fields."""
-        if self.nature is not Nature.compared:
+        if self.nature is not Nature.COMPARED:
             return value
         return self._serializer.to_python(value, warnings=False)
 
@@ -157,7 +157,7 @@ class Codec(Generic[T]):
             return pack(self._written_for_json(value))
 
     def _path_of_unpackable(self, value: T) -> str:
-        if self.nature is not Nature.compared:
+        if self.nature is not Nature.COMPARED:
             return _path_of_unpackable(value)
         # For arguments: which one it is.
         for name, part in cast("dict[str, Any]", value).items() if type(value) is dict else ():

@@ -31,11 +31,11 @@ _TABLES: Final = frozenset({"fields", "choices"})
 class Nature(IntEnum):
     """Whether values of a schema come back as they were; a schema is like its worst part."""
 
-    compared = 0
+    COMPARED = 0
     """It depends on the value: pydantic writes it, and it must be read again to find out."""
-    any = 1
+    ANY = 1
     """If the wire accepts it, which accepts only plain data."""
-    plain = 2
+    PLAIN = 2
     """Always: the wire keeps it as it is."""
 
 
@@ -47,10 +47,10 @@ def nature(schema: Schema) -> Nature:
     nested too deep to be read.
     """
     if "serialization" in schema:
-        return Nature.compared
+        return Nature.COMPARED
     match schema["type"]:
         case "any":
-            return Nature.any
+            return Nature.ANY
         case "literal":
             kinds = set(map(type, schema["expected"]))
             return _plain_if(kinds <= {str, int, type(None)} or kinds == {bool})
@@ -61,10 +61,10 @@ def nature(schema: Schema) -> Nature:
                 nature(schema.get("keys_schema", _ANY)), nature(schema.get("values_schema", _ANY))
             )
         case "tuple":
-            return min(map(nature, schema["items_schema"]), default=Nature.plain)
+            return min(map(nature, schema["items_schema"]), default=Nature.PLAIN)
         case "typed-dict":
             fields = schema["fields"].values()
-            return min((nature(field["schema"]) for field in fields), default=Nature.plain)
+            return min((nature(field["schema"]) for field in fields), default=Nature.PLAIN)
         case "nullable":
             return nature(schema["schema"])
         case "union":
@@ -77,7 +77,7 @@ _ANY: Final[Schema] = {"type": "any"}
 
 
 def _plain_if(condition: bool) -> Nature:
-    return Nature.plain if condition else Nature.compared
+    return Nature.PLAIN if condition else Nature.COMPARED
 
 
 def _tells_members_apart(schema: Schema) -> bool:
@@ -88,7 +88,7 @@ def _tells_members_apart(schema: Schema) -> bool:
         schema.get("mode", "smart") == "smart"
         and len(kinds) == len(members)
         and kinds <= _SCALARS
-        and all(nature(member) is Nature.plain for member in members)
+        and all(nature(member) is Nature.PLAIN for member in members)
     )
 
 

@@ -42,7 +42,7 @@ def too_new(version: int, what: str, known: int) -> Snooze:
 async def parked_jobs(store: Store, name: str) -> AsyncGenerator[JobRecord]:
     """Return the parked jobs of a queue, without their payloads."""
     async for page in pages(
-        lambda cursor: store.list_jobs(name, JobStatus.scheduled, cursor, payloads=False)
+        lambda cursor: store.list_jobs(name, JobStatus.SCHEDULED, cursor, payloads=False)
     ):
         for job in page.jobs:
             if job.last_error is not None and job.last_error.startswith(_PARKED):

@@ -176,12 +176,12 @@ class WorkflowContext:
         """
         await self._turn.enter()
         wait_ms = duration_ms(duration, "duration")
-        call = await self._turn.call(CallKind.sleep, "sleep")
+        call = await self._turn.call(CallKind.SLEEP, "sleep")
         entry = call.entry
-        if entry is None or entry.state is CallState.waiting:
-            due, pending = self._due(call, CallKind.sleep, "sleep", wait_ms)
+        if entry is None or entry.state is CallState.WAITING:
+            due, pending = self._due(call, CallKind.SLEEP, "sleep", wait_ms)
             await self._turn.until(call, due, pending)
-            entry = self._recorder.entry(CallKind.sleep, "sleep", b"", CallState.done)
+            entry = self._recorder.entry(CallKind.SLEEP, "sleep", b"", CallState.DONE)
             await self._turn.recorded(self._recorder.write(call.place, entry))
         call.branch.now = entry.at
 
@@ -218,9 +218,9 @@ class WorkflowContext:
         await self._turn.enter()
         _values.name(key, "a signal key")
         wait_ms = None if timeout is None else duration_ms(timeout, "timeout")
-        call = await self._turn.call(CallKind.signal, key)
+        call = await self._turn.call(CallKind.SIGNAL, key)
         entry = call.entry
-        if entry is None or entry.state is CallState.waiting:
+        if entry is None or entry.state is CallState.WAITING:
             entry = await self._await_signal(call, key, wait_ms)
             await self._turn.recorded(self._recorder.write(call.place, entry))
         elif entry.value is not None and entry.turn == self._recorder.turn:
@@ -236,18 +236,18 @@ class WorkflowContext:
 
     async def _await_signal(self, call: Call, key: str, wait_ms: int | None) -> Entry:
         turn, recorder = self._turn, self._recorder
-        due, pending = self._due(call, CallKind.signal, key, wait_ms)
+        due, pending = self._due(call, CallKind.SIGNAL, key, wait_ms)
         await turn.gate(call.place)
         if turn.waits_for(key) or key in turn.taken:
             turn.taken.discard(key)
             error = Error("SignalTaken", key)
-            return recorder.entry(CallKind.signal, key, b"", CallState.failed, error=error)
+            return recorder.entry(CallKind.SIGNAL, key, b"", CallState.FAILED, error=error)
         payload = turn.signals.pop(key, None)
         # Only the end of the turn shows whether one was sent before, so the turn must end first.
         if payload is None and (pending is not None or due is None or due > turn.clock.time_ms()):
             await turn.wait(Wait(call.place, due=due, signal=key, entry=pending))
         value = None if payload is None else await turn.recorded(recorder.pack(payload))
-        return recorder.entry(CallKind.signal, key, b"", CallState.done, value=value)
+        return recorder.entry(CallKind.SIGNAL, key, b"", CallState.DONE, value=value)
 
     def _due(
         self, call: Call, kind: CallKind, name: str, wait_ms: int | None
@@ -256,7 +256,7 @@ class WorkflowContext:
         if call.entry is not None:
             return call.entry.due, None
         due = None if wait_ms is None else call.branch.now + wait_ms
-        return due, self._recorder.entry(kind, name, b"", CallState.waiting, due=due)
+        return due, self._recorder.entry(kind, name, b"", CallState.WAITING, due=due)
 
     # -- branches and children --------------------------------------------------------------
 
@@ -302,12 +302,12 @@ class WorkflowContext:
         await self._turn.enter()
         self._children.check_known(workflow)
         input = workflow.input(args, kwargs)
-        call = await self._turn.call(CallKind.child, workflow.name, sha256(input).digest())
+        call = await self._turn.call(CallKind.CHILD, workflow.name, sha256(input).digest())
         entry = call.entry
         if entry is None:
             await self._turn.gate(call.place)
             entry = await self._turn.recorded(self._start_child(call, workflow, input))
-        if entry.state is CallState.waiting:
+        if entry.state is CallState.WAITING:
             entry = await self._await_child(call, entry)
         call.branch.now = entry.at
         if entry.error is not None:
@@ -318,7 +318,7 @@ class WorkflowContext:
 
     async def _start_child(self, call: Call, workflow: Workflow[..., Any], input: bytes) -> Entry:
         digest = sha256(input).digest()
-        entry = self._recorder.entry(CallKind.child, workflow.name, digest, CallState.waiting)
+        entry = self._recorder.entry(CallKind.CHILD, workflow.name, digest, CallState.WAITING)
         await self._recorder.flush()
         self._recorder.check_held()
         await self._children.start(
@@ -339,7 +339,7 @@ class WorkflowContext:
         value, error = None, None
         if run is None:
             error = Error("lost", "its outcome has been removed")
-        elif run.state is RunState.succeeded and run.result is not None:
+        elif run.state is RunState.SUCCEEDED and run.result is not None:
 
             async def is_kept() -> bool:
                 return await self._children.look(run_id) == run
@@ -352,10 +352,10 @@ class WorkflowContext:
         else:
             error = Error(run.state.value, run.reason or "")
         ended = recorder.entry(
-            CallKind.child,
+            CallKind.CHILD,
             entry.name,
             entry.digest,
-            CallState.done if error is None else CallState.failed,
+            CallState.DONE if error is None else CallState.FAILED,
             value=value,
             error=error,
         )

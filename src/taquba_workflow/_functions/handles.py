@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from taquba import Duration, Queue, QueueReader
+from taquba import Duration, ReadableStore
 from taquba.extending.typed import Undecodable
 from taquba_workflow import _values
 from taquba_workflow._errors import RunFailed, RunNotFound
@@ -139,7 +139,7 @@ class RunHandle(Generic[T_co]):
 
 
 async def fetch_run_result(
-    source: Queue | QueueReader,
+    source: ReadableStore,
     workflow: Workflow[P, T],
     run_id: str,
     *,
@@ -161,7 +161,7 @@ async def fetch_run_result(
 
 
 def _result_of(workflow: Workflow[..., T], status: RunStatus) -> T:
-    if status.state is not RunState.succeeded:
+    if status.state is not RunState.SUCCEEDED:
         raise RunFailed(status.run_id, status.state.value, status.reason or "")
     if status.result is None:
         raise RunNotFound(status.run_id)

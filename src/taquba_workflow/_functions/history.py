@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgpack
 
-from taquba import Queue, QueueReader, TaqubaError
+from taquba import ReadableStore, Store, TaqubaError
 from taquba.extending import UNREADABLE
 from taquba.extending import describe as describe_error
 from taquba.extending.times import from_ms
@@ -43,22 +43,22 @@ PATCHES: Final[Place] = (2,)
 class CallKind(StrEnum):
     """The kind of a call."""
 
-    step = "step"
-    sleep = "sleep"
-    signal = "signal"
-    child = "child"
-    patch = "patch"
-    unknown = "unknown"
+    STEP = "step"
+    SLEEP = "sleep"
+    SIGNAL = "signal"
+    CHILD = "child"
+    PATCH = "patch"
+    UNKNOWN = "unknown"
     """Its record cannot be read; `CallRecord.error` says why."""
 
 
 class CallState(StrEnum):
     """The state of a call."""
 
-    waiting = "waiting"
+    WAITING = "waiting"
     """It waits for `CallRecord.due`, or for the signal or child that it names."""
-    done = "done"
-    failed = "failed"
+    DONE = "done"
+    FAILED = "failed"
 
 
 class UnreadableHistory(TaqubaError):
@@ -183,17 +183,17 @@ def _read_place(text: str) -> Place:
 def describe(kind: CallKind, name: str, digest: bytes) -> str:
     """A call as text for people."""
     match kind:
-        case CallKind.step:
+        case CallKind.STEP:
             return f"step {name!r} (arguments {digest.hex()[:8]})"
-        case CallKind.sleep:
+        case CallKind.SLEEP:
             return "sleep"
-        case CallKind.signal:
+        case CallKind.SIGNAL:
             return f"wait_signal({name!r})"
-        case CallKind.child:
+        case CallKind.CHILD:
             return f"child {name!r} (arguments {digest.hex()[:8]})"
-        case CallKind.patch:
+        case CallKind.PATCH:
             return f"patched({name!r})"
-        case CallKind.unknown:
+        case CallKind.UNKNOWN:
             return "a call that cannot be read"
 
 
@@ -280,16 +280,16 @@ def child_run_id(run_id: str, place: Place) -> str:
     return f"{run_id[:95]}-{sha256(f'{run_id}/{call}'.encode()).hexdigest()[:32]}"
 
 
-async def load_history(queue: Queue, queue_name: str, run_id: str) -> History:
+async def load_history(store: Store, queue_name: str, run_id: str) -> History:
     """Read the history of a run, once."""
     entries: dict[Place, Entry] = {}
     patches: set[tuple[Place, str]] = set()
-    async for text, row in _rows(queue, queue_name, run_id):
+    async for text, row in _rows(store, queue_name, run_id):
         try:
             place, entry = _read_place(text), decode_entry(row)
         except UNREADABLE as error:
             raise UnreadableHistory(keys_of(queue_name).history(run_id) + text, error) from error
-        if entry.kind is CallKind.patch:
+        if entry.kind is CallKind.PATCH:
             patches.add((place[len(PATCHES) :], entry.name))
         else:
             entries[place] = entry
@@ -297,7 +297,7 @@ async def load_history(queue: Queue, queue_name: str, run_id: str) -> History:
 
 
 async def read_history(
-    source: Queue | QueueReader, run_id: str, *, queue_name: str = "workflow"
+    source: ReadableStore, run_id: str, *, queue_name: str = "workflow"
 ) -> list[CallRecord]:
     """Return the calls of a run's function so far, in the order of its code; see `CallRecord`.
 
@@ -314,7 +314,7 @@ async def read_history(
     async for text, row in _rows(source, queue_name, run_id):
         try:
             place, entry = _read_place(text), decode_entry(row)
-            if entry.kind is CallKind.patch:
+            if entry.kind is CallKind.PATCH:
                 place = place[len(PATCHES) :]
             found.append(await _record(source, run_id, place, entry))
         except UNREADABLE as error:
@@ -330,10 +330,10 @@ def _unreadable(text: str, problem: UnreadableHistory) -> CallRecord:
         call = text
     return CallRecord(
         call=call,
-        kind=CallKind.unknown,
+        kind=CallKind.UNKNOWN,
         name="",
         child_run_id=None,
-        state=CallState.failed,
+        state=CallState.FAILED,
         at=from_ms(0),
         due=None,
         failures=0,
@@ -347,18 +347,16 @@ async def _perhaps_not() -> bool:
     return False
 
 
-async def _record(
-    source: Queue | QueueReader, run_id: str, place: Place, entry: Entry
-) -> CallRecord:
+async def _record(source: ReadableStore, run_id: str, place: Place, entry: Entry) -> CallRecord:
     value = None if entry.value is None else await unpack(source, entry.value, _perhaps_not)
     result: object = value
-    if value is not None and entry.kind is not CallKind.signal:
+    if value is not None and entry.kind is not CallKind.SIGNAL:
         result = unpack_value(value)
     return CallRecord(
         call=call_name(place),
         kind=entry.kind,
         name=entry.name,
-        child_run_id=child_run_id(run_id, place) if entry.kind is CallKind.child else None,
+        child_run_id=child_run_id(run_id, place) if entry.kind is CallKind.CHILD else None,
         state=entry.state,
         at=from_ms(entry.at),
         due=None if entry.due is None else from_ms(entry.due),
@@ -369,7 +367,7 @@ async def _record(
 
 
 async def _rows(
-    source: Queue | QueueReader, queue_name: str, run_id: str
+    source: ReadableStore, queue_name: str, run_id: str
 ) -> AsyncIterator[tuple[str, bytes]]:
     prefix = keys_of(queue_name).history(run_id)
     async for page in pages(lambda cursor: source.kv_scan(prefix, cursor, _PAGE)):

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import anyio
 
-from taquba import CancelToken, Clock, KvKey, LeaseHandle, Queue
+from taquba import CancelToken, Clock, KvKey, LeaseHandle, Store
 from taquba.extending import describe as describe_error
 from taquba.extending.times import from_ms
 from taquba.extending.typed import Undecodable
@@ -65,7 +65,7 @@ class Services:
     """What turns need from the runtime.
 
     Attributes:
-        queue: The open queue.
+        store: An open handle on the store.
         clock: Where time comes from.
         threads: Bounds the plain functions that run at the same time.
         check_known: Raises `InvalidArgument` for a workflow that the runtime was not given.
@@ -74,7 +74,7 @@ class Services:
         turns: The turns that run now.
     """
 
-    queue: Queue
+    store: Store
     clock: Clock
     threads: anyio.CapacityLimiter
     check_known: Callable[[Workflow[..., Any]], None]
@@ -103,8 +103,8 @@ class Phases:
         self._function = step.function
         self._history = history
         self._token = lease.cancel_token
-        values = Values(services.queue, step.queue)
-        self._recorder = Recorder(services.queue, values, step, lease, services.clock)
+        values = Values(services.store, step.queue)
+        self._recorder = Recorder(services.store, values, step, lease, services.clock)
 
     async def run(self) -> Suspend | Succeed | Fail | Cancel:
         turn = self._turn(
@@ -180,7 +180,7 @@ class Phases:
     def _check_signals(self, turn: Turn) -> None:
         """The signals that ended waits were for waits of this function."""
         for key in turn.signals:
-            expected = describe(CallKind.signal, key, b"")
+            expected = describe(CallKind.SIGNAL, key, b"")
             raise NonDeterminism(self._step.run_id, "the last", expected, "none")
 
     def _suspend(self, suspended: Suspended, turn: Turn, *, cancelling: bool) -> Suspend:
@@ -214,4 +214,4 @@ class Phases:
 
     async def look(self, run_id: str) -> LiveRun | EndedRun | None:
         """Where a child is."""
-        return await read_run(self._services.queue, self._step.queue, run_id)
+        return await read_run(self._services.store, self._step.queue, run_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from taquba import Clock, KvKey, LeaseHandle, Queue
+from taquba import Clock, KvKey, LeaseHandle, Store
 from taquba_workflow._functions.history import (
     CallKind,
     CallState,
@@ -24,7 +24,7 @@ class Recorder:
     """Writes what a turn does into the history of its run.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
         values: Where large results go.
         step: The turn.
         lease: The hold on its job.
@@ -32,9 +32,9 @@ class Recorder:
     """
 
     def __init__(
-        self, queue: Queue, values: Values, step: StepJob, lease: LeaseHandle, clock: Clock
+        self, store: Store, values: Values, step: StepJob, lease: LeaseHandle, clock: Clock
     ) -> None:
-        self._queue = queue
+        self._store = store
         self._values = values
         self._step = step
         self._lease = lease
@@ -93,7 +93,7 @@ class Recorder:
         """
         await self.flush()
         self.check_held()
-        await self._queue.kv_put(self.key(place), encode_entry(entry))
+        await self._store.kv_put(self.key(place), encode_entry(entry))
 
     def check_held(self) -> None:
         """Raise `ClaimLost` if the turn was given to somebody else."""
@@ -104,14 +104,14 @@ class Recorder:
 
     def note_patch(self, place: Place, name: str) -> None:
         """A patch is to be written before, or with, whatever comes next."""
-        entry = self.entry(CallKind.patch, name, b"", CallState.done)
+        entry = self.entry(CallKind.PATCH, name, b"", CallState.DONE)
         self._patches[self._prefix + patch_key(place, name)] = encode_entry(entry)
 
     async def flush(self) -> None:
         """Write the patches that were noted."""
         for key, row in list(self._patches.items()):
             self.check_held()
-            await self._queue.kv_put(key, row)
+            await self._store.kv_put(key, row)
             self._patches.pop(key, None)
 
     def unwritten(self) -> dict[KvKey, bytes]:

@@ -66,7 +66,7 @@ class FunctionRunner:
         if step.run_id in self._going_on and not step.function.cancelling:
             raise parked(GoesOn())
         try:
-            history = await load_history(self._services.queue, step.queue, step.run_id)
+            history = await load_history(self._services.store, step.queue, step.run_id)
             lost = step.attempts - 1 - history.progress(step.step_number)
             if lost >= self._max_attempts:
                 return Fail(f"{lost} consecutive attempts recorded nothing: {last_error}")

@@ -86,9 +86,9 @@ class Steps:
 
     async def run(self, step: StepFunction, values: dict[str, Any], digest: bytes) -> object:
         """The result of a step: the recorded one, or that of running it now."""
-        call = await self._turn.call(CallKind.step, step.name, digest)
+        call = await self._turn.call(CallKind.STEP, step.name, digest)
         entry = call.entry
-        while entry is None or entry.state is CallState.waiting:
+        while entry is None or entry.state is CallState.WAITING:
             if entry is not None:
                 await self._turn.until(call, entry.due)
             await self._turn.gate(call.place)
@@ -116,7 +116,7 @@ class Steps:
             idempotency_key=f"{self._turn.run_id}/{call_name(call.place)}",
             cancel_token=self._cancel_token,
         )
-        new = partial(self._recorder.entry, CallKind.step, step.name, digest)
+        new = partial(self._recorder.entry, CallKind.STEP, step.name, digest)
         try:
             result = await self._call(step, step.signature.call(values), info)
             packed = step.signature.pack_result(result)
@@ -127,14 +127,14 @@ class Steps:
             failures += 1
             said = Error(type(error).__name__, describe(error, bare=(type(error),)))
             if failures >= step.options.max_attempts or _is_permanent(error):
-                return new(CallState.failed, failures=failures, error=said)
+                return new(CallState.FAILED, failures=failures, error=said)
             wait_ms = step.options.wait_ms(failures)
             if isinstance(error, RetryAfter):
                 wait_ms = error.delay_ms
             due = self._turn.clock.time_ms() + wait_ms
-            return new(CallState.waiting, failures=failures, due=due, error=said)
+            return new(CallState.WAITING, failures=failures, due=due, error=said)
         value = await self._turn.recorded(self._recorder.pack(packed))
-        return new(CallState.done, failures=failures, value=value)
+        return new(CallState.DONE, failures=failures, value=value)
 
     async def _call(self, step: StepFunction, arguments: Arguments, info: StepInfo) -> object:
         with self._turn.stepping():

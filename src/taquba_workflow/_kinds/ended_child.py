@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taquba import JobRecord, LeaseHandle, Queue, SettlementEffects
+from taquba import JobRecord, LeaseHandle, SettlementEffects, Store
 from taquba.extending.halves import TwoHalves
 from taquba_workflow import _headers
 from taquba_workflow._children import wake_parent
@@ -11,9 +11,9 @@ from taquba_workflow._children import wake_parent
 class EndedChild(TwoHalves[str, None, None]):
     """The handler of jobs that tell a run of the end of its child."""
 
-    def __init__(self, queue: Queue, queue_name: str) -> None:
+    def __init__(self, store: Store, queue_name: str) -> None:
         super().__init__()
-        self._queue = queue
+        self._store = store
         self._queue_name = queue_name
 
     def read(self, job: JobRecord) -> str:
@@ -28,5 +28,5 @@ class EndedChild(TwoHalves[str, None, None]):
 
     async def conclude(self, work: str, decision: None, lease: LeaseHandle) -> SettlementEffects:
         """Start the next turn of the parent, if it waits."""
-        await wake_parent(self._queue, self._queue_name, work)
+        await wake_parent(self._store, self._queue_name, work)
         return SettlementEffects()

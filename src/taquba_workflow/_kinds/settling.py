@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from taquba import Clock, FailWith, LeaseHandle, PermanentFailure, Queue, SettlementEffects
+from taquba import Clock, FailWith, LeaseHandle, PermanentFailure, SettlementEffects, Store
 from taquba.extending import UNREADABLE, describe
 from taquba.extending.halves import Holds
 from taquba_workflow._keys import keys_of
@@ -18,7 +18,7 @@ from taquba_workflow._steps import StepJob
 from taquba_workflow._transitions import Ending, SignalRows
 from taquba_workflow._turns import turns_of
 
-CANCELLED: Final = Ending(RunState.cancelled, reason="cancelled on request")
+CANCELLED: Final = Ending(RunState.CANCELLED, reason="cancelled on request")
 
 EndRun = Callable[[StepJob, Ending, SettlementEffects, SignalRows], SettlementEffects]
 """Changes that must be in the commit of a step that ends its run."""
@@ -38,7 +38,7 @@ class Settling:
     """What steps and turns need to be settled.
 
     Args:
-        queue: The open queue.
+        store: An open handle on the store.
         queue_name: The workflow queue.
         clock: Where time comes from.
         signals: The signals that steps wait for.
@@ -48,7 +48,7 @@ class Settling:
 
     def __init__(
         self,
-        queue: Queue,
+        store: Store,
         queue_name: str,
         *,
         clock: Clock,
@@ -56,13 +56,13 @@ class Settling:
         end_run: EndRun,
         ended: Callable[[], None],
     ) -> None:
-        self.queue = queue
+        self.store = store
         self.queue_name = queue_name
         self.clock = clock
         self.signals = signals
         self.keys = keys_of(queue_name)
-        self.values = Values(queue, queue_name)
-        turns = turns_of(queue, queue_name)
+        self.values = Values(store, queue_name)
+        turns = turns_of(store, queue_name)
         self.holds = Holds(turns.signals)
         self._cancelling = turns.cancelling
         self._end_run = end_run
@@ -78,7 +78,7 @@ class Settling:
 
     async def _check_current(self, step: StepJob) -> None:
         """Refuse a dead step that somebody requeued after its run had ended."""
-        row = await self.queue.kv_get(self.keys.run(step.run_id))
+        row = await self.store.kv_get(self.keys.run(step.run_id))
         try:
             run = None if row is None else decode_run(row)
         except UNREADABLE as error:
@@ -95,11 +95,11 @@ class Settling:
         match outcome:
             case Succeed(result):
                 packed = await self.values.pack(step.run_id, result)
-                return Ending(RunState.succeeded, result, packed_result=packed)
+                return Ending(RunState.SUCCEEDED, result, packed_result=packed)
             case Fail(reason):
-                return Ending(RunState.failed, reason=reason)
+                return Ending(RunState.FAILED, reason=reason)
             case Cancel(reason):
-                return Ending(RunState.cancelled, reason=reason)
+                return Ending(RunState.CANCELLED, reason=reason)
 
     def is_cancelled(self, step: StepJob, lease: LeaseHandle) -> bool:
         """Whether a run was asked to cancel.
@@ -129,4 +129,4 @@ class Settling:
 
 def broken(reason: str) -> Ending:
     """The end of a run whose step came to no outcome."""
-    return Ending(RunState.failed, reason=reason, dead_letter=True)
+    return Ending(RunState.FAILED, reason=reason, dead_letter=True)

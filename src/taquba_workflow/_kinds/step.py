@@ -206,7 +206,7 @@ class StepKind(TwoHalves[Delivery, StepVerdict | Raised, StepVerdict]):
             staged = replace(staged, kv_deletes=[*staged.kv_deletes, replay_key(step)])
         if isinstance(comes, Ending):
             return settling.end(step, comes, staged, rows, lease)
-        return next_step(step, comes, staged, rows, settling.queue.next_job_id(), at)
+        return next_step(step, comes, staged, rows, settling.store.next_job_id(), at)
 
     async def _wait(self, outcome: Continue, key: str) -> Continue | Ending:
         """Refuse to wait for a signal that another run waits for."""

@@ -72,14 +72,14 @@ class TurnKind(TwoHalves[Delivery, Suspend | Ending, Suspend | Ending]):
         taken: list[str] = []
         if isinstance(decision, Suspend):
             taken = [key for key in decision.signals if await settling.signals.waiter(key)]
-            if await any_ended(settling.queue, settling.queue_name, decision.children):
+            if await any_ended(settling.store, settling.queue_name, decision.children):
                 decision = replace(decision, at_once=True)
         if settling.is_cancelled(step, lease):
             decision = _cancelled(step, decision)
         if isinstance(decision, Ending):
             return settling.end(step, decision, _NOTHING, rows, lease)
         now = settling.clock.now()
-        return next_turn(step, decision, rows, taken, settling.queue.next_job_id(), now)
+        return next_turn(step, decision, rows, taken, settling.store.next_job_id(), now)
 
 
 def _cancelled(step: StepJob, verdict: Suspend | Ending) -> Suspend | Ending:
@@ -90,10 +90,10 @@ def _cancelled(step: StepJob, verdict: Suspend | Ending) -> Suspend | Ending:
             return verdict
         # It no longer waits for anything, so no signal is taken for it.
         return replace(verdict, at_once=True, cancelling=True, signals=(), children=())
-    if verdict.state is RunState.succeeded:
+    if verdict.state is RunState.SUCCEEDED:
         # Its effects must be compensated, which takes another turn.
         return Suspend(at_once=True, cancelling=True)
-    return verdict if verdict.state is RunState.cancelled else CANCELLED
+    return verdict if verdict.state is RunState.CANCELLED else CANCELLED
 
 
 def _signals_of(step: StepJob, verdict: Suspend | Ending) -> set[str]:

@@ -63,7 +63,7 @@ def check_grown(before: Histories, after: Histories) -> None:
     for run_id, history in before.items():
         for call, record in history.items():
             later = after[run_id][call]
-            if record.state is CallState.waiting:
+            if record.state is CallState.WAITING:
                 unchanged = (later.state, later.failures) == (record.state, record.failures)
                 assert not unchanged or later.due == record.due
             else:

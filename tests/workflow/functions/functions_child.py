@@ -113,7 +113,7 @@ async def signal_all(queue: Queue, runtime: WorkflowRuntime) -> None:
     """Send every run the signals that it waits for; what is sent says what it is for."""
     for run_id in await read_runs(queue):
         status = await runtime.status(run_id)
-        if status is not None and status.state is RunState.waiting:
+        if status is not None and status.state is RunState.WAITING:
             for key in status.signal_keys:
                 await runtime.signal(key, key.encode())
     await asyncio.sleep(0.01)

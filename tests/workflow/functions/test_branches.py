@@ -97,7 +97,7 @@ async def test_all_branches_come_to_their_end_before_an_error_is_raised(
 
     async with running(queue, w) as runtime:
         handle = await runtime.start_with(ID, w)
-        assert (await settled(mock_clock, runtime)).state is RunState.sleeping
+        assert (await settled(mock_clock, runtime)).state is RunState.SLEEPING
         await mock_clock.advance(10)
         # The first in the order of the arguments, not in time.
         assert await result_of(handle) == "no 1"
@@ -173,7 +173,7 @@ async def test_a_child_is_a_run_of_its_own_and_its_parent_waits_without_a_worker
     async with running(queue, parent, child, max_concurrent_steps=1) as runtime:
         handle = await runtime.start_with(ID, parent)
         status = await settled(mock_clock, runtime)
-        assert (status.state, status.signal_keys) == (RunState.waiting, ())
+        assert (status.state, status.signal_keys) == (RunState.WAITING, ())
         assert (await queue.stats("workflow")).scheduled == 4
         records = await runtime.history("r")
         assert [(record.kind, record.name, record.state) for record in records] == [
@@ -182,7 +182,7 @@ async def test_a_child_is_a_run_of_its_own_and_its_parent_waits_without_a_worker
         for record in records:
             assert record.child_run_id is not None
             assert re.fullmatch(r"r-[0-9a-f]{32}", record.child_run_id)
-            assert (await status_of(runtime, record.child_run_id)).state is RunState.sleeping
+            assert (await status_of(runtime, record.child_run_id)).state is RunState.SLEEPING
         await mock_clock.advance(3)
         assert await result_of(handle) == (1, 2, 3)
         assert [record.result for record in await runtime.history("r")] == [1, 2, 3]

@@ -123,7 +123,7 @@ async def test_a_changed_function_parks_its_runs_until_the_former_one_is_back(
         for _ in range(10):
             await mock_clock.advance(30)
         status = await settled(mock_clock, runtime)
-        assert status.state is RunState.sleeping
+        assert status.state is RunState.SLEEPING
         said = re.sub(r"\(arguments [0-9a-f]{8}\)", "(arguments *)", status.last_error or "")
         assert said.startswith(
             "parked: run 'r' cannot continue, because its function has changed: "
@@ -149,7 +149,7 @@ async def test_a_signal_that_a_changed_function_does_not_wait_for_is_not_lost(
     async with running(queue, former) as runtime:
         handle = await runtime.start_with(ID, former)
         await mock_clock.advance(0)
-    assert await runtime.signal("go", b"there") is SignalOutcome.delivered
+    assert await runtime.signal("go", b"there") is SignalOutcome.DELIVERED
     async with running(queue, changed) as runtime:
         await mock_clock.advance(0)
         (parked,) = await runtime.parked()

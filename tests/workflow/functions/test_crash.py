@@ -116,9 +116,9 @@ async def drive(queue: Queue, clock: MockClock) -> None:
         await runtime.cancel("cancels")
         await clock.advance(60)
         succeeded, failed, cancelled = await finish(runtime, *FUNCTIONS)
-        assert succeeded.state is RunState.succeeded, succeeded
-        assert (failed.state, failed.reason) == (RunState.failed, "LookupError: gives up")
-        assert (cancelled.state, cancelled.reason) == (RunState.cancelled, "cancelled on request")
+        assert succeeded.state is RunState.SUCCEEDED, succeeded
+        assert (failed.state, failed.reason) == (RunState.FAILED, "LookupError: gives up")
+        assert (cancelled.state, cancelled.reason) == (RunState.CANCELLED, "cancelled on request")
         names = [record.name for record in await runtime.history("fails")]
         assert names == ["effect"] * 5
         await clock.advance(0)
@@ -146,7 +146,7 @@ async def test_from_every_prefix_of_its_commits_a_function_goes_on_to_the_same_e
         ends = states(await audit(queue))
         check_grown(before, await read_histories(queue))
         assert sorted(state for state in ends.values() if state is not None) == sorted(
-            [RunState.succeeded, RunState.failed, RunState.cancelled] * 2
+            [RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED] * 2
         )
         assert await entries(queue, "workflow/signal/") == {}
         lives.append(ran.copy())

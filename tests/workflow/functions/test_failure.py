@@ -77,7 +77,7 @@ async def test_compensations_are_retried_and_one_that_fails_does_not_stop_the_ot
         handle = await runtime.start_with(ID, saga, "a", "stubborn", "hopeless")
         await mock_clock.advance(0)
         await runtime.signal("go on")
-        assert (await settled(mock_clock, runtime)).state is RunState.sleeping
+        assert (await settled(mock_clock, runtime)).state is RunState.SLEEPING
         await mock_clock.advance(10)
         with pytest.raises(
             RunFailed, match="no way; compensation step 'undo' failed: StepError: never"
@@ -105,7 +105,7 @@ async def test_a_waiting_run_that_is_cancelled_runs_its_compensations(
         await mock_clock.advance(0)
         assert await handle.cancel()
         status = await settled(mock_clock, runtime)
-        assert status.state is RunState.cancelling
+        assert status.state is RunState.CANCELLING
         assert await handle.cancel()
         await runtime.signal("go on")
         await mock_clock.advance(10)
@@ -187,7 +187,7 @@ async def test_a_request_to_cancel_is_not_lost_with_the_process(
     await runtime.start_with(ID, w)
     await begun.wait()
     assert await runtime.cancel("r")
-    assert (await status_of(runtime, "r")).state is RunState.cancelling
+    assert (await status_of(runtime, "r")).state is RunState.CANCELLING
     queue = await open_queue(url)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)

@@ -44,7 +44,7 @@ async def check_after_a_kill(
         for run_id in promised["cancelled"]:
             status = await runtime.status(run_id)
             assert status is not None
-            assert status.state in (RunState.cancelled, RunState.cancelling)
+            assert status.state in (RunState.CANCELLED, RunState.CANCELLING)
         histories = await read_histories(queue)
         check_grown(recorded, histories)
     return sum(isinstance(run, LiveRun) for run in runs.values()), histories
@@ -61,9 +61,9 @@ async def check_the_end(store: Path, promised: dict[str, set[str]]) -> None:
             await signal_all(queue, runtime)
         for run_id, run in (await audit(queue)).items():
             assert isinstance(run, EndedRun)
-            if run.state is RunState.cancelled:
+            if run.state is RunState.CANCELLED:
                 continue
-            assert run.state is RunState.succeeded, run
+            assert run.state is RunState.SUCCEEDED, run
             assert run_id not in promised["cancelled"]
             if run_id in promised["started"]:
                 assert await runtime.handle(squares, run_id).result() == EXPECTED

@@ -64,5 +64,5 @@ async def test_a_run_ends_with_a_step_whose_error_has_no_text(queue: Queue) -> N
     async with WorkflowRuntime(queue, Runs(run)) as runtime:
         await runtime.submit(RunSpec(b"", run_id="r", max_attempts=1))
         (status,) = await finish(runtime, "r")
-    assert status.state is RunState.failed
+    assert status.state is RunState.FAILED
     assert "Odd (without its message" in (status.reason or "")

@@ -81,7 +81,7 @@ async def test_a_function_gets_what_its_steps_return_and_returns_what_its_handle
         assert await fetch_run_result(queue, order, "r") == EXPECTED
         status = await handle.status()
         assert status is not None
-        assert (status.state, status.step_number) == (RunState.succeeded, 0)
+        assert (status.state, status.step_number) == (RunState.SUCCEEDED, 0)
         first, second = await runtime.history("r")
         assert (first.call, first.kind, first.name, first.result) == ("0", "step", "price", 6)
         assert (second.state, second.at, second.error) == ("done", mock_clock.now(), None)
@@ -197,7 +197,7 @@ async def test_a_step_is_retried_with_backoff_and_holds_no_worker_meanwhile(
     async with running(queue, retried) as runtime:
         handle = await runtime.start_with(ID, retried)
         status = await settled(mock_clock, runtime)
-        assert (status.state, status.step_number) == (RunState.sleeping, 1)
+        assert (status.state, status.step_number) == (RunState.SLEEPING, 1)
         (record,) = await runtime.history("r")
         assert (record.state, record.failures, record.error) == ("waiting", 1, "ValueError: no")
         assert record.due == mock_clock.now() + timedelta(seconds=10)
@@ -415,7 +415,7 @@ async def test_a_run_can_start_later_and_has_its_own_headers(
         handle = await runtime.start_with(
             StartOptions(run_id="r", headers={"a": "b"}, priority=5, run_at=start), w
         )
-        assert (await settled(mock_clock, runtime)).state is RunState.sleeping
+        assert (await settled(mock_clock, runtime)).state is RunState.SLEEPING
         await mock_clock.advance(3600)
         assert await result_of(handle) == ("b", start)
 
@@ -475,7 +475,7 @@ async def test_a_runtime_that_stops_does_not_wait_for_the_whole_function(
         # The step that ran has ended, and was the last one.
         assert await calls(runtime) == ["0 step slow done"]
         status = await settled(mock_clock, runtime)
-        assert (status.state, status.step_number, status.attempts) == (RunState.pending, 1, 0)
+        assert (status.state, status.step_number, status.attempts) == (RunState.PENDING, 1, 0)
     async with await open_queue(url) as queue, running(queue, w) as runtime:
         assert await result_of(runtime.handle(w, "r")) == 10
     assert ran == list(range(5))

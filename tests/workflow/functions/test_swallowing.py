@@ -132,7 +132,7 @@ async def test_a_function_that_catches_everything_is_parked(
         before = await calls(runtime)
         await mock_clock.advance(100)
         assert await calls(runtime) == before
-        assert (await settled(mock_clock, runtime)).state is RunState.sleeping
+        assert (await settled(mock_clock, runtime)).state is RunState.SLEEPING
     # What was left behind is never resumed, and says nothing when garbage is collected.
     gc.collect()
 
@@ -164,7 +164,7 @@ async def test_it_can_be_cancelled(queue: Queue, mock_clock: MockClock) -> None:
         await parked(runtime, mock_clock)
         assert await runtime.cancel("r")
         (status,) = await finish(runtime, "r")
-        assert status.state is RunState.cancelled
+        assert status.state is RunState.CANCELLED
         # What it registered before its turn was over is undone, and nothing else.
         assert await calls(runtime) == ["0 step poll done", "failure.0 step poll done"]
 

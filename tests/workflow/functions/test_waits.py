@@ -42,7 +42,7 @@ async def test_a_sleep_lasts_from_when_the_call_before_ended(
         handle = await runtime.start_with(ID, sleeper)
         status = await settled(mock_clock, runtime)
         assert (status.state, status.starts_at) == (
-            RunState.sleeping,
+            RunState.SLEEPING,
             mock_clock.now() + timedelta(seconds=10),
         )
         await mock_clock.advance(9)
@@ -91,13 +91,13 @@ async def test_a_signal_is_waited_for_and_one_that_came_before_is_taken(
     queue: Queue, mock_clock: MockClock
 ) -> None:
     async with running(queue, asker) as runtime:
-        assert await runtime.signal("b", b"early") is SignalOutcome.buffered
+        assert await runtime.signal("b", b"early") is SignalOutcome.BUFFERED
         handle = await runtime.start_with(ID, asker)
         status = await settled(mock_clock, runtime)
-        assert (status.state, status.signal_keys) == (RunState.waiting, ("a",))
-        assert await runtime.signal("a", b"first") is SignalOutcome.delivered
+        assert (status.state, status.signal_keys) == (RunState.WAITING, ("a",))
+        assert await runtime.signal("a", b"first") is SignalOutcome.DELIVERED
         status = await settled(mock_clock, runtime)
-        assert (status.state, status.signal_keys) == (RunState.waiting, ("a",))
+        assert (status.state, status.signal_keys) == (RunState.WAITING, ("a",))
         assert [record.result for record in await runtime.history("r")] == [
             b"first",
             b"early",
@@ -119,7 +119,7 @@ async def test_a_signal_after_the_time_out_is_kept_for_the_next(
         handle = await runtime.start(w)
         await mock_clock.advance(10)
         assert await result_of(handle) is None
-        assert await runtime.signal("k", b"late") is SignalOutcome.buffered
+        assert await runtime.signal("k", b"late") is SignalOutcome.BUFFERED
         assert await result_of(await runtime.start(w)) == b"late"
 
 
@@ -167,12 +167,12 @@ async def test_several_signals_and_times_are_waited_for_at_once(
         assert status.starts_at == mock_clock.now() + timedelta(seconds=10)
         # Both before the next turn begins: one wakes it, the other is kept for it.
         outcomes = await asyncio.gather(runtime.signal("c", b"C"), runtime.signal("a", b"A"))
-        assert set(outcomes) == {SignalOutcome.delivered, SignalOutcome.buffered}
+        assert set(outcomes) == {SignalOutcome.DELIVERED, SignalOutcome.BUFFERED}
         status = await settled(mock_clock, runtime)
         assert status.signal_keys == ("b",)
         await mock_clock.advance(10)
         await mock_clock.advance(9)
-        assert (await settled(mock_clock, runtime)).state is RunState.waiting
+        assert (await settled(mock_clock, runtime)).state is RunState.WAITING
         await mock_clock.advance(1)
         assert await result_of(handle) == (b"A", None, None, b"C")
         assert await entries(queue, "workflow/signal/") == {}
@@ -193,7 +193,7 @@ async def test_a_signal_that_comes_while_a_turn_runs_is_taken_when_its_branches_
     async with running(queue, w) as runtime:
         handle = await runtime.start_with(ID, w)
         await mock_clock.advance(0)
-        assert await runtime.signal("a", b"A") is SignalOutcome.buffered
+        assert await runtime.signal("a", b"A") is SignalOutcome.BUFFERED
         # A time that comes is not waited for: that branch goes on in the turn.
         await mock_clock.advance(5)
         assert await calls(runtime) == ["0.2.0 sleep sleep done"]
@@ -269,10 +269,10 @@ async def test_a_signal_to_a_run_that_nobody_can_wake_is_kept(
         handle = await runtime.start_with(ID, w)
         await mock_clock.advance(0)
     async with running(queue, other) as runtime:
-        assert await runtime.signal("k", b"x") is SignalOutcome.delivered
+        assert await runtime.signal("k", b"x") is SignalOutcome.DELIVERED
         status = await settled(mock_clock, runtime)
         assert status.last_error == "parked: no workflow 'w' is known here"
-        assert await runtime.signal("k", b"y") is SignalOutcome.buffered
+        assert await runtime.signal("k", b"y") is SignalOutcome.BUFFERED
     async with running(queue, w):
         await mock_clock.advance(30)
         assert await result_of(handle) == b"x"
