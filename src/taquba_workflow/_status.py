@@ -10,7 +10,6 @@ from taquba import (
     JobStatus,
     PermanentFailure,
     ReadableStore,
-    Store,
     StoreError,
 )
 from taquba.extending import UNREADABLE, describe
@@ -28,9 +27,6 @@ from taquba_workflow._records import (
 from taquba_workflow._signals import is_waiting
 from taquba_workflow._steps import StepJob, read_step
 from taquba_workflow._transitions import NEVER
-
-Store = ReadableStore
-"""A handle for reading runs: the owner's, or a reader in any process."""
 
 
 async def read_run(store: ReadableStore, queue_name: str, run_id: str) -> LiveRun | EndedRun | None:
