@@ -13,5 +13,6 @@ library compares these histories with what is in the store.
     history    the files
     examine    reads the store at the end, through `taquba.QueueReader`; `final` is what it found
     places     where a store is, and what the network does to it
-    checker    the verdict; `ledgers`, `jobs`, `order`, `commits` and `trends` are its parts
+    checker    the verdict; its parts are `ledgers`, `jobs`, `order`, `innocents`, `commits`
+               and `trends`
 """

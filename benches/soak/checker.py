@@ -10,6 +10,8 @@ Knows the public words of the library, and none of its code. What is proved:
 - *atomic* and *effects*: what a call wrote along with its effect is there if and only if the
   effect is; so calls whose answer was lost are accounted for as exactly as the others;
 - *order*, *nothing hidden*, *dedup*: as far as they can be seen from outside, see `order`;
+- *no innocent pays*: the end of an owner costs no attempt of a job that did not run alone, see
+  `innocents`;
 - *fenced*: an owner commits nothing once another one has opened the store;
 - *compare-and-set*, *content*: no step of a counter is lost or made twice, every payload is whole;
 - *counters*: statistics equal the rows, and the jobs done equal the acknowledgements;
@@ -31,6 +33,7 @@ from typing import Any
 from benches.soak.commits import check_counts, check_fences
 from benches.soak.final import Final
 from benches.soak.history import Histories, Life, read_lines
+from benches.soak.innocents import check_innocents
 from benches.soak.jobs import JobBook
 from benches.soak.ledgers import follow_ledgers
 from benches.soak.order import check_dedup, check_order
@@ -73,6 +76,7 @@ def check(lives: Iterable[Life], final: Final) -> Verdict:
     violations += check_dedup(book.jobs)
     violations += check_fences(lives)
     violations += check_counts(lives, final)
+    violations += check_innocents(lives)
     tally = book.tally
     tally["jobs"] = sum(job.born for job in book.jobs.values())
     tally["landed unseen"] = sum(outcomes.landed.values())

@@ -230,7 +230,7 @@ def test_the_next_owner_takes_all_jobs_back_at_once(story: Story) -> None:
     story.enqueue("a")
     story.claim("a")
     crash(story, "worker", "producer")
-    story.claim("a", attempts=2)
+    story.claim("a", suspect=True)
     assert story.broken_rules() == set()
 
 
@@ -461,3 +461,55 @@ def test_workers_are_woken_for_nothing(story: Story) -> None:
     for _ in range(1100):
         story.claim()
     assert story.broken_rules() == {"no busy waiting"}
+
+
+# -- no innocent pays ---------------------------------------------------------------------------
+
+
+def test_a_job_that_ran_beside_others_lost_an_attempt_with_its_owner(story: Story) -> None:
+    story.enqueue("a")
+    story.claim("a")
+    crash(story, "producer")
+    again = story.claim("a", attempts=2, suspect=True)
+    assert story.broken_rules() == {"no innocent pays"}
+    again.result[0][2] = 1
+    assert story.broken_rules() == set()
+
+
+def test_a_handler_of_a_worker_lost_an_attempt_with_its_owner(story: Story) -> None:
+    story.enqueue("a", queue=TASKS)
+    story.call("tasks", "handle", job=["a", 1000, 1, SIZE, False], returns=False)
+    # An owner that never had the store open has handed out nothing.
+    story.begin_life().opened = None
+    crash(story, "producer")
+    again = story.call("tasks", "handle", job=["a", 1000, 2, SIZE, True], returns=False)
+    assert story.broken_rules() == {"no innocent pays"}
+    again.asked["job"][2] = 1
+    assert story.broken_rules() == set()
+
+
+def test_an_attempt_may_have_been_spent_if_the_job_ran_alone(story: Story) -> None:
+    story.enqueue("a")
+    story.claim("a", suspect=True)
+    crash(story, "producer")
+    story.claim("a", attempts=2, suspect=True)
+    assert story.broken_rules() == set()
+
+
+def test_an_attempt_may_have_been_spent_by_a_failure(story: Story) -> None:
+    story.enqueue("a")
+    story.settle("nack", story.claim("a"), "a", returns=False, lands=False)
+    crash(story, "producer", "worker")
+    story.claim("a", attempts=2)
+    assert story.broken_rules() == set()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_attempt_may_have_been_spent_by_a_lease_that_expired(story: Story, before: bool) -> None:
+    story.enqueue("a")
+    story.claim("a")
+    story.now += before * LEASE_SECONDS
+    crash(story, "producer")
+    story.now += (not before) * LEASE_SECONDS
+    story.claim("a", attempts=2)
+    assert story.broken_rules() == set()
