@@ -19,8 +19,8 @@ def public_methods() -> list[str]:
 def arguments(claim: Claim) -> dict[str, object]:
     """A usable value for every parameter without a default, by its name."""
     return {
-        "name": "q",
-        "names": "q",
+        "queue": "q",
+        "queues": "q",
         "payload": b"x",
         "requests": [EnqueueRequest("q", b"x")],
         "max_jobs": 1,
@@ -44,7 +44,8 @@ def call(queue: Queue, method: str, claim: Claim) -> Any:
     positional: list[object] = []
     named: dict[str, object] = {}
     for name, parameter in inspect.signature(getattr(queue, method)).parameters.items():
-        if parameter.default is not inspect.Parameter.empty:
+        optional = parameter.default is not inspect.Parameter.empty
+        if optional or parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         assert name in known, f"{method} has a parameter {name!r}: give it a value here"
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:

@@ -134,7 +134,8 @@ def emptied_at_end(log: Log, mark: bytes | None) -> Damage | None:
         mark: That of the owner that has committed last.
     """
     empty = log.empty_at_end()
-    if not empty or mark is None or epoch_of(mark) != log.epoch:
+    # Files are written in their order: one above a hole is a fence.
+    if not empty or log.holes() or mark is None or epoch_of(mark) != log.epoch:
         return None
     what = _named(empty, "is empty, and held", "are empty, and held")
     return Damage(f"{what} acknowledged changes: nobody opened the store after its owner", RESTORE)
