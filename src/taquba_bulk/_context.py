@@ -7,6 +7,7 @@ from functools import partial
 from typing import Generic, Literal, TypeVar, overload
 
 from taquba import CancelToken, Duration, InvalidArgument, InvalidArgumentType, LeaseHandle
+from taquba.extending.typed import Codec
 from taquba_bulk._cache import CacheKey, cache_key
 from taquba_bulk._costs import Costs
 from taquba_bulk._paid import CallFunction, OnUnknown, Payment, Request, is_paying
@@ -95,8 +96,12 @@ class BulkContext(Generic[In]):
         Raises:
             InvalidArgument: The value cannot be stored; the item fails.
         """
-        codec = codec_of(type)
-        return await self._phases.remembered(named("k", key), partial(compute, fn, codec), codec)
+
+        def check() -> tuple[str, Codec[T]]:
+            return named("k", key), codec_of(type)
+
+        name, codec = await self._phases.begin(check)
+        return await self._phases.remembered(name, partial(compute, fn, codec), codec)
 
     async def memoized_by_content(
         self,
@@ -118,9 +123,13 @@ class BulkContext(Generic[In]):
             ttl: How long others may use it, seconds or `timedelta`; None means forever. Only with
                 `cache`.
         """
-        content, codec = by_content(value), codec_of(type)
+
+        def check() -> tuple[str, Codec[T], CacheKey | None]:
+            content = by_content(value)
+            return content, codec_of(type), _cached(cache, content, ttl)
+
+        content, codec, cached = await self._phases.begin(check)
         make = partial(compute, fn, codec)
-        cached = _cached(cache, content, ttl)
         if cached is not None:
             make = partial(self._shared.cache.through, cached, make, codec)
         return await self._phases.remembered(f"c/{content}", make, codec)
@@ -218,20 +227,25 @@ class BulkContext(Generic[In]):
         Raises:
             InvalidArgument: `reserve` lacks a metric, or `rate` is not a rate limit of the batch.
         """
-        if not callable(on_unknown) and on_unknown not in ("retry", "skip"):
-            raise InvalidArgumentType(
-                f"on_unknown must be 'retry', 'skip' or a function, not {on_unknown!r}"
+
+        def check() -> Payment[T]:
+            if not callable(on_unknown) and on_unknown not in ("retry", "skip"):
+                raise InvalidArgumentType(
+                    f"on_unknown must be 'retry', 'skip' or a function, not {on_unknown!r}"
+                )
+            request = Request(
+                key,
+                fn,
+                on_unknown,
+                Costs.of(reserve or {}, "reserve"),
+                rate,
+                _cached(cache, key, ttl),
+                codec_of(type),
             )
-        request = Request(
-            key,
-            fn,
-            on_unknown,
-            Costs.of(reserve or {}, "reserve"),
-            rate,
-            _cached(cache, key, ttl),
-            codec_of(type),
-        )
-        return await Payment(self.run_id, self._phases, self._shared, request).result()
+            return Payment(self.run_id, self._phases, self._shared, request)
+
+        payment = await self._phases.begin(check)
+        return await payment.result()
 
     async def acquire(self, rate: str) -> None:
         """Wait until a rate limit of the batch allows one more call, in the order of the calls.
@@ -242,7 +256,8 @@ class BulkContext(Generic[In]):
         Args:
             rate: Key of the rate limit.
         """
-        await self._phases.acquire(self._shared.rates.limit(rate))
+        limit = await self._phases.begin(lambda: self._shared.rates.limit(rate))
+        await self._phases.acquire(limit)
 
     def _recording(self, fn: Priced[T]) -> Phase[T]:
         async def phase() -> T:

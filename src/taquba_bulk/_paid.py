@@ -133,9 +133,8 @@ class Payment(Generic[T]):
 
     async def result(self) -> T | None:
         """Return the result of the call, from this or an earlier attempt; None if skipped."""
-        self._phases.check_open(f"the paid call {self._request.key!r}")
-        await self._phases.enter()
         request = self._request
+        await self._phases.begin(lambda: self._phases.check_open(f"the paid call {request.key!r}"))
         row = await self._find()
         if row.state is _State.UNREADABLE:
             await self._budget.settle(self._id, Costs(row.costs))
@@ -168,7 +167,9 @@ class Payment(Generic[T]):
     async def _make(self, row: _Row, fn: CallFunction[T]) -> Kept:
         """Make the call; its result is durable on return."""
         if self._request.rate is not None:
-            await self._phases.acquire(self._shared.rates.limit(self._request.rate))
+            rate = self._request.rate
+            limit = await self._phases.begin(lambda: self._shared.rates.limit(rate))
+            await self._phases.acquire(limit)
         row = await self._begin(row)
         costs = Costs()
         paying = _paying.set(True)

@@ -99,8 +99,7 @@ class Phases:
         self, name: str, make: Callable[[], Awaitable[Kept]], codec: Codec[T]
     ) -> T:
         """Return the result of a phase, from this or an earlier attempt; `make` runs it."""
-        self.check_open("a phase")
-        await self.enter()
+        await self.begin(lambda: self.check_open("a phase"))
         kept = await self._find(name)
         if kept is not None:
             try:
@@ -118,9 +117,21 @@ class Phases:
 
     async def acquire(self, limit: RateLimit) -> None:
         """Wait until a rate limit allows one more."""
-        await self.enter()
         self.limited_by = limit
         await self.suspendable(limit.acquire())
+
+    async def begin(self, check: Callable[[], T]) -> T:
+        """`enter` a call that `check` prepares.
+
+        Others run before what it raises is raised: a pipeline that catches everything, and calls
+        again, would block the event loop forever.
+        """
+        await self.enter()
+        try:
+            return check()
+        except Exception:
+            await asyncio.sleep(0)
+            raise
 
     async def enter(self) -> None:
         """Begin a call that may suspend the attempt, or be remembered.

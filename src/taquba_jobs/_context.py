@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, ParamSpec, Protocol, cast
 
@@ -135,7 +136,13 @@ class JobContext(Generic[S_co]):
         A repeated attempt submits it again; an idempotency key makes the two one job. From a
         thread: ``anyio.from_thread.run(ctx.submit, other, argument)``.
         """
-        return await self._owner("submit").submit(job, *args, **kwargs)
+        try:
+            return await self._owner("submit").submit(job, *args, **kwargs)
+        except Exception:
+            # Otherwise a function that catches everything, and submits again, would block the event
+            # loop forever.
+            await asyncio.sleep(0)
+            raise
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
         """Report the progress of the job; `JobHandle.progress` shows it. Callable from any thread.

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from taquba_bulk import (
     ItemStatus,
     JsonlSink,
     NullSink,
+    PaidCall,
     read_jsonl,
 )
 from taquba_workflow import InputMismatch, StepError
@@ -811,3 +812,46 @@ def test_lines_can_be_read_more_than_once_and_tell_how_many_they_are(tmp_path: P
     lines = read_jsonl(path)
     assert list(lines) == list(lines) == [{"name": 5}, [1]]
     assert length_hint(lines) == 2
+
+
+async def _nothing() -> None: ...
+
+
+async def _paid(call: PaidCall) -> None: ...
+
+
+REFUSED: dict[str, Callable[[BulkContext[int]], Awaitable[object]]] = {
+    "memoized": lambda ctx: ctx.memoized("", _nothing),
+    "memoized with cost": lambda ctx: ctx.memoized_with_cost("", _nothing),  # type: ignore[arg-type]
+    "by content": lambda ctx: ctx.memoized_by_content(1, _nothing, ttl=1),
+    "paid": lambda ctx: ctx.paid_call("", _paid),
+    "rate": lambda ctx: ctx.acquire("none"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_a_pipeline_that_repeats_a_refused_call_lets_others_run(
+    queue: Queue, what: str
+) -> None:
+    refused = 0
+    stop = asyncio.Event()
+
+    async def insist(ctx: BulkContext[int]) -> None:
+        nonlocal refused
+        while not stop.is_set():
+            try:
+                await REFUSED[what](ctx)
+            except BaseException:
+                refused += 1
+
+    running = asyncio.create_task(Bulk(queue, insist).run([1]))
+    try:
+        async with asyncio.timeout(10):
+            await until(lambda: refused > 0)
+            before = refused
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert refused - before < 20
+    finally:
+        stop.set()
+    assert (await running).succeeded == 1

@@ -159,12 +159,13 @@ class WorkflowContext:
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> object:
-        await self._turn.enter()
-        if options is not None:
-            instance(options, StepOptions, "options")
-        step = step_function(function, options)
-        values, digest = bind(step, args, kwargs)
-        return await self._steps.run(step, values, digest)
+        def check() -> tuple[StepFunction, dict[str, Any], bytes]:
+            if options is not None:
+                instance(options, StepOptions, "options")
+            step = step_function(function, options)
+            return (step, *bind(step, args, kwargs))
+
+        return await self._steps.run(*await self._turn.begin(check))
 
     # -- waits ------------------------------------------------------------------------------
 
@@ -174,8 +175,7 @@ class WorkflowContext:
         A run whose branches all wait occupies no worker. A changed function does not change a time
         that has begun to run.
         """
-        await self._turn.enter()
-        wait_ms = duration_ms(duration, "duration")
+        wait_ms = await self._turn.begin(lambda: duration_ms(duration, "duration"))
         call = await self._turn.call(CallKind.SLEEP, "sleep")
         entry = call.entry
         if entry is None or entry.state is CallState.WAITING:
@@ -215,9 +215,12 @@ class WorkflowContext:
             SignalTaken: Another run, or another branch, waits for it.
             InvalidArgument: The payload does not fit `type`; the signal is used up.
         """
-        await self._turn.enter()
-        _values.name(key, "a signal key")
-        wait_ms = None if timeout is None else duration_ms(timeout, "timeout")
+
+        def check() -> int | None:
+            _values.name(key, "a signal key")
+            return None if timeout is None else duration_ms(timeout, "timeout")
+
+        wait_ms = await self._turn.begin(check)
         call = await self._turn.call(CallKind.SIGNAL, key)
         entry = call.entry
         if entry is None or entry.state is CallState.WAITING:
@@ -299,9 +302,12 @@ class WorkflowContext:
             ChildFailed: It has failed, or was cancelled.
             InvalidArgument: The arguments do not fit, or the runtime does not know the workflow.
         """
-        await self._turn.enter()
-        self._children.check_known(workflow)
-        input = workflow.input(args, kwargs)
+
+        def check() -> bytes:
+            self._children.check_known(workflow)
+            return workflow.input(args, kwargs)
+
+        input = await self._turn.begin(check)
         call = await self._turn.call(CallKind.CHILD, workflow.name, sha256(input).digest())
         entry = call.entry
         if entry is None:

@@ -42,7 +42,7 @@ class FunctionRunner:
         self._workflows = _by_name(workflows)
         self._services = services
         self._max_attempts = max_attempts
-        self._going_on: set[str] = set()
+        self._going_on: dict[str, GoesOn] = {}
         """Runs whose functions swallow cancellation: each turn would leave one more behind."""
 
     def check_known(self, workflow: Workflow[..., Any]) -> None:
@@ -63,8 +63,9 @@ class FunctionRunner:
         """
         assert step.function is not None
         workflow = self._workflow_of(step.function)
-        if step.run_id in self._going_on and not step.function.cancelling:
-            raise parked(GoesOn())
+        going_on = self._going_on.get(step.run_id)
+        if going_on is not None and not step.function.cancelling:
+            raise parked(going_on)
         try:
             history = await load_history(self._services.store, step.queue, step.run_id)
             lost = step.attempts - 1 - history.progress(step.step_number)
@@ -73,7 +74,7 @@ class FunctionRunner:
             arguments = workflow.arguments(step.payload)
             return await Phases(self._services, workflow, arguments, step, history, lease).run()
         except GoesOn as error:
-            self._going_on.add(step.run_id)
+            self._going_on[step.run_id] = error
             _log.warning("run %r is parked: %s", step.run_id, error)
             raise parked(error) from error
         except NonDeterminism as error:

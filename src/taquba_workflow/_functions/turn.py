@@ -20,15 +20,18 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from random import Random
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
-from taquba import CancelToken, Clock, TaqubaError, Timer
+from taquba import CancelToken, Clock, InvalidArgumentType, TaqubaError, Timer
 from taquba.extending import (
     Leash,
     awaited,
     contained,
+    describe,
     legible,
+    shown,
     was_cancelled,
 )
 from taquba_workflow._errors import MisplacedCall, NonDeterminism
@@ -41,26 +44,41 @@ _BREATH: Final = 50
 """Calls that are made before others on the event loop get their turn."""
 _LATE_CALLS: Final = 100
 """Calls that the clean-up of a branch may make when its turn is over."""
+_REFUSALS: Final = 10_000
+"""Calls of a branch in a row that are refused before its function counts as one that never ends."""
 _CLEAN_UP_SECONDS: Final = 5.0
 """How long, in real time, branches may clean up."""
 
 
 class GoesOn(TaqubaError):
-    """A function continued when its turn was over."""
+    """A function continued when its turn was over, or would never have come to its end."""
 
     permanent = False
 
-    def __str__(self) -> str:
-        return (
+    def __init__(
+        self,
+        why: str = (
             "its function swallows asyncio.CancelledError and continues when its turn is over: "
             "catch `Exception`, not every BaseException, or raise other exceptions again"
-        )
+        ),
+    ) -> None:
+        super().__init__(why)
 
 
 class Branch:
     """A line of calls: the function itself, or one of what it gathers."""
 
-    __slots__ = ("_random", "calls", "late_calls", "leash", "now", "place", "task", "turn")
+    __slots__ = (
+        "_random",
+        "calls",
+        "late_calls",
+        "leash",
+        "now",
+        "place",
+        "refused",
+        "task",
+        "turn",
+    )
 
     def __init__(self, turn: Turn, place: Place, now: int) -> None:
         self.turn = turn
@@ -72,11 +90,14 @@ class Branch:
         self.leash: Leash[Any] | None = None
         self.late_calls = 0
         """Calls that it made when the turn was over."""
+        self.refused = 0
+        """Its last calls in a row that were refused."""
         self._random: Random | None = None
 
     def next_place(self) -> Place:
         place = (*self.place, self.calls)
         self.calls += 1
+        self.refused = 0
         return place
 
     def random(self, run_id: str) -> Random:
@@ -308,12 +329,50 @@ class Turn:
             asyncio.CancelledError: The turn is over.
         """
         if self._over.is_set():
-            await self._refuse()
+            await self._refuse_late()
         self._made += 1
         if self._made % _BREATH == 0:
             await asyncio.sleep(0)
 
-    async def _refuse(self) -> NoReturn:
+    async def begin(self, check: Callable[[], T]) -> T:
+        """`enter` a call whose arguments `check` understands; what that raises is a refusal.
+
+        A function that catches everything and calls again continues for ever. So a refusal lets
+        others run, and is the end of the turn where no new call may be made any more.
+        """
+        await self.enter()
+        try:
+            self.branch()
+            return check()
+        except Exception as error:
+            await self._refused(error)
+            raise
+
+    async def _refused(self, error: Exception) -> None:
+        branch = _branch.get(None)
+        if (
+            branch is not None
+            and branch.turn is self
+            and branch.task is asyncio.current_task()
+            and not _stepping.get()
+        ):
+            branch.refused += 1
+            stuck = branch.refused >= _REFUSALS
+            # A run that is to be cancelled gets past refusals, as it did before it was asked.
+            waits = self.pausing or (stuck and self.closed)
+            if waits and not self.history.goes_on(branch.place, branch.calls):
+                await self.wait(Wait((*branch.place, branch.calls)))
+            elif stuck:
+                self.stop(
+                    GoesOn(
+                        f"its function made {branch.refused:,} calls in a row that were refused, "
+                        f"the last one because: {describe(error)}; catch only what it can continue "
+                        "after"
+                    )
+                )
+        await asyncio.sleep(0)
+
+    async def _refuse_late(self) -> NoReturn:
         """Cancel calls made when the turn is over; a branch that continues is left behind."""
         branch = _branch.get(None)
         if branch is not None and branch.turn is self:
@@ -408,7 +467,7 @@ class Turn:
     async def gather(self, awaitables: tuple[Awaitable[Any], ...]) -> tuple[Any, ...]:
         """Run each as a branch of its own; all of them come to their end."""
         try:
-            await self.enter()
+            await self.begin(partial(_check_gathered, awaitables))
             return await self._gather(awaitables)
         finally:
             for awaitable in awaitables:
@@ -469,6 +528,14 @@ class Turn:
 async def _called(function: Callable[[], Awaitable[object]]) -> object:
     # Perhaps a plain decorator's work, whatever the annotation says.
     return await awaited(function())
+
+
+def _check_gathered(awaitables: tuple[object, ...]) -> None:
+    for awaitable in awaitables:
+        if not inspect.isawaitable(awaitable):
+            raise InvalidArgumentType(
+                f"gather takes calls of the context, and coroutines; got {shown(awaitable)}"
+            )
 
 
 def _is_new(coroutine: Coroutine[Any, Any, Any]) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from taquba import Queue
+from taquba import InvalidArgument, Queue
 from taquba.testing import MockClock
-from taquba_workflow import RunState, WorkflowContext, WorkflowRuntime, workflow
+from taquba_workflow import RunState, Workflow, WorkflowContext, WorkflowRuntime, workflow
 from taquba_workflow._functions import turn as turns
 from tests.workflow.functions.support import ID, calls, running, settled
 from tests.workflow.support import finish
@@ -167,6 +167,137 @@ async def test_it_can_be_cancelled(queue: Queue, mock_clock: MockClock) -> None:
         assert status.state is RunState.CANCELLED
         # What it registered before its turn was over is undone, and nothing else.
         assert await calls(runtime) == ["0 step poll done", "failure.0 step poll done"]
+
+
+async def refused_step(ctx: WorkflowContext) -> object:
+    return await ctx.step(poll, "none")  # type: ignore[arg-type]
+
+
+async def refused_options(ctx: WorkflowContext) -> object:
+    return await ctx.step_with("none", poll, 1)  # type: ignore[call-overload]
+
+
+async def refused_sleep(ctx: WorkflowContext) -> object:
+    return await ctx.sleep(-1)
+
+
+async def refused_signal(ctx: WorkflowContext) -> object:
+    return await ctx.wait_signal("")
+
+
+async def refused_gather(ctx: WorkflowContext) -> object:
+    return await ctx.gather(1, ctx.sleep(1))  # type: ignore[call-overload]
+
+
+async def refused_child(ctx: WorkflowContext) -> object:
+    return await ctx.child(swallows, "not known here")
+
+
+REFUSED: dict[str, Callable[[WorkflowContext], Awaitable[object]]] = {
+    "step": refused_step,
+    "options": refused_options,
+    "sleep": refused_sleep,
+    "signal": refused_signal,
+    "gather": refused_gather,
+    "child": refused_child,
+}
+refused: list[str] = []
+
+
+@workflow(name="insists")
+async def insists(ctx: WorkflowContext, what: str) -> None:
+    await ctx.step(poll, 1)
+    while True:
+        try:
+            await REFUSED[what](ctx)
+        except:  # noqa: E722 - the point of the test
+            refused.append(what)
+
+
+@workflow(name="insists_in_a_branch")
+async def insists_in_a_branch(ctx: WorkflowContext, what: str) -> None:
+    async def branch() -> None:
+        await insists.function(ctx, what)
+
+    await ctx.gather(branch(), branch())
+
+
+async def until_refused(what: str) -> None:
+    refused.clear()
+    async with asyncio.timeout(30):
+        while what not in refused:  # noqa: ASYNC110 - nothing else is to run but the function
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("function", [insists, insists_in_a_branch], ids=lambda one: one.name)
+async def test_a_runtime_can_be_left_while_a_function_repeats_a_call_that_is_refused(
+    queue: Queue, mock_clock: MockClock, function: Workflow[[str], None], what: str
+) -> None:
+    async with asyncio.timeout(5), running(queue, function) as runtime:
+        await runtime.start_with(ID, function, what)
+        await until_refused(what)
+    # The next process begins where this one has left.
+    assert (await calls(runtime))[-1].endswith("step poll done")
+
+
+async def test_each_refusal_lets_others_run(queue: Queue, mock_clock: MockClock) -> None:
+    async with running(queue, insists) as runtime:
+        await runtime.start_with(ID, insists, "sleep")
+        await until_refused("sleep")
+        refused.clear()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(refused) < 20
+
+
+@pytest.mark.parametrize("function", [insists, insists_in_a_branch], ids=lambda one: one.name)
+async def test_a_function_that_repeats_a_refused_call_for_ever_is_parked(
+    queue: Queue,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    function: Workflow[[str], None],
+) -> None:
+    monkeypatch.setattr(turns, "_REFUSALS", 200)
+    async with running(queue, function) as runtime:
+        await runtime.start_with(ID, function, "sleep")
+        why = await parked(runtime, mock_clock)
+        assert "200 calls in a row that were refused" in why
+        assert "duration must be" in why
+        assert await runtime.cancel("r")
+        (status,) = await finish(runtime, "r")
+        assert status.state is RunState.CANCELLED
+
+
+async def test_it_can_be_cancelled_before_it_is_parked(
+    queue: Queue, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_REFUSALS", 1000)
+    async with running(queue, insists) as runtime:
+        await runtime.start_with(ID, insists, "sleep")
+        await until_refused("sleep")
+        assert await runtime.cancel("r")
+        (status,) = await finish(runtime, "r")
+        assert status.state is RunState.CANCELLED
+
+
+@workflow(name="checks")
+async def checks(ctx: WorkflowContext) -> int:
+    bad = 0
+    for _ in range(300):
+        try:
+            await refused_sleep(ctx)
+        except InvalidArgument:
+            bad += 1
+    await ctx.step(poll, bad)
+    return bad
+
+
+async def test_refusals_that_come_to_an_end_are_fine(queue: Queue, mock_clock: MockClock) -> None:
+    async with running(queue, checks) as runtime:
+        handle = await runtime.start_with(ID, checks)
+        await mock_clock.advance(0)
+        assert await handle.result(timeout=1) == 300
 
 
 @workflow(name="cleans_up")
