@@ -265,6 +265,37 @@ def test_a_close_under_way_is_cut_short_when_the_loop_ends(
     assert took < WITHIN_A_SECOND
 
 
+def test_a_producer_whose_bucket_does_not_answer_is_left_within_a_second_in_all(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closing: list[float] = []
+
+    async def main(s3: FaultyS3) -> None:
+        async with Queue.open("s3://bucket/store", inbox=True):
+            pass
+        producer = await Producer.open("s3://bucket/store")
+        try:
+            await producer.enqueue("q", b"acknowledged")
+            s3.faults.add("silent")
+            for _ in range(3):
+                late = asyncio.create_task(producer.enqueue("q", bytes(1_000_000)))
+                late.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.sleep(0.1)
+            await come_to(exit_in_a_callback)
+        finally:
+            closing.append(time.monotonic())
+            await producer.close()
+
+    with FaultyS3() as s3:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        run_to_its_end(lambda: main(s3))
+        took = time.monotonic() - closing[0]
+        s3.faults.clear()
+    assert took < WITHIN_A_SECOND
+    assert "the event loop ended" in caplog.text
+
+
 def transaction_of(queue: Queue) -> Any:
     from taquba._store.transaction import Transaction
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 
 from taquba import (
@@ -17,7 +18,19 @@ from taquba._store.transaction import Transaction
 from taquba.testing import MockClock, OpenQueue
 from tests.queue.support import fresh_url
 
-DAMAGED = [b"", b"\xc1", b"\x07", b"\x91\x01"]
+LATER = [None, None, False, None, None, None, False, None, None, 0, None]
+DAMAGED = [
+    b"",
+    b"\xc1",
+    b"\x07",
+    b"\x91\x01",
+    # Arrays as long as a record's, with a field of another type.
+    msgpack.packb([7, None, 1000, 0, 3, 0]),
+    msgpack.packb([b"", None, 1000, 0, 3, "none"]),
+    msgpack.packb([b"", {"a": 1}, 1000, 0, 3, 0]),
+    msgpack.packb([b"", None, 1000, 0, 3, 0, *LATER, 5]),
+    msgpack.packb([b"", None, 1000, 0, 3, 0, *LATER, ["many", 0, False]]),
+]
 
 
 async def damage(queue: Queue, key: bytes, value: bytes) -> None:

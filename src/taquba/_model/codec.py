@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -50,10 +51,43 @@ UNREADABLE: Final = (
 def decode_job(queue: str, job_id: str, value: bytes) -> Job:
     """The job of a record; raises `UnreadableJob`."""
     try:
-        job = Job(job_id, queue, *_unpack(value))  # type: ignore[arg-type]
-        return job if job.suspicion is None else job._replace(suspicion=Suspicion(*job.suspicion))
+        fields = _unpack(value)
+        if (shape := tuple(map(type, fields))) not in _shapes:
+            _check_shape(shape)
+        job = Job(job_id, queue, *fields)  # type: ignore[arg-type]
+        if job.headers and not {*map(type, job.headers), *map(type, job.headers.values())} <= {str}:
+            raise TypeError("the headers of a job are text")
+        return job if job.suspicion is None else job._replace(suspicion=_suspicion(job.suspicion))
     except UNREADABLE as error:
         raise UnreadableJob(queue, job_id, describe(error)) from error
+
+
+_FIELDS: Final = tuple(
+    # As MessagePack brings them back.
+    tuple(
+        list if kind is Suspicion else get_origin(kind) or kind
+        for kind in get_args(hint) or (hint,)
+    )
+    for hint in list(get_type_hints(Job).values())[2:]
+)
+"""The types that each stored field of a job may have."""
+
+_shapes: Final[set[tuple[type, ...]]] = set()
+"""Combinations of types that were checked and may be; there are a few in practice."""
+
+
+def _check_shape(shape: tuple[type, ...]) -> None:
+    for name, kind, allowed in zip(Job._fields[2:], shape, _FIELDS, strict=False):
+        if kind not in allowed:
+            raise TypeError(f"its {name} is of the type {kind.__name__}")
+    _shapes.add(shape)
+
+
+def _suspicion(fields: Sequence[object]) -> Suspicion:
+    suspicion = Suspicion(*fields)  # type: ignore[arg-type]
+    if tuple(map(type, suspicion)) != (int, int, bool):
+        raise TypeError("its suspicion is not two numbers and a bool")
+    return suspicion
 
 
 def decode_row(key: bytes, value: bytes) -> Job:

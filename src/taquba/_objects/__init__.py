@@ -29,6 +29,7 @@ The modules, top to bottom; each uses only those below it:
     integrity           the checks of objects beside the database, made at every read
     object_info         an object as listings show it
     left_alone          foreign files in a store's places: left as they are
+    haste               the time that closing has while its event loop ends
     limits              limits that all code that talks to a store has in common
     location            store URLs: where a store lives
     user_folder         a temporary folder that belongs only to this user, for sockets

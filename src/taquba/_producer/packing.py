@@ -39,6 +39,8 @@ class Packer:
         self._waiting: deque[_Call] = deque()
         self._sending: asyncio.Task[None] | None = None
         self._closed = False
+        self.forsaken = False
+        """Whether somebody has cancelled the sending, as when the event loop ends."""
 
     def add(self, requests: Sequence[bytes]) -> asyncio.Future[None]:
         """Send requests, all of them in one batch; the future is done when the batch is durable.
@@ -62,8 +64,10 @@ class Packer:
         if self._sending is sent:
             # It was cancelled before it began.
             self._sending = None
-        if sent.cancelled() and self._waiting:
-            self._begin()
+        if sent.cancelled():
+            self.forsaken = True
+            if self._waiting:
+                self._begin()
 
     async def close(self) -> None:
         """Send the waiting requests, and accept no more."""
@@ -71,6 +75,15 @@ class Packer:
         while self._waiting or self._sending is not None:
             self._begin()
             assert self._sending is not None
+            await asyncio.wait([self._sending])
+
+    async def give_up(self) -> None:
+        """Fail the calls whose requests could not be sent before the event loop ends."""
+        unsent = StoreError("the event loop ended before the jobs were sent: enqueue them again")
+        while self._waiting:
+            _tell(self._waiting.popleft().landed, unsent)
+        if self._sending is not None:
+            self._sending.cancel()
             await asyncio.wait([self._sending])
 
     async def _send(self) -> None:

@@ -30,6 +30,7 @@ from taquba._model.place import Place, refuse
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome
 from taquba._model.resources import ClosedAtExit, Opening
 from taquba._model.validate import Duration
+from taquba._objects.haste import Haste
 from taquba._objects.location import StoreLocation
 from taquba._producer.lanes import InboxLane, Lane
 from taquba._producer.owner_calls import Asking
@@ -75,6 +76,7 @@ class Producer(ClosedAtExit):
         self._clock = clock
         self._ids = IdGenerator(clock)
         self._packer = Packer(lane, self._ids, clock)
+        self._haste = Haste(asyncio.get_running_loop())
         self._closing: asyncio.Task[None] | None = None
 
     @staticmethod
@@ -191,12 +193,17 @@ class Producer(ClosedAtExit):
         if self._closing is None or not self._closing.done():
             self._place.check()
         if self._closing is None or self._closing.cancelled():
-            self._closing = LastTask(self._close())
+            self._closing = LastTask(self._close(), self._haste.begin)
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        await self._packer.close()
-        await self._lane.close()
+        haste = self._haste
+        if self._packer.forsaken:
+            haste.begin()
+        await haste.bound(self._packer.close())
+        await self._packer.give_up()
+        await haste.bound(self._lane.close())
+        haste.check()
 
     async def _enter(self) -> None:
         self._place.check()

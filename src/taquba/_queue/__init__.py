@@ -19,7 +19,6 @@ The modules, top to bottom; each uses only those below it:
     inbox_listings  the contents of an inbox, for people and monitors
     owner           the state that all operations of an open queue share
     listings        reading jobs: one by id, listings, histories
-    haste           the time that closing has while its event loop ends
     open_options    how a store is opened: the options that callers give
     presence        whether a store has a living owner, as seen by another process
     in_slices       work on thousands of items without blocking the event loop

@@ -42,6 +42,7 @@ from taquba._model.records import (
 )
 from taquba._model.resources import ClosedAtExit, Opening
 from taquba._model.validate import Duration, KvKey
+from taquba._objects.haste import Haste
 from taquba._objects.location import StoreLocation
 from taquba._objects.user_objects import Objects
 from taquba._queue import (
@@ -57,7 +58,6 @@ from taquba._queue import (
     settling,
 )
 from taquba._queue.calls import serve_socket
-from taquba._queue.haste import Haste
 from taquba._queue.intake import Inbox
 from taquba._queue.open_options import OpenOptions, OpenSettings
 from taquba._queue.opening import closing_state, open_owner
