@@ -26,6 +26,7 @@ from taquba import (
     SettlementEffects,
     run_worker,
 )
+from taquba._queue.claims import OwnedClaim
 from taquba.testing import MockClock
 from tests.crash.audit import Dump, audit
 from tests.crash.held_engine import HeldEngine, hold_engine
@@ -305,7 +306,7 @@ async def test_a_claim_whose_settlement_was_cancelled_is_settled_or_still_held(
 ) -> None:
     call = asyncio.ensure_future(await prepare(queue))
     (lease,) = queue._owner.leases
-    claim = Claim(queue._owner, lease)
+    claim = OwnedClaim(queue._owner, lease)
     held = hold_engine(queue, timeout=30)
     held.hold(gate)
     await asyncio.sleep(0.01)

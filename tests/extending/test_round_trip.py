@@ -42,7 +42,7 @@ def test_what_the_checks_of_a_value_cost_is_known_by_its_annotation() -> None:
     for expected, kinds in natures.items():
         for annotation in kinds:
             codec = Codec[Any](annotation, "it", "it")
-            assert codec.nature.name == expected, annotation
+            assert codec.nature.name == expected.upper(), annotation
 
 
 plain_keys = st.text() | st.integers() | st.booleans() | st.tuples(st.integers(), st.text())
