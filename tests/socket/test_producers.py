@@ -103,6 +103,26 @@ async def test_the_owner_can_be_asked(url: str) -> None:
         assert (outcome.job.payload, outcome.job.attempts) == (b"hello", 1)
 
 
+async def test_the_successor_answers_what_an_owner_was_asked_that_has_gone(
+    short_path: Path,
+) -> None:
+    store = short_path / "store"
+    async with owner(store) as first:
+        job = await first.enqueue("q", b"")
+    successors = contextlib.AsyncExitStack()
+
+    async def go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        await successors.enter_async_context(owner(store))
+        writer.close()
+
+    path = await asyncio.to_thread(socket_path, StoreLocation.parse(store))
+    async with successors, await asyncio.start_unix_server(go, path), Producer.open(store) as one:
+        record = await one.get_job(job.id)
+        assert record is not None
+        assert record.id == job.id
+
+
 async def test_one_waits_with_one_owner_after_the_other(tmp_path: Path) -> None:
     async with owner(tmp_path), Producer.open(tmp_path) as producer:
         receipt = await producer.enqueue("q", b"")

@@ -62,7 +62,13 @@ class Asking:
 
     async def _ask(self, method: str, argument: str) -> object:
         try:
-            return await self._owner.call(_SECONDS, method, argument)
+            try:
+                return await self._owner.call(_SECONDS, method, argument)
+            except NoOwner:
+                raise
+            except Disconnected:
+                # The owner of before has gone. Its successor may listen already.
+                return await self._owner.call(_SECONDS, method, argument)
         except Disconnected as error:
             raise OwnerUnreachable(self._url) from error
         except CallFailed as error:
