@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -13,7 +12,7 @@ from urllib.parse import quote
 
 import msgpack
 
-from taquba.extending import UNREADABLE
+from taquba.extending import UNREADABLE, WordEnum
 from taquba_bulk._costs import Costs
 
 Out = TypeVar("Out")
@@ -21,7 +20,7 @@ Out = TypeVar("Out")
 _log: Final = logging.getLogger(__name__)
 
 
-class ItemStatus(StrEnum):
+class ItemStatus(WordEnum):
     """How an item has ended."""
 
     SUCCEEDED = "succeeded"

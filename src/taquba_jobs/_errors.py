@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from taquba import TaqubaError
+from taquba.extending import WordEnum
 
 
-class FailureKind(StrEnum):
+class FailureKind(WordEnum):
     """Why a job failed for good."""
 
     ERROR = "error"

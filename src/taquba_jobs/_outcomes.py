@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, ParamSpec, TypeVar, cast
 
 from taquba import (
@@ -18,6 +17,7 @@ from taquba import (
     Store,
     StoreError,
 )
+from taquba.extending import WordEnum
 from taquba.extending.named import read_named
 from taquba.extending.times import from_ms
 from taquba.extending.walks import pages
@@ -38,7 +38,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class JobState(StrEnum):
+class JobState(WordEnum):
     """The state of a job."""
 
     SCHEDULED = "scheduled"

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 import msgpack
 
 from taquba import EnqueueRequest, KvKey
+from taquba.extending import WordEnum
 from taquba.extending.times import from_ms
 from taquba_workflow import _values
 
 
-class RunState(StrEnum):
+class RunState(WordEnum):
     """Where a run is."""
 
     PENDING = "pending"

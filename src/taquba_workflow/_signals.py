@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Hashable, Iterable
-from enum import StrEnum
 from typing import Final
 
 from taquba import (
@@ -20,7 +19,7 @@ from taquba import (
     Store,
     WakeOutcome,
 )
-from taquba.extending import UNREADABLE, HeldLocks, describe, seen_through
+from taquba.extending import UNREADABLE, HeldLocks, WordEnum, describe, seen_through
 from taquba_workflow import _headers, _values
 from taquba_workflow._keys import keys_of
 from taquba_workflow._records import (
@@ -39,7 +38,7 @@ MAX_SIGNAL_SIZE: Final = MAX_KV_VALUE_SIZE - 2048
 """Largest payload of a signal, in bytes."""
 
 
-class SignalOutcome(StrEnum):
+class SignalOutcome(WordEnum):
     """The result of sending a signal."""
 
     DELIVERED = "delivered"

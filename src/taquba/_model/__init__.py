@@ -21,4 +21,5 @@ The modules, top to bottom; each uses only those below it:
     keys        keys: ``[space tag][format version][fields]``
     redaction   secrets taken out of text that comes from outside: of clients, of URLs
     unpacking   MessagePack from strangers, read piece by piece
+    words       enumerations whose values are words
 """

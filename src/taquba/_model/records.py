@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from taquba._model.clock import from_ms
 from taquba._model.errors import PayloadDamaged, PayloadMissing
+from taquba._model.words import WordEnum
 
 
-class JobStatus(StrEnum):
+class JobStatus(WordEnum):
     """The state of a job."""
 
     PENDING = "pending"
@@ -250,7 +250,7 @@ class _DamagedRecord(JobRecord):
         raise self._damage.again()
 
 
-class AttemptOutcome(StrEnum):
+class AttemptOutcome(WordEnum):
     """How an attempt at a job ended."""
 
     COMPLETED = "completed"
@@ -351,7 +351,7 @@ class RejectedBatch:
     reason: str
 
 
-class OwnerPresence(StrEnum):
+class OwnerPresence(WordEnum):
     """Whether a store has a living owner."""
 
     PRESENT = "present"
@@ -405,7 +405,7 @@ class NackOutcome:
         return not self.retried
 
 
-class CancelOutcome(StrEnum):
+class CancelOutcome(WordEnum):
     """The result of `cancel`."""
 
     REMOVED = "removed"
@@ -415,7 +415,7 @@ class CancelOutcome(StrEnum):
     NOT_FOUND = "not_found"
 
 
-class WakeOutcome(StrEnum):
+class WakeOutcome(WordEnum):
     """The result of `wake_scheduled`."""
 
     WOKEN = "woken"
@@ -423,7 +423,7 @@ class WakeOutcome(StrEnum):
     NOT_FOUND = "not_found"
 
 
-class WaitStatus(StrEnum):
+class WaitStatus(WordEnum):
     """How `wait_for_completion` ended."""
 
     COMPLETED = "completed"

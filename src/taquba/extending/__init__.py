@@ -34,6 +34,7 @@ from taquba._model.ending import contained, ends_program, is_stopped, legible, p
 from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.tasks import together, until_one_ends
+from taquba._model.words import WordEnum
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
@@ -54,6 +55,7 @@ __all__ = [
     "RunTimer",
     "RunsInBackground",
     "Shutdown",
+    "WordEnum",
     "awaited",
     "contained",
     "describe",

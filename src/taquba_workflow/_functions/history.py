@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from hashlib import sha256
 from typing import Final, NamedTuple
 
 import msgpack
 
 from taquba import ReadableStore, Store, TaqubaError
-from taquba.extending import UNREADABLE
+from taquba.extending import UNREADABLE, WordEnum
 from taquba.extending import describe as describe_error
 from taquba.extending.times import from_ms
 from taquba.extending.typed import unpack as unpack_value
@@ -40,7 +39,7 @@ PATCHES: Final[Place] = (2,)
 """Decided at a place without being a call there: the place of the next call follows."""
 
 
-class CallKind(StrEnum):
+class CallKind(WordEnum):
     """The kind of a call."""
 
     STEP = "step"
@@ -52,7 +51,7 @@ class CallKind(StrEnum):
     """Its record cannot be read; `CallRecord.error` says why."""
 
 
-class CallState(StrEnum):
+class CallState(WordEnum):
     """The state of a call."""
 
     WAITING = "waiting"
