@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from taquba._model.batch import encode_batch
@@ -39,8 +39,8 @@ class Packer:
         self._waiting: deque[_Call] = deque()
         self._sending: asyncio.Task[None] | None = None
         self._closed = False
-        self.forsaken = False
-        """Whether somebody has cancelled the sending, as when the event loop ends."""
+        self._forsaken = False
+        self._hurry: Callable[[], None] | None = None
 
     def add(self, requests: Sequence[bytes]) -> asyncio.Future[None]:
         """Send requests, all of them in one batch; the future is done when the batch is durable.
@@ -65,13 +65,21 @@ class Packer:
             # It was cancelled before it began.
             self._sending = None
         if sent.cancelled():
-            self.forsaken = True
+            self._forsaken = True
+            if self._hurry is not None:
+                self._hurry()
             if self._waiting:
                 self._begin()
 
-    async def close(self) -> None:
-        """Send the waiting requests, and accept no more."""
-        self._closed = True
+    async def close(self, hurry: Callable[[], None]) -> None:
+        """Send the waiting requests, and accept no more.
+
+        Args:
+            hurry: Called once somebody has cancelled the sending, as when the event loop ends.
+        """
+        self._closed, self._hurry = True, hurry
+        if self._forsaken:
+            hurry()
         while self._waiting or self._sending is not None:
             self._begin()
             assert self._sending is not None

@@ -198,9 +198,7 @@ class Producer(ClosedAtExit):
 
     async def _close(self) -> None:
         haste = self._haste
-        if self._packer.forsaken:
-            haste.begin()
-        await haste.bound(self._packer.close())
+        await haste.bound(self._packer.close(haste.begin))
         await self._packer.give_up()
         await haste.bound(self._lane.close())
         haste.check()
