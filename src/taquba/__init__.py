@@ -118,8 +118,8 @@ if TYPE_CHECKING:
     )
     from taquba._worker.lease_handle import LeaseHandle
     from taquba._worker.outcomes import FailWith, PermanentFailure, RetryAfter, Snooze
-    from taquba._worker.worker import run_worker
-    from taquba._worker.workers import WorkerSpec, run_workers
+    from taquba._worker.worker import WorkerSpec, run_worker
+    from taquba._worker.workers import run_workers
 
 __all__ = [
     "MAX_KV_VALUE_SIZE",

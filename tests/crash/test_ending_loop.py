@@ -94,6 +94,19 @@ def run_to_its_end(main: Callable[[], Coroutine[Any, Any, None]]) -> float:
     return time.monotonic() - ENDED[0]
 
 
+def on_a_faulty_bucket(
+    monkeypatch: pytest.MonkeyPatch, main: Callable[[FaultyS3], Coroutine[Any, Any, None]]
+) -> float:
+    """Run a program that does not end well beside a bucket; when it ended."""
+    with FaultyS3() as s3:
+        for name, value in s3.environment().items():
+            monkeypatch.setenv(name, value)
+        run_to_its_end(lambda: main(s3))
+        ended = time.monotonic()
+        s3.faults.clear()
+    return ended
+
+
 async def jobs_of(store: Path) -> list[tuple[bytes, int, str]]:
     async with Queue.open(store, fsync=False) as queue:
         stats = await queue.stats("q")
@@ -235,13 +248,7 @@ def test_a_bucket_that_does_not_answer_is_left_within_a_second_in_all(
             closing.append(time.monotonic())
             await queue.close()
 
-    with FaultyS3() as s3:
-        for name, value in s3.environment().items():
-            monkeypatch.setenv(name, value)
-        run_to_its_end(lambda: main(s3))
-        took = time.monotonic() - closing[0]
-        s3.faults.clear()
-    assert took < WITHIN_A_SECOND
+    assert on_a_faulty_bucket(monkeypatch, main) - closing[0] < WITHIN_A_SECOND
     assert "the event loop ended" in caplog.text
 
 
@@ -257,12 +264,7 @@ def test_a_close_under_way_is_cut_short_when_the_loop_ends(
         await asyncio.sleep(0.3)
         await come_to(exit_in_a_callback)
 
-    with FaultyS3() as s3:
-        for name, value in s3.environment().items():
-            monkeypatch.setenv(name, value)
-        took = run_to_its_end(lambda: main(s3))
-        s3.faults.clear()
-    assert took < WITHIN_A_SECOND
+    assert on_a_faulty_bucket(monkeypatch, main) - ENDED[0] < WITHIN_A_SECOND
 
 
 def test_a_producer_whose_bucket_does_not_answer_is_left_within_a_second_in_all(
@@ -286,13 +288,7 @@ def test_a_producer_whose_bucket_does_not_answer_is_left_within_a_second_in_all(
             closing.append(time.monotonic())
             await producer.close()
 
-    with FaultyS3() as s3:
-        for name, value in s3.environment().items():
-            monkeypatch.setenv(name, value)
-        run_to_its_end(lambda: main(s3))
-        took = time.monotonic() - closing[0]
-        s3.faults.clear()
-    assert took < WITHIN_A_SECOND
+    assert on_a_faulty_bucket(monkeypatch, main) - closing[0] < WITHIN_A_SECOND
     assert "the event loop ended" in caplog.text
 
 

@@ -79,11 +79,11 @@ class ReadableStore(ABC):
                 of such a job raises `PayloadMissing`.
         """
 
-    @abstractmethod
     async def dead_jobs(
         self, queue: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
     ) -> JobPage:
         """Return the dead letters of a queue, oldest first, a page at a time; see `list_jobs`."""
+        return await self.list_jobs(queue, JobStatus.DEAD, cursor, limit, payloads=payloads)
 
     @abstractmethod
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
@@ -168,7 +168,6 @@ class Store(ReadableStore):
 
     # -- claim and settle -------------------------------------------------------------------
 
-    @abstractmethod
     async def claim(
         self, queue: str, *, lease: Duration | None = None, wait: Duration | None = None
     ) -> Claim | None:
@@ -186,6 +185,8 @@ class Store(ReadableStore):
             StoreError: Also if the large payload of the job cannot be read at the moment; the job
                 is then put off for a few seconds without spending its attempt.
         """
+        found = await self.claim_batch(queue, 1, lease=lease, wait=wait)
+        return found[0] if found else None
 
     @abstractmethod
     async def claim_batch(

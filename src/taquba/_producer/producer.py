@@ -76,7 +76,7 @@ class Producer(ClosedAtExit):
         self._clock = clock
         self._ids = IdGenerator(clock)
         self._packer = Packer(lane, self._ids, clock)
-        self._haste = Haste(asyncio.get_running_loop())
+        self._haste = Haste(self._place.loop)
         self._closing: asyncio.Task[None] | None = None
 
     @staticmethod

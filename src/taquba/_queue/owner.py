@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
 
 from taquba._engine.engine import Engine
 from taquba._engine.reads import bounded
@@ -59,8 +58,11 @@ NOT_DUE: Final = 1 << 62
 Served = Callable[..., Awaitable[object]]
 """A function that others may call at the owner: async, or returning an awaitable."""
 
-_owners: Final[WeakKeyDictionary[Store, Owner]] = WeakKeyDictionary()
-"""The owners of this process, by the handles on their stores."""
+
+class OwnersHandle(Store):
+    """A handle on a store whose owner is in this process."""
+
+    _owner: Owner
 
 
 def owner_of(store: Store) -> Owner:
@@ -69,11 +71,10 @@ def owner_of(store: Store) -> Owner:
     Raises:
         InvalidArgumentType: It is not a handle on a store, or its owner is in another process.
     """
+    if isinstance(store, OwnersHandle):
+        return store._owner  # pyright: ignore[reportPrivateUsage] - shown to this module only
     validate.instance(store, Store, "store")
-    owner = _owners.get(store)
-    if owner is None:
-        raise InvalidArgumentType(f"the owner of {store!r} is not in this process: use its Queue")
-    return owner
+    raise InvalidArgumentType(f"the owner of {store!r} is not in this process: use its Queue")
 
 
 class QueueState:
@@ -211,10 +212,6 @@ class Owner:
         self.place.check()
         if self._failure is not None:
             raise self._failure.again()
-
-    def stands_behind(self, store: Store) -> None:
-        """Let `owner_of` find this owner by a handle."""
-        _owners[store] = self
 
     async def enter(self) -> None:
         """`check`, at the beginning of a call that is awaited."""

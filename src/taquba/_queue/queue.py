@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Unpack, cast
 
 from taquba._interface.claim import Claim
-from taquba._interface.store import Store
 from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_JOBS
 from taquba._model.clock import Clock
@@ -61,7 +60,7 @@ from taquba._queue.calls import serve_socket
 from taquba._queue.intake import Inbox
 from taquba._queue.open_options import OpenOptions, OpenSettings
 from taquba._queue.opening import closing_state, open_owner
-from taquba._queue.owner import Owner
+from taquba._queue.owner import Owner, OwnersHandle
 
 if TYPE_CHECKING:
     from taquba._line.server import SocketServer
@@ -69,7 +68,7 @@ if TYPE_CHECKING:
 _MAX_CLAIM_BATCH = 10_000
 
 
-class Queue(Store, ClosedAtExit):
+class Queue(OwnersHandle, ClosedAtExit):
     """A durable job queue whose state lives in an object store.
 
     Only one process, the owner, has a store open at a time; opening it elsewhere fences this owner.
@@ -86,7 +85,6 @@ class Queue(Store, ClosedAtExit):
     def __init__(self, owner: Owner) -> None:
         """Internal: use `Queue.open`."""
         self._owner = owner
-        owner.stands_behind(self)
         self._tasks: list[asyncio.Task[None]] = []
         self._inbox: Inbox | None = None
         self._socket: SocketServer | None = None
@@ -218,12 +216,6 @@ class Queue(Store, ClosedAtExit):
 
     # -- claim and settle -------------------------------------------------------------------
 
-    async def claim(
-        self, queue: str, *, lease: Duration | None = None, wait: Duration | None = None
-    ) -> Claim | None:
-        found = await self.claim_batch(queue, 1, lease=lease, wait=wait)
-        return found[0] if found else None
-
     async def claim_batch(
         self,
         queue: str,
@@ -244,7 +236,7 @@ class Queue(Store, ClosedAtExit):
             else validate.duration_ms(lease, "lease", minimum=1),
             validate.optional_duration_ms(wait, "wait"),
         )
-        return [*found]
+        return cast("list[Claim]", found)
 
     async def wait_for_jobs_on(self, *queues: str, timeout: Duration) -> bool:
         owner = self._owner
@@ -408,11 +400,6 @@ class Queue(Store, ClosedAtExit):
             cursor,
             limit,
         )
-
-    async def dead_jobs(
-        self, queue: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
-    ) -> JobPage:
-        return await self.list_jobs(queue, JobStatus.DEAD, cursor, limit, payloads=payloads)
 
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         await self._owner.look()

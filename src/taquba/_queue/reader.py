@@ -144,11 +144,6 @@ class QueueReader(ReadableStore, ClosedAtExit):
         kept = [job for job in page.jobs if job.id not in left]
         return JobPage(kept, page.next_cursor, page.unreadable)
 
-    async def dead_jobs(
-        self, queue: str, cursor: str | None = None, limit: int = 100, *, payloads: bool = True
-    ) -> JobPage:
-        return await self.list_jobs(queue, JobStatus.DEAD, cursor, limit, payloads=payloads)
-
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         return await listings.attempt_history(await self._reads(), validate.job_id(job_id))
 

@@ -16,7 +16,8 @@ from taquba._objects.location import StoreLocation
 from taquba._objects.places import SERVING, Place
 from taquba._queue.queue import Queue
 from taquba._worker.shutdown import Shutdown
-from taquba._worker.workers import WorkerSpec, run_workers
+from taquba._worker.worker import WorkerSpec
+from taquba._worker.workers import run_workers
 
 _log: Final = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from taquba._model import validate
 from taquba._model.describing import shown
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._worker.handlers import Handler, check_handler, same_handler
-from taquba._worker.workers import WorkerSpec
+from taquba._worker.worker import WorkerSpec
 
 if TYPE_CHECKING:
     pass

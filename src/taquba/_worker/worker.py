@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args
 
 import anyio
 
@@ -72,6 +73,21 @@ _WHEN_ASKED_AGAIN_SECONDS: Final = 0.5
 OnCancel = Literal["notify", "interrupt"]
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker loop for `run_workers`; the fields are arguments of `run_worker`."""
+
+    queue: str
+    handler: Handler
+    concurrency: int = field(default=1, kw_only=True)
+    lease: Duration | None = field(default=None, kw_only=True)
+    poll_interval: Duration = field(default=1, kw_only=True)
+    timeout: Duration | None = field(default=None, kw_only=True)
+    auto_renew: bool = field(default=True, kw_only=True)
+    executor: ExecutorOrFactory | None = field(default=None, kw_only=True)
+    on_cancel: OnCancel = field(default="notify", kw_only=True)
+
+
 async def run_worker(
     store: Store,
     queue: str,
@@ -118,8 +134,7 @@ async def run_worker(
         drain_timeout: How long running handlers may take after that, seconds; then they are
             cancelled and their jobs return without spending the attempt. None waits for them.
     """
-    worker = Worker(
-        owner_of(store),
+    spec = WorkerSpec(
         queue,
         handler,
         concurrency=concurrency,
@@ -129,52 +144,49 @@ async def run_worker(
         auto_renew=auto_renew,
         executor=executor,
         on_cancel=on_cancel,
-        drain_timeout=drain_timeout,
     )
-    await worker.run(shutdown)
+    owner = owner_of(store)
+    await owner.enter()
+    await Worker(owner, spec, drain_timeout).run(shutdown)
 
 
 class Worker:
     """One worker loop: a claimer that keeps handlers supplied, and the tasks they run in.
 
-    The arguments are those of `run_worker`.
+    Args:
+        owner: The owner of the store.
+        spec: What runs on which queue, and how.
+        drain_timeout: As for `run_worker`.
     """
 
     def __init__(
-        self,
-        owner: Owner,
-        queue: str,
-        handler: Handler,
-        *,
-        concurrency: int = 1,
-        lease: Duration | None = None,
-        poll_interval: Duration = 1,
-        timeout: Duration | None = None,
-        auto_renew: bool = True,
-        executor: ExecutorOrFactory | None = None,
-        on_cancel: OnCancel = "notify",
-        drain_timeout: Duration | None = None,
+        self, owner: Owner, spec: WorkerSpec, drain_timeout: Duration | None = None
     ) -> None:
         owner.check()
-        if on_cancel not in ("notify", "interrupt"):
-            raise InvalidArgument(f"on_cancel must be 'notify' or 'interrupt'; got {on_cancel!r}")
+        if spec.on_cancel not in get_args(OnCancel):
+            raise InvalidArgument(
+                f"on_cancel must be 'notify' or 'interrupt'; got {spec.on_cancel!r}"
+            )
         self._owner = owner
-        self.state = owner.queue(validate.queue_name(queue))
-        self._handler = handler
-        self._concurrency = validate.integer(concurrency, "concurrency", 1, _MAX_CONCURRENCY)
-        call = check_handler(handler, executor)
-        self._pool = None if executor is None else Pool(executor, owner.clock, (call,))
-        self._handle: AsyncHandler = as_async(handler, self._pool, concurrency, owner.clock)
+        self.state = owner.queue(validate.queue_name(spec.queue))
+        self._handler = spec.handler
+        self._concurrency = validate.integer(spec.concurrency, "concurrency", 1, _MAX_CONCURRENCY)
+        call = check_handler(spec.handler, spec.executor)
+        self._pool = None if spec.executor is None else Pool(spec.executor, owner.clock, (call,))
+        self._handle: AsyncHandler = as_async(
+            spec.handler, self._pool, self._concurrency, owner.clock
+        )
         self.lease_ms = (
             self.state.policy.lease_ms
-            if lease is None
-            else validate.duration_ms(lease, "lease", minimum=1)
+            if spec.lease is None
+            else validate.duration_ms(spec.lease, "lease", minimum=1)
         )
-        self._poll_seconds = validate.duration_ms(poll_interval, "poll_interval", minimum=1) / 1000
-        self._timeout_ms = validate.optional_duration_ms(timeout, "timeout", minimum=1)
+        poll_ms = validate.duration_ms(spec.poll_interval, "poll_interval", minimum=1)
+        self._poll_seconds = poll_ms / 1000
+        self._timeout_ms = validate.optional_duration_ms(spec.timeout, "timeout", minimum=1)
         self._drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
-        self._auto_renew = auto_renew
-        self._interrupts = on_cancel == "interrupt"
+        self._auto_renew = spec.auto_renew
+        self._interrupts = spec.on_cancel == "interrupt"
         self._running: dict[asyncio.Task[None], OwnedClaim] = {}
         """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
         self._tasks: set[asyncio.Task[None]] = set()

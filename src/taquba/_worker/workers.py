@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -18,28 +17,12 @@ from taquba._model import validate
 from taquba._model.errors import InvalidArgument
 from taquba._model.own_tasks import was_cancelled
 from taquba._model.validate import Duration
-from taquba._worker.handlers import Handler
-from taquba._worker.pools import ExecutorOrFactory
+from taquba._queue.owner import owner_of
 from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.threads import end_without_them
-from taquba._worker.worker import OnCancel, run_worker
+from taquba._worker.worker import Worker, WorkerSpec
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """One worker loop for `run_workers`; the fields are arguments of `run_worker`."""
-
-    queue: str
-    handler: Handler
-    concurrency: int = field(default=1, kw_only=True)
-    lease: Duration | None = field(default=None, kw_only=True)
-    poll_interval: Duration = field(default=1, kw_only=True)
-    timeout: Duration | None = field(default=None, kw_only=True)
-    auto_renew: bool = field(default=True, kw_only=True)
-    executor: ExecutorOrFactory | None = field(default=None, kw_only=True)
-    on_cancel: OnCancel = field(default="notify", kw_only=True)
 
 
 async def run_workers(
@@ -105,20 +88,7 @@ async def run_workers(
 async def _run(
     store: Store, worker: WorkerSpec, stop: asyncio.Event, drain_timeout: Duration | None
 ) -> None:
-    await run_worker(
-        store,
-        worker.queue,
-        worker.handler,
-        concurrency=worker.concurrency,
-        lease=worker.lease,
-        poll_interval=worker.poll_interval,
-        timeout=worker.timeout,
-        auto_renew=worker.auto_renew,
-        executor=worker.executor,
-        on_cancel=worker.on_cancel,
-        shutdown=stop,
-        drain_timeout=drain_timeout,
-    )
+    await Worker(owner_of(store), worker, drain_timeout).run(stop)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from taquba._model.validate import Duration
 from taquba._queue import claims, loops
 from taquba._queue.owner import owner_of
 from taquba._worker.handlers import Handler
-from taquba._worker.worker import Worker
+from taquba._worker.worker import Worker, WorkerSpec
 
 
 async def drain(
@@ -34,7 +34,7 @@ async def drain(
         The number of attempts that ran.
     """
     owner = owner_of(store)
-    worker = Worker(owner, queue, handler, lease=lease, timeout=timeout)
+    worker = Worker(owner, WorkerSpec(queue, handler, lease=lease, timeout=timeout))
     attempts = 0
     while True:
         await loops.promote_due(owner)

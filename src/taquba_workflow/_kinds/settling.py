@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
-from taquba import Clock, FailWith, LeaseHandle, PermanentFailure, SettlementEffects, Store
+from taquba import (
+    Clock,
+    FailWith,
+    JobRecord,
+    LeaseHandle,
+    PermanentFailure,
+    SettlementEffects,
+    Store,
+)
 from taquba.extending import UNREADABLE, describe
-from taquba.extending.halves import Holds
+from taquba.extending.halves import Holds, TwoHalves
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import Values
 from taquba_workflow._outcomes import Cancel, Fail, Succeed
 from taquba_workflow._records import LiveRun, RunState, decode_run
 from taquba_workflow._signals import SignalBoard
-from taquba_workflow._steps import StepJob
+from taquba_workflow._steps import StepJob, read_step
 from taquba_workflow._transitions import Ending, SignalRows
 from taquba_workflow._turns import turns_of
 
@@ -22,6 +30,9 @@ CANCELLED: Final = Ending(RunState.CANCELLED, reason="cancelled on request")
 
 EndRun = Callable[[StepJob, Ending, SettlementEffects, SignalRows], SettlementEffects]
 """Changes that must be in the commit of a step that ends its run."""
+
+V = TypeVar("V")
+D = TypeVar("D")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -125,6 +136,26 @@ class Settling:
         if ending.dead_letter:
             raise FailWith(PermanentFailure(ending.reason or ""), effects)
         return effects
+
+
+class RunKind(TwoHalves[Delivery, V, D]):
+    """A handler of jobs that carry on a run.
+
+    Args:
+        settling: What is needed to settle them.
+    """
+
+    def __init__(self, settling: Settling) -> None:
+        super().__init__(settling.holds)
+        self._settling = settling
+
+    def read(self, job: JobRecord) -> Delivery:
+        """The step, or turn, that a job carries."""
+        return Delivery(read_step(job), job.last_error)
+
+    async def begin(self, work: Delivery) -> None:
+        """Make sure that it is its run's."""
+        await self._settling.begin(work)
 
 
 def broken(reason: str) -> Ending:

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 from taquba import (
     CancelRequested,
-    JobRecord,
     LeaseHandle,
     ObjectDamaged,
     PermanentFailure,
@@ -24,15 +23,14 @@ from taquba.extending import (
     legible,
     passes_through,
 )
-from taquba.extending.halves import TwoHalves
 from taquba.extending.parking import parked
 from taquba_workflow._effects import StepEffects
 from taquba_workflow._errors import StepError
-from taquba_workflow._kinds.settling import CANCELLED, Delivery, Settling, broken
+from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling, broken
 from taquba_workflow._memo import Memo
 from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed
 from taquba_workflow._replay import Output, decode_output, encode_output, replay_key
-from taquba_workflow._steps import Runner, Step, StepJob, read_step
+from taquba_workflow._steps import Runner, Step, StepJob
 from taquba_workflow._transitions import Ending, next_step
 
 _log: Final = logging.getLogger(__name__)
@@ -58,7 +56,7 @@ class StepVerdict(NamedTuple):
     """When it came to that: delays count from here."""
 
 
-class StepKind(TwoHalves[Delivery, StepVerdict | Raised, StepVerdict]):
+class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
     """The handler of steps.
 
     Args:
@@ -68,20 +66,11 @@ class StepKind(TwoHalves[Delivery, StepVerdict | Raised, StepVerdict]):
     """
 
     def __init__(self, settling: Settling, runner: Runner | None, *, replay: bool) -> None:
-        super().__init__(settling.holds)
-        self._settling = settling
+        super().__init__(settling)
         self._clock = settling.clock
         self._values = settling.values
         self._runner = runner
         self._replay = replay
-
-    def read(self, job: JobRecord) -> Delivery:
-        """The step that a job carries."""
-        return Delivery(read_step(job), job.last_error)
-
-    async def begin(self, work: Delivery) -> None:
-        """Make sure that it is its run's."""
-        await self._settling.begin(work)
 
     # -- around the runner's code -----------------------------------------------------------
 

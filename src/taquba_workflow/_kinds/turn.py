@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Collection, Hashable
 from dataclasses import replace
 from typing import Final
 
-from taquba import JobRecord, LeaseHandle, SettlementEffects
-from taquba.extending.halves import TwoHalves
+from taquba import LeaseHandle, SettlementEffects
 from taquba_workflow._children import any_ended, waiting_lock
-from taquba_workflow._kinds.settling import CANCELLED, Delivery, Settling
+from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
 from taquba_workflow._records import RunState
-from taquba_workflow._steps import StepJob, read_step
+from taquba_workflow._steps import StepJob
 from taquba_workflow._transitions import Ending, SignalRows, next_turn
 
 RunTurn = Callable[[StepJob, str | None, LeaseHandle], Awaitable[Suspend | Succeed | Fail | Cancel]]
@@ -21,7 +20,7 @@ RunTurn = Callable[[StepJob, str | None, LeaseHandle], Awaitable[Suspend | Succe
 _NOTHING: Final = SettlementEffects()
 
 
-class TurnKind(TwoHalves[Delivery, Suspend | Ending, Suspend | Ending]):
+class TurnKind(RunKind[Suspend | Ending, Suspend | Ending]):
     """The handler of turns.
 
     Args:
@@ -30,17 +29,8 @@ class TurnKind(TwoHalves[Delivery, Suspend | Ending, Suspend | Ending]):
     """
 
     def __init__(self, settling: Settling, run_turn: RunTurn) -> None:
-        super().__init__(settling.holds)
-        self._settling = settling
+        super().__init__(settling)
         self._run_turn = run_turn
-
-    def read(self, job: JobRecord) -> Delivery:
-        """The turn that a job carries."""
-        return Delivery(read_step(job), job.last_error)
-
-    async def begin(self, work: Delivery) -> None:
-        """Make sure that it is its run's."""
-        await self._settling.begin(work)
 
     async def perform(self, work: Delivery, lease: LeaseHandle) -> Suspend | Ending:
         """Run the function as far as it gets."""
