@@ -96,11 +96,7 @@ class BulkContext(Generic[In]):
         Raises:
             InvalidArgument: The value cannot be stored; the item fails.
         """
-
-        def check() -> tuple[str, Codec[T]]:
-            return named("k", key), codec_of(type)
-
-        name, codec = await self._phases.begin(check)
+        name, codec = await self._phases.begin(_named, key, type)
         return await self._phases.remembered(name, partial(compute, fn, codec), codec)
 
     async def memoized_by_content(
@@ -123,12 +119,7 @@ class BulkContext(Generic[In]):
             ttl: How long others may use it, seconds or `timedelta`; None means forever. Only with
                 `cache`.
         """
-
-        def check() -> tuple[str, Codec[T], CacheKey | None]:
-            content = by_content(value)
-            return content, codec_of(type), _cached(cache, content, ttl)
-
-        content, codec, cached = await self._phases.begin(check)
+        content, codec, cached = await self._phases.begin(_by_content, value, type, cache, ttl)
         make = partial(compute, fn, codec)
         if cached is not None:
             make = partial(self._shared.cache.through, cached, make, codec)
@@ -256,7 +247,7 @@ class BulkContext(Generic[In]):
         Args:
             rate: Key of the rate limit.
         """
-        limit = await self._phases.begin(lambda: self._shared.rates.limit(rate))
+        limit = await self._phases.begin(self._shared.rates.limit, rate)
         await self._phases.acquire(limit)
 
     def _recording(self, fn: Priced[T]) -> Phase[T]:
@@ -267,6 +258,17 @@ class BulkContext(Generic[In]):
             return value
 
         return phase
+
+
+def _named(key: str, kind: type[T] | None) -> tuple[str, Codec[T]]:
+    return named("k", key), codec_of(kind)
+
+
+def _by_content(
+    value: object, kind: type[T] | None, cache: str | None, ttl: Duration | None
+) -> tuple[str, Codec[T], CacheKey | None]:
+    content = by_content(value)
+    return content, codec_of(kind), _cached(cache, content, ttl)
 
 
 def _cached(cache: str | None, content: str, ttl: Duration | None) -> CacheKey | None:

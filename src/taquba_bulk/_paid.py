@@ -134,7 +134,7 @@ class Payment(Generic[T]):
     async def result(self) -> T | None:
         """Return the result of the call, from this or an earlier attempt; None if skipped."""
         request = self._request
-        await self._phases.begin(lambda: self._phases.check_open(f"the paid call {request.key!r}"))
+        await self._phases.begin(self._phases.check_open, f"the paid call {request.key!r}")
         row = await self._find()
         if row.state is _State.UNREADABLE:
             await self._budget.settle(self._id, Costs(row.costs))
@@ -168,7 +168,7 @@ class Payment(Generic[T]):
         """Make the call; its result is durable on return."""
         if self._request.rate is not None:
             rate = self._request.rate
-            limit = await self._phases.begin(lambda: self._shared.rates.limit(rate))
+            limit = await self._phases.begin(self._shared.rates.limit, rate)
             await self._phases.acquire(limit)
         row = await self._begin(row)
         costs = Costs()

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 import msgpack
 
@@ -23,6 +23,7 @@ from taquba_bulk._stopping import Suspended
 from taquba_workflow import EffectsSealed, Memo
 
 T = TypeVar("T")
+Q = ParamSpec("Q")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Phases:
         self, name: str, make: Callable[[], Awaitable[Kept]], codec: Codec[T]
     ) -> T:
         """Return the result of a phase, from this or an earlier attempt; `make` runs it."""
-        await self.begin(lambda: self.check_open("a phase"))
+        await self.begin(self.check_open, "a phase")
         kept = await self._find(name)
         if kept is not None:
             try:
@@ -120,15 +121,16 @@ class Phases:
         self.limited_by = limit
         await self.suspendable(limit.acquire())
 
-    async def begin(self, check: Callable[[], T]) -> T:
-        """`enter` a call that `check` prepares.
+    async def begin(self, check: Callable[Q, T], *args: Q.args, **kwargs: Q.kwargs) -> T:
+        """`enter` a call that `check` prepares, given its arguments.
 
         Others run before what it raises is raised: a pipeline that catches everything, and calls
         again, would block the event loop forever.
         """
-        await self.enter()
+        if self.suspended:
+            await self.enter()
         try:
-            return check()
+            return check(*args, **kwargs)
         except Exception:
             await asyncio.sleep(0)
             raise

@@ -237,8 +237,10 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         call_next: Callable[[JobContext[S]], Awaitable[object]] = call_function
         for middleware in reversed(self._middleware):
             call_next = _around(middleware, call_next)
+        # A middleware may be a plain function.
+        call = awaited(call_next(ctx)) if self._middleware else call_function(ctx)
         try:
-            return await self._bounded(awaited(call_next(ctx)), job.timeout_ms, lease)
+            return await self._bounded(call, job.timeout_ms, lease)
         finally:
             if undone:
                 # Whatever the middleware does then: the function has not ended.

@@ -85,7 +85,7 @@ async def read_outcome(source: ReadableStore, job_id: str) -> Outcome | None:
         return None
     outcome = decode(Outcome, outcome_key(job_id), row)
     # A reader does not have the queue's clock; for it, an outcome exists until it is swept.
-    if isinstance(source, Store) and is_over(outcome.expires_at, source.clock.time_ms()):
+    if is_over(outcome.expires_at, source.clock.time_ms()) and isinstance(source, Store):
         return None
     return outcome
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from taquba import FailWith, PermanentFailure, RetryAfter, Snooze, TaqubaError
@@ -24,11 +25,15 @@ class _Untold(type):
     __subclasscheck__ = _raises
 
 
-def _odd(name: str, base: type[BaseException] = Exception, **members: Any) -> type[BaseException]:
-    return type(name, (base,), {"__init__": lambda self: None, **members})
+def _odd(
+    name: str, base: type[BaseException] = Exception, **members: Any
+) -> Callable[[], BaseException]:
+    # Libraries look at all exception classes that there are when they are imported, so that these
+    # are made where they are raised.
+    return lambda: type(name, (base,), {"__init__": lambda self: None, **members})()
 
 
-ODD: dict[str, type[BaseException]] = {
+ODD: dict[str, Callable[[], BaseException]] = {
     "NoClass": _odd("NoClass", __class__=property(_raises)),
     "NoText": _odd("NoText", __str__=_raises, __repr__=_raises),
     "NoString": _odd("NoString", __str__=lambda self: 5),
@@ -41,7 +46,7 @@ ODD: dict[str, type[BaseException]] = {
     "NothingAtAllBase": _odd("NothingAtAllBase", BaseException, __getattribute__=_ends),
     "Fixed": _odd("Fixed", __setattr__=_raises, add_note=_raises, with_traceback=_raises),
     "NotEqual": _odd("NotEqual", __eq__=_raises, __hash__=_raises, __bool__=_raises),
-    "Untold": _Untold("Untold", (Exception,), {}),
+    "Untold": lambda: _Untold("Untold", (Exception,), {})(),
     "SaysCancelled": _odd("SaysCancelled", __class__=asyncio.CancelledError),
     "SaysPermanent": _odd("SaysPermanent", __class__=PermanentFailure),
     "SaysFailWith": _odd("SaysFailWith", __class__=FailWith),

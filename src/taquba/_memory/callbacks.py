@@ -17,10 +17,11 @@ _log: Final = logging.getLogger(__name__)
 
 def call_soon(callbacks: Iterable[Callable[[], None]], job: Job | None = None) -> None:
     """Let the event loop call them, in order; an exception is logged and stops no other."""
-    asyncio.get_running_loop().call_soon(_call, callbacks, job)
+    asyncio.get_running_loop().call_soon(call_all, callbacks, job)
 
 
-def _call(callbacks: Iterable[Callable[[], None]], job: Job | None) -> None:
+def call_all(callbacks: Iterable[Callable[[], None]], job: Job | None) -> None:
+    """Call them, in order, from the event loop; an exception is logged and stops no other."""
     for callback in callbacks:
         try:
             callback()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
-from taquba._memory.callbacks import call_soon
+from taquba._memory.callbacks import call_all, call_soon
 from taquba._model.records import Job
 
 
@@ -115,11 +116,6 @@ class Lease:
             if not self._landed.done():
                 self._landed.set_result(None)
             self._landed = None
-        if state == "over":
-            callbacks, self.on_over = self.on_over, []
-            if callbacks:
-                # The writer of the store calls this, and it must not run code of users.
-                call_soon(callbacks, self.job)
 
 
 class LeaseRegistry:
@@ -129,6 +125,8 @@ class LeaseRegistry:
         self._leases: dict[str, Lease] = {}
         self.on_empty: Callable[[], None] | None = None
         """Called when the last lease is over."""
+        self._over: deque[Lease] = deque()
+        """Leases that are over, and have callbacks that were not called yet."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -149,8 +147,25 @@ class LeaseRegistry:
         if self.holds(lease):
             del self._leases[lease.job.id]
         lease.enter("over")
+        if lease.on_over:
+            # The writer of the store calls this, and it must not run code of users. A commit ends
+            # many leases: one call of the event loop does for all.
+            if not self._over:
+                asyncio.get_running_loop().call_soon(self._call_over)
+            self._over.append(lease)
         if not self._leases and self.on_empty is not None:
             self.on_empty()
+
+    def _call_over(self) -> None:
+        try:
+            while self._over:
+                lease = self._over.popleft()
+                callbacks, lease.on_over = lease.on_over, []
+                call_all(callbacks, lease.job)
+        finally:
+            if self._over:
+                # One has ended the program, which the others are still told of.
+                asyncio.get_running_loop().call_soon(self._call_over)
 
     def expired(self, now: int) -> list[Lease]:
         return [

@@ -314,7 +314,8 @@ class SettlementEffects:
         deletes = tuple(validate.kv_key(key) for key in self.kv_deletes)
         if deletes:
             validate.kv_changes(writes, deletes)
-        check_entries_of(enqueues, writes, deletes)
+        if enqueues:
+            check_entries_of(enqueues, writes, deletes)
         object.__setattr__(self, "kv_writes", writes)
         object.__setattr__(self, "kv_deletes", deletes)
 

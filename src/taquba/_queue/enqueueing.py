@@ -229,8 +229,8 @@ async def _find(
             _jobs_among(owner, own_ids), _read_holders(owner, list(dedup_names), leaving)
         )
     else:
-        jobs = await _jobs_among(owner, own_ids)
-        held = await _read_holders(owner, list(dedup_names), leaving)
+        jobs = await _jobs_among(owner, own_ids) if own_ids else ()
+        held = await _read_holders(owner, list(dedup_names), leaving) if dedup_names else {}
     if jobs and batch is None:
         raise DuplicateJobId(next(job_id for job_id in own_ids if job_id in jobs))
     return _Found(jobs, marked, held)

@@ -192,13 +192,15 @@ class Queue(OwnersHandle, ClosedAtExit):
     async def enqueue(
         self, queue: str, payload: bytes, **options: Unpack[EnqueueOptions]
     ) -> EnqueueResult:
-        await self._owner.enter()
+        if not self._owner.admits():
+            await self._owner.enter()
         request = EnqueueRequest(queue, payload, **options)
         (result,) = await enqueueing.enqueue(self._owner, (request,))
         return result
 
     async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
-        await self._owner.enter()
+        if not self._owner.admits():
+            await self._owner.enter()
         batch = list(islice(requests, MAX_BATCH_JOBS + 1))
         if len(batch) > MAX_BATCH_JOBS:
             raise InvalidArgument(
@@ -225,7 +227,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         wait: Duration | None = None,
     ) -> list[Claim]:
         owner = self._owner
-        await owner.enter()
+        if not owner.admits():
+            await owner.enter()
         state = owner.queue(validate.queue_name(queue))
         found = await payload_reads.claim_batch(
             owner,
@@ -250,13 +253,15 @@ class Queue(OwnersHandle, ClosedAtExit):
     async def ack(
         self, claim: Claim, effects: SettlementEffects | None = None
     ) -> list[EnqueueResult]:
-        await self._owner.enter()
+        if not self._owner.admits():
+            await self._owner.enter()
         return await settling.ack(self._owner, claim, effects)
 
     async def nack(
         self, claim: Claim, error: str, effects: SettlementEffects | None = None
     ) -> NackOutcome:
-        await self._owner.enter()
+        if not self._owner.admits():
+            await self._owner.enter()
         return await settling.nack(self._owner, claim, error, effects)
 
     async def dead_letter(
@@ -301,7 +306,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         await control.purge_dead(self._owner, validate.job_id(job_id))
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
-        await self._owner.enter()
+        if not self._owner.admits():
+            await self._owner.enter()
         timeout_ms = validate.duration_ms(timeout, "timeout")
         return await control.wait_for_completion(self._owner, validate.job_id(job_id), timeout_ms)
 
@@ -337,11 +343,13 @@ class Queue(OwnersHandle, ClosedAtExit):
     # -- caller-owned entries ---------------------------------------------------------------
 
     async def kv_get(self, key: KvKey) -> bytes | None:
-        await self._owner.enter()
+        if not self._owner.admits():
+            await self._owner.enter()
         return await key_values.get(self._owner.engine, key)
 
     async def kv_put(self, key: KvKey, value: bytes) -> None:
-        await self._owner.enter()
+        if not self._owner.admits():
+            await self._owner.enter()
         await key_values.write(self._owner, key, validate.kv_value(key, value))
 
     async def kv_delete(self, key: KvKey) -> None:

@@ -11,7 +11,7 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
@@ -23,7 +23,7 @@ from taquba._model.describing import describe
 from taquba._model.ending import failure_of, is_stopped, legible
 from taquba._worker.lease_handle import LeaseHandle, call_of, runs_alone, set_call
 from taquba._worker.outcomes import NotStarted
-from taquba._worker.pools import Pool, probe, settle_in
+from taquba._worker.pools import Pool, is_process_pool, probe, settle_in
 from taquba._worker.threads import busy
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class PlainCall:
         packed: bytes | None = None
         while True:
             executor = pool.executor or await self._until_ready(pool)
-            if packed is None and isinstance(executor, ProcessPoolExecutor):
+            if packed is None and is_process_pool(executor):
                 # A function that cannot be packed, or unpacked there, fails its own job, not the
                 # pool.
                 packed = pickle.dumps((self._begin, function, args))
@@ -110,7 +110,7 @@ class PlainCall:
                 if self._lease is not None and runs_alone(self._lease):
                     # If the executor breaks now, this job will be blamed.
                     await asyncio.wrap_future(pool.submit(executor, probe))
-                if isinstance(executor, ProcessPoolExecutor):
+                if is_process_pool(executor):
                     self._submitted = pool.submit(executor, _call_packed, packed)
                 else:
                     self._submitted = pool.submit(executor, _call, self._begin, function, args)

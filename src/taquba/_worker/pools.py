@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
@@ -176,7 +176,7 @@ class Pool:
         places = getattr(executor, "_max_workers", None)
         broken = [call for call in self._calls if call.done() and not call.cancelled()]
         broken = [call for call in broken if isinstance(call.exception(), BrokenExecutor)]
-        if isinstance(executor, ProcessPoolExecutor) and isinstance(places, int):
+        if is_process_pool(executor) and isinstance(places, int):
             # It calls in the order of submission.
             broken = broken[: places + _QUEUED]
         self._begun = set(broken)
@@ -233,9 +233,19 @@ def warn_if_too_small(executor: Executor, concurrency: int) -> None:
         )
 
 
+def is_process_pool(executor: object) -> bool:
+    """Whether an executor runs functions in other processes.
+
+    The standard library loads process pools, and with them `multiprocessing`, only for those that
+    use one.
+    """
+    pools = sys.modules.get("concurrent.futures.process")
+    return pools is not None and isinstance(executor, pools.ProcessPoolExecutor)
+
+
 def check_portable(function: object, executor: object) -> None:
     """Refuse a function that cannot be sent to the processes of a pool."""
-    if not isinstance(executor, ProcessPoolExecutor):
+    if not is_process_pool(executor):
         return
     try:
         pickle.dumps(function)
@@ -260,7 +270,7 @@ def probe() -> None:
 @contextmanager
 def _children_spared(executor: Executor) -> Generator[None]:
     """Processes that are started within this block ignore the signals that ask them to stop."""
-    if not isinstance(executor, ProcessPoolExecutor) or not hasattr(signal, "pthread_sigmask"):
+    if not is_process_pool(executor) or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -280,7 +290,9 @@ def settle_in() -> None:
     usual.
     """
     global _settled_in
-    if _settled_in or multiprocessing.parent_process() is None:
+    # Loaded in every process of a pool.
+    processes = sys.modules.get("multiprocessing")
+    if _settled_in or processes is None or processes.parent_process() is None:
         return
     if threading.current_thread() is not threading.main_thread():
         return

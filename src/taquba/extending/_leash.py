@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import types
 from collections.abc import Awaitable, Generator
 from typing import Any, Generic, TypeVar
 
@@ -12,12 +13,21 @@ from taquba._model.own_tasks import keep
 T = TypeVar("T")
 
 
-async def awaited(value: Any) -> Any:
-    """Return the result of a user's function, awaited if it is an awaitable.
+def awaited(value: Any) -> Awaitable[Any]:
+    """Return what to await for the result of a user's function: what it returned, mostly.
 
     A plain decorator around an ``async def`` is a plain function, and returns a coroutine.
     """
-    return await value if inspect.isawaitable(value) else value
+    return value if _is_coroutine(value) or inspect.isawaitable(value) else _itself(value)
+
+
+async def _itself(value: Any) -> Any:
+    return value
+
+
+def _is_coroutine(value: object) -> bool:
+    """Most values are one, and this is sooner known than `isawaitable`."""
+    return isinstance(value, types.CoroutineType)
 
 
 class Leash(Generic[T]):
