@@ -53,7 +53,7 @@ async def test_a_lease_lasts_as_long_as_it_should(queue: Queue, mock_clock: Mock
     claim = await must_claim(queue, lease=60)
     await mock_clock.set_time(mock_clock.now() - HOUR)
     await mock_clock.advance(59)
-    queue.renew_lease(claim, 60)
+    await queue.renew_lease(claim, 60)
     await mock_clock.set_time(mock_clock.now() + 2 * HOUR)
     assert await queue.claim("q") is None
     await mock_clock.advance(61)

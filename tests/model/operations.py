@@ -219,7 +219,7 @@ class Renew(_OnClaim):
     durable = False
 
     async def _run(self, queue: Queue) -> int:
-        expiry = queue.renew_lease(self.handle.claim, self.extension / 1000)
+        expiry = await queue.renew_lease(self.handle.claim, self.extension / 1000)
         return round(expiry.timestamp() * 1000)
 
     def _explains(self, model: Model, job_id: str, name: int, outcome: int | str) -> bool:

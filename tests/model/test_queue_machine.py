@@ -196,7 +196,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue is not None
         for job in self.model.jobs.values():
             hold = self.model.holds.get(job.id)
-            expiry = self.queue.lease_expiry(job.id)
+            expiry = await self.queue.lease_expiry(job.id)
             assert (expiry is None) == (hold is None)
             if hold is not None and expiry is not None:
                 assert round(expiry.timestamp() * 1000) == hold.expires_at

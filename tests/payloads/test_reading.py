@@ -44,7 +44,7 @@ async def test_a_slow_read_costs_no_job_of_its_batch_the_lease(s3: FaultyS3) -> 
         claims = await queue.claim_batch("q", 2)
         assert [claim.id for claim in claims] == ids
         for claim in claims:
-            expiry = queue.lease_expiry(claim)
+            expiry = await queue.lease_expiry(claim)
             assert expiry is not None
             # Counted from the end of the reading, and not longer than it was asked for.
             assert 0 < (expiry - queue.clock.now()).total_seconds() <= LEASE

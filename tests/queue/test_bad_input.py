@@ -316,7 +316,7 @@ KV_CALLS: Mapping[str, Case] = {
         "effects must be a SettlementEffects, not dict",
     ),
     "expiry of a number": (
-        lambda q: asyncio.sleep(0, q.lease_expiry(5)),  # type: ignore[arg-type]
+        lambda q: q.lease_expiry(5),  # type: ignore[arg-type]
         InvalidArgumentType,
         "5|int",
     ),
@@ -336,7 +336,7 @@ SETTLEMENTS: Mapping[str, Callable[[Queue, Any], Awaitable[object]]] = {
     "ack": lambda queue, claim: queue.ack(claim),
     "nack": lambda queue, claim: queue.nack(claim, "error"),
     "dead_letter": lambda queue, claim: queue.dead_letter(claim, "reason"),
-    "renew_lease": lambda queue, claim: asyncio.sleep(0, queue.renew_lease(claim, 5)),
+    "renew_lease": lambda queue, claim: queue.renew_lease(claim, 5),
 }
 
 
@@ -397,7 +397,7 @@ BAD_SETTLEMENTS: Mapping[str, tuple[Callable[[Queue, Any], Awaitable[object]], s
         "reason must be a str, not None",
     ),
     "renew_lease": (
-        lambda queue, claim: asyncio.sleep(0, queue.renew_lease(claim, "9")),  # type: ignore[arg-type]
+        lambda queue, claim: queue.renew_lease(claim, "9"),  # type: ignore[arg-type]
         "extension must be seconds.*'9'",
     ),
 }
@@ -631,7 +631,7 @@ AFTER_CLOSE: Mapping[str, Call] = {
     **{f"{name} on q": lambda q, c=call: c(q, "q") for name, call in NAMED_CALLS.items()},  # type: ignore[misc]
     "enqueue_batch": lambda q: q.enqueue_batch([]),
     "next_job_id": lambda q: asyncio.sleep(0, q.next_job_id()),
-    "lease_expiry": lambda q: asyncio.sleep(0, q.lease_expiry("x")),
+    "lease_expiry": lambda q: q.lease_expiry("x"),
     "cancel": lambda q: q.cancel("x"),
     "wake_scheduled": lambda q: q.wake_scheduled("x"),
     "requeue_dead": lambda q: q.requeue_dead("x"),

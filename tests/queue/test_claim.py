@@ -82,7 +82,7 @@ async def test_the_default_lease_is_the_queues(
     queue = await open_queue(queue_configs={"q": QueueConfig(lease_duration=77)})
     await queue.enqueue("q", b"")
     claim = await must_claim(queue)
-    assert queue.lease_expiry(claim) == mock_clock.now() + timedelta(seconds=77)
+    assert await queue.lease_expiry(claim) == mock_clock.now() + timedelta(seconds=77)
 
 
 @pytest.mark.parametrize("lease", [5, timedelta(seconds=5)])
@@ -91,7 +91,7 @@ async def test_a_claim_chooses_its_lease(
 ) -> None:
     await queue.enqueue("q", b"")
     claim = await must_claim(queue, lease=lease)
-    assert queue.lease_expiry(claim) == mock_clock.now() + timedelta(seconds=5)
+    assert await queue.lease_expiry(claim) == mock_clock.now() + timedelta(seconds=5)
 
 
 async def test_concurrent_claims_never_share_a_job(queue: Queue) -> None:
@@ -111,7 +111,7 @@ async def test_a_batch_claims_the_first_jobs_in_order(queue: Queue, mock_clock: 
     claims = await queue.claim_batch("q", 3, lease=8)
     assert [claim.id for claim in claims] == ids[:3]
     expiry = mock_clock.now() + timedelta(seconds=8)
-    assert [queue.lease_expiry(claim) for claim in claims] == [expiry] * 3
+    assert [await queue.lease_expiry(claim) for claim in claims] == [expiry] * 3
     assert [claim.id for claim in await queue.claim_batch("q", 100)] == ids[3:]
 
 

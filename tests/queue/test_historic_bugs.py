@@ -218,7 +218,7 @@ LATE: dict[str, Callable[[Queue, Claim], Awaitable[object]]] = {
     "dead_letter": lambda queue, claim: queue.dead_letter(
         claim, "late", SettlementEffects(kv_writes={"k": b"v"})
     ),
-    "renew": lambda queue, claim: asyncio.sleep(0, queue.renew_lease(claim, 60)),
+    "renew": lambda queue, claim: queue.renew_lease(claim, 60),
 }
 
 

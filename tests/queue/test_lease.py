@@ -62,9 +62,9 @@ async def test_a_renewed_lease_lasts(queue: Queue, mock_clock: MockClock) -> Non
     await queue.enqueue("q", b"")
     claim = await must_claim(queue, lease=10)
     await mock_clock.advance(9)
-    expiry = queue.renew_lease(claim, 60)
+    expiry = await queue.renew_lease(claim, 60)
     assert expiry == mock_clock.now() + timedelta(seconds=60)
-    assert queue.lease_expiry(claim) == expiry
+    assert await queue.lease_expiry(claim) == expiry
     await mock_clock.advance(59.999)
     await queue.ack(claim)
 
@@ -74,17 +74,18 @@ async def test_a_renewal_counts_from_now_and_may_shorten(
 ) -> None:
     await queue.enqueue("q", b"")
     claim = await must_claim(queue, lease=1000)
-    assert queue.renew_lease(claim, timedelta(seconds=5)) == mock_clock.now() + timedelta(seconds=5)
+    expiry = await queue.renew_lease(claim, timedelta(seconds=5))
+    assert expiry == mock_clock.now() + timedelta(seconds=5)
     await mock_clock.advance(5)
     with pytest.raises(ClaimLost):
-        queue.renew_lease(claim, 5)
+        await queue.renew_lease(claim, 5)
 
 
 async def test_a_renewal_touches_no_store(queue: Queue) -> None:
     await queue.enqueue("q", b"")
     claim = await must_claim(queue)
     before = await rows(queue)
-    queue.renew_lease(claim, 500)
+    await queue.renew_lease(claim, 500)
     assert await rows(queue) == before
 
 
@@ -93,7 +94,7 @@ async def test_a_lost_claim_cannot_be_renewed(queue: Queue) -> None:
     claim = await must_claim(queue)
     await queue.ack(claim)
     with pytest.raises(ClaimLost, match="'a'"):
-        queue.renew_lease(claim, 5)
+        await queue.renew_lease(claim, 5)
 
 
 async def test_a_claim_that_settles_cannot_be_renewed(queue: Queue) -> None:
@@ -102,18 +103,18 @@ async def test_a_claim_that_settles_cannot_be_renewed(queue: Queue) -> None:
     settling = asyncio.create_task(queue.ack(claim))
     await asyncio.sleep(0)
     with pytest.raises(ClaimLost, match=r"'a'.*under way"):
-        queue.renew_lease(claim, 5)
+        await queue.renew_lease(claim, 5)
     await settling
 
 
 async def test_a_job_asked_to_cancel_is_not_renewed(queue: Queue, mock_clock: MockClock) -> None:
     await queue.enqueue("q", b"", job_id="a")
     claim = await must_claim(queue, lease=10)
-    expiry = queue.lease_expiry(claim)
+    expiry = await queue.lease_expiry(claim)
     await queue.cancel("a")
     with pytest.raises(CancelRequested, match="'a'"):
-        queue.renew_lease(claim, 60)
-    assert queue.lease_expiry(claim) == expiry
+        await queue.renew_lease(claim, 60)
+    assert await queue.lease_expiry(claim) == expiry
     # The claim is still good for a settlement.
     await queue.ack(claim)
 
@@ -133,14 +134,14 @@ async def test_a_settlement_in_the_last_moment_wins(queue: Queue, mock_clock: Mo
 
 async def test_lease_expiry_by_claim_and_by_id(queue: Queue, mock_clock: MockClock) -> None:
     await queue.enqueue("q", b"", job_id="a")
-    assert queue.lease_expiry("a") is None
-    assert queue.lease_expiry("unknown") is None
+    assert await queue.lease_expiry("a") is None
+    assert await queue.lease_expiry("unknown") is None
     claim = await must_claim(queue, lease=10)
-    assert queue.lease_expiry("a") == mock_clock.now() + timedelta(seconds=10)
-    assert queue.lease_expiry("a") == queue.lease_expiry(claim)
+    assert await queue.lease_expiry("a") == mock_clock.now() + timedelta(seconds=10)
+    assert await queue.lease_expiry("a") == await queue.lease_expiry(claim)
     await queue.ack(claim)
-    assert queue.lease_expiry("a") is None
-    assert queue.lease_expiry(claim) is None
+    assert await queue.lease_expiry("a") is None
+    assert await queue.lease_expiry(claim) is None
 
 
 async def test_lease_expiry_of_a_lost_claim_is_not_that_of_the_next_holder(
@@ -150,8 +151,8 @@ async def test_lease_expiry_of_a_lost_claim_is_not_that_of_the_next_holder(
     lost = await must_claim(queue, lease=10)
     await mock_clock.advance(10)
     holder = await must_claim(queue)
-    assert queue.lease_expiry(lost) is None
-    assert queue.lease_expiry("a") == queue.lease_expiry(holder) is not None
+    assert await queue.lease_expiry(lost) is None
+    assert await queue.lease_expiry("a") == await queue.lease_expiry(holder) is not None
 
 
 async def test_reap_now_takes_back_what_expired(queue: Queue, mock_clock: MockClock) -> None:

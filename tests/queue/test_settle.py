@@ -326,7 +326,7 @@ async def test_effects_with_a_taken_id_leave_the_claim_held(
     job = await queue.get_job(claim.id)
     assert job is not None
     assert job.status is JobStatus.CLAIMED
-    queue.renew_lease(claim, 30)
+    await queue.renew_lease(claim, 30)
     assert await settle(queue, claim, SettlementEffects(kv_writes={"written": b"3"})) == []
     assert await queue.kv_get("written") == b"3"
 

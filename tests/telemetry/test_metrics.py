@@ -185,7 +185,7 @@ async def test_lease_renewals_are_counted(
 ) -> None:
     await queue.enqueue("q", b"")
     claim = await must_claim(queue)
-    queue.renew_lease(claim, 20)
+    await queue.renew_lease(claim, 20)
     assert meters.points("taquba.lease.renewals")[0][0] == IN_Q
     assert meters.value("taquba.lease.renewals") == 1
     await queue.nack(claim, "again")
@@ -482,7 +482,7 @@ async def test_a_failing_provider_breaks_no_operation(
     with caplog.at_level(logging.WARNING, logger="taquba"):
         await queue.enqueue_batch([EnqueueRequest("q", b"")] * 2)
         await queue.ack(await must_claim(queue))
-        queue.renew_lease(await must_claim(queue), 5)
+        await queue.renew_lease(await must_claim(queue), 5)
         await mock_clock.advance(6)
         assert await drain(queue, "q", fail) == 1
     stats = await queue.stats("q")

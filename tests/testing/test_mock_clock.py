@@ -176,7 +176,7 @@ async def test_setting_the_wall_clock_forwards_makes_what_waits_for_a_time_due(
     claim = await must_claim(queue)
     # Nothing but the wall clock moved.
     assert mock_clock.monotonic_ms() == monotonic
-    assert queue.lease_expiry(claim) == mock_clock.now() + timedelta(seconds=30)
+    assert await queue.lease_expiry(claim) == mock_clock.now() + timedelta(seconds=30)
 
 
 async def test_setting_the_wall_clock_back_puts_off_what_waits_for_a_time(

@@ -102,9 +102,9 @@ async def settling(queue: Queue, claim: Claim, record: JobRecord) -> None:
     assert_type(outcome.dead_lettered, bool)
     assert_type(outcome.enqueued, list[EnqueueResult])
     assert_type(await queue.dead_letter(claim, "reason", effects), list[EnqueueResult])
-    assert_type(queue.renew_lease(claim, 5), datetime)
-    assert_type(queue.lease_expiry(claim), datetime | None)
-    assert_type(queue.lease_expiry("id"), datetime | None)
+    assert_type(await queue.renew_lease(claim, 5), datetime)
+    assert_type(await queue.lease_expiry(claim), datetime | None)
+    assert_type(await queue.lease_expiry("id"), datetime | None)
 
     # A record that was read cannot be settled; only a claim can.
     await queue.ack(record)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -112,7 +112,7 @@ async def settling(queue: Queue, claim: Claim, record: JobRecord) -> None:
     await queue.dead_letter(record, "no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await queue.ack(claim.job)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await queue.ack(claim.id)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    queue.renew_lease(record, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await queue.renew_lease(record, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     # An error is a text, not an exception.
     await queue.nack(claim, ValueError())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await queue.ack(claim, [EnqueueRequest("q", b"")])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

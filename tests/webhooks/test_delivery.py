@@ -138,7 +138,7 @@ async def test_the_lease_covers_the_request_before_it_is_sent(
     expiries: list[datetime] = []
 
     async def answer(received: Received, writer: asyncio.StreamWriter) -> None:
-        expiries.append(queue.lease_expiry(received.headers["webhook-id"]))
+        expiries.append(await queue.lease_expiry(received.headers["webhook-id"]))
         writer.write(response("200 OK"))
 
     receiver.answer = answer

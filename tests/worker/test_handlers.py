@@ -268,7 +268,7 @@ async def test_ensure_at_least_from_the_thread(
     with ThreadPoolExecutor(1) as threads:
         async with working(queue, handle, executor=threads if in_executor else None):
             await asked.wait()
-            assert queue.lease_expiry(job_id) == expected
+            assert await queue.lease_expiry(job_id) == expected
             await queue.cancel(job_id)
             may_go_on.set()
             assert await finish(queue, job_id) == [None]

@@ -491,7 +491,7 @@ async def test_a_renewal_does_not_shorten_what_the_handler_asked_for(
     async with working(queue, handle):
         await gate.starts(1)
         await mock_clock.advance(600)
-        assert queue.lease_expiry(job_id) == expected
+        assert await queue.lease_expiry(job_id) == expected
         gate.open.set()
 
 

@@ -255,7 +255,7 @@ class Store(ReadableStore):
         """
 
     @abstractmethod
-    def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
+    async def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
         """Set the end of a lease to `extension` seconds from now; returns the new expiry.
 
         Raises:
@@ -264,7 +264,7 @@ class Store(ReadableStore):
         """
 
     @abstractmethod
-    def lease_expiry(self, claim: Claim | str) -> datetime | None:
+    async def lease_expiry(self, claim: Claim | str) -> datetime | None:
         """Return when the lease of a claim, or of a job by id, expires; None if nobody holds it."""
 
     # -- operate ----------------------------------------------------------------------------

@@ -270,14 +270,14 @@ class Queue(OwnersHandle, ClosedAtExit):
         await self._owner.enter()
         return await settling.dead_letter(self._owner, claim, reason, effects)
 
-    def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
-        self._owner.check()
+    async def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
+        await self._owner.enter()
         extension_ms = validate.duration_ms(extension, "extension", minimum=1)
         return claims.renew_for_caller(self._owner, claim, extension_ms)
 
-    def lease_expiry(self, claim: Claim | str) -> datetime | None:
+    async def lease_expiry(self, claim: Claim | str) -> datetime | None:
         owner = self._owner
-        owner.check()
+        await owner.enter()
         lease = (
             owner.leases.get(validate.job_id(claim))
             if isinstance(claim, str)
