@@ -83,7 +83,12 @@ def _imports(path: Path, package: str) -> Iterator[tuple[int, str]]:
 
 
 def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
+    text = path.read_text("utf-8")
+    try:
+        return ast.parse(text)
+    except SystemError:
+        # Python 3.11 counts the depth of all threads together, and one may show a traceback.
+        return ast.parse(text)
 
 
 @pytest.mark.parametrize("package", list(packages(SOURCES)), ids=lambda package: package.name)

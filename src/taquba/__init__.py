@@ -8,7 +8,7 @@ The layers, top to bottom; each uses only those below it:
     integrations  taquba in web frameworks
     doctor        examines a location for a store
     testing       virtual time, fresh stores, and a pytest plugin
-    _service      processes that share a store: one owns it, all of them enqueue
+    _service      processes that share a store: one owns it, all of them can ask for everything
     extending     for packages built on a queue
     _worker       worker loops that run handlers
     _queue        the owner: operations, background loops, and the facade `Queue`

@@ -370,7 +370,7 @@ async def test_a_claim_of_another_queue_object(
         other,
         lambda queue: settle(queue, claim),
         InvalidArgument,
-        "'same' belongs to another Queue object",
+        "'same' belongs to another handle",
     )
     await one.ack(claim)
 

@@ -75,7 +75,8 @@ async def test_one_process_alone_owns_and_works(url: str) -> None:
         first = await only.enqueue("q", b"1")
         await until(lambda: only.role == "owner")
         second = await only.enqueue("q", b"2", idempotency_key="two")
-        assert second == await only.enqueue("q", b"2", idempotency_key="two")
+        again = await only.enqueue("q", b"2", idempotency_key="two")
+        assert (second.new, again) == (True, (second.id, False))
         assert (await only.wait_for_completion(second.id, PATIENCE)).completed
         await until(lambda: len(handler.started) == 2)
         job = await only.get_job(second.id)

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from taquba import Producer, Queue
+from taquba._line import connection as connection_module
 from taquba._line import server as server_module
 from taquba._line.address import socket_path
 from taquba._line.budget import Budget
 from taquba._line.client import CallFailed, Disconnected, SocketClient
+from taquba._line.connection import Connection, Large
 from taquba._line.frames import MAX_BODY, frame
-from taquba._line.server import Large, SocketServer, most_connections
+from taquba._line.server import SocketServer, most_connections
 from taquba._objects.location import StoreLocation
 from tests.socket.test_calls import until
 
@@ -34,7 +36,7 @@ class Store:
     def __init__(self) -> None:
         self.loaded = self.most_loaded = 0
 
-    async def __call__(self, method: str, arguments: list[object]) -> object:
+    async def __call__(self, _: Connection, method: str, arguments: list[object]) -> object:
         return Large(self._load) if method == "large" else arguments
 
     async def _load(self) -> object:
@@ -121,7 +123,7 @@ async def test_a_connection_that_is_used_is_not_ended_for_a_new_one(
 async def test_a_frame_that_is_never_finished_ends_its_connection(
     monkeypatch: pytest.MonkeyPatch, server: Path
 ) -> None:
-    monkeypatch.setattr(server_module, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(connection_module, "_PATIENCE_SECONDS", 0.1)
     reader, writer = await asyncio.open_unix_connection(server)
     writer.write(frame(1, "m", b"x" * 1000)[:-1])
     async with asyncio.timeout(SECONDS):
@@ -147,8 +149,8 @@ async def test_large_replies_are_loaded_few_at_a_time(short_path: Path) -> None:
 async def test_one_that_does_not_take_its_large_replies_keeps_nobody_waiting(
     monkeypatch: pytest.MonkeyPatch, server: Path
 ) -> None:
-    monkeypatch.setattr(server_module, "_PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(server_module, "_SLOWEST_BYTES_PER_SECOND", 1024 * MIB)
+    monkeypatch.setattr(connection_module, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(connection_module, "_SLOWEST_BYTES_PER_SECOND", 1024 * MIB)
     _, writer = await asyncio.open_unix_connection(server)
     for number in range(4):
         writer.write(frame(number, "large"))
@@ -163,7 +165,7 @@ async def test_a_reply_that_is_too_large_is_refused(short_path: Path) -> None:
     async def load() -> object:
         return b"x" * (MAX_BODY + 1)
 
-    async def answer(method: str, arguments: list[object]) -> object:
+    async def answer(_: Connection, method: str, arguments: list[object]) -> object:
         return Large(load)
 
     server = await SocketServer.listen(short_path / "s", answer)

@@ -16,8 +16,9 @@ import pytest
 
 from taquba._line.address import socket_path
 from taquba._line.client import CallFailed, Disconnected, SocketClient
+from taquba._line.connection import Connection, Refused
 from taquba._line.frames import MAX_BODY, VERSION, TooLarge, frame
-from taquba._line.server import Refused, SocketServer
+from taquba._line.server import SocketServer
 from taquba._objects.location import StoreLocation
 
 SECONDS = 20
@@ -31,7 +32,7 @@ class Echo:
         self.open.set()
         self.most_at_a_time = self.at_a_time = 0
 
-    async def __call__(self, method: str, arguments: list[object]) -> object:
+    async def __call__(self, _: Connection, method: str, arguments: list[object]) -> object:
         self.at_a_time += 1
         self.most_at_a_time = max(self.most_at_a_time, self.at_a_time)
         try:

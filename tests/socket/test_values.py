@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +20,6 @@ from taquba import (
     EnqueueResult,
     InboxStats,
     InvalidArgument,
-    InvalidArgumentType,
     JobAttempt,
     JobPage,
     JobRecord,
@@ -56,11 +56,15 @@ ARGUMENTS: list[object] = [
     None,
     True,
     5,
+    10**300,
+    -(2**63) - 1,
+    timedelta(days=999_999_999),
     0.25,
     "text",
     "long" * 50_000,
     b"\0bytes",
     "k\ud7ff",
+    "lone \ud800",
     ["a", ["b"]],
     ("a", 1),
     timedelta(days=-1, microseconds=3),
@@ -119,7 +123,7 @@ def test_arguments_come_back(value: object) -> None:
     assert type(again["value"]) is type(value)
 
 
-@pytest.mark.parametrize("value", [*ARGUMENTS[:12], *RESULTS], ids=lambda value: f"{value!r:.30}")
+@pytest.mark.parametrize("value", [*ARGUMENTS[:15], *RESULTS], ids=lambda value: f"{value!r:.30}")
 def test_results_come_back(value: object) -> None:
     again = load_result(dump_result(value))
     assert again == value
@@ -127,24 +131,20 @@ def test_results_come_back(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"),
+    "value",
     [
-        (object(), InvalidArgumentType),
-        (bytearray(b"x"), InvalidArgumentType),
-        ([1, {2}], InvalidArgumentType),
-        (10**30, InvalidArgument),
-        ("\ud800", InvalidArgument),
-        (datetime(2030, 1, 1), InvalidArgumentType),  # noqa: DTZ001 - without a zone on purpose
+        ValueError("x"),
+        bytearray(b"x"),
+        {2},
+        datetime(2030, 1, 1),  # noqa: DTZ001 - without a zone on purpose
     ],
 )
-def test_what_cannot_be_sent_is_refused_by_name(value: object, kind: type[Exception]) -> None:
-    with pytest.raises(kind):
-        dump_arguments({"payload": value})
-
-
-def test_a_refused_value_is_named() -> None:
-    with pytest.raises(InvalidArgumentType, match=r"^payload cannot be .*bytearray"):
-        dump_arguments({"payload": bytearray(b"x")})
+def test_what_no_call_takes_is_called_as_it_was_and_looks_like_it(value: object) -> None:
+    again = load_arguments(dump_arguments({"payload": [value]}))["payload"]
+    assert isinstance(again, list)
+    (stranger,) = again
+    assert type(stranger) is not type(value)
+    assert (type(stranger).__name__, repr(stranger)) == (type(value).__name__, f"{value!r:.200}")
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,8 @@ def test_other_bytes_are_no_arguments(data: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_or_read(data: bytes) -> None:
-    try:
+    with contextlib.suppress(Unreadable, TaqubaError):
         load_arguments(data)
-    except (Unreadable, TaqubaError):
-        pass
 
 
 def test_a_request_that_is_not_as_it_must_be_is_refused() -> None:

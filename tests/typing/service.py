@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from taquba import (
+    EnqueueResult,
     InboxConfig,
     JobRecord,
     LeaseHandle,
@@ -16,7 +17,6 @@ from taquba import (
     Queue,
     QueueConfig,
     QueueStats,
-    Receipt,
     Service,
     SyncProducer,
     WaitOutcome,
@@ -44,8 +44,8 @@ async def a_service() -> None:
     ) as service:
         assert_type(service, Service)
         assert_type(service.role, Literal["owner", "producer"])
-        assert_type(await service.enqueue("mail", b"", idempotency_key="key"), Receipt)
-        assert_type(await service.enqueue_batch([]), list[Receipt])
+        assert_type(await service.enqueue("mail", b"", idempotency_key="key"), EnqueueResult)
+        assert_type(await service.enqueue_batch([]), list[EnqueueResult])
         assert_type(await service.get_job("id"), JobRecord | None)
         assert_type(await service.stats("mail"), QueueStats)
         assert_type(await service.wait_for_completion("id", 5), WaitOutcome)

@@ -4,6 +4,7 @@ The modules, top to bottom; each uses only those below it:
 
     remote_owner  the owner of a store, as other processes on its machine reach it
     server        the owner's end of the socket
+    connection    the owner's end of one connection
     client        a producer's end of the socket
     address       the path on which the owner of a store listens
     budget        bytes that several connections share

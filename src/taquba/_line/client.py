@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -23,18 +24,41 @@ class CallFailed(Exception):
 
     Attributes:
         kind: The kind of failure, in a word.
+        text: A message.
+        state: What else is known of an error, as bytes; None if nothing is.
     """
 
-    def __init__(self, kind: str, text: str) -> None:
+    def __init__(self, kind: str, text: str, state: bytes | None = None) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
+        self.text = text
+        self.state = state
 
 
 class SocketClient:
-    """One connection to an owner, for any number of calls at the same time."""
+    """One connection to an owner, for any number of calls at the same time.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Args:
+        reader: What the owner says.
+        writer: What is said to it.
+        on_push: Given what the owner says unasked: its kind, and the fields.
+        on_end: Called when the connection has ended.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on_push: Callable[[str, list[object]], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
         self._writer = writer
+        self._on_push = on_push
+        self._on_end = on_end
+        self._outbox: list[bytes] = []
+        """What is sent at the end of this turn of the event loop."""
+        self._late: dict[int, Callable[[object], None]] = {}
+        """Given the result of a call that nobody waits for any longer, should it come."""
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[object]] = {}
         self._own = writer.get_extra_info("socket")
@@ -43,7 +67,12 @@ class SocketClient:
         self._listening.add_done_callback(self._ended)
 
     @classmethod
-    async def connect(cls, path: Path) -> SocketClient:
+    async def connect(
+        cls,
+        path: Path,
+        on_push: Callable[[str, list[object]], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> SocketClient:
         """Connect to the owner that listens on a path.
 
         Raises:
@@ -52,20 +81,29 @@ class SocketClient:
         """
         async with asyncio.timeout(_CONNECT_SECONDS):
             reader, writer = await asyncio.open_unix_connection(path, limit=_CHUNK)
-        return cls(reader, writer)
+        return cls(reader, writer, on_push, on_end)
 
     @property
     def connected(self) -> bool:
         """False once a call can no longer get an answer."""
         return not self._listening.done()
 
-    async def call(self, seconds: float, method: str, *arguments: object) -> object:
-        """Call a method and return its result.
+    async def call(
+        self,
+        seconds: float,
+        method: str,
+        *arguments: object,
+        late: Callable[[object], None] | None = None,
+    ) -> object:
+        """Call a method and return its result. It goes on if its caller is cancelled.
 
         Args:
             seconds: How long the owner may take.
             method: The name of the method.
             arguments: Values that MessagePack can hold.
+            late: For a call that hands out something, or waits for long: where the caller is
+                cancelled, the owner is told that it may stop, and this is given the result if it
+                comes nevertheless.
 
         Raises:
             TooLarge: The arguments are too large for a frame; nothing was sent.
@@ -79,10 +117,16 @@ class SocketClient:
         reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
         try:
-            self._writer.write(request)
+            self._write(request)
+            if len(request) > _CHUNK:
+                self._flush()
             async with asyncio.timeout(seconds):
                 await self._writer.drain()
                 return await reply
+        except asyncio.CancelledError:
+            if late is not None:
+                self._drop(number, reply, late)
+            raise
         except TimeoutError:
             raise Disconnected(f"the owner did not answer within {seconds:g} s") from None
         except OSError as error:
@@ -93,8 +137,36 @@ class SocketClient:
                 # It may have failed while the request was still being sent: raise that error now.
                 reply.exception()
 
+    def tell(self, method: str, *arguments: object) -> None:
+        """Call a method without waiting; there is no reply that anybody reads."""
+        if self.connected:
+            self._write(frame(next(self._numbers), method, *arguments))
+
+    def _drop(
+        self, number: int, reply: asyncio.Future[object], late: Callable[[object], None]
+    ) -> None:
+        """Say that nobody waits for a reply."""
+        answered = reply.done() and not reply.cancelled() and reply.exception() is None
+        if answered:
+            late(reply.result())
+        elif self.connected:
+            self._late[number] = late
+            self._write(frame(next(self._numbers), "drop", number))
+
+    def _write(self, data: bytes) -> None:
+        """Send it with everything else of this turn of the event loop."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(data)
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if outbox and not self._writer.is_closing():
+            self._writer.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+
     async def close(self) -> None:
         """Disconnect."""
+        self._flush()
         self._listening.cancel()
         await asyncio.wait([self._listening])
 
@@ -115,14 +187,29 @@ class SocketClient:
         for reply in self._waiting.values():
             if not reply.done():
                 reply.set_exception(Disconnected("the owner has gone"))
+        self._late.clear()
+        if self._on_end is not None:
+            self._on_end()
 
     def _take(self, fields: list[object]) -> None:
         match fields:
             case [int() as number, True, result]:
+                late = self._late.pop(number, None)
                 if (reply := self._waiting.get(number)) is not None and not reply.done():
                     reply.set_result(result)
+                elif late is not None:
+                    late(result)
             case [int() as number, False, [str() as kind, str() as text]]:
-                if (reply := self._waiting.get(number)) is not None and not reply.done():
-                    reply.set_exception(CallFailed(kind, text))
+                self._fail(number, CallFailed(kind, text))
+            case [int() as number, False, [str() as kind, bytes() as state, str() as text]]:
+                self._fail(number, CallFailed(kind, text, state))
+            case [None, str() as kind, *told]:
+                if self._on_push is not None:
+                    self._on_push(kind, told)
             case _:
                 raise BrokenFrame("not a reply")
+
+    def _fail(self, number: int, error: CallFailed) -> None:
+        self._late.pop(number, None)
+        if (reply := self._waiting.get(number)) is not None and not reply.done():
+            reply.set_exception(error)

@@ -1,7 +1,10 @@
 """The frames of the protocol: each has the size of its body, a version, and the body.
 
 A body is a MessagePack array: a request is ``[number, method, *arguments]``, its reply
-``[number, True, result]`` or ``[number, False, [kind, text]]``. Requests are answered in any order.
+``[number, True, result]`` or ``[number, False, [kind, text]]`` or, of an error with a state,
+``[number, False, [kind, state, text]]``. Requests are answered in any order. ``[number, "drop",
+other]`` says that nobody waits for the reply to the request `other` any longer. What the owner says
+unasked is ``[nil, kind, *fields]``.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import msgpack
 
 from taquba._model.unpacking import UNREADABLE, Unpacking
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Changes with the meaning of a body; both ends refuse any other version."""
 
 MAX_BODY: Final = 17 * 1024 * 1024

@@ -19,8 +19,26 @@ STATS: Final = "stats"
 WAIT: Final = "wait"
 """``(id, ms)``: the fields of `WaitOutcome`."""
 
+STORE: Final = "store"
+"""``(name, arguments)``: carry out a method of the handle; its result, as `values` makes it."""
+
+ABOUT: Final = "about"
+"""``()``: the id of the store."""
+
+RELEASE: Final = "release"
+"""``(*tokens)``: give claims back."""
+
+CANCELLED: Final = "cancelled"
+"""Told of a claim, by its token: its job was asked to cancel."""
+
+OVER: Final = "over"
+"""Told of a claim, by its token: it no longer holds its job."""
+
 GONE: Final = "gone"
 """The kind of failure of a former owner: there may be another one."""
+
+CLOSED: Final = "closed"
+"""The kind of failure of an owner that closes: it has not carried out the call."""
 
 
 def record_fields(record: JobRecord | None) -> object:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from taquba._line.address import socket_path
 from taquba._line.client import CallFailed, Disconnected, SocketClient
-from taquba._line.methods import GONE
+from taquba._line.methods import CLOSED, GONE
 from taquba._objects.location import StoreLocation
 
 _SHUN_SECONDS: Final = 5.0
@@ -19,38 +20,68 @@ class NoOwner(Disconnected):
     """Nobody on this machine listens; nothing was sent."""
 
 
-class OwnerSocket:
-    """Calls the current owner of a store; connects at the first call, and again after a loss."""
+class OwnerCloses(Disconnected):
+    """The owner closes; the call was not carried out."""
 
-    def __init__(self, location: StoreLocation) -> None:
+
+class OwnerSocket:
+    """Calls the current owner of a store; connects at the first call, and again after a loss.
+
+    Args:
+        location: Where the store is.
+        on_push: Given what the owner says unasked: its kind, and the fields.
+        on_end: Called when a connection has ended.
+    """
+
+    def __init__(
+        self,
+        location: StoreLocation,
+        on_push: Callable[[str, list[object]], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
         self._location = location
+        self._on_push = on_push
+        self._on_end = on_end
         self._path: Path | None = None
         self._client: SocketClient | None = None
         self._connecting = asyncio.Lock()
         self._shun_until = 0.0
 
-    async def call(self, seconds: float, method: str, *arguments: object) -> object:
+    async def call(
+        self,
+        seconds: float,
+        method: str,
+        *arguments: object,
+        late: Callable[[object], None] | None = None,
+    ) -> object:
         """Call a method; see `SocketClient.call`.
 
         Raises:
             NoOwner: There is no owner on this machine.
+            OwnerCloses: The owner has not carried it out, because it closes.
             Disconnected: The owner has gone, or does not answer.
             CallFailed: The owner refused.
             TooLarge: The arguments are too large; nothing was sent.
         """
         client = await self._connected()
         try:
-            return await client.call(seconds, method, *arguments)
+            return await client.call(seconds, method, *arguments, late=late)
         except Disconnected:
             if client.connected:
                 self._shun_until = asyncio.get_running_loop().time() + _SHUN_SECONDS
                 await client.close()
             raise
         except CallFailed as error:
-            if error.kind != GONE:
+            if error.kind not in (GONE, CLOSED):
                 raise
             await client.close()
-            raise Disconnected(str(error)) from error
+            gone = OwnerCloses if error.kind == CLOSED else Disconnected
+            raise gone(str(error)) from error
+
+    def tell(self, method: str, *arguments: object) -> None:
+        """Call a method without waiting, if there is a connection."""
+        if self._client is not None:
+            self._client.tell(method, *arguments)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -71,6 +102,6 @@ class OwnerSocket:
         try:
             if self._path is None:
                 self._path = await asyncio.to_thread(socket_path, self._location)
-            return await SocketClient.connect(self._path)
+            return await SocketClient.connect(self._path, self._on_push, self._on_end)
         except (OSError, TimeoutError) as error:
             raise NoOwner(f"no owner listens on this machine: {error}") from error

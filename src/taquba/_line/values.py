@@ -17,7 +17,7 @@ from taquba._model import errors
 from taquba._model.clock import from_ms
 from taquba._model.codec import decode_job, encode_job
 from taquba._model.describing import shown
-from taquba._model.errors import InvalidArgument, InvalidArgumentType, StoreError, TaqubaError
+from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import (
     AttemptOutcome,
@@ -46,6 +46,10 @@ _MOST_VALUES: Final = 500_000
 
 _DEEPEST: Final = 12
 
+_LARGEST: Final = 2**63
+_LONGEST_NUMBER: Final = 1000
+"""Bytes."""
+
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True, strict_types=True).pack
 
 _LIST: Final = "list"
@@ -53,6 +57,8 @@ _TUPLE: Final = "tuple"
 _TEXT: Final = "text"
 _MOMENT: Final = "moment"
 _SPAN: Final = "span"
+_NUMBER: Final = "number"
+_STRANGE: Final = "strange"
 _JOB: Final = "JobRecord"
 
 _SCALARS: Final = frozenset((type(None), bool, int, float, str, bytes))
@@ -91,19 +97,13 @@ class Unreadable(Exception):
 def dump_arguments(arguments: Mapping[str, object]) -> bytes:
     """Arguments of a call, by name.
 
-    Raises:
-        InvalidArgument: One of them cannot be sent to another process; nothing was sent.
+    A value of a type that no call takes is sent as what it is called and looks like: the owner
+    refuses it as it refuses one of its own process.
     """
     parts: list[object] = []
     for name, value in arguments.items():
-        try:
-            parts += name, _plain(value)
-        except _Foreign as foreign:
-            raise InvalidArgumentType(f"{name} cannot be {shown(foreign.value)}") from None
-    try:
-        return bytes(_pack(parts))
-    except (ValueError, OverflowError) as error:
-        raise InvalidArgument(f"an argument cannot be sent to the owner: {error}") from None
+        parts += name, _plain(value)
+    return bytes(_pack(parts))
 
 
 def load_arguments(data: bytes) -> dict[str, object]:
@@ -171,19 +171,13 @@ def _state_of(data: bytes) -> _State | None:
 # -- values -------------------------------------------------------------------------------------
 
 
-class _Foreign(Exception):
-    """A value that no call takes or returns."""
-
-    def __init__(self, value: object) -> None:
-        super().__init__()
-        self.value = value
-
-
 def _plain(value: object) -> object:
     """A value in a form that MessagePack can hold."""
     kind = type(value)
-    if kind is str and len(cast("str", value)) * 4 > LONGEST_TEXT:
-        return [_TEXT, cast("str", value).encode()]
+    if kind is str:
+        return _text(cast("str", value))
+    if kind is int:
+        return _number(cast("int", value))
     if kind in _SCALARS:
         return value
     if (encode := _ENCODERS.get(kind)) is not None:
@@ -195,7 +189,35 @@ def _plain(value: object) -> object:
         return _job(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in cast("Mapping[Any, object]", value).items()}
-    raise _Foreign(value)
+    return _strange(value)
+
+
+def _number(value: int) -> object:
+    """A number, perhaps larger than MessagePack can hold."""
+    if -_LARGEST <= value < _LARGEST:
+        return value
+    size = value.bit_length() // 8 + 1
+    return (
+        [_NUMBER, value.to_bytes(size, "big", signed=True)]
+        if size < _LONGEST_NUMBER
+        else _strange(value)
+    )
+
+
+def _strange(value: object) -> object:
+    return [_STRANGE, type(value).__name__, shown(value)]
+
+
+def _text(value: str) -> object:
+    """Text, perhaps such as MessagePack cannot hold: whoever uses it refuses it by name."""
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        encoded = value.encode(errors="surrogatepass")
+    else:
+        if len(encoded) <= LONGEST_TEXT:
+            return value
+    return [_TEXT, encoded]
 
 
 def _job(record: JobRecord) -> object:
@@ -221,12 +243,12 @@ def _word(value: Any) -> object:
 
 def _moment(value: datetime) -> object:
     if value.tzinfo is None:
-        raise _Foreign(value)
+        return _strange(value)
     return [_MOMENT, moment_ms(value, "the time")]
 
 
 def _span(value: timedelta) -> object:
-    return [_SPAN, value // timedelta(microseconds=1)]
+    return [_SPAN, value.days, value.seconds, value.microseconds]
 
 
 _ENCODERS: Final[dict[type, Callable[[Any], object]]] = {
@@ -295,11 +317,15 @@ def _load(value: object, known: Mapping[str, type[Any]]) -> object:
         case ["tuple", *listed]:
             return tuple(_loaded(listed, known))
         case ["text", bytes() as text]:
-            return _text(text)
+            return _read_text(text)
         case ["moment", int() as ms]:
             return from_ms(ms)
-        case ["span", int() as microseconds]:
-            return timedelta(microseconds=microseconds)
+        case ["span", int() as days, int() as seconds, int() as microseconds]:
+            return timedelta(days, seconds, microseconds)
+        case ["number", bytes() as digits] if len(digits) < _LONGEST_NUMBER:
+            return int.from_bytes(digits, "big", signed=True)
+        case ["strange", str() as name, str() as shows]:
+            return _stranger(name, shows)
         case ["JobRecord", str() as status, str() as queue, str() as job_id, bytes() as row]:
             return JobRecord(decode_job(queue, job_id, row), JobStatus(status))
         case [str() as word, str() as member] if word in _WORDS:
@@ -312,8 +338,17 @@ def _load(value: object, known: Mapping[str, type[Any]]) -> object:
             raise Unreadable(f"{tagged!r:.50} is nothing that is known")
 
 
-def _text(data: bytes) -> str:
+def _stranger(name: str, shows: str) -> object:
+    """An object that is called, and looks, like the one that was given."""
+
+    def look(_: object) -> str:
+        return shows
+
+    return type(name.replace("\0", "?"), (), {"__repr__": look})()
+
+
+def _read_text(data: bytes) -> str:
     try:
-        return data.decode()
+        return data.decode(errors="surrogatepass")
     except UnicodeDecodeError as error:
         raise Unreadable(str(error)) from None

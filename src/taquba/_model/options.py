@@ -171,17 +171,15 @@ class EnqueueOptions(JobOptions, total=False):
     kv_writes: Mapping[KvKey, bytes] | None
 
 
-class ProducerOptions(JobOptions, total=False):
-    """Options of `Producer.enqueue`.
+class ProducerOptions(EnqueueOptions, total=False):
+    """Options of `Producer.enqueue` and `Service.enqueue`.
 
     Attributes:
-        headers: Small string pairs that travel with the job: at most 128, of 64 KiB in all.
         idempotency_key: Any text of 1 to 1024 UTF-8 bytes, from which the job's id is made, per
             queue: however often it is given, within the owner's window, one job is made. Not with
             `job_id`.
     """
 
-    headers: Mapping[str, str] | None
     idempotency_key: str | None
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final, Protocol, Self
 
 from taquba._model.errors import StoreError
+from taquba._model.records import EnqueueResult
 from taquba._objects.inbox import InboxObjects
 from taquba._objects.location import StoreLocation
 from taquba._objects.places import Complaints
@@ -21,11 +23,17 @@ _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 
 
+Results = Sequence[EnqueueResult]
+
+
 class Lane(Protocol):
     """A way for batches."""
 
-    async def send(self, name: str, batch: bytes) -> None:
+    async def send(self, name: str, batch: bytes) -> Results | None:
         """Send a batch; it is durable on return. Sending the same one again changes nothing.
+
+        Returns:
+            What the owner made of each request; None if it has yet to decide, or did so before.
 
         Raises:
             StoreError: If the error is not permanent, it may or may not have arrived.
@@ -58,7 +66,7 @@ class InboxLane:
             await inbox.close()
             raise
 
-    async def send(self, name: str, batch: bytes) -> None:
+    async def send(self, name: str, batch: bytes) -> Results | None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _PATIENCE_SECONDS
         pause = _FIRST_PAUSE_SECONDS
@@ -75,6 +83,7 @@ class InboxLane:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         self._complaints.clear()
         self._hint.send()
+        return None
 
     async def close(self) -> None:
         self._hint.close()

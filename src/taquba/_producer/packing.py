@@ -11,7 +11,7 @@ from taquba._model.batch import encode_batch
 from taquba._model.clock import Clock
 from taquba._model.errors import ProducerClosed, StoreError, TaqubaError
 from taquba._model.ids import IdGenerator
-from taquba._producer.lanes import Lane
+from taquba._producer.lanes import Lane, Results
 
 _PACKED_JOBS: Final = 1000
 _PACKED_BYTES: Final = 1024 * 1024
@@ -26,7 +26,7 @@ class _Call(NamedTuple):
 
     requests: Sequence[bytes]
     size: int
-    landed: asyncio.Future[None]
+    landed: asyncio.Future[Results | None]
 
 
 class Packer:
@@ -42,9 +42,10 @@ class Packer:
         self._forsaken = False
         self._hurry: Callable[[], None] | None = None
 
-    def add(self, requests: Sequence[bytes]) -> asyncio.Future[None]:
+    def add(self, requests: Sequence[bytes]) -> asyncio.Future[Results | None]:
         """Send requests, all of them in one batch; the future is done when the batch is durable.
 
+        Its result is what the owner made of each of them, as far as it has decided.
         They are sent even if the caller stops waiting.
         """
         if self._closed:
@@ -99,9 +100,7 @@ class Packer:
         try:
             while self._waiting:
                 calls = self._take()
-                error = await self._deliver(calls)
-                for call in calls:
-                    _tell(call.landed, error)
+                _share_out(calls, await self._deliver(calls))
                 calls = ()
         except BaseException:
             cut_off = StoreError("sending was cancelled: whether the jobs were stored is unknown")
@@ -111,14 +110,13 @@ class Packer:
         finally:
             self._sending = None
 
-    async def _deliver(self, calls: Sequence[_Call]) -> Exception | None:
+    async def _deliver(self, calls: Sequence[_Call]) -> Results | Exception | None:
         requests = [request for call in calls for request in call.requests]
         batch = encode_batch(self._clock.time_ms(), requests)
         try:
-            await self._lane.send(self._ids.next(), batch)
+            return await self._lane.send(self._ids.next(), batch)
         except Exception as error:
             return error
-        return None
 
     def _take(self) -> list[_Call]:
         calls = [self._waiting.popleft()]
@@ -132,11 +130,23 @@ class Packer:
         return calls
 
 
-def _tell(landed: asyncio.Future[None], error: Exception | None) -> None:
+def _share_out(calls: Sequence[_Call], outcome: Results | Exception | None) -> None:
+    """Give each call its part of what came of their batch."""
+    start = 0
+    for call in calls:
+        end = start + len(call.requests)
+        if outcome is None or isinstance(outcome, Exception):
+            _tell(call.landed, outcome)
+        else:
+            _tell(call.landed, outcome[start:end])
+        start = end
+
+
+def _tell(landed: asyncio.Future[Results | None], outcome: Results | Exception | None) -> None:
     if landed.done():
         # Its caller was cancelled.
         return
-    if error is None:
-        landed.set_result(None)
+    if isinstance(outcome, Exception):
+        landed.set_exception(outcome.again() if isinstance(outcome, TaqubaError) else outcome)
     else:
-        landed.set_exception(error.again() if isinstance(error, TaqubaError) else error)
+        landed.set_result(outcome)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Unpack, cast
+from typing import Final, NamedTuple, Unpack, cast
 
 from taquba._line.remote_owner import OwnerSocket
 from taquba._model import validate
@@ -27,12 +27,12 @@ from taquba._model.options import (
 )
 from taquba._model.own_tasks import LastTask
 from taquba._model.place import Place, refuse
-from taquba._model.records import JobRecord, QueueStats, WaitOutcome
+from taquba._model.records import EnqueueResult, JobRecord, QueueStats, WaitOutcome
 from taquba._model.resources import ClosedAtExit, Opening
 from taquba._model.validate import Duration
 from taquba._objects.haste import Haste
 from taquba._objects.location import StoreLocation
-from taquba._producer.lanes import InboxLane, Lane
+from taquba._producer.lanes import InboxLane, Lane, Results
 from taquba._producer.owner_calls import Asking
 from taquba._producer.packing import Packer
 from taquba._producer.socket_lane import SocketLane
@@ -51,6 +51,18 @@ class Receipt:
     """
 
     id: str
+
+
+class Sent(NamedTuple):
+    """Requests that are durable.
+
+    Attributes:
+        receipts: Their receipts.
+        results: What the owner made of them; None where that is not known yet.
+    """
+
+    receipts: list[Receipt]
+    results: Results | None
 
 
 class Producer(ClosedAtExit):
@@ -123,14 +135,9 @@ class Producer(ClosedAtExit):
         await self._enter()
         key = options.pop("idempotency_key", None)
         if key is not None:
-            if options.get("job_id") is not None:
-                raise InvalidArgument("give job_id or idempotency_key, not both")
-            validate.dedup_key(key, "idempotency_key")
-            options["job_id"] = id_of_key(validate.queue_name(queue), key)
-        (receipt,) = await self._send(
-            [EnqueueRequest(queue, payload, **cast("EnqueueOptions", options))]
-        )
-        return receipt
+            options["job_id"] = job_id_of(queue, key, options.get("job_id"))
+        request = EnqueueRequest(queue, payload, **cast("EnqueueOptions", options))
+        return (await self._send([request])).receipts[0]
 
     async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
         """Add jobs to any queues, all or none of them; receipts are in the order of `requests`.
@@ -154,7 +161,7 @@ class Producer(ClosedAtExit):
         own_ids = [request.job_id for request in batch if request.job_id is not None]
         if len(set(own_ids)) < len(own_ids):
             raise DuplicateJobId(next(name for name in own_ids if own_ids.count(name) > 1))
-        return await self._send(batch) if batch else []
+        return (await self._send(batch)).receipts if batch else []
 
     async def get_job(self, job_id: str) -> JobRecord | None:
         """Return a job in any state, or None; queries the owner through its socket.
@@ -208,12 +215,16 @@ class Producer(ClosedAtExit):
         if self._closing is not None:
             await refuse(ProducerClosed())
 
-    async def _send(self, requests: list[EnqueueRequest]) -> list[Receipt]:
+    async def _send(
+        self, requests: Sequence[EnqueueRequest], ids: IdGenerator | None = None
+    ) -> Sent:
+        await self._enter()
         now = self._clock.time_ms()
+        ids = ids or self._ids
         receipts: list[Receipt] = []
         encoded: list[bytes] = []
         for request in requests:
-            job_id = self._ids.next() if request.job_id is None else request.job_id
+            job_id = ids.next() if request.job_id is None else request.job_id
             encoded.append(encode_request(request, job_id, now))
             receipts.append(Receipt(job_id))
         size = sum(map(len, encoded))
@@ -222,8 +233,34 @@ class Producer(ClosedAtExit):
                 f"a call of a producer carries at most {MAX_BATCH_BYTES // 1024**2} MiB; got "
                 f"{size} bytes: store large content as objects, and send their names"
             )
-        await self._packer.add(encoded)
-        return receipts
+        return Sent(receipts, await self._packer.add(encoded))
+
+
+async def send(
+    producer: Producer, requests: Sequence[EnqueueRequest], ids: IdGenerator
+) -> list[EnqueueResult]:
+    """Send requests, each with an id that comes once or stands for one job; for a handle.
+
+    Args:
+        producer: Sends them.
+        requests: Without dedup keys.
+        ids: Draws the ids of those that have none.
+
+    Returns:
+        What becomes of each. Where the owner has yet to decide, its job counts as new.
+    """
+    sent = await producer._send(requests, ids)  # pyright: ignore[reportPrivateUsage] - a part of it
+    if sent.results is not None:
+        return list(sent.results)
+    return [EnqueueResult(receipt.id, True) for receipt in sent.receipts]
+
+
+def job_id_of(queue: str, idempotency_key: str, job_id: str | None) -> str:
+    """The id of the one job that an idempotency key stands for in a queue."""
+    if job_id is not None:
+        raise InvalidArgument("give job_id or idempotency_key, not both")
+    validate.dedup_key(idempotency_key, "idempotency_key")
+    return id_of_key(validate.queue_name(queue), idempotency_key)
 
 
 async def _open(location: StoreLocation, fsync: bool, clock: Clock) -> Producer:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from taquba._line.client import CallFailed, Disconnected
 from taquba._line.frames import TooLarge
 from taquba._line.methods import BATCH
 from taquba._line.remote_owner import OwnerSocket
-from taquba._producer.lanes import Lane
+from taquba._model.records import EnqueueResult
+from taquba._producer.lanes import Lane, Results
 
 _SECONDS: Final = 5.0
 """After this time a batch goes the other way: an owner with such a slow store answers too late."""
@@ -25,11 +26,14 @@ class SocketLane:
         self._owner = owner
         self._otherwise = otherwise
 
-    async def send(self, name: str, batch: bytes) -> None:
+    async def send(self, name: str, batch: bytes) -> Results | None:
         try:
-            await self._owner.call(_SECONDS, BATCH, name, batch)
+            results = await self._owner.call(_SECONDS, BATCH, name, batch)
         except (Disconnected, CallFailed, TooLarge):
-            await self._otherwise.send(name, batch)
+            return await self._otherwise.send(name, batch)
+        if results is None:
+            return None
+        return [EnqueueResult(*result) for result in cast("list[tuple[str, bool]]", results)]
 
     async def close(self) -> None:
         await self._owner.close()

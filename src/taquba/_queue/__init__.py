@@ -5,6 +5,7 @@ The modules, top to bottom; each uses only those below it:
     queue           `Queue`: the owner's handle on a store
     reader          `QueueReader`: a read-only look at a store from any process
     calls           the calls that producers make through the owner's socket
+    handle_calls    the methods of a handle, carried out for other processes, and their claims
     control         acting on jobs by id: cancel, wake, requeue, purge, wait for completion
     loops           background loops: scheduler, reaper, retention, heartbeat
     payload_reads   large payloads on their way to the claimer or reader of a job

@@ -10,28 +10,33 @@ from dataclasses import astuple
 from functools import partial
 from typing import Final
 
+from taquba._interface.store import Store
 from taquba._line import methods
 from taquba._line.address import socket_path
-from taquba._line.server import Large, Refused, SocketServer
+from taquba._line.connection import Connection, Large, Refused
+from taquba._line.server import SocketServer
+from taquba._line.values import dump_error
 from taquba._model import validate
 from taquba._model.batch import MalformedBatch, shortened
+from taquba._model.codec import decode_store_id
 from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
 from taquba._objects.location import StoreLocation
 from taquba._queue import control, listings
+from taquba._queue.handle_calls import HandleCalls
 from taquba._queue.ingesting import decode, ingest
 from taquba._queue.owner import Owner
 
 _log: Final = logging.getLogger(__name__)
 
 
-async def serve_socket(owner: Owner, location: StoreLocation) -> SocketServer | None:
-    """Listen for the producers on this machine; None if that is not possible.
+async def serve_socket(owner: Owner, store: Store, location: StoreLocation) -> SocketServer | None:
+    """Listen for the other processes on this machine; None if that is not possible.
 
     They then use the inbox, which has the same guarantees.
     """
     try:
         path = await asyncio.to_thread(socket_path, location)
-        return await SocketServer.listen(path, SocketCalls(owner), partial(_ended, owner))
+        return await SocketServer.listen(path, SocketCalls(owner, store), partial(_ended, owner))
     except OSError as error:
         _log.warning("producers of %s cannot connect, and use its inbox: %s", location.url, error)
         return None
@@ -48,15 +53,24 @@ def _ended(owner: Owner, error: BaseException | None) -> None:
 class SocketCalls:
     """Carries out calls."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, store: Store) -> None:
         self._owner = owner
+        self._handle = HandleCalls(owner, store)
 
-    async def __call__(self, method: str, arguments: list[object]) -> object:
+    async def __call__(
+        self, connection: Connection, method: str, arguments: list[object]
+    ) -> object:
         with _as_refusals():
             match method, arguments:
-                case methods.BATCH, [str() as name, bytes() as batch]:
-                    await ingest(self._owner, await decode(name, batch))
+                case methods.STORE, [str() as name, bytes() as data]:
+                    return await self._handle.carry_out(connection, name, data)
+                case methods.ABOUT, []:
+                    return decode_store_id(self._owner.stamp)
+                case methods.RELEASE, tokens:
+                    self._handle.release(connection, tokens)
                     return None
+                case methods.BATCH, [str() as name, bytes() as batch]:
+                    return await ingest(self._owner, await decode(name, batch))
                 case methods.GET_JOB, [str() as job_id]:
                     return Large(partial(self._record, job_id))
                 case methods.STATS, [str() as name]:
@@ -93,7 +107,13 @@ def _as_refusals() -> Generator[None]:
     """Convert errors of a queue's methods to the form that goes over the socket."""
     try:
         yield
-    except (StoreFenced, QueueClosed) as error:
+    except QueueClosed as error:
+        # What was submitted before is written, and answered.
+        raise Refused(methods.CLOSED, str(error)) from error
+    except StoreFenced as error:
         raise Refused(methods.GONE, str(error)) from error
-    except (TaqubaError, MalformedBatch) as error:
+    except TaqubaError as error:
+        kind, state, text = dump_error(error)
+        raise Refused(kind, state, shortened(text)) from error
+    except MalformedBatch as error:
         raise Refused(type(error).__name__, shortened(error)) from error

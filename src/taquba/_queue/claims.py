@@ -406,7 +406,7 @@ def _lease_here(owner: Owner, claim: Claim) -> Lease:
         )
     if claim._owner is not owner:  # pyright: ignore[reportPrivateUsage] - opaque to others
         raise InvalidArgument(
-            f"the claim on job {claim.id!r} belongs to another Queue object; "
+            f"the claim on job {claim.id!r} belongs to another handle on a store; "
             "settle it with the queue that handed it out"
         )
     return lease_of(claim)

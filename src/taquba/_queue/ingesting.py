@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from taquba._model import keys
 from taquba._model.batch import Batch, decode_batch
+from taquba._model.records import EnqueueResult
 from taquba._queue import enqueueing
 from taquba._queue.owner import Owner
 from taquba._store.transaction import Transaction
@@ -19,14 +20,22 @@ class Ingested(NamedTuple):
     """A batch on its way into the store.
 
     Attributes:
-        new: How many jobs it makes.
-        known: Whether it was taken before.
+        results: What it makes of each request; None if it was taken before.
         landed: Done when its commit is durable.
     """
 
-    new: int
-    known: bool
+    results: list[EnqueueResult] | None
     landed: asyncio.Future[None]
+
+    @property
+    def known(self) -> bool:
+        """Whether it was taken before."""
+        return self.results is None
+
+    @property
+    def new(self) -> int:
+        """How many jobs it makes."""
+        return sum(result.new for result in self.results or ())
 
     async def until_landed(self) -> None:
         """Wait for its commit; raises its error if it failed."""
@@ -44,15 +53,15 @@ async def decode(name: str, data: bytes) -> Batch:
     return await asyncio.to_thread(decode_batch, name, data)
 
 
-async def ingest(owner: Owner, batch: Batch) -> int:
+async def ingest(owner: Owner, batch: Batch) -> list[EnqueueResult] | None:
     """Enqueue a batch, unless that was done before; durable when this returns.
 
     Returns:
-        How many jobs are new.
+        What it makes of each request; None if that was done before.
     """
     ingested = await submit(owner, batch)
     await ingested.landed
-    return ingested.new
+    return ingested.results
 
 
 async def submit(owner: Owner, batch: Batch) -> Ingested:
@@ -60,13 +69,11 @@ async def submit(owner: Owner, batch: Batch) -> Ingested:
     transaction = Transaction()
     # Held until the commit is durable or has failed, even if nobody waits for that any longer.
     transaction.finally_((await owner.lock([("batch", batch.name)])).release)
-    new = 0
+    results: list[EnqueueResult] | None = None
     try:
         mark = keys.batch_mark(batch.name)
-        known = await owner.engine.get(mark) is not None
-        if not known:
+        if await owner.engine.get(mark) is None:
             results = await enqueueing.stage_batch(owner, transaction, batch)
-            new = sum(result.new for result in results)
         else:
             # Its commit is visible, but perhaps not durable, and this owner may have been fenced: a
             # write proves both.
@@ -74,4 +81,4 @@ async def submit(owner: Owner, batch: Batch) -> Ingested:
     except BaseException:
         transaction.abandon()
         raise
-    return Ingested(new, known, owner.committer.submit(transaction, durable=True))
+    return Ingested(results, owner.committer.submit(transaction, durable=True))

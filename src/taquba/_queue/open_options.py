@@ -29,6 +29,7 @@ class OwnerOptions(TypedDict, total=False):
     Attributes:
         default_config: Settings of queues that `queue_configs` does not name.
         queue_configs: Settings per queue name.
+        clock: The clock; the machine's by default.
         flush_interval: Minimum time between two flushes, seconds. None, the default, flushes as
             soon as a caller waits. On a cloud store a longer interval means fewer requests.
         fsync: For local folders: every acknowledged commit is on disk, safe from power loss; True
@@ -57,6 +58,7 @@ class OwnerOptions(TypedDict, total=False):
 
     default_config: QueueConfig | None
     queue_configs: Mapping[str, QueueConfig] | None
+    clock: Clock | None
     flush_interval: Duration | None
     fsync: bool
     reaper_interval: Duration
@@ -72,13 +74,11 @@ class OpenOptions(OwnerOptions, total=False):
     """Options of `Queue.open`.
 
     Attributes:
-        clock: The clock; the machine's by default.
         producer_socket: Listen on a unix socket for the producers on this machine, which then need
             not go through the store. Only this user can connect. The socket is in the store's
             folder, or for a bucket in a folder of this user.
     """
 
-    clock: Clock | None
     producer_socket: bool
 
 
@@ -148,6 +148,10 @@ class OpenSettings:
             producer_socket=producer_socket,
             telemetry=as_telemetry(telemetry),
         )
+
+    def config_of(self, queue: str) -> QueueConfig:
+        """The settings of a queue."""
+        return self.queue_configs.get(queue, self.default_config)
 
 
 def _config(value: QueueConfig | None, name: str) -> QueueConfig:

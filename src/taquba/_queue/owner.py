@@ -21,7 +21,7 @@ from taquba._model import keys, validate
 from taquba._model.codec import decode_store_id
 from taquba._model.errors import InvalidArgumentType, QueueClosed, StoreError, TaqubaError
 from taquba._model.ids import IdGenerator
-from taquba._model.options import Policy, QueueConfig
+from taquba._model.options import Policy
 from taquba._model.place import Place, refuse
 from taquba._model.records import (
     DEAD,
@@ -182,8 +182,7 @@ class Owner:
         self.reaper_due = NOT_DUE
         self.scheduler_due = NOT_DUE
         self.retention_due = NOT_DUE
-        self._default_config = settings.default_config
-        self._configs = settings.queue_configs
+        self.config = settings.config_of
         self._failure: TaqubaError | None = None
         self.on_failure: set[Callable[[], None]] = set()
         """Called when the store can no longer be written, and when the queue closes."""
@@ -331,9 +330,6 @@ class Owner:
 
     def _reached(self, name: str) -> bytes | None:
         return self.queue(name).window.reached()
-
-    def config(self, name: str) -> QueueConfig:
-        return self._configs.get(name, self._default_config)
 
     def pending(self) -> dict[str, HasSuspects]:
         """What is pending in each queue. May be called from any thread."""

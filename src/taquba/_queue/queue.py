@@ -137,12 +137,15 @@ class Queue(OwnersHandle, ClosedAtExit):
         if owner.committer.forsaken:
             haste.begin()
         if self._socket is not None:
-            await haste.bound(self._socket.close())
+            await haste.bound(self._socket.stop_listening())
         owner.closing()
         for task in self._tasks:
             task.cancel()
         await haste.bound(asyncio.gather(*self._tasks, return_exceptions=True))
         await haste.bound(owner.committer.close(lambda: closing_state(owner)))
+        if self._socket is not None:
+            # Other processes have their answers by now.
+            await haste.bound(self._socket.close())
         await haste.bound(owner.payloads.close(hurried=haste.begun))
         if self._inbox is not None:
             await haste.bound(self._inbox.close())
@@ -167,7 +170,7 @@ class Queue(OwnersHandle, ClosedAtExit):
             self._inbox = await Inbox.open(owner, settings.inbox, fsync=settings.fsync)
             self._run("inbox", self._inbox.run)
         if settings.producer_socket:
-            self._socket = await serve_socket(owner, settings.location)
+            self._socket = await serve_socket(owner, self, settings.location)
 
     def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(loops.until_failure(self._owner, loop), name=f"taquba-{name}")

@@ -1,50 +1,100 @@
-"""`Service`: one of the processes that share a store; all enqueue, one of them owns it."""
+"""`Service`: one of the processes that share a store, and a handle on it in each of them."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import inspect
 import os
-from collections.abc import Iterable
-from typing import Literal, Self, Unpack
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
+from taquba._interface.claim import Claim
+from taquba._interface.store import Store
 from taquba._model import validate
-from taquba._model.errors import InboxNotOpen, InvalidArgument, ProducerClosed, TaqubaError
-from taquba._model.options import EnqueueRequest, InboxConfig, ProducerOptions
-from taquba._model.own_tasks import only_it_was_cancelled
+from taquba._model.batch import MAX_BATCH_JOBS, check_entries
+from taquba._model.clock import Clock
+from taquba._model.errors import (
+    ClaimLost,
+    InboxNotOpen,
+    InvalidArgument,
+    ProducerClosed,
+    QueueClosed,
+    TaqubaError,
+)
+from taquba._model.ids import IdGenerator
+from taquba._model.options import (
+    EnqueueOptions,
+    EnqueueRequest,
+    InboxConfig,
+    ProducerOptions,
+    QueueConfig,
+    SettlementEffects,
+    check_entries_of,
+)
 from taquba._model.place import Place, refuse
-from taquba._model.records import JobRecord, QueueStats, WaitOutcome
+from taquba._model.records import (
+    CancelOutcome,
+    EnqueueResult,
+    InboxStats,
+    JobAttempt,
+    JobPage,
+    JobRecord,
+    JobStatus,
+    K,
+    KvPage,
+    NackOutcome,
+    QueueStats,
+    RejectedBatch,
+    WaitOutcome,
+    WakeOutcome,
+)
 from taquba._model.resources import Opening
-from taquba._model.validate import Duration
+from taquba._model.validate import Duration, KvKey
 from taquba._objects.candidates import stand_for
 from taquba._objects.inbox import InboxObjects
 from taquba._objects.location import StoreLocation
-from taquba._producer.producer import Producer, Receipt
-from taquba._queue.open_options import OwnerOptions
+from taquba._objects.space import ObjectSpace
+from taquba._objects.user_objects import Objects
+from taquba._producer.producer import Producer, job_id_of, send
+from taquba._queue.open_options import OpenSettings, OwnerOptions
 from taquba._queue.queue import Queue
+from taquba._service.lazily import Lazily
+from taquba._service.objects import MemberObjects
 from taquba._service.ownership import Ownership
+from taquba._service.remote import RemoteClaim, RemoteOwner
 from taquba._service.settings import Handlers, worker_specs
 from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.workers import stopping
 from taquba.extending import RunsInBackground
 
+T = TypeVar("T")
+Q = ParamSpec("Q")
+
 Part = Literal["auto", "producer"]
 Role = Literal["owner", "producer"]
 
 
-class Service(RunsInBackground):
+class Service(Store, RunsInBackground):
     """One of several processes that share a store.
 
-    Each of them enqueues. One of them at a time is the owner: it has the store open and runs the
-    handlers. When it ends or dies, another takes its place. Use it in every process of a web
-    server, once it has forked:
+    Each of them is a handle on the store, with all operations. One of them at a time is the owner:
+    it has the store open, carries out what the others ask for, and runs the handlers. When it ends
+    or dies, another takes its place. Use it in every process of a web server, once it has forked:
 
         async with Service("s3://bucket/prefix", {"mail": send_mail}) as service:
             await service.enqueue("mail", b"hello")
 
     At the end of the block an owner stops claiming, lets running handlers finish, and hands over.
-    An error that ends a service early, such as a store with another layout, is raised by `enqueue`
+    An error that ends a service early, such as a store with another layout, is raised by every call
     and at the end of the block.
+
+    The other processes reach the owner through its socket, so they are on its machine. A call waits
+    for an owner for up to `call_timeout`, and then raises `OwnerUnreachable`. If the owner dies
+    during a call that must not be repeated, it raises a `StoreError` that is not permanent: whether
+    it was carried out is unknown. A claim ends with the owner that made it: settling it raises
+    `ClaimLost`, and its job runs again.
     """
 
     def __init__(
@@ -53,6 +103,7 @@ class Service(RunsInBackground):
         handlers: Handlers,
         *,
         role: Part = "auto",
+        call_timeout: Duration = 30,
         takeover_after: Duration = 5,
         drain_timeout: Duration | None = None,
         **options: Unpack[OwnerOptions],
@@ -65,6 +116,7 @@ class Service(RunsInBackground):
                 list of `WorkerSpec`. Give the same ones to all processes, because any may become
                 the owner.
             role: ``"auto"`` stands for election, ``"producer"`` only enqueues.
+            call_timeout: How long a call waits for an owner where there is none, seconds.
             takeover_after: For buckets: how many seconds an owner must give no sign of life before
                 another process takes its place. An owner gives three signs in that time, each a
                 write to the store. In a folder the operating system reports the end of an owner at
@@ -75,6 +127,7 @@ class Service(RunsInBackground):
         if role not in ("auto", "producer"):
             raise InvalidArgument(f"role must be 'auto' or 'producer'; got {role!r}")
         takeover_ms = validate.duration_ms(takeover_after, "takeover_after", minimum=100)
+        call_ms = validate.duration_ms(call_timeout, "call_timeout")
         validate.optional_duration_ms(drain_timeout, "drain_timeout")
         self._location = StoreLocation.parse(url)
         election = stand_for(self._location, takeover_ms / 1000)
@@ -103,9 +156,13 @@ class Service(RunsInBackground):
             drain_timeout=drain_timeout,
         )
         self._stands = role == "auto"
-        self._fsync = options.get("fsync", True)
+        self._settings = OpenSettings.checked(self._location, producer_socket=True, **options)
+        self._ids = IdGenerator(self._settings.clock)
+        self._producer = Lazily(self._connect, Producer.close)
+        self._remote = RemoteOwner(self._location, call_ms / 1000)
+        self._space = Lazily(self._open_objects, lambda opened: opened[0].close())
+        self._objects = MemberObjects(self._opened_objects)
         self._place: Place | None = None
-        self._opening: asyncio.Future[Producer] | None = None
         self._refusal: TaqubaError | None = InvalidArgument(
             "this Service is not running yet: use it with `async with`"
         )
@@ -115,28 +172,190 @@ class Service(RunsInBackground):
         """The current role of this process."""
         return "producer" if self._ownership.queue is None else "owner"
 
-    async def enqueue(
+    @property
+    def clock(self) -> Clock:
+        return self._settings.clock
+
+    @property
+    def objects(self) -> Objects:
+        queue = self._ownership.queue
+        return self._objects if queue is None else queue.objects
+
+    def config(self, queue: str) -> QueueConfig:
+        """Return the settings with which this process would open a queue, if it were the owner."""
+        self._check()
+        return self._settings.config_of(validate.queue_name(queue))
+
+    # -- enqueue ----------------------------------------------------------------------------
+
+    async def enqueue(  # pyright: ignore[reportIncompatibleMethodOverride] - one option more
         self, queue: str, payload: bytes, **options: Unpack[ProducerOptions]
-    ) -> Receipt:
-        """Add a job; durable when this returns. See `Producer.enqueue`."""
-        return await (await self._connected()).enqueue(queue, payload, **options)
+    ) -> EnqueueResult:
+        """Add a job; durable when this returns. See `Queue.enqueue`.
 
-    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[Receipt]:
-        """Add jobs to any queues, all or none of them; see `Producer.enqueue_batch`."""
-        producer = await self._connected()
-        return await producer.enqueue_batch(requests)
+        Without an owner on this machine the request goes through the store's inbox, unless it has
+        a `job_id` or a `dedup_key`, which an owner must look up.
 
-    async def get_job(self, job_id: str) -> JobRecord | None:
-        """Return a job in any state, or None; see `Producer.get_job`."""
-        return await (await self._connected()).get_job(job_id)
+        Args:
+            queue: Name of the queue.
+            payload: The job's content; the whole request has at most 16 MiB.
+            options: When it may start, its priority and so on; see `ProducerOptions`. An
+                `idempotency_key` that is given again in the queue makes no second job.
 
-    async def stats(self, name: str) -> QueueStats:
-        """Return the counters of a queue; see `Producer.stats`."""
-        return await (await self._connected()).stats(name)
+        Returns:
+            The job's id, and whether it is new; a request in the inbox counts as new.
+        """
+        await self._enter()
+        key = options.pop("idempotency_key", None)
+        if key is not None:
+            options["job_id"] = job_id_of(queue, key, options.get("job_id"))
+        request = EnqueueRequest(queue, payload, **cast("EnqueueOptions", options))
+        (result,) = await self._enqueue([request], once=key is not None)
+        return result
+
+    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
+        await self._enter()
+        batch = list(islice(requests, MAX_BATCH_JOBS + 1))
+        for request in batch:
+            validate.instance(request, EnqueueRequest, "each request")
+        return await self._enqueue(batch, once=False) if batch else []
+
+    async def _enqueue(
+        self, requests: Sequence[EnqueueRequest], *, once: bool
+    ) -> list[EnqueueResult]:
+        """Enqueue requests that were begun; `once` says that their ids stand for one job each."""
+        fresh = self._ownership.queue is None and all(map(_is_fresh, requests))
+        if (once or fresh) and len(requests) <= MAX_BATCH_JOBS:
+            check_entries(requests)
+            check_entries_of(requests)
+            return await send(await self._producer.get(), requests, self._ids)
+        return await self._do(Store.enqueue_batch, requests)
+
+    def next_job_id(self) -> str:
+        self._check()
+        queue = self._ownership.queue
+        return self._ids.next() if queue is None else queue.next_job_id()
+
+    # -- everything else, which an owner does -------------------------------------------------
+
+    async def claim_batch(
+        self,
+        queue: str,
+        max_jobs: int,
+        *,
+        lease: Duration | None = None,
+        wait: Duration | None = None,
+    ) -> list[Claim]:
+        return await self._do(Store.claim_batch, queue, max_jobs, lease=lease, wait=wait)
+
+    async def wait_for_jobs_on(self, *queues: str, timeout: Duration) -> bool:
+        return await self._do(Store.wait_for_jobs_on, *queues, timeout=timeout)
+
+    async def ack(
+        self, claim: Claim, effects: SettlementEffects | None = None
+    ) -> list[EnqueueResult]:
+        return await self._do(Store.ack, claim, effects)
+
+    async def nack(
+        self, claim: Claim, error: str, effects: SettlementEffects | None = None
+    ) -> NackOutcome:
+        return await self._do(Store.nack, claim, error, effects)
+
+    async def dead_letter(
+        self, claim: Claim, reason: str, effects: SettlementEffects | None = None
+    ) -> list[EnqueueResult]:
+        return await self._do(Store.dead_letter, claim, reason, effects)
+
+    async def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
+        return await self._do(Store.renew_lease, claim, extension)
+
+    async def lease_expiry(self, claim: Claim | str) -> datetime | None:
+        return await self._do(Store.lease_expiry, claim)
+
+    async def cancel(self, job_id: str, effects: SettlementEffects | None = None) -> CancelOutcome:
+        return await self._do(Store.cancel, job_id, effects)
+
+    async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
+        return await self._do(Store.wake_scheduled, job_id, payload)
+
+    async def requeue_dead(self, job_id: str) -> None:
+        await self._do(Store.requeue_dead, job_id)
+
+    async def purge_dead(self, job_id: str) -> None:
+        await self._do(Store.purge_dead, job_id)
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
-        """Wait until a job is acknowledged or dead-lettered; see `Producer.wait_for_completion`."""
-        return await (await self._connected()).wait_for_completion(job_id, timeout)
+        return await self._do(Store.wait_for_completion, job_id, timeout)
+
+    async def kv_put(self, key: KvKey, value: bytes) -> None:
+        await self._do(Store.kv_put, key, value)
+
+    async def kv_delete(self, key: KvKey) -> None:
+        await self._do(Store.kv_delete, key)
+
+    async def kv_compare_put(self, key: KvKey, expected: bytes | None, value: bytes) -> bool:
+        return await self._do(Store.kv_compare_put, key, expected, value)
+
+    async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
+        return await self._do(Store.kv_compare_delete, key, expected)
+
+    async def kv_get(self, key: KvKey) -> bytes | None:
+        return await self._do(Store.kv_get, key)
+
+    async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
+        return await self._do(Store.kv_scan, prefix, cursor, limit)
+
+    async def stats(self, queue: str) -> QueueStats:
+        return await self._do(Store.stats, queue)
+
+    async def list_queues(self) -> list[str]:
+        return await self._do(Store.list_queues)
+
+    async def get_job(self, job_id: str) -> JobRecord | None:
+        return await self._do(Store.get_job, job_id)
+
+    async def list_jobs(
+        self,
+        queue: str,
+        status: JobStatus | str,
+        cursor: str | None = None,
+        limit: int = 100,
+        *,
+        payloads: bool = True,
+    ) -> JobPage:
+        return await self._do(Store.list_jobs, queue, status, cursor, limit, payloads=payloads)
+
+    async def attempt_history(self, job_id: str) -> list[JobAttempt]:
+        return await self._do(Store.attempt_history, job_id)
+
+    async def inbox_stats(self) -> InboxStats:
+        return await self._do(Store.inbox_stats)
+
+    async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
+        return await self._do(Store.rejected_batches, limit)
+
+    async def _do(
+        self,
+        method: Callable[Concatenate[Store, Q], Awaitable[T]],
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> T:
+        """Carry out a method of the handle, here or in the process of the owner."""
+        await self._enter()
+        name = method.__name__
+        queue = self._ownership.queue
+        if queue is not None:
+            for argument in args:
+                if isinstance(argument, RemoteClaim):
+                    raise ClaimLost(argument.id, "its owner has ended")
+            try:
+                return cast("T", await getattr(queue, name)(*args, **kwargs))
+            except QueueClosed:
+                # This process hands over: its successor carries it out.
+                await self._enter()
+        bound = inspect.signature(method).bind(self, *args, **kwargs).arguments
+        del bound["self"]
+        return cast("T", await self._remote.call(name, bound))
 
     async def run(self, shutdown: Shutdown | None = None) -> None:
         """Take part until `shutdown` is set, and then hand over to others.
@@ -168,30 +387,30 @@ class Service(RunsInBackground):
         self._place = Place("service")
         self._refusal = None
 
-    async def _connected(self) -> Producer:
-        """The producer of this process; opened when it is first needed, or failed before."""
+    def _check(self) -> None:
+        """Refuse a call from a wrong thread, loop or process, or to a service that does not run."""
+        if self._place is not None:
+            self._place.check()
+        if self._refusal is not None:
+            raise self._refusal.again()
+
+    async def _enter(self) -> None:
+        """`_check`, at the beginning of a call that is awaited."""
         if self._place is not None:
             self._place.check()
         if self._refusal is not None:
             await refuse(self._refusal.again())
-        while True:
-            opening = self._opening
-            if opening is None or opening.cancelled() or _has_failed(opening):
-                opening = self._opening = asyncio.ensure_future(self._connect())
-            try:
-                return await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                if not only_it_was_cancelled(opening):
-                    raise
 
     async def _connect(self) -> Producer:
         if self._stands:
             await self._prepare_inbox()
-        return await Producer.open(self._location.url, fsync=self._fsync)
+        return await Producer.open(
+            self._location.url, fsync=self._settings.fsync, clock=self._settings.clock
+        )
 
     async def _prepare_inbox(self) -> None:
         """Requests put there now will be taken by the first owner, this process or another."""
-        inbox = await InboxObjects.open(self._location, fsync=self._fsync)
+        inbox = await InboxObjects.open(self._location, fsync=self._settings.fsync)
         try:
             await inbox.check_sign()
         except InboxNotOpen:
@@ -199,18 +418,24 @@ class Service(RunsInBackground):
         finally:
             await inbox.close()
 
+    async def _open_objects(self) -> tuple[ObjectSpace, Objects]:
+        await self._enter()
+        store_id = await self._remote.store_id()
+        space = await ObjectSpace.open(self._settings.payload_location, fsync=self._settings.fsync)
+        return space, Objects(space, store_id, self._check)
+
+    async def _opened_objects(self) -> Objects:
+        return (await self._space.get())[1]
+
     async def _disconnect(self) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            # Not by awaiting it: it may have been cancelled.
-            await asyncio.wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                with contextlib.suppress(TaqubaError):
-                    await opening.result().close()
+        await self._producer.close()
+        await self._remote.close()
+        await self._space.close()
 
 
-def _has_failed(opening: asyncio.Future[Producer]) -> bool:
-    return opening.done() and opening.exception() is not None
+def _is_fresh(request: EnqueueRequest) -> bool:
+    """Whether a request makes a job whatever there is already."""
+    return request.job_id is None and request.dedup_key is None
 
 
 async def run_service(

@@ -51,7 +51,7 @@ class TaskRunner:
             if inspect.isawaitable(returned):
                 # The result of a plain decorator around an `async def`, which Django treats as
                 # plain.
-                async_to_sync(awaited)(returned)
+                async_to_sync(_result_of)(returned)
         except Exception as error:
             if job.attempts >= job.max_attempts:
                 _finish(self._backend, result, TaskResultStatus.FAILED, legible(error))
@@ -136,3 +136,7 @@ def _finish(
             )
         )
     task_finished.send(type(backend), task_result=result)
+
+
+async def _result_of(returned: object) -> object:
+    return await awaited(returned)

@@ -1,0 +1,183 @@
+"""The methods of a handle, carried out for other processes, and the claims that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from functools import partial
+from itertools import count
+from typing import Any, Final, cast
+
+from taquba._interface.store import Store
+from taquba._line import methods
+from taquba._line.connection import Connection, Refused
+from taquba._line.values import Unreadable, dump_result, load_arguments
+from taquba._model.errors import ClaimLost
+from taquba._model.records import JobRecord, JobStatus
+from taquba._queue import claims
+from taquba._queue.claims import OwnedClaim
+from taquba._queue.owner import Owner
+
+_PLAIN: Final = (
+    "enqueue",
+    "enqueue_batch",
+    "cancel",
+    "wake_scheduled",
+    "requeue_dead",
+    "purge_dead",
+    "wait_for_completion",
+    "stats",
+    "list_queues",
+    "get_job",
+    "list_jobs",
+    "attempt_history",
+    "kv_get",
+    "kv_put",
+    "kv_delete",
+    "kv_compare_put",
+    "kv_compare_delete",
+    "kv_scan",
+    "inbox_stats",
+    "rejected_batches",
+)
+_OF_CLAIMS: Final = ("ack", "nack", "dead_letter", "renew_lease", "lease_expiry")
+_SIGNATURES: Final = {
+    name: inspect.signature(getattr(Store, name)) for name in (*_PLAIN, *_OF_CLAIMS, "claim_batch")
+}
+
+_AT_ONCE_BYTES: Final = 64 * 1024
+"""Takes at most a few milliseconds."""
+
+
+class HandleCalls:
+    """Carries out the methods of a handle.
+
+    Args:
+        owner: The owner of the store.
+        store: Its handle.
+    """
+
+    def __init__(self, owner: Owner, store: Store) -> None:
+        self._owner = owner
+        self._store = store
+        self._holders: dict[Connection, _Holder] = {}
+
+    async def carry_out(self, connection: Connection, name: str, data: bytes) -> bytes:
+        """Carry out a method; its result as bytes."""
+        try:
+            arguments = (
+                load_arguments(data)
+                if len(data) <= _AT_ONCE_BYTES
+                else await asyncio.to_thread(load_arguments, data)
+            )
+        except Unreadable as error:
+            raise Refused("Unreadable", str(error)) from None
+        if name == "wait_for_jobs_on":
+            result: object = await self._wait_for_jobs(arguments)
+        elif name not in _SIGNATURES:
+            raise Refused("UnknownCall", f"{name!r:.50}")
+        else:
+            _check(name, arguments)
+            if name == "claim_batch":
+                result = await self._claim(connection, arguments)
+            elif name in _OF_CLAIMS and isinstance(arguments["claim"], list):
+                result = await self._settle(connection, name, arguments)
+            else:
+                result = await getattr(self._store, name)(**arguments)
+        return dump_result(result)
+
+    def release(self, connection: Connection, tokens: list[object]) -> None:
+        """Give claims back."""
+        holder = self._holders.get(connection)
+        if holder is not None:
+            holder.release(tokens)
+
+    async def _wait_for_jobs(self, arguments: dict[str, Any]) -> bool:
+        queues = arguments.pop("queues", ())
+        if not isinstance(queues, tuple) or list(arguments) != ["timeout"]:
+            raise Refused("UnknownCall", "wait_for_jobs_on with other arguments")
+        names = cast("tuple[str, ...]", queues)
+        return await self._store.wait_for_jobs_on(*names, timeout=arguments["timeout"])
+
+    async def _claim(self, connection: Connection, arguments: dict[str, Any]) -> object:
+        found = await self._store.claim_batch(**arguments)
+        if not found:
+            return []
+        if connection.ended:
+            leases = [claims.lease_of(claim) for claim in found if isinstance(claim, OwnedClaim)]
+            claims.release(self._owner, leases, claims.ABANDONED)
+            return []
+        holder = self._holders.get(connection)
+        if holder is None:
+            holder = self._holders[connection] = _Holder(self._owner, connection)
+            connection.on_end.append(partial(self._left, connection))
+        return [holder.take(claim) for claim in found if isinstance(claim, OwnedClaim)]
+
+    async def _settle(self, connection: Connection, name: str, arguments: dict[str, Any]) -> object:
+        match arguments["claim"]:
+            case [int() as token, str() as job_id]:
+                pass
+            case _:
+                raise Refused("UnknownCall", "a claim is its token and the id of its job")
+        holder = self._holders.get(connection)
+        claim = None if holder is None else holder.claims.get(token)
+        if claim is None:
+            if name == "lease_expiry":
+                return None
+            why = "it was settled, or its lease expired and was taken back"
+            raise ClaimLost(job_id, why)
+        return await getattr(self._store, name)(**{**arguments, "claim": claim})
+
+    def _left(self, connection: Connection) -> None:
+        self._holders.pop(connection).lose()
+
+
+class _Holder:
+    """The claims that a process holds through a connection."""
+
+    def __init__(self, owner: Owner, connection: Connection) -> None:
+        self._owner = owner
+        self._connection = connection
+        self._tokens = count(1)
+        self.claims: dict[int, OwnedClaim] = {}
+
+    def take(self, claim: OwnedClaim) -> list[object]:
+        """Hold a claim for the process, and tell it when it is asked to cancel, or is lost."""
+        token = next(self._tokens)
+        lease = claims.lease_of(claim)
+        self.claims[token] = claim
+        self._connection.holds += 1
+        claim.cancel_token.on_cancel(partial(self._tell, methods.CANCELLED, token))
+        lease.on_over.append(partial(self._over, token))
+        return [token, JobRecord(lease.job, JobStatus.CLAIMED)]
+
+    def release(self, tokens: list[object]) -> None:
+        """Give claims back without spending their attempts."""
+        named = (self.claims.get(token) for token in tokens if type(token) is int)
+        held = [claim for claim in named if claim is not None]
+        claims.release(self._owner, list(map(claims.lease_of, held)), claims.ABANDONED)
+
+    def lose(self) -> None:
+        """The process has gone: what ran in it may be why."""
+        if self._owner.failure is not None:
+            # The next owner finds them.
+            return
+        for claim in self.claims.values():
+            claims.lose_process(self._owner, claims.lease_of(claim), "its process has ended")
+
+    def _tell(self, kind: str, token: int) -> None:
+        if token in self.claims:
+            self._connection.push(kind, token)
+
+    def _over(self, token: int) -> None:
+        self._tell(methods.OVER, token)
+        del self.claims[token]
+        self._connection.holds -= 1
+
+
+def _check(name: str, arguments: dict[str, object]) -> None:
+    """Refuse arguments that the method does not take."""
+    try:
+        _SIGNATURES[name].bind(None, **arguments)
+    except TypeError as error:
+        raise Refused("UnknownCall", f"{name}: {error!s:.200}") from None
