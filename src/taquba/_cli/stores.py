@@ -54,6 +54,7 @@ async def owning(
     payload_url: str | None = None,
     queue_configs: Mapping[str, QueueConfig] | None = None,
     heartbeat_interval: Duration | None = None,
+    inbox: bool = False,
 ) -> AsyncGenerator[Queue]:
     """A store opened for writing, unless that would fence an owner and `take_over` is not set.
 
@@ -73,6 +74,7 @@ async def owning(
         default_config=_KEEP_EVERYTHING,
         queue_configs=queue_configs,
         heartbeat_interval=heartbeat_interval,
+        inbox=inbox,
     ) as queue:
         yield queue
 

@@ -33,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
         "worker",
         "taquba worker -s ./data mail:send --queue mail",
         "taquba worker -s ./data app.jobs:report -q reports -c 10 --timeout 5m",
+        "taquba worker -s s3://bucket/jobs mail:send -q mail --until-empty --create",
     )(worker)
 
 
@@ -60,6 +61,12 @@ async def worker(
         timedelta | None,
         duration_option("--drain-timeout", "How long handlers may take to finish at the end."),
     ] = None,
+    until_empty: Annotated[
+        bool,
+        typer.Option(
+            "--until-empty", help="End when no job is left that may run now; takes the inbox, too."
+        ),
+    ] = False,
     keep_done: Annotated[
         timedelta | None,
         duration_option(
@@ -78,8 +85,10 @@ async def worker(
     """Run a handler on the jobs of a queue.
 
     This process owns the store until Ctrl-C or SIGTERM. Then running handlers finish; a second
-    Ctrl-C cancels them, and their jobs return to the queue. The module is looked for in the current
-    folder first. With --json, the counters are printed at the end.
+    Ctrl-C cancels them, and their jobs return to the queue. With --until-empty it also ends when
+    everything is worked off that may run now, and the requests of producers are taken before that;
+    failed jobs do not change the exit code. The module is looked for in the current folder first.
+    With --json, the counters are printed at the end.
     """
     spec = WorkerSpec(
         queue,
@@ -99,10 +108,13 @@ async def worker(
         payload_url=payload_url,
         queue_configs={queue: config},
         heartbeat_interval=_HEARTBEAT,
+        # Looks at an inbox cost requests, all the time that a worker runs.
+        inbox=until_empty,
     ) as owner:
         before = await owner.stats(queue)
-        note(f"running the jobs of {queue} with {handler}; Ctrl-C ends")
-        await run_workers(owner, spec, drain_timeout=drain_timeout)
+        ends = "it ends when none is left that may run now" if until_empty else "Ctrl-C ends"
+        note(f"running the jobs of {queue} with {handler}; {ends}")
+        await run_workers(owner, spec, drain_timeout=drain_timeout, until_empty=until_empty)
         after = await owner.stats(queue)
     done = after.done - before.done
     if as_json:

@@ -68,6 +68,7 @@ class Inbox:
         """Batches that this round, or the last one, listed and did not find."""
         self._complained: set[str] = set()
         owner.moving.append(lambda: self.busy)
+        owner.take_inbox = self.take
 
     @staticmethod
     async def open(owner: Owner, config: InboxConfig, *, fsync: bool) -> Inbox:

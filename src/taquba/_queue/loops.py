@@ -37,7 +37,26 @@ _RETENTION_SPACES: Final = {JobStatus.DONE: keys.DONE, JobStatus.DEAD: keys.DEAD
 
 
 async def promote_due(owner: Owner) -> int:
-    """Move every scheduled job whose time has come to pending; returns how many."""
+    """Move every scheduled job whose time has come to pending; returns how many this call moved.
+
+    When it returns, those that the scheduler has begun to move are pending as well.
+    """
+    promoted = 0
+    while True:
+        promoted += await _promote(owner)
+        await owner.committer.barrier()
+        if _next_scheduled(owner) > owner.clock.time_ms():
+            return promoted
+
+
+def _next_scheduled(owner: Owner) -> int:
+    """When the first scheduled job is due, in wall ms."""
+    first = owner.scheduled.first_key()
+    return NOT_DUE if first is None else keys.scheduled_run_at(first)
+
+
+async def _promote(owner: Owner) -> int:
+    """Move what is due and what nobody else is moving."""
     promoted = 0
     window = owner.scheduled
     while True:
@@ -69,9 +88,8 @@ async def promote_due(owner: Owner) -> int:
 
 async def run_scheduler(owner: Owner, recheck_ms: int) -> None:
     async def round_() -> None:
-        await promote_due(owner)
-        first = owner.scheduled.first_key()
-        owner.scheduler_due = NOT_DUE if first is None else keys.scheduled_run_at(first)
+        await _promote(owner)
+        owner.scheduler_due = _next_scheduled(owner)
 
     while True:
         delay = await _guarded(round_, "scheduler")

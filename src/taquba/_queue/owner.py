@@ -98,6 +98,11 @@ class QueueState:
         """Wall ms at which the oldest finished job of a kind may be due for removal."""
 
     @property
+    def empty(self) -> bool:
+        """Whether no job is pending. False also while it is not known what the store has."""
+        return not self.window and self.window.complete and not self.suspects
+
+    @property
     def claimed_from(self) -> bool:
         """Whether somebody waits for jobs, or will return for them."""
         return self.loops > 0 or len(self.waiters) > 0
@@ -189,6 +194,8 @@ class Owner:
         self.on_closing: set[Callable[[], None]] = set()
         """Called when the queue closes, while the store can still be written."""
         self.telemetry = telemetry
+        self.take_inbox: Callable[[], Awaitable[int]] | None = None
+        """Takes all batches in the inbox, if the queue has one; returns how many jobs are new."""
         self.moving: list[Callable[[], bool]] = []
         """Other background activity, for `busy`."""
         self.committer = Committer(

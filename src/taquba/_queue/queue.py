@@ -341,7 +341,8 @@ class Queue(OwnersHandle, ClosedAtExit):
             How many jobs are new; 0 if the queue was opened without an inbox.
         """
         await self._owner.enter()
-        return 0 if self._inbox is None else await self._inbox.take()
+        take = self._owner.take_inbox
+        return 0 if take is None else await take()
 
     # -- caller-owned entries ---------------------------------------------------------------
 

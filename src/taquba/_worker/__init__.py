@@ -4,6 +4,7 @@ The modules, top to bottom; each uses only those below it:
 
     workers       `run_workers`: several worker loops in one process, with signal handling
     worker        `run_worker`: claim jobs, run a handler on each, settle, until it must stop
+    until_empty   worker loops that end together, when nothing is left that they may run
     handlers      handlers: the forms a user may write them in, as one async call
     plain         plain functions: called in a worker thread or an executor
     pools         where plain functions run besides the threads of this process: an executor

@@ -47,6 +47,7 @@ from taquba._worker.outcomes import (
 from taquba._worker.plain import RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
 from taquba._worker.shutdown import Shutdown, check_shutdown
+from taquba._worker.until_empty import UntilEmpty
 
 _log: Final = logging.getLogger(__name__)
 
@@ -102,8 +103,9 @@ async def run_worker(
     on_cancel: OnCancel = "notify",
     shutdown: Shutdown | None = None,
     drain_timeout: Duration | None = None,
+    until_empty: bool = False,
 ) -> None:
-    """Run `handler` on the jobs of a queue until `shutdown` is set.
+    """Run `handler` on the jobs of a queue until `shutdown` is set, or nothing is left to run.
 
     When the handler returns, the job is acknowledged, with the `SettlementEffects` that it
     returned. An exception retries the job; `PermanentFailure`, `FailWith`, `RetryAfter` and
@@ -133,6 +135,14 @@ async def run_worker(
         shutdown: Stop claiming when it is set, and return when running handlers are done.
         drain_timeout: How long running handlers may take after that, seconds; then they are
             cancelled and their jobs return without spending the attempt. None waits for them.
+        until_empty: Return when nothing is pending that may run now, and no handler of this loop
+            runs. Jobs that are enqueued meanwhile, retries that are due at once, suspects, and
+            scheduled jobs that come due meanwhile are run; scheduled jobs that are not due yet,
+            such as retries with a backoff and snoozed jobs, are left. A queue that was opened with
+            an inbox takes the batches in it before this returns, and a `StoreError` is raised if
+            it cannot list them. Jobs that others hold claimed are not waited for, and jobs that
+            these enqueue are run only if they arrive in time; `run_workers` has several loops wait
+            for each other.
     """
     spec = WorkerSpec(
         queue,
@@ -147,7 +157,8 @@ async def run_worker(
     )
     owner = owner_of(store)
     await owner.enter()
-    await Worker(owner, spec, drain_timeout).run(shutdown)
+    group = UntilEmpty(owner, 1) if until_empty else None
+    await Worker(owner, spec, drain_timeout, group).run(shutdown)
 
 
 class Worker:
@@ -157,10 +168,15 @@ class Worker:
         owner: The owner of the store.
         spec: What runs on which queue, and how.
         drain_timeout: As for `run_worker`.
+        group: The loops with which it ends when nothing is left to run, if it should.
     """
 
     def __init__(
-        self, owner: Owner, spec: WorkerSpec, drain_timeout: Duration | None = None
+        self,
+        owner: Owner,
+        spec: WorkerSpec,
+        drain_timeout: Duration | None = None,
+        group: UntilEmpty | None = None,
     ) -> None:
         owner.check()
         if spec.on_cancel not in get_args(OnCancel):
@@ -168,6 +184,7 @@ class Worker:
                 f"on_cancel must be 'notify' or 'interrupt'; got {spec.on_cancel!r}"
             )
         self._owner = owner
+        self._group = group
         self.state = owner.queue(validate.queue_name(spec.queue))
         self._handler = spec.handler
         self._concurrency = validate.integer(spec.concurrency, "concurrency", 1, _MAX_CONCURRENCY)
@@ -199,6 +216,8 @@ class Worker:
         self._renewal: Timer | None = None
         self._failure: BaseException | None = None
         """The error that ends the loop, because it can no longer run handlers."""
+        self._ending = False
+        """Whether nothing more is claimed, because of that error or because nothing is left."""
         self._stopping = False
 
     async def run(self, shutdown: Shutdown | None) -> None:
@@ -231,6 +250,8 @@ class Worker:
                 )
         finally:
             stopping.cancel()
+            if self._group is not None:
+                self._group.close()
             self._owner.on_failure.discard(self._wake.set)
             try:
                 await self._stop()
@@ -238,6 +259,12 @@ class Worker:
                 self._owner.on_closing.discard(self._let_go)
         if self._failure is not None:
             raise self._failure
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """Claim nothing more; `run` drains, and then returns or raises `failure`."""
+        self._failure = self._failure or failure
+        self._ending = True
+        self._wake.set()
 
     def _check_others(self) -> None:
         """Refuse to run beside another handler, which each would take jobs from."""
@@ -270,7 +297,7 @@ class Worker:
             self._pool.close()
 
     async def _claim_until(self, stopping: asyncio.Future[None]) -> None:
-        while not stopping.done() and self._failure is None:
+        while not stopping.done() and not self._ending:
             self._owner.check()
             self._wake.clear()
             free = self._concurrency - len(self._running)
@@ -282,6 +309,8 @@ class Worker:
                 self._start(claim)
             if not found:
                 await self._wait_for_jobs(stopping)
+            elif self._group is not None:
+                self._group.starts_jobs()
 
     async def _wait_for_jobs(self, stopping: asyncio.Future[None]) -> None:
         waiters = self.state.waiters
@@ -290,11 +319,16 @@ class Worker:
         ready.add_done_callback(lambda done: None if done.cancelled() else self._wake.set())
         poll = self._owner.loop.call_later(self._poll_seconds, self._wake.set)
         goes_on = False
+        group = self._group
         try:
+            if group is not None and not self._tasks:
+                group.rests(self)
             await self._wake.wait()
-            goes_on = not stopping.done()
+            goes_on = not stopping.done() and not self._ending
         finally:
             poll.cancel()
+            if group is not None:
+                group.stirs(self)
             # A wakeup that the end of this worker leaves unused is for another claimer.
             waiters.leave(ready, pass_on=not goes_on)
 
@@ -493,8 +527,7 @@ class Worker:
                 why,
                 extra=about_queue(self.state.name),
             )
-            self._failure = why.ends_worker
-            self._wake.set()
+            self.end(why.ends_worker)
         if isinstance(why, LostProcess) and not self._stopping:
             _log.warning("job %s was lost: %s", claim.id, why, extra=about_job(claim))
             landed = claims.lose_process(self._owner, claims.lease_of(claim), str(why))

@@ -17,9 +17,10 @@ from taquba._model import validate
 from taquba._model.errors import InvalidArgument
 from taquba._model.own_tasks import was_cancelled
 from taquba._model.validate import Duration
-from taquba._queue.owner import owner_of
+from taquba._queue.owner import Owner, owner_of
 from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.threads import end_without_them
+from taquba._worker.until_empty import UntilEmpty
 from taquba._worker.worker import Worker, WorkerSpec
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -31,6 +32,7 @@ async def run_workers(
     shutdown: Shutdown | None = None,
     drain_timeout: Duration | None = None,
     handle_signals: bool = True,
+    until_empty: bool = False,
 ) -> None:
     """Run worker loops until SIGTERM, SIGINT or `shutdown`; then drain and return.
 
@@ -45,12 +47,16 @@ async def run_workers(
         drain_timeout: How long running handlers may take after that, seconds; None waits for them.
         handle_signals: Install handlers for SIGTERM and SIGINT while this runs. Only the main
             thread can; elsewhere pass False and use `shutdown`.
+        until_empty: Return also when nothing is left to run, as `run_worker` does, on all queues at
+            once: a handler of one may enqueue into another.
     """
     if not workers:
         raise InvalidArgument("run_workers needs at least one WorkerSpec")
     for worker in workers:
         validate.instance(worker, WorkerSpec, "each worker")
     check_shutdown(shutdown)
+    owner = owner_of(store)
+    group = UntilEmpty(owner, len(workers)) if until_empty else None
     loops: list[asyncio.Task[None]] = []
     interrupted = False
 
@@ -63,13 +69,13 @@ async def run_workers(
     async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
         loops += [
             asyncio.create_task(
-                _run(store, worker, stop, drain_timeout), name=f"worker-{worker.queue}"
+                _run(owner, worker, stop, drain_timeout, group), name=f"worker-{worker.queue}"
             )
             for worker in workers
         ]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            # One that ends without being told to has failed.
+            # One that ends without being told to has failed, or nothing is left for any of them.
             stop.set()
             await asyncio.gather(*loops, return_exceptions=True)
         except asyncio.CancelledError:
@@ -86,9 +92,13 @@ async def run_workers(
 
 
 async def _run(
-    store: Store, worker: WorkerSpec, stop: asyncio.Event, drain_timeout: Duration | None
+    owner: Owner,
+    worker: WorkerSpec,
+    stop: asyncio.Event,
+    drain_timeout: Duration | None,
+    group: UntilEmpty | None,
 ) -> None:
-    await Worker(owner_of(store), worker, drain_timeout).run(stop)
+    await Worker(owner, worker, drain_timeout, group).run(stop)
 
 
 @asynccontextmanager
