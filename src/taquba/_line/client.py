@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from taquba._line.frames import BrokenFrame, Frames, frame
+from taquba._line.frames import FAREWELL, BrokenFrame, Frames, frame
 from taquba._objects.forks import not_for_children
 
 _CHUNK: Final = 256 * 1024
@@ -17,6 +17,10 @@ _CONNECT_SECONDS: Final = 2.0
 
 class Disconnected(Exception):
     """The owner has gone, or does not answer: whether a call was carried out is unknown."""
+
+
+class NotCarriedOut(Disconnected):
+    """The owner closes, and has not carried out the call."""
 
 
 class CallFailed(Exception):
@@ -55,6 +59,8 @@ class SocketClient:
         self._writer = writer
         self._on_push = on_push
         self._on_end = on_end
+        self._left = False
+        """Whether no more calls are made: the owner has gone, or said farewell."""
         self._outbox: list[bytes] = []
         """What is sent at the end of this turn of the event loop."""
         self._late: dict[int, Callable[[object], None]] = {}
@@ -84,9 +90,14 @@ class SocketClient:
         return cls(reader, writer, on_push, on_end)
 
     @property
+    def ended(self) -> bool:
+        """Whether no call gets an answer any longer."""
+        return self._listening.done()
+
+    @property
     def connected(self) -> bool:
-        """False once a call can no longer get an answer."""
-        return not self._listening.done()
+        """False once a new call would get no answer."""
+        return not self._listening.done() and not self._left
 
     async def call(
         self,
@@ -113,7 +124,7 @@ class SocketClient:
         number = next(self._numbers)
         request = frame(number, method, *arguments)
         if not self.connected:
-            raise Disconnected("the owner has gone")
+            raise NotCarriedOut("the owner has gone")
         reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
         try:
@@ -136,6 +147,10 @@ class SocketClient:
             if reply.done() and not reply.cancelled():
                 # It may have failed while the request was still being sent: raise that error now.
                 reply.exception()
+
+    def leave(self) -> None:
+        """Make no more calls; those under way get their answers."""
+        self._left = True
 
     def tell(self, method: str, *arguments: object) -> None:
         """Call a method without waiting; there is no reply that anybody reads."""
@@ -203,6 +218,13 @@ class SocketClient:
                 self._fail(number, CallFailed(kind, text))
             case [int() as number, False, [str() as kind, bytes() as state, str() as text]]:
                 self._fail(number, CallFailed(kind, text, state))
+            case [None, str() as kind, *numbers] if kind == FAREWELL:
+                for number in self._waiting.keys() - set(map(_number, numbers)):
+                    if not self._waiting[number].done():
+                        closes = NotCarriedOut("the owner closes")
+                        self._waiting[number].set_exception(closes)
+                self._left = True
+                self._listening.cancel()
             case [None, str() as kind, *told]:
                 if self._on_push is not None:
                     self._on_push(kind, told)
@@ -213,3 +235,7 @@ class SocketClient:
         self._late.pop(number, None)
         if (reply := self._waiting.get(number)) is not None and not reply.done():
             reply.set_exception(error)
+
+
+def _number(field: object) -> int:
+    return field if isinstance(field, int) else -1

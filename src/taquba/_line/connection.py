@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from taquba._line.budget import Budget
-from taquba._line.frames import MAX_BODY, Body, BrokenFrame, Frames, TooLarge, frame
+from taquba._line.frames import FAREWELL, MAX_BODY, Body, BrokenFrame, Frames, TooLarge, frame
 from taquba._model.redaction import redact, without_secrets
 from taquba._objects.forks import not_for_children
 
@@ -73,6 +73,7 @@ class Connection:
         """Requests that nobody waits for."""
         self._outbox: list[bytes] = []
         """What is sent at the end of this turn of the event loop."""
+        self._finishing = False
         self.holds = 0
         """How much is held on behalf of the other end, and lost when the connection ends."""
         self.on_end: list[Callable[[], None]] = []
@@ -122,7 +123,14 @@ class Connection:
         self._write(frame(None, kind, *fields))
 
     async def finish(self) -> None:
-        """Send what is to be sent, and end the connection; the other end may take a second."""
+        """Answer what was asked, say that nothing else is carried out, and end the connection.
+
+        The other end may take a second.
+        """
+        self._finishing = True
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=_LAST_SECONDS)
+        self._write(frame(None, FAREWELL, *self._numbers))
         self._flush()
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(_LAST_SECONDS):
@@ -161,6 +169,9 @@ class Connection:
             self._reserved = size
 
     async def _begin(self, body: Body) -> None:
+        if self._finishing:
+            # The other end is told.
+            return
         match body.fields:
             case [int(), "drop", int() as number]:
                 self._drop(number)

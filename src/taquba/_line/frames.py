@@ -4,7 +4,9 @@ A body is a MessagePack array: a request is ``[number, method, *arguments]``, it
 ``[number, True, result]`` or ``[number, False, [kind, text]]`` or, of an error with a state,
 ``[number, False, [kind, state, text]]``. Requests are answered in any order. ``[number, "drop",
 other]`` says that nobody waits for the reply to the request `other` any longer. What the owner says
-unasked is ``[nil, kind, *fields]``.
+unasked is ``[nil, kind, *fields]``. The last of that is ``[nil, "farewell", *numbers]``: it has
+carried out, or refused, all requests that it has answered, perhaps those with these numbers, and no
+others.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ MAX_BODY: Final = 17 * 1024 * 1024
 _MOST_VALUES: Final = 200
 _DEEPEST: Final = 16
 """More fields than any request or reply has."""
+
+FAREWELL: Final = "farewell"
+"""The kind of the last thing that an owner says."""
 
 _HEADER: Final = struct.Struct(">IB")
 _pack = msgpack.Packer(use_bin_type=True, autoreset=True).pack

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from taquba._line.address import socket_path
-from taquba._line.client import CallFailed, Disconnected, SocketClient
+from taquba._line.client import CallFailed, Disconnected, NotCarriedOut, SocketClient
 from taquba._line.methods import CLOSED, GONE
 from taquba._objects.location import StoreLocation
 
@@ -18,10 +18,6 @@ _SHUN_SECONDS: Final = 5.0
 
 class NoOwner(Disconnected):
     """Nobody on this machine listens; nothing was sent."""
-
-
-class OwnerCloses(Disconnected):
-    """The owner closes; the call was not carried out."""
 
 
 class OwnerSocket:
@@ -44,6 +40,8 @@ class OwnerSocket:
         self._on_end = on_end
         self._path: Path | None = None
         self._client: SocketClient | None = None
+        self._former: list[SocketClient] = []
+        """Connections to owners that go, on which calls may still be answered."""
         self._connecting = asyncio.Lock()
         self._shun_until = 0.0
 
@@ -58,7 +56,7 @@ class OwnerSocket:
 
         Raises:
             NoOwner: There is no owner on this machine.
-            OwnerCloses: The owner has not carried it out, because it closes.
+            NotCarriedOut: The owner has not carried it out, because it closes.
             Disconnected: The owner has gone, or does not answer.
             CallFailed: The owner refused.
             TooLarge: The arguments are too large; nothing was sent.
@@ -74,8 +72,9 @@ class OwnerSocket:
         except CallFailed as error:
             if error.kind not in (GONE, CLOSED):
                 raise
-            await client.close()
-            gone = OwnerCloses if error.kind == CLOSED else Disconnected
+            # Other calls under way still get their answers.
+            client.leave()
+            gone = NotCarriedOut if error.kind == CLOSED else Disconnected
             raise gone(str(error)) from error
 
     def tell(self, method: str, *arguments: object) -> None:
@@ -85,8 +84,9 @@ class OwnerSocket:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._client is not None:
-            await self._client.close()
+        for client in (*self._former, self._client):
+            if client is not None:
+                await client.close()
 
     async def _connected(self) -> SocketClient:
         if self._client is not None and self._client.connected:
@@ -95,6 +95,9 @@ class OwnerSocket:
             if self._client is None or not self._client.connected:
                 if asyncio.get_running_loop().time() < self._shun_until:
                     raise NoOwner("the owner does not answer")
+                if self._client is not None:
+                    self._former = [one for one in self._former if not one.ended]
+                    self._former.append(self._client)
                 self._client = await self._connect()
             return self._client
 

@@ -17,7 +17,7 @@ from taquba._model import errors
 from taquba._model.clock import from_ms
 from taquba._model.codec import decode_job, encode_job
 from taquba._model.describing import shown
-from taquba._model.errors import StoreError, TaqubaError
+from taquba._model.errors import PayloadDamaged, PayloadMissing, StoreError, TaqubaError
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import (
     AttemptOutcome,
@@ -37,6 +37,8 @@ from taquba._model.records import (
     WaitOutcome,
     WaitStatus,
     WakeOutcome,
+    with_damage,
+    with_payload,
 )
 from taquba._model.unpacking import LONGEST_TEXT, UNREADABLE, Unpacking
 from taquba._model.validate import moment_ms
@@ -222,7 +224,16 @@ def _text(value: str) -> object:
 
 def _job(record: JobRecord) -> object:
     job = record._job  # pyright: ignore[reportPrivateUsage] - its fields are what is sent
-    return [_JOB, record.status.value, job.queue, job.id, encode_job(job)]
+    named = [_JOB, record.status.value, job.queue, job.id, encode_job(job)]
+    if job.payload_ref is None:
+        return named
+    try:
+        # The row names the object only.
+        return [*named, record.payload]
+    except PayloadDamaged as damage:
+        return [*named, damage.why]
+    except PayloadMissing:
+        return named
 
 
 def _list(value: Any) -> object:
@@ -326,8 +337,9 @@ def _load(value: object, known: Mapping[str, type[Any]]) -> object:
             return int.from_bytes(digits, "big", signed=True)
         case ["strange", str() as name, str() as shows]:
             return _stranger(name, shows)
-        case ["JobRecord", str() as status, str() as queue, str() as job_id, bytes() as row]:
-            return JobRecord(decode_job(queue, job_id, row), JobStatus(status))
+        case ["JobRecord", str() as status, str() as queue, str() as job_id, bytes() as row, *more]:
+            record = JobRecord(decode_job(queue, job_id, row), JobStatus(status))
+            return _with_payload(record, more)
         case [str() as word, str() as member] if word in _WORDS:
             return _WORDS[word](member)
         case [str() as name, *held] if name in known:
@@ -336,6 +348,18 @@ def _load(value: object, known: Mapping[str, type[Any]]) -> object:
             return shape.make(**dict(zip(shape.names, parts, strict=True)))
         case _:
             raise Unreadable(f"{tagged!r:.50} is nothing that is known")
+
+
+def _with_payload(record: JobRecord, more: list[object]) -> JobRecord:
+    """A record with the content of its payload's object, or why there is none."""
+    match more:
+        case [bytes() as payload]:
+            return with_payload(record, payload)
+        case [str() as why]:
+            damage = PayloadDamaged(record.id, record.payload_ref or "", why)
+            return with_damage(record, damage)
+        case _:
+            return record
 
 
 def _stranger(name: str, shows: str) -> object:

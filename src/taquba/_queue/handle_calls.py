@@ -149,7 +149,9 @@ class _Holder:
         self._connection.holds += 1
         claim.cancel_token.on_cancel(partial(self._tell, methods.CANCELLED, token))
         lease.on_over.append(partial(self._over, token))
-        return [token, JobRecord(lease.job, JobStatus.CLAIMED)]
+        # The lease knows whether the job was asked to cancel since then, the claim has its payload.
+        job = lease.job._replace(payload=claim.payload)
+        return [token, JobRecord(job, JobStatus.CLAIMED)]
 
     def release(self, tokens: list[object]) -> None:
         """Give claims back without spending their attempts."""

@@ -8,9 +8,9 @@ from typing import Any, Final, cast
 
 from taquba._interface.claim import Claim
 from taquba._line import methods
-from taquba._line.client import CallFailed, Disconnected
+from taquba._line.client import CallFailed, Disconnected, NotCarriedOut
 from taquba._line.frames import TooLarge
-from taquba._line.remote_owner import NoOwner, OwnerCloses, OwnerSocket
+from taquba._line.remote_owner import NoOwner, OwnerSocket
 from taquba._line.values import dump_arguments, load_error, load_result
 from taquba._memory.leases import CancelToken, Lease
 from taquba._model import validate
@@ -141,7 +141,7 @@ class RemoteOwner:
         while True:
             try:
                 return await self._socket.call(_SECONDS + waits, method, *arguments, late=late)
-            except (NoOwner, OwnerCloses) as error:
+            except (NoOwner, NotCarriedOut) as error:
                 failure: Exception = error
             except TooLarge as error:
                 raise InvalidArgument(
@@ -198,6 +198,7 @@ class RemoteOwner:
         match kind, fields:
             case methods.CANCELLED, [int() as token]:
                 if (claim := self._claims.get(token)) is not None:
+                    claim.lease.job = claim.lease.job._replace(cancel_requested=True)
                     claim.lease.fire_token()
             case methods.OVER, [int() as token]:
                 if (claim := self._claims.pop(token, None)) is not None:

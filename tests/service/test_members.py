@@ -1,0 +1,300 @@
+"""A process of a service that is not the owner can ask for everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taquba import (
+    AttemptOutcome,
+    CancelOutcome,
+    Claim,
+    ClaimLost,
+    EnqueueRequest,
+    JobStatus,
+    OwnerUnreachable,
+    Queue,
+    QueueConfig,
+    Service,
+    SettlementEffects,
+    Store,
+    StoreError,
+)
+from taquba._line import methods
+from taquba._line.address import socket_path
+from taquba._line.client import CallFailed, SocketClient
+from taquba._objects.location import StoreLocation
+from tests.service.support import children
+
+CHILD = Path(__file__).with_name("member_child.py")
+SECONDS = 20
+
+
+@pytest.fixture
+async def owner(short_path: Path) -> AsyncIterator[Queue]:
+    no_wait = QueueConfig(retry_backoff_base=0, retry_jitter=0)
+    async with Queue.open(
+        short_path / "s", inbox=True, producer_socket=True, fsync=False, default_config=no_wait
+    ) as queue:
+        yield queue
+
+
+def member_of(place: Path, **options: Any) -> Service:
+    return Service(place / "s", {}, role="producer", fsync=False, **options)
+
+
+@pytest.fixture
+async def member(owner: Queue, short_path: Path) -> AsyncIterator[Service]:
+    async with member_of(short_path) as service:
+        yield service
+
+
+async def must_claim(store: Store, **options: Any) -> Claim:
+    claim = await store.claim("q", wait=SECONDS, **options)
+    assert claim is not None
+    return claim
+
+
+@contextlib.asynccontextmanager
+async def child(place: Path, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(CHILD), str(place / "s"), str(count), stdin=pipe, stdout=pipe
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def held_by(process: asyncio.subprocess.Process) -> list[str]:
+    assert process.stdout is not None
+    async with asyncio.timeout(SECONDS):
+        return (await process.stdout.readline()).decode().split()
+
+
+async def test_the_jobs_of_a_process_that_is_killed_are_suspects_at_once(
+    owner: Queue, short_path: Path
+) -> None:
+    ids = [(await owner.enqueue("q", b"")).id for _ in range(3)]
+    async with child(short_path, 3) as process:
+        assert await held_by(process) == ids
+        process.kill()
+        await process.wait()
+        async with asyncio.timeout(2):
+            while (await owner.stats("q")).claimed:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    for job_id in ids:
+        job = await owner.get_job(job_id)
+        assert job is not None
+        assert (job.suspect, job.attempts) == (True, 0)
+        (attempt,) = await owner.attempt_history(job_id)
+        assert (attempt.outcome, attempt.counted) == (AttemptOutcome.INTERRUPTED, False)
+        assert "its process has ended" in (attempt.error or "")
+
+
+async def test_a_process_that_leaves_gives_its_jobs_back(owner: Queue, short_path: Path) -> None:
+    job_id = (await owner.enqueue("q", b"")).id
+    async with child(short_path, 1) as process:
+        assert await held_by(process) == [job_id]
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
+    claim = await must_claim(owner)
+    assert (claim.id, claim.suspect, claim.attempts) == (job_id, False, 1)
+
+
+async def test_a_claim_is_told_of_its_cancellation_and_of_its_end(
+    owner: Queue, member: Service
+) -> None:
+    await owner.enqueue("q", b"")
+    claim = await must_claim(member, lease=0.2)
+    assert await owner.cancel(claim.id) is CancelOutcome.REQUESTED
+    async with asyncio.timeout(SECONDS):
+        await claim.cancel_token.wait()
+        while await member.lease_expiry(claim) is not None:
+            await owner.reap_now()
+            await asyncio.sleep(0.05)
+    with pytest.raises(ClaimLost):
+        await member.ack(claim)
+
+
+async def test_a_claim_ends_with_its_owner(short_path: Path) -> None:
+    place = short_path / "s"
+    first = await Queue.open(place, inbox=True, producer_socket=True, fsync=False)
+    async with member_of(short_path) as member:
+        await first.enqueue("q", b"")
+        claim = await must_claim(member)
+        await first.close()
+        async with Queue.open(place, inbox=True, producer_socket=True, fsync=False):
+            with pytest.raises(ClaimLost):
+                await member.ack(claim)
+            again = await must_claim(member)
+            assert (again.id, again.suspect) == (claim.id, False)
+            await member.ack(again, SettlementEffects(kv_writes={"done": b"yes"}))
+            assert await member.kv_get("done") == b"yes"
+
+
+async def test_a_claim_of_a_caller_that_has_gone_is_given_back(
+    owner: Queue, member: Service
+) -> None:
+    chance = random.Random(7)
+    for _ in range(40):
+        waiting = asyncio.ensure_future(member.claim("q", wait=SECONDS))
+        await asyncio.sleep(chance.random() * 0.004)
+        await owner.enqueue("q", b"")
+        await asyncio.sleep(chance.random() * 0.004)
+        waiting.cancel()
+        (claim,) = await asyncio.gather(waiting, return_exceptions=True)
+        if not isinstance(claim, Claim):
+            claim = await must_claim(owner)
+            await owner.ack(claim)
+        else:
+            await member.ack(claim)
+    stats = await owner.stats("q")
+    assert (stats.done, stats.pending, stats.claimed) == (40, 0, 0)
+
+
+async def test_one_call_waits_and_another_is_answered(member: Service) -> None:
+    waiting = asyncio.ensure_future(must_claim(member))
+    results = await member.enqueue_batch([EnqueueRequest("other", b"") for _ in range(20)])
+    assert all(result.new for result in results)
+    assert (await member.stats("other")).pending == 20
+    await member.enqueue("q", b"")
+    await member.ack(await waiting)
+
+
+async def test_objects_are_read_and_written_without_the_owner(
+    owner: Queue, member: Service
+) -> None:
+    await member.objects.put("a/b", b"x" * 300_000)
+    assert await owner.objects.get("a/b") == b"x" * 300_000
+    await owner.objects.put("a/c", b"y")
+    assert sorted([info.key async for info in member.objects.list("a")]) == ["a/b", "a/c"]
+    await member.objects.delete(["a/b"])
+    assert await owner.objects.get("a/b") is None
+
+
+async def test_a_large_payload_comes_whole(owner: Queue, member: Service) -> None:
+    payload = bytes(range(256)) * 8192
+    job_id = (await member.enqueue("q", payload)).id
+    record = await member.get_job(job_id)
+    assert record is not None
+    assert record.payload == payload
+    (listed,) = (await member.list_jobs("q", JobStatus.PENDING)).jobs
+    assert listed.payload == payload
+    claim = await must_claim(member)
+    assert claim.payload == payload
+    await member.ack(claim)
+
+
+async def test_without_an_owner_a_call_waits_for_one(short_path: Path) -> None:
+    place = short_path / "s"
+    async with Queue.open(place, inbox=True, fsync=False):
+        pass
+    async with member_of(short_path, call_timeout=0.2) as hasty:
+        with pytest.raises(OwnerUnreachable):
+            await hasty.stats("q")
+        assert (await hasty.enqueue("q", b"by the inbox")).new
+    async with member_of(short_path) as member:
+        asked = asyncio.ensure_future(member.kv_compare_put("k", None, b"v"))
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        async with Queue.open(place, inbox=True, producer_socket=True, fsync=False) as owner:
+            assert await asked
+            assert await owner.kv_get("k") == b"v"
+
+
+async def test_no_call_fails_while_owners_hand_over(short_path: Path) -> None:
+    """Each follows one that closes: nothing is done twice, and nothing is left out."""
+    place = short_path / "s"
+    done = 0
+    over = asyncio.Event()
+
+    async def count(member: Service, name: str) -> int:
+        number = 0
+        while not over.is_set():
+            before = b"%d" % number if number else None
+            assert await member.kv_compare_put(name, before, b"%d" % (number + 1))
+            number += 1
+        return number
+
+    async with member_of(short_path) as member:
+        counting: list[asyncio.Future[int]] = []
+        for term in range(6):
+            async with Queue.open(place, inbox=True, producer_socket=True, fsync=False) as owner:
+                if not term:
+                    counting += [asyncio.ensure_future(count(member, f"n{n}")) for n in range(8)]
+                seen = done
+                async with asyncio.timeout(SECONDS):
+                    while done < seen + 50:
+                        await asyncio.sleep(0.01)
+                        rows = [await owner.kv_get(f"n{n}") for n in range(8)]
+                        done = sum(int(row or b"0") for row in rows)
+        async with Queue.open(place, inbox=True, producer_socket=True, fsync=False) as owner:
+            over.set()
+            numbers = await asyncio.gather(*counting)
+            assert [await owner.kv_get(f"n{n}") for n in range(8)] == [b"%d" % n for n in numbers]
+
+
+async def test_what_a_killed_owner_may_have_done_is_said_to_be_unknown(
+    short_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        children(str(short_path / "s"), tmp_path, takeover=1) as processes,
+        member_of(short_path) as member,
+    ):
+        await processes.start()
+        first = await processes.owner()
+        await processes.start()
+        unknown = 0
+        for term in range(2):
+            killing = asyncio.get_running_loop().call_later(0.2, first.process.kill)
+            for number in range(400):
+                name = f"{term}/{number}"
+                try:
+                    assert await member.kv_compare_put(name, None, b"v")
+                except StoreError:
+                    unknown += 1
+                # What may be repeated is, until there is an owner.
+                assert await member.kv_get(name) in (b"v", None)
+                await member.kv_put(name, b"w")
+                await asyncio.sleep(0.002)
+            killing.cancel()
+            assert await member.kv_get(f"{term}/399") == b"w"
+            await processes.start()
+            first = await processes.owner()
+        assert unknown <= 4
+
+
+async def test_other_bytes_than_a_call_harm_nobody(owner: Queue, short_path: Path) -> None:
+    path = await asyncio.to_thread(socket_path, StoreLocation.parse(short_path / "s"))
+    client = await SocketClient.connect(path)
+    for method, arguments, kind in [
+        (methods.STORE, ("stats", b"\xc1"), "Unreadable"),
+        (methods.STORE, ("stats", b"\x90"), "UnknownCall"),
+        (methods.STORE, ("close", b"\x90"), "UnknownCall"),
+        (methods.STORE, ("__init__", b"\x90"), "UnknownCall"),
+        (methods.STORE, ("wait_for_jobs_on", b"\x90"), "UnknownCall"),
+        (methods.STORE, ("ack", b"\x92\xa5claim\x93\xa4list\x01\x02"), "UnknownCall"),
+        (methods.STORE, ("ack", b"\x92\xa5claim\x93\xa4list\x01\xa1x"), "ClaimLost"),
+        (methods.STORE, (5, b""), "UnknownCall"),
+        (methods.STORE, (), "UnknownCall"),
+        (methods.ABOUT, (1,), "UnknownCall"),
+    ]:
+        with pytest.raises(CallFailed) as refused:
+            await client.call(SECONDS, method, *arguments)
+        assert refused.value.kind == kind
+    await client.call(SECONDS, methods.RELEASE, 1, "x", None, [])
+    assert client.connected
+    await client.close()
+    assert (await owner.stats("q")).pending == 0
