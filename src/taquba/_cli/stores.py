@@ -59,6 +59,7 @@ async def owning(
 
     Raises:
         CommandError: An owner lives, or may live; or there is no store and `create` is not set.
+        StoreOwned: An owner came meanwhile.
     """
     if store.startswith("memory:"):
         raise CommandError(
@@ -73,6 +74,7 @@ async def owning(
         default_config=_KEEP_EVERYTHING,
         queue_configs=queue_configs,
         heartbeat_interval=heartbeat_interval,
+        take_over=take_over,
     ) as queue:
         yield queue
 
