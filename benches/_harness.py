@@ -90,8 +90,8 @@ class Place:
         return str(self._root / name)
 
     def open(self, url: str | None = None) -> Any:
-        """Open a store, a new one by default."""
-        return Queue.open(self.new() if url is None else url, fsync=self.fsync)
+        """Open a store, a new one by default; an owner that has it is fenced."""
+        return Queue.open(self.new() if url is None else url, fsync=self.fsync, take_over=True)
 
     def remove(self) -> None:
         if self._root is not None:

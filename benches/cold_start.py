@@ -46,7 +46,7 @@ async def leave_backlog(
 async def start(url: str, fsync: bool, jobs: int) -> dict[str, Any]:
     """An owner that opens the store and claims one job."""
     with elapsed() as opening:
-        queue = await Queue.open(url, fsync=fsync)
+        queue = await Queue.open(url, fsync=fsync, take_over=True)
     with elapsed() as first:
         claim = await queue.claim(QUEUE)
     if (claim is not None) != (jobs > 0):

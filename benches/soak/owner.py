@@ -73,6 +73,7 @@ async def own(plan: Plan, life: int, history: HistoryWriter) -> int:
             clock=clock,
             reaper_interval=1,
             payload_offload_threshold=OFFLOAD_BYTES,
+            take_over=True,
         )
     except (StoreError, StoreFenced) as error:
         history.write(event="not opened", why=str(error))

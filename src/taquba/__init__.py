@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreFenced,
         StoreNotInitialized,
+        StoreOwned,
         TaqubaError,
         WrongEventLoop,
     )
@@ -197,6 +198,7 @@ __all__ = [
     "StoreError",
     "StoreFenced",
     "StoreNotInitialized",
+    "StoreOwned",
     "SyncProducer",
     "SystemClock",
     "TaqubaError",

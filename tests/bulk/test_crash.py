@@ -77,7 +77,7 @@ async def run_until(url: str, out: Path, pipeline: Phased, writes: int) -> bool:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     # Opening fences the former owner, as a new process would; only then is it closed.
-    async with Queue.open(url, queue_configs=CONFIG):
+    async with Queue.open(url, queue_configs=CONFIG, take_over=True):
         with suppress(TaqubaError):
             await queue.close()
     return complete

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from taquba import StoreOwned
+from taquba._cli.errors import ExitCode, code_of
 from tests.cli.support import Taquba, owner
 from tests.cli.test_look import LOOKS
 
@@ -37,6 +39,7 @@ def test_changes_are_refused_while_an_owner_lives(taquba: Taquba) -> None:
             result = taquba(*command)
             assert (result.code, result.out) == (3, "")
             assert "a process on this machine has the store open" in result.err
+            assert f"process {other.child.pid} on " in result.err
             assert "--take-over" in result.err
         assert taquba.all_jobs() == before
         assert other.tell("still there") != "fenced"
@@ -48,6 +51,10 @@ def test_take_over_fences_the_owner(taquba: Taquba) -> None:
         assert other.tell("gone") == "fenced"
         # The store was closed again, so nothing needs to be taken over from the fenced process.
         taquba.ok("cancel", job_id)
+
+
+def test_an_owner_that_comes_while_a_command_looks_for_one_is_left_alone() -> None:
+    assert code_of(StoreOwned("./data")) is ExitCode.REFUSED
 
 
 def test_a_killed_owner_is_not_in_the_way(taquba: Taquba) -> None:

@@ -461,7 +461,7 @@ class StoreConformance:
         """Open the store as its next owner, and check everything that was promised."""
         # A clock that stands still: nothing is promoted, retried or swept while rows are read.
         clock = MockClock(datetime.now(UTC))
-        async with Queue.open(url, default_config=CONFIG, clock=clock) as queue:
+        async with Queue.open(url, default_config=CONFIG, clock=clock, take_over=True) as queue:
             await clock.advance(0)
             state = await audit(queue)
             assert state.entries("acked/")
@@ -472,7 +472,7 @@ class StoreConformance:
         first = await old.enqueue("q", b"1")
         claim = await must_claim(old)
         waiting = asyncio.create_task(old.claim("empty", wait=3600))
-        async with Queue.open(url, clock=clock) as new:
+        async with Queue.open(url, clock=clock, take_over=True) as new:
             before = await audit(new)
             calls = (old.enqueue("q", b"2"), old.ack(claim), old.kv_put("kv", b""), waiting)
             for call in calls:
@@ -496,7 +496,7 @@ class StoreConformance:
 
         producers = [asyncio.create_task(produce()) for _ in range(5)]
         await asyncio.wait_for(at_work.wait(), IN_TIME)
-        async with Queue.open(url) as new:
+        async with Queue.open(url, take_over=True) as new:
             at_once = await audit(new)
             done, late = await asyncio.wait(producers, timeout=IN_TIME)
             assert not late

@@ -17,7 +17,7 @@ from taquba import Queue, QueueConfig
 
 async def main(url):
     config = QueueConfig(max_attempts=2, retry_backoff_base=0)
-    queue = await Queue.open(url, default_config=config)
+    queue = await Queue.open(url, default_config=config, take_over=True)
     claim = await queue.claim("fatal")
     if claim is None:
         os._exit(7)
@@ -139,7 +139,7 @@ async def test_a_suspect_whose_owner_is_fenced_while_it_lives_pays_nothing(tmp_p
     try:
         assert child.stdout is not None
         assert await asyncio.wait_for(child.stdout.readline(), 60) == b"True\n"
-        async with Queue.open(url) as queue:
+        async with Queue.open(url, take_over=True) as queue:
             assert child.returncode is None
             job = await queue.get_job(job_id)
             assert job is not None
@@ -159,7 +159,7 @@ async def test_an_owner_that_knows_that_it_is_fenced_does_not_hide_the_death_of_
     job_id = (await first.enqueue("fatal", b"", max_attempts=1)).id
     assert await first.claim("fatal") is not None
     await first.kv_put("claimed", b"")
-    second = await Queue.open(url)
+    second = await Queue.open(url, take_over=True)
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, url)
     assert await asyncio.wait_for(child.wait(), 60) == -signal.SIGKILL
     for fenced in (first, second):

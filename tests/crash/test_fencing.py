@@ -44,7 +44,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def next_owner(url: str) -> AsyncIterator[Queue]:
     """Another owner, whose clock stands still, so that nothing moves in it by itself."""
     clock = MockClock(datetime.now(UTC))
-    async with Queue.open(url, default_config=CONFIG, clock=clock) as queue:
+    async with Queue.open(url, default_config=CONFIG, clock=clock, take_over=True) as queue:
         await clock.advance(0)
         yield queue
 

@@ -191,7 +191,7 @@ async def main(store: str, log_path: str, seed: int, fsync: bool) -> None:
     os.write(1, b"ready\n")
     if not sys.stdin.readline():
         return
-    queue = await Queue.open(store, default_config=CONFIG, fsync=fsync)
+    queue = await Queue.open(store, default_config=CONFIG, fsync=fsync, take_over=True)
     try:
         await Child(queue, log, seed).run()
     except* StoreFenced:

@@ -184,7 +184,7 @@ async def test_a_queue_that_ends_ends_its_scheduler(tmp_path: Path) -> None:
     scheduler.schedule("s", "* * * * *", "q", b"")
     run = asyncio.create_task(scheduler.run())
     await clock.advance(0)
-    async with Queue.open(store):
+    async with Queue.open(store, take_over=True):
         await clock.advance(60)
         with pytest.raises(StoreFenced):
             await run
@@ -201,7 +201,7 @@ async def test_a_failure_inside_the_block_is_logged_and_raised_at_its_end(
         scheduler = CronScheduler(queue)
         scheduler.schedule("s", "* * * * *", "q", b"")
         await scheduler.__aenter__()
-        async with Queue.open(store):
+        async with Queue.open(store, take_over=True):
             await clock.advance(60)
         assert "the cron scheduler stopped: another process" in caplog.text
         with pytest.raises(StoreFenced):

@@ -222,7 +222,7 @@ async def test_what_an_owner_without_fsync_wrote_is_on_disk_once_one_with_it_has
     ids: list[str] = []
     fenced = await Queue.open(tmp_path / "store", fsync=False)
     ids.extend([(await fenced.enqueue("q", b"x")).id for _ in range(5)])
-    async with Queue.open(tmp_path / "store"):
+    async with Queue.open(tmp_path / "store", take_over=True):
         loss.now(holds(*ids))
         await fenced.close()
     await loss.check()

@@ -220,6 +220,7 @@ class Campaign:
                 inbox=InboxConfig(poll_interval=0.05),
                 payload_offload_threshold=LIMIT,
                 default_config=QUEUE,
+                take_over=True,
             )
         except TaqubaError as error:
             self.report.failed_opening(error)

@@ -53,7 +53,7 @@ class FaultyStore:
         """An owner behind the proxy."""
         with self._reached_at(self.proxy.endpoint):
             queue = await Queue.open(
-                self.url, default_config=CONFIG, payload_offload_threshold=_LARGE
+                self.url, default_config=CONFIG, payload_offload_threshold=_LARGE, take_over=True
             )
             await self._reach_objects(queue)
         return queue
@@ -68,7 +68,7 @@ class FaultyStore:
         """An owner that no fault strikes, whose clock stands still while rows are read."""
         clock = MockClock(datetime.now(UTC))
         with self._reached_at(self._server.endpoint):
-            queue = await Queue.open(self.url, default_config=CONFIG, clock=clock)
+            queue = await Queue.open(self.url, default_config=CONFIG, clock=clock, take_over=True)
             await self._reach_objects(queue)
         async with queue:
             await clock.advance(0)

@@ -11,8 +11,8 @@ from taquba import Claim, EnqueueRequest, Queue
 def public_methods() -> list[str]:
     return sorted(
         name
-        for name, value in vars(Queue).items()
-        if inspect.isroutine(value) and not name.startswith("_") and name not in ("open", "close")
+        for name, _ in inspect.getmembers(Queue, inspect.isroutine)
+        if not name.startswith("_") and name not in ("open", "close")
     )
 
 

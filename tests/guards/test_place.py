@@ -28,7 +28,7 @@ from tests.crash.held_engine import hold_engine
 from tests.guards import calls
 
 METHODS = calls.public_methods()
-SYNCHRONOUS = ["config", "next_job_id", "renew_lease", "lease_expiry"]
+SYNCHRONOUS = ["config", "next_job_id"]
 
 
 @pytest.fixture

@@ -287,7 +287,7 @@ async def test_an_owner_that_was_away_takes_what_lies_there_before_it_forgets(
 async def test_a_fenced_owner_leaves_the_inbox_alone(
     producer: Producer, queue: Queue, inbox: InboxObjects, url: str, clock: MockClock
 ) -> None:
-    async with Queue.open(url, clock=clock) as other:
+    async with Queue.open(url, clock=clock, take_over=True) as other:
         await producer.enqueue("q", b"")
         with pytest.raises(StoreFenced):
             await queue.ingest_now()

@@ -46,7 +46,7 @@ class World:
         self.hours = 0
 
     async def open(self) -> Queue:
-        return await Queue.open(self.url, inbox=ASLEEP, clock=self.clock)
+        return await Queue.open(self.url, inbox=ASLEEP, clock=self.clock, take_over=True)
 
     async def run(self, script: Sequence[Step]) -> None:
         self.inbox = await inbox_at(self.url)

@@ -42,7 +42,7 @@ async def test_an_owner_on_the_same_machine_takes_at_once_what_comes(
 async def test_the_next_owner_hears_though_the_last_one_was_fenced(tmp_path: Path) -> None:
     first = await Queue.open(tmp_path / "store", inbox=NEVER_BY_ITSELF)
     async with (
-        Queue.open(tmp_path / "store", inbox=NEVER_BY_ITSELF) as second,
+        Queue.open(tmp_path / "store", inbox=NEVER_BY_ITSELF, take_over=True) as second,
         Producer.open(tmp_path / "store") as producer,
     ):
         await producer.enqueue("q", b"")

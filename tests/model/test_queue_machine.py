@@ -135,6 +135,7 @@ class QueueMachine(RuleBasedStateMachine):
                 )
                 for name, chosen in SETTINGS.items()
             },
+            take_over=True,
         )
         await self.clock.advance(0)
         return queue

@@ -152,7 +152,7 @@ async def test_the_sweep_leaves_objects_of_other_names(queue: Queue, mock_clock:
 async def test_a_fenced_owner_sweeps_nothing(open_queue: OpenQueue, mock_clock: MockClock) -> None:
     url = fresh_url()
     old = await open_queue(url, payload_offload_threshold=LIMIT)
-    new = await open_queue(url, payload_offload_threshold=LIMIT)
+    new = await open_queue(url, payload_offload_threshold=LIMIT, take_over=True)
     await new.enqueue("q", BIG)
     mock_clock_later = mock_clock.advance(timedelta(hours=3))
     await mock_clock_later

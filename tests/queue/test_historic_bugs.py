@@ -152,7 +152,7 @@ async def test_first_claim_after_a_restart_with_several_priorities(
     middle = await queue.enqueue("q", b"", priority=5)
     if not crash:
         await queue.close()
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     claim = await must_claim(queue)
     assert claim.id == high.id
     # After the crash it is a suspect, which runs alone.

@@ -65,7 +65,7 @@ async def test_entries_survive_a_reopen(open_queue: OpenQueue) -> None:
     await queue.kv_put("gone", b"1")
     await queue.kv_delete("gone")
     # Opened a second time without a close: what was acknowledged is there.
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     assert await queue.kv_get("kept") == b"1"
     assert await queue.kv_get("gone") is None
 

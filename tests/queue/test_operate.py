@@ -107,7 +107,7 @@ async def test_a_request_survives_a_crash(open_queue: OpenQueue) -> None:
     await queue.enqueue("q", b"", job_id="a")
     await must_claim(queue)
     await queue.cancel("a")
-    claim = await must_claim(await open_queue(url))
+    claim = await must_claim(await open_queue(url, take_over=True))
     assert claim.cancel_token.cancelled
 
 
@@ -411,7 +411,7 @@ async def test_a_purge_is_durable(open_queue: OpenQueue) -> None:
     await queue.enqueue("q", b"", job_id="a")
     await kill_job(queue)
     await queue.purge_dead("a")
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     assert await queue.get_job("a") is None
     assert (await queue.stats("q")).dead == 0
 

@@ -211,7 +211,7 @@ async def test_after_a_crash_the_first_scan_starts_near_where_claims_left_off(
     # Two that are claimed at the crash, and go back.
     await queue.claim_batch("q", 2)
     # Another one, without a close of this one: to the store that is a crash.
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     horizon = queue._owner.queues["q"].window.horizon
     assert horizon is not None
     assert keys.pending("q", 1000, ids[40])[:-1] <= horizon < keys.pending("q", 1000, ids[60])
@@ -257,7 +257,7 @@ async def test_many_reopens_lose_nothing(open_queue: OpenQueue) -> None:
     url = fresh_url()
     expected: list[str] = []
     for life in range(8):
-        queue = await open_queue(url)
+        queue = await open_queue(url, take_over=True)
         batch = await queue.enqueue_batch(
             [EnqueueRequest("q", b"", priority=PRIORITY_LOW - life), EnqueueRequest("q", b"")]
         )
@@ -268,7 +268,7 @@ async def test_many_reopens_lose_nothing(open_queue: OpenQueue) -> None:
             await queue.ack(claim)
         if life % 3:
             await queue.close()
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     assert sorted(await claimed_ids(queue)) == sorted(expected)
 
 
@@ -284,7 +284,7 @@ async def test_all_priorities_are_found_after_a_reopen(open_queue: OpenQueue, cr
     await queue.ack(await must_claim(queue))
     if not crash:
         await queue.close()
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     found = [claim.priority for claim in await queue.claim_batch("q", 10)]
     assert found == [5, PRIORITY_HIGH, PRIORITY_LOW, 2**32 - 1]
 
@@ -315,7 +315,7 @@ async def test_claimed_jobs_go_back_at_once(open_queue: OpenQueue, mock_clock: M
     await make_durable(first)
     await mock_clock.advance(1)
 
-    second = await open_queue(url)
+    second = await open_queue(url, take_over=True)
     job = await second.get_job("a")
     assert job is not None
     # Not after the lease: its owner is gone. Whether it was the job's fault is not known.
@@ -342,7 +342,7 @@ async def test_a_claim_held_at_a_clean_close_goes_back_too(open_queue: OpenQueue
     job_id = (await queue.enqueue("q", b"")).id
     await must_claim(queue)
     await queue.close()
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     # Nothing died, so the job is not to blame for anything.
     claim = await must_claim(queue)
     assert (claim.attempts, claim.suspect) == (1, False)
@@ -355,7 +355,7 @@ async def test_a_claim_that_was_not_durable_yet_never_was(open_queue: OpenQueue)
     first = await open_queue(url)
     await first.enqueue("q", b"", job_id="a")
     await must_claim(first)
-    second = await open_queue(url)
+    second = await open_queue(url, take_over=True)
     assert await second.attempt_history("a") == []
     assert (await must_claim(second)).attempts == 1
 
@@ -368,9 +368,9 @@ async def test_a_crash_while_a_suspect_runs_alone_in_its_last_attempt_dead_lette
     await first.enqueue("q", b"", job_id="a", max_attempts=1)
     await must_claim(first)
     await make_durable(first)
-    second = await open_queue(url)
+    second = await open_queue(url, take_over=True)
     await must_claim(second)
-    third = await open_queue(url)
+    third = await open_queue(url, take_over=True)
     job = await third.get_job("a")
     assert job is not None
     assert (job.status, job.attempts) == (JobStatus.DEAD, 1)
@@ -388,7 +388,7 @@ async def test_more_claims_than_one_commit_takes_go_back(open_queue: OpenQueue) 
     await first.enqueue_batch([EnqueueRequest("q", b"")] * 1200)
     assert len(await first.claim_batch("q", 1200)) == 1200
     await make_durable(first)
-    second = await open_queue(url)
+    second = await open_queue(url, take_over=True)
     assert (await second.stats("q")).pending == 1200
     for _ in range(1200):
         (suspect,) = await second.claim_batch("q", 2000)
@@ -404,9 +404,9 @@ async def test_a_dead_letter_of_the_reopen_expires_in_its_time(
     await first.enqueue("q", b"", max_attempts=1)
     await must_claim(first)
     await make_durable(first)
-    second = await open_queue(url)
+    second = await open_queue(url, take_over=True)
     await must_claim(second)
-    third = await open_queue(url)
+    third = await open_queue(url, take_over=True)
     assert (await third.stats("q")).dead == 1
     await mock_clock.advance(timedelta(days=7))
     assert await leftovers(third) == {}
@@ -416,7 +416,7 @@ async def test_the_old_owner_is_fenced(open_queue: OpenQueue) -> None:
     url = fresh_url()
     first = await open_queue(url)
     await first.enqueue("q", b"", job_id="a")
-    second = await open_queue(url)
+    second = await open_queue(url, take_over=True)
     with pytest.raises(StoreFenced, match="fenced") as fenced:
         await first.enqueue("q", b"", job_id="late")
     assert fenced.value.permanent
@@ -441,7 +441,7 @@ async def test_a_fenced_owner_stops_whoever_waits(open_queue: OpenQueue) -> None
         asyncio.create_task(first.wait_for_completion("a", 3600)),
     ]
     await asyncio.sleep(0)
-    await open_queue(url)
+    await open_queue(url, take_over=True)
     with pytest.raises(TaqubaError):
         await first.kv_put("k", b"")
     for outcome in await asyncio.gather(*waiting, return_exceptions=True):

@@ -24,7 +24,9 @@ async def crashed(
     batch = await first.enqueue_batch([EnqueueRequest(queue, b"")] * (suspects + others))
     assert len(await first.claim_batch(queue, suspects)) == suspects
     await first.kv_delete("nothing")  # makes the claims durable
-    return await open_queue(url, default_config=config), [result.id for result in batch]
+    return await open_queue(url, default_config=config, take_over=True), [
+        result.id for result in batch
+    ]
 
 
 async def test_a_suspect_is_claimed_alone(open_queue: OpenQueue) -> None:
@@ -46,7 +48,7 @@ async def test_a_suspect_of_an_earlier_owner_is_found_by_the_first_claim(
     await first.enqueue("q", b"")
     await must_claim(first)
     await first.kv_delete("nothing")  # makes the claim durable
-    await (await open_queue(url)).close()
+    await (await open_queue(url, take_over=True)).close()
     third = await open_queue(url)
     assert (await must_claim(third)).suspect
     assert await third.claim("q") is None
@@ -170,7 +172,7 @@ async def test_a_suspect_that_runs_for_long_lets_others_in_and_is_not_to_blame_a
     await mock_clock.advance(1)
     assert (await must_claim(queue)).id == ids[1]
     # Another owner: the end of this process may be anybody's fault.
-    again = await open_queue(queue._owner.location.url)
+    again = await open_queue(queue._owner.location.url, take_over=True)
     job = await again.get_job(ids[0])
     assert job is not None
     assert (job.attempts, job.suspect) == (0, True)
@@ -191,7 +193,7 @@ async def test_a_slow_killer_is_given_up(open_queue: OpenQueue, mock_clock: Mock
     while await queue.claim("q", lease=3600) is not None:
         lives += 1
         await mock_clock.advance(4 * ALONE - 1)
-        queue = await open_queue(queue._owner.location.url)
+        queue = await open_queue(queue._owner.location.url, take_over=True)
         await mock_clock.advance(60)
     job = await queue.get_job(ids[0])
     assert job is not None
@@ -206,14 +208,14 @@ async def test_a_suspect_waits_longer_after_each_death_that_counts(
     for wait in (1, 2):
         await must_claim(queue)
         queue = await open_queue(
-            queue._owner.location.url, default_config=QueueConfig(retry_jitter=0)
+            queue._owner.location.url, default_config=QueueConfig(retry_jitter=0), take_over=True
         )
         assert await queue.claim("q") is None
         await mock_clock.advance(wait - 0.001)
         assert await queue.claim("q") is None
         await mock_clock.advance(0.001)
     await must_claim(queue)
-    queue = await open_queue(queue._owner.location.url)
+    queue = await open_queue(queue._owner.location.url, take_over=True)
     (dead,) = (await queue.dead_jobs("q")).jobs
     assert dead.id == ids[0]
 
@@ -274,16 +276,16 @@ async def test_the_first_claims_after_a_death_are_durable_and_later_ones_wait_fo
     url = fresh_url()
     first = await open_queue(url)
     ids = [result.id for result in await first.enqueue_batch([EnqueueRequest("q", b"")] * 3)]
-    second = await open_queue(url)
+    second = await open_queue(url, take_over=True)
     await must_claim(second)
-    third = await open_queue(url)
+    third = await open_queue(url, take_over=True)
     suspect = await must_claim(third)
     assert (suspect.id, suspect.suspect) == (ids[0], True)
     # While it runs, the owner learns nothing about the jobs behind it.
     await mock_clock.advance(2 * CAUTIOUS_MS / 1000)
     await third.ack(suspect)
     await must_claim(third)
-    fourth = await open_queue(url)
+    fourth = await open_queue(url, take_over=True)
     suspect = await must_claim(fourth)
     assert (suspect.id, suspect.suspect) == (ids[1], True)
     await fourth.nack(suspect, "failed")
@@ -291,7 +293,7 @@ async def test_the_first_claims_after_a_death_are_durable_and_later_ones_wait_fo
     await fourth.ack(await must_claim(fourth))
     await mock_clock.advance(CAUTIOUS_MS / 1000)
     await must_claim(fourth)
-    fifth = await open_queue(url)
+    fifth = await open_queue(url, take_over=True)
     claim = await must_claim(fifth)
     assert (claim.id, claim.suspect) == (ids[2], False)
 

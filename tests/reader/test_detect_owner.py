@@ -56,7 +56,8 @@ async def test_an_idle_owner_of_a_folder_is_seen_until_it_is_killed(tmp_path: Pa
     try:
         seen = await signs(store)
         assert seen.presence is OwnerPresence.PRESENT
-        assert seen.reason == "a process on this machine has the store open"
+        assert seen.reason.startswith("a process on this machine has the store open: process ")
+        assert str(owner.pid) in seen.reason
     finally:
         owner.kill()
         await owner.wait()
@@ -110,7 +111,8 @@ async def test_an_owner_that_is_still_opening_the_store_is_seen(tmp_path: Path) 
     async with Queue.open(tmp_path):
         pass
     # As far as an owner gets before its first commit; the store still says that it was closed.
-    engine = await Engine.open(StoreLocation.parse(tmp_path), fsync=False)
+    lock = await asyncio.to_thread(OwnerLock, tmp_path, 0)
+    engine = await Engine.open(StoreLocation.parse(tmp_path), lock, fsync=False)
     try:
         assert await engine.get(keys.CLOSED) is not None
         assert (await signs(tmp_path)).presence is OwnerPresence.PRESENT
@@ -143,7 +145,7 @@ async def test_an_owner_that_is_still_opening_a_store_in_a_bucket_is_not_absent(
 
 
 async def test_an_opening_that_failed_is_not_under_way(tmp_path: Path) -> None:
-    lock = await asyncio.to_thread(OwnerLock, tmp_path)
+    lock = await asyncio.to_thread(OwnerLock, tmp_path, 0)
     assert await asyncio.to_thread(owner_lock.is_opening, tmp_path) is True
     await asyncio.to_thread(lock.release)
     assert await asyncio.to_thread(owner_lock.is_opening, tmp_path) is False
@@ -151,7 +153,7 @@ async def test_an_opening_that_failed_is_not_under_way(tmp_path: Path) -> None:
 
 async def test_a_fenced_owner_is_none(tmp_path: Path) -> None:
     async with Queue.open(tmp_path):
-        async with Queue.open(tmp_path):
+        async with Queue.open(tmp_path, take_over=True):
             pass
         # The first is still there, and its lock is held; but it can write nothing any more.
         assert await asyncio.to_thread(owner_lock.is_held, tmp_path)
@@ -160,7 +162,7 @@ async def test_a_fenced_owner_is_none(tmp_path: Path) -> None:
 
 async def test_the_owner_that_fenced_another_is_seen_after_the_other_ended(tmp_path: Path) -> None:
     former = await Queue.open(tmp_path)
-    async with Queue.open(tmp_path):
+    async with Queue.open(tmp_path, take_over=True):
         await former.close()
         assert (await signs(tmp_path)).presence is OwnerPresence.PRESENT
 
@@ -229,7 +231,7 @@ async def test_a_bad_patience_is_refused(tmp_path: Path) -> None:
 
 def test_looking_at_a_lock_does_not_keep_an_owner_from_it(tmp_path: Path) -> None:
     assert owner_lock.is_held(tmp_path) is None
-    first, second = OwnerLock(tmp_path), OwnerLock(tmp_path)
+    first, second = OwnerLock(tmp_path, 0), OwnerLock(tmp_path, 0)
     first.release()
     first.release()
     assert owner_lock.is_held(tmp_path) is True
@@ -238,14 +240,14 @@ def test_looking_at_a_lock_does_not_keep_an_owner_from_it(tmp_path: Path) -> Non
 
 
 def test_an_owner_that_cannot_make_a_lock_file_goes_without(tmp_path: Path) -> None:
-    lock = OwnerLock(tmp_path / "missing")
+    lock = OwnerLock(tmp_path / "missing", 0)
     assert owner_lock.is_held(tmp_path / "missing") is None
     lock.release()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_lock_file_that_may_not_be_read_says_nothing(tmp_path: Path) -> None:
-    lock = OwnerLock(tmp_path)
+    lock = OwnerLock(tmp_path, 0)
     (tmp_path / "owner.lock").chmod(0)
     assert owner_lock.is_held(tmp_path) is None
     lock.release()

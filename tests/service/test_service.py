@@ -141,7 +141,7 @@ async def test_who_is_fenced_steps_back_and_comes_again(
     async with service(tmp_path, handler) as one:
         receipt = await one.enqueue("q", b"")
         await until(lambda: len(handler.started) == 1)
-        async with Queue.open(tmp_path, inbox=True) as intruder:
+        async with Queue.open(tmp_path, inbox=True, take_over=True) as intruder:
             await until(lambda: one.role == "producer")
             assert handler.cancelled == [receipt.id]
             # What is enqueued meanwhile waits for whoever takes it.
@@ -162,7 +162,7 @@ async def test_in_a_bucket_the_service_takes_the_store_back(
     handler = Handler()
     async with service(url, handler) as one:
         await until(lambda: one.role == "owner")
-        async with Queue.open(url):
+        async with Queue.open(url, take_over=True):
             await until(lambda: one.role == "producer")
             await until(lambda: one.role == "owner")
         await one.enqueue("q", b"")
@@ -190,7 +190,7 @@ async def test_who_is_fenced_while_it_opens_the_store_comes_again(
             async with asyncio.timeout(PATIENCE):
                 while not await manifests():  # noqa: ASYNC110 - the server is another process
                     await asyncio.sleep(0.01)
-            async with Queue.open(url):
+            async with Queue.open(url, take_over=True):
                 assert one.role == "producer"
             await proxy.calm()
             receipt = await one.enqueue("q", b"")

@@ -33,8 +33,12 @@ SECONDS = 20
 KEEPS = QueueConfig(keep_done_jobs=60)
 
 
-def owner(url: str | Path) -> contextlib.AbstractAsyncContextManager[Queue]:
-    return Queue.open(url, inbox=True, producer_socket=True, default_config=KEEPS)
+def owner(
+    url: str | Path, *, take_over: bool = False
+) -> contextlib.AbstractAsyncContextManager[Queue]:
+    return Queue.open(
+        url, inbox=True, producer_socket=True, default_config=KEEPS, take_over=take_over
+    )
 
 
 @pytest.fixture(params=["folder", "long path", "S3"])
@@ -128,7 +132,7 @@ async def test_one_waits_with_one_owner_after_the_other(tmp_path: Path) -> None:
         receipt = await producer.enqueue("q", b"")
         waits = asyncio.create_task(producer.wait_for_completion(receipt.id, SECONDS))
         await asyncio.wait([waits], timeout=0.1)
-        async with owner(tmp_path) as successor:
+        async with owner(tmp_path, take_over=True) as successor:
             await until_claimed(successor, receipt.id)
             assert (await waits).completed
             # And what is enqueued reaches it.

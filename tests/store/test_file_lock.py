@@ -15,7 +15,7 @@ import os, signal, sys
 from pathlib import Path
 from taquba._objects.owner_lock import OwnerLock
 
-lock = OwnerLock(Path(sys.argv[1]))
+lock = OwnerLock(Path(sys.argv[1]), 0)
 if os.fork() == 0:
     print("forked", flush=True)
     sys.stdin.read()

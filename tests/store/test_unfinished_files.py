@@ -63,7 +63,7 @@ async def test_files_that_a_living_owner_may_be_writing_are_left(tmp_path: Path)
     for file, age in ((young, 5), (old, 300)):
         file.write_bytes(b"half")
         os.utime(file, (time.time() - age, time.time() - age))
-    async with Queue.open(tmp_path):
+    async with Queue.open(tmp_path, take_over=True):
         assert young.exists()
         assert not old.exists()
     await first.close()

@@ -237,7 +237,7 @@ async def test_a_failed_operation_names_its_error(open_queue: OpenQueue, meters:
     url = fresh_url()
     queue = await open_queue(url, telemetry=meters.provider)
     await queue.enqueue("q", b"")
-    await open_queue(url)
+    await open_queue(url, take_over=True)
     with pytest.raises(StoreFenced):
         await queue.enqueue("q", b"")
     assert meters.counts(DURATION, OPERATION, "error.type") == {
@@ -376,7 +376,7 @@ async def test_a_suspect_that_waits_is_the_oldest_pending_job(
         await first.enqueue("q", b"")
     await first.claim_batch("q", 2)
     await first.kv_delete("nothing")  # makes the claims durable
-    queue = await open_queue(url, telemetry=meters.provider)
+    queue = await open_queue(url, telemetry=meters.provider, take_over=True)
     # The first suspect runs, and the other waits for it.
     await must_claim(queue)
     await mock_clock.advance(9)
@@ -448,7 +448,7 @@ async def test_a_fenced_owner_no_longer_reports_the_depth(
     url = fresh_url()
     queue = await open_queue(url, telemetry=meters.provider)
     await queue.enqueue("q", b"")
-    await open_queue(url)
+    await open_queue(url, take_over=True)
     with pytest.raises(StoreFenced):
         await queue.enqueue("q", b"")
     assert meters.points("taquba.queue.depth") == []

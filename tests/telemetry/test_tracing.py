@@ -249,7 +249,7 @@ async def test_a_failed_enqueue_ends_its_span_with_the_error(
 ) -> None:
     url = fresh_url()
     queue = await open_queue(url, telemetry=Telemetry(tracer_provider=spans.provider))
-    await open_queue(url)
+    await open_queue(url, take_over=True)
     before = trace.get_current_span()
     with pytest.raises(StoreFenced):
         await queue.enqueue("q", b"")

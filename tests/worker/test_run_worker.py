@@ -758,7 +758,7 @@ async def test_claim_path_errors_end_the_loop(open_queue: OpenQueue) -> None:
     queue = await open_queue(url)
     task = asyncio.create_task(run_worker(queue, "q", succeed))
     await finish(queue, *await add_jobs(queue, 1))
-    await open_queue(url)
+    await open_queue(url, take_over=True)
     with pytest.raises(StoreFenced):
         await queue.enqueue("q", b"")
     async with asyncio.timeout(REAL_SECONDS):

@@ -82,7 +82,7 @@ async def test_a_loop_that_fails_drains_the_others_and_raises(open_queue: OpenQu
         run_workers(queue, WorkerSpec("a", succeed), WorkerSpec("b", healthy))
     )
     await healthy.starts(1)
-    await open_queue(url)
+    await open_queue(url, take_over=True)
     with pytest.raises(StoreFenced):
         await queue.enqueue("a", b"")
     healthy.open.set()

@@ -42,7 +42,9 @@ class RealRuns(ABC, Generic[EventT, PictureT]):
 
     async def open(self) -> None:
         # Opened before the one that crashed is closed, so that nothing of that lands any more.
-        self.queue = await Queue.open(self._url, clock=self.clock, default_config=self._config)
+        self.queue = await Queue.open(
+            self._url, clock=self.clock, default_config=self._config, take_over=True
+        )
         self._queues.append(self.queue)
         self.runtime = self.runtime_on(self.queue)
         self._stop = asyncio.Event()

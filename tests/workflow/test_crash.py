@@ -105,7 +105,7 @@ async def test_from_every_prefix_of_its_commits_a_run_goes_on_to_the_same_end(
             await drive(old, mock_clock, replay=replay)
         except TaqubaError:
             assert dying.died.is_set()
-        queue = await open_queue(url, default_config=EAGER)
+        queue = await open_queue(url, default_config=EAGER, take_over=True)
         # The first to look: nothing has run since the end of the process.
         await audit(queue)
         await drive(queue, mock_clock, replay=replay)

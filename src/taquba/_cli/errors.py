@@ -8,6 +8,7 @@ from taquba import (
     InvalidArgument,
     InvalidArgumentType,
     JobNotFound,
+    StoreOwned,
     TaqubaError,
 )
 
@@ -43,5 +44,7 @@ def code_of(error: TaqubaError) -> ExitCode:
             return ExitCode.USAGE
         case JobNotFound():
             return ExitCode.NOT_FOUND
+        case StoreOwned():
+            return ExitCode.REFUSED
         case _:
             return ExitCode.FAILED

@@ -60,6 +60,7 @@ async def owning(
 
     Raises:
         CommandError: An owner lives, or may live; or there is no store and `create` is not set.
+        StoreOwned: An owner came meanwhile.
     """
     if store.startswith("memory:"):
         raise CommandError(
@@ -75,6 +76,7 @@ async def owning(
         queue_configs=queue_configs,
         heartbeat_interval=heartbeat_interval,
         inbox=inbox,
+        take_over=take_over,
     ) as queue:
         yield queue
 

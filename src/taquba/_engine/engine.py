@@ -98,13 +98,19 @@ class Engine(Reads):
 
     @classmethod
     async def open(
-        cls, location: StoreLocation, *, fsync: bool, count_requests: bool = False
+        cls,
+        location: StoreLocation,
+        lock: OwnerLock | None = None,
+        *,
+        fsync: bool,
+        count_requests: bool = False,
     ) -> Engine:
-        """Open for writing, which fences any other owner of the store."""
+        """Open for writing, which fences any other owner of the store.
+
+        The lock of a folder is released when the engine is closed, and when it cannot be opened.
+        """
         durable = DurableFolder(location.folder) if fsync and location.folder else None
         folder = None if durable is None else FolderSync(durable)
-        store = await asyncio.to_thread(connect_engine, location)
-        log = await WriteAheadLog.connect(location, store)
         recorders: list[DefaultMetricsRecorder] = []
 
         def new_recorder() -> DefaultMetricsRecorder | None:
@@ -114,8 +120,9 @@ class Engine(Reads):
             recorders.append(DefaultMetricsRecorder())
             return recorders[-1]
 
-        lock = await asyncio.to_thread(OwnerLock, location.folder) if location.folder else None
         try:
+            store = await asyncio.to_thread(connect_engine, location)
+            log = await WriteAheadLog.connect(location, store)
             if folder is not None:
                 await folder.run(folder.folder.prepare)
             if location.folder is not None and lock is not None:

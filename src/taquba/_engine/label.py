@@ -19,7 +19,6 @@ from taquba._engine.reads import bounded
 from taquba._model import keys
 from taquba._model.codec import UNREADABLE
 from taquba._objects.client import Client
-from taquba._objects.limits import OPERATION_TIMEOUT
 from taquba._objects.location import StoreLocation
 from taquba._objects.problems import Problem, explain
 
@@ -54,8 +53,7 @@ async def look(location: StoreLocation) -> Found:
         if location.folder is not None:
             return await asyncio.to_thread(_look_into, location, location.folder)
         client = await Client.connect(location)
-        # One that has answered this process is slow at worst, and waited for as operations do.
-        seconds = OPERATION_TIMEOUT if client.place.has_worked() else None
+        seconds = client.patience
         manifests, label = await asyncio.gather(
             client.ask("list", lambda: client.names(_MANIFESTS), seconds),
             client.ask("read", lambda: _label(client), seconds),

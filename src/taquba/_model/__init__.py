@@ -15,6 +15,7 @@ The modules, top to bottom; each uses only those below it:
     place       where a queue, reader or producer may be used
     resources   the result of an `open`: it can be awaited, or used with ``async with``
     errors      every error taquba raises
+    holder      which process owns a store, as far as that is known
     same        whether a value came back as it was: with the same types and content
     describing  texts about objects of users, whatever their own methods do
     clock       time

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime
 
+from taquba._model.holder import Holder
 from taquba._model.redaction import redact
 
 
@@ -233,6 +235,40 @@ class StoreFenced(TaqubaError):
         return (
             "another process has opened this store for writing, which fenced this queue; "
             "close it, and make sure that one owner at a time opens a store"
+        )
+
+
+class StoreOwned(TaqubaError):
+    """A living owner has this store, and opening it would have fenced that; nothing was written.
+
+    Attributes:
+        url: The store.
+        host: The machine of its owner, or None if that is unknown, like the following.
+        pid: Its process.
+        since: When it opened the store.
+    """
+
+    permanent = False
+
+    def __init__(
+        self,
+        url: str,
+        host: str | None = None,
+        pid: int | None = None,
+        since: datetime | None = None,
+    ) -> None:
+        super().__init__(url, host, pid, since)
+        self.url = redact(url)
+        self.host = host
+        self.pid = pid
+        self.since = since
+
+    def __str__(self) -> str:
+        owner = Holder(self.host, self.pid, self.since)
+        return (
+            f"{self.url} is open already: its owner is {owner.text()}. Take part with Service, "
+            "look with QueueReader, enqueue with Producer, or fence that owner with "
+            "Queue.open(..., take_over=True)"
         )
 
 

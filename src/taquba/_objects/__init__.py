@@ -2,6 +2,7 @@
 
 The modules, top to bottom; each uses only those below it:
 
+    elected             the process that is elected, as seen by one that does not stand for election
     candidates          a candidate for the ownership of a store
     election_in_bucket  elections in a bucket
     election_in_folder  elections in a local folder: a lock file
@@ -21,6 +22,7 @@ The modules, top to bottom; each uses only those below it:
     problems            problems of an object store, with their remedies
     owner_lock          lock files in a store folder that tell other processes of this machine
     file_lock           lock files
+    holder_text         which process owns a store, as its owner has written it
     repeating           repeating requests to a bucket: a single refusal may be wrong
     places              which locations have worked in this process: the rule for temporary refusals
     election            which of several processes opens a store

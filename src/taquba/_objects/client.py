@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from obstore.store import ObjectStore
 
 from taquba._model.redaction import without_secrets
+from taquba._objects.limits import OPERATION_TIMEOUT
 from taquba._objects.location import StoreLocation
 from taquba._objects.places import Place
 from taquba._objects.problems import explain
@@ -52,6 +53,14 @@ class Client:
             return cls(location, await asyncio.to_thread(connect_objects, location, _RETRIES))
         except Exception as error:
             raise explain(location, error, "connect") from without_secrets(error)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for a request of an opening.
+
+        A store that has answered this process is slow at worst, and waited for as operations do.
+        """
+        return OPERATION_TIMEOUT if self.place.has_worked() else _TIMEOUT
 
     async def names(self, prefix: str | None = None) -> list[str]:
         """What is directly below a prefix: objects, and prefixes of more of them."""

@@ -10,17 +10,18 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from ulid import ULID
 
+from taquba._model.clock import SystemClock
 from taquba._model.codec import UNREADABLE
 from taquba._objects.client import Client
 from taquba._objects.election import Election
+from taquba._objects.holder_text import describe_this_process
 from taquba._objects.location import StoreLocation
 from taquba._objects.places import SERVING, Complaints, Place
 from taquba._objects.problems import Problem
@@ -37,6 +38,9 @@ T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 
 _LEASE: Final = "election.json"
+TAKEOVER_SECONDS: Final = "takeover_seconds"
+"""The member of a lease object that says after how long without a sign others take it over."""
+
 _SIGNS_PER_TAKEOVER: Final = 3
 _RESIGN_ATTEMPTS: Final = 3
 
@@ -47,10 +51,14 @@ class Seen(NamedTuple):
     Attributes:
         version: Changes with every write.
         holder: The holder of the lease; None if it was given back.
+        content: What it says.
+        written: When it was written, by the clock of the store.
     """
 
     version: UpdateVersion
     holder: str | None
+    content: bytes = b""
+    written: datetime | None = None
 
 
 _UNREADABLE: Final = ""
@@ -89,6 +97,7 @@ class BucketElection(Election):
         self._takeover_seconds = takeover_seconds
         self._pause = takeover_seconds / _SIGNS_PER_TAKEOVER
         self._holder = str(ULID())
+        self._since_ms = 0
         self._signs = 0
         self._client: Client | None = None
         self._version: UpdateVersion | None = None
@@ -135,6 +144,7 @@ class BucketElection(Election):
 
     async def _stand(self, watch: Watch) -> bool:
         now = asyncio.get_running_loop().time()
+        self._since_ms = SystemClock().time_ms()
         seen = await self._read()
         if seen is None:
             return await self._write("create", self._holder)
@@ -188,18 +198,18 @@ class BucketElection(Election):
 
     async def _read(self) -> Seen | None:
         client = await self._connect()
-        return await self._ask(client, "read", lambda: _read(client))
+        return await self._ask(client, "read", lambda: read_lease(client))
 
     async def _write(self, mode: Mode, holder: str | None) -> bool:
         """Write the lease object, if it is still the one that was seen; returns whether it was."""
         client = await self._connect()
         self._signs += 1
-        # The count makes every content, and so its tag, differ. Host and process are for people.
+        # The count makes every content, and so its tag, differ. The process is for people.
         lease = {
             "holder": holder,
             "signs": self._signs,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            TAKEOVER_SECONDS: self._takeover_seconds,
+            **describe_this_process(self._since_ms),
         }
         content = json.dumps(lease).encode()
         written = await self._ask(client, "write", lambda: _write(client, content, mode))
@@ -217,7 +227,8 @@ class BucketElection(Election):
         return self._client
 
 
-async def _read(client: Client) -> Seen | None:
+async def read_lease(client: Client) -> Seen | None:
+    """The lease object in a bucket; None if there is none."""
     try:
         found = await client.store.get_async(_LEASE)
         content = bytes(await found.bytes_async())
@@ -228,7 +239,8 @@ async def _read(client: Client) -> Seen | None:
     except UNREADABLE:
         # Whatever wrote it does not renew it.
         holder = _UNREADABLE
-    return Seen(_version(found.meta["e_tag"], found.meta["version"]), holder)
+    version = _version(found.meta["e_tag"], found.meta["version"])
+    return Seen(version, holder, content, found.meta["last_modified"])
 
 
 async def _write(client: Client, content: bytes, mode: Mode) -> UpdateVersion | None:

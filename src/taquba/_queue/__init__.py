@@ -18,6 +18,7 @@ The modules, top to bottom; each uses only those below it:
     payload_writes  large payloads on their way into the store
     claims          claims: taking jobs from the front of a queue and holding them under a lease
     inbox_listings  the contents of an inbox, for people and monitors
+    guarding        keeping an opening from fencing an owner that lives
     owner           the state that all operations of an open queue share
     listings        reading jobs: one by id, listings, histories
     open_options    how a store is opened: the options that callers give

@@ -77,9 +77,12 @@ class OpenOptions(OwnerOptions, total=False):
         producer_socket: Listen on a unix socket for the producers on this machine, which then need
             not go through the store. Only this user can connect. The socket is in the store's
             folder, or for a bucket in a folder of this user.
+        take_over: Fence an owner that lives. By default the opening raises `StoreOwned` instead,
+            where a living owner is known.
     """
 
     producer_socket: bool
+    take_over: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,7 @@ class OpenSettings:
     payload_location: StoreLocation
     inbox: InboxConfig | None
     producer_socket: bool
+    take_over: bool
     telemetry: Telemetry
 
     @classmethod
@@ -118,6 +122,7 @@ class OpenSettings:
         payload_url: str | os.PathLike[str] | None = None,
         inbox: InboxConfig | bool = False,
         producer_socket: bool = False,
+        take_over: bool = False,
         telemetry: Telemetry | MeterProvider | bool | None = None,
     ) -> OpenSettings:
         """The settings for a store at a location.
@@ -146,6 +151,7 @@ class OpenSettings:
             payload_location=location.for_payloads(payload_url),
             inbox=_inbox(inbox, location),
             producer_socket=producer_socket,
+            take_over=take_over,
             telemetry=as_telemetry(telemetry),
         )
 

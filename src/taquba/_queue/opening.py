@@ -27,6 +27,7 @@ from taquba._model.records import Counters, JobStatus
 from taquba._objects.fitness import check_new_store
 from taquba._objects.location import StoreLocation
 from taquba._objects.space import ObjectSpace
+from taquba._queue.guarding import MemoryHold, lock_folder, refuse_elected
 from taquba._queue.open_options import OpenSettings
 from taquba._queue.owner import Owner
 from taquba._rules import transitions
@@ -34,7 +35,7 @@ from taquba._store.transaction import Transaction
 from taquba._telemetry.choosing import instrument
 
 if TYPE_CHECKING:
-    pass
+    from taquba._telemetry.instrumentation import Instrumentation
 
 _log: Final = logging.getLogger(__name__)
 
@@ -42,15 +43,33 @@ _TAKEN_BACK_PER_COMMIT = 512
 
 
 async def open_owner(settings: OpenSettings) -> Owner:
-    """Open the store for writing; when this returns the queue may serve."""
+    """Open the store for writing; when this returns the queue may serve.
+
+    Whether that would fence a living owner is found out before anything is written.
+    """
     location, clock = settings.location, settings.clock
     telemetry = await instrument(settings.telemetry, location.url, clock)
-    labelled = location.in_memory or await again(
-        lambda: _is_ready(location), f"looking at {location.url}"
-    )
+    if location.in_memory:
+        in_memory = MemoryHold(settings)
+        try:
+            owner = await _open(settings, telemetry, labelled=True)
+        except BaseException:
+            in_memory.release()
+            raise
+        owner.on_failure.add(in_memory.release)
+        return owner
+    labelled = await again(lambda: _is_ready(settings), f"looking at {location.url}")
+    return await _open(settings, telemetry, labelled=labelled)
+
+
+async def _open(
+    settings: OpenSettings, telemetry: Instrumentation | None, *, labelled: bool
+) -> Owner:
+    location, clock = settings.location, settings.clock
     objects = await ObjectSpace.open(settings.payload_location, fsync=settings.fsync)
     counts = telemetry is not None and telemetry.metrics is not None
-    engine = await Engine.open(location, fsync=settings.fsync, count_requests=counts)
+    lock = await lock_folder(settings)
+    engine = await Engine.open(location, lock, fsync=settings.fsync, count_requests=counts)
     owner = None
     try:
         ids = IdGenerator(clock)
@@ -96,9 +115,11 @@ async def open_owner(settings: OpenSettings) -> Owner:
         if not labelled:
             await write_label(location)
     except BaseException:
-        if owner is not None:
-            await owner.committer.close()
-        await engine.close()
+        try:
+            if owner is not None:
+                await owner.committer.close()
+        finally:
+            await engine.close()
         raise
     return owner
 
@@ -120,11 +141,12 @@ async def find_store(location: StoreLocation) -> Found:
     return found
 
 
-async def _is_ready(location: StoreLocation) -> bool:
+async def _is_ready(settings: OpenSettings) -> bool:
     """Refuse a location that cannot be opened; returns whether the store there has its label."""
-    found = await find_store(location)
+    found = await find_store(settings.location)
+    await refuse_elected(settings)
     if not found.database:
-        await check_new_store(location)
+        await check_new_store(settings.location)
     return found.database and found.layout is not None
 
 

@@ -26,7 +26,7 @@ async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) 
     it was before its owner opened it.
     """
     held = await _lock_held(location)
-    closed = await _closed_at(location)
+    closed = await closed_at(location)
     if held is False and closed is None:
         # Somebody may have opened it between the two looks.
         held = await _lock_held(location)
@@ -40,10 +40,15 @@ async def detect_owner(reads: Reads, location: StoreLocation, patience_ms: int) 
     if closed is not None and not await _being_opened(location):
         # Either an owner has just opened it, or the one that has the lock was fenced and does not
         # know it yet, and the one that fenced it has closed the store.
-        closed = await _closed_at(location)
+        closed = await closed_at(location)
         if closed is not None:
             return _closed(closed)
-    return _PRESENT
+    assert location.folder is not None
+    holder = await asyncio.to_thread(owner_lock.holder_of, location.folder)
+    return OwnerSigns(
+        OwnerPresence.PRESENT,
+        f"a process on this machine has the store open: {holder.text()}",
+    )
 
 
 async def _watch(
@@ -59,7 +64,7 @@ async def _watch(
     while asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(_LOOK_SECONDS)
         if begun or await reads.get(keys.CLOSED) is not None:
-            closed = await _closed_at(location)
+            closed = await closed_at(location)
             if begun and closed is None:
                 return OwnerSigns(OwnerPresence.PRESENT, "the store has just been opened")
             if closed is not None and not await _opened_since(location, closed):
@@ -90,7 +95,7 @@ async def _being_opened(location: StoreLocation) -> bool:
     return await asyncio.to_thread(owner_lock.is_opening, location.folder) is True
 
 
-async def _closed_at(location: StoreLocation) -> Closing | None:
+async def closed_at(location: StoreLocation) -> Closing | None:
     """How the last owner closed the store; None if it did not, or another one came since then."""
     async with looking_once(location) as newest:
         closed = await newest.get(keys.CLOSED)
@@ -109,7 +114,6 @@ async def _opened_since(location: StoreLocation, closed: Closing) -> bool:
     return manifest is not None and manifest.writer_epoch > closed.openings
 
 
-_PRESENT: Final = OwnerSigns(OwnerPresence.PRESENT, "a process on this machine has the store open")
 _DIED: Final = OwnerSigns(
     OwnerPresence.ABSENT, "the last owner died: no process on this machine has the store open"
 )

@@ -71,7 +71,7 @@ _MAX_CLAIM_BATCH = 10_000
 class Queue(OwnersHandle, ClosedAtExit):
     """A durable job queue whose state lives in an object store.
 
-    Only one process, the owner, has a store open at a time; opening it elsewhere fences this owner.
+    Only one process, the owner, has a store open at a time.
     A queue belongs to the event loop that opened it. Make one with `Queue.open`:
 
         async with Queue.open("./data") as queue:
@@ -95,9 +95,13 @@ class Queue(OwnersHandle, ClosedAtExit):
     def open(url: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Opening[Queue]:
         """Open a store for writing; ``await`` it, or use it with ``async with``.
 
-        The former owner is fenced. Jobs that were claimed return to pending at once. Unless the
-        store was closed, they are suspects: each runs alone, and only if it then kills the process
-        does that count as an attempt.
+        Another owner that is known to live is left alone: the opening raises `StoreOwned`, unless
+        `take_over` is set. It is known in a folder of this machine, by its lock; in a bucket, if it
+        is a `Service`; and in memory. Any other former owner is fenced: it commits nothing more.
+
+        Jobs that were claimed return to pending at once. Unless the store was closed, they are
+        suspects: each runs alone, and only if it then kills the process does that count as an
+        attempt.
 
         Args:
             url: ``memory://`` (fresh), ``memory://name`` (shared by name in this process),
@@ -109,6 +113,8 @@ class Queue(OwnersHandle, ClosedAtExit):
             InvalidArgument: The URL or a setting cannot be used, or OpenTelemetry was requested and
                 is not installed.
             IncompatibleStore: The store was written in another layout.
+            StoreOwned: Another owner has the store open, and `take_over` is not set. Nothing was
+                written.
             StoreError: The store cannot be reached or written.
         """
         location = StoreLocation.parse(url)

@@ -139,7 +139,7 @@ class Service(Store, RunsInBackground):
             )
 
         def open_queue() -> Opening[Queue]:
-            return Queue.open(url, producer_socket=True, **options)
+            return Queue.open(url, producer_socket=True, take_over=True, **options)
 
         open_queue().discard()
         workers = worker_specs(handlers)

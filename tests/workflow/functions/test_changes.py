@@ -352,7 +352,7 @@ async def test_a_turn_that_gets_further_each_time_may_be_interrupted_any_number_
         with suppress(TaqubaError):
             async with running(queue, whole) as runtime:
                 await runtime.handle(whole, "r").result()
-        queue = await open_queue(url, default_config=EAGER)
+        queue = await open_queue(url, default_config=EAGER, take_over=True)
         handle = WorkflowRuntime(queue, workflows=[whole]).handle(whole, "r")
     assert await handle.result() == 28
     assert processes > 2 * EAGER.max_attempts

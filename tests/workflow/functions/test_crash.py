@@ -138,7 +138,7 @@ async def test_from_every_prefix_of_its_commits_a_function_goes_on_to_the_same_e
             await drive(old, mock_clock)
         except TaqubaError:
             assert dying.died.is_set()
-        queue = await open_queue(url, default_config=EAGER)
+        queue = await open_queue(url, default_config=EAGER, take_over=True)
         # The first to look: nothing has run since the end of the process.
         await audit(queue)
         before = await read_histories(queue)

@@ -188,7 +188,7 @@ async def test_a_request_to_cancel_is_not_lost_with_the_process(
     await begun.wait()
     assert await runtime.cancel("r")
     assert (await status_of(runtime, "r")).state is RunState.CANCELLING
-    queue = await open_queue(url)
+    queue = await open_queue(url, take_over=True)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     async with running(queue, w) as runtime:
