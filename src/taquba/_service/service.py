@@ -115,7 +115,7 @@ class Service(Store, RunsInBackground):
             handlers: The handlers that an owner runs: a mapping of queue names to handlers, or a
                 list of `WorkerSpec`. Give the same ones to all processes, because any may become
                 the owner.
-            role: ``"auto"`` stands for election, ``"producer"`` only enqueues.
+            role: ``"auto"`` stands for election, ``"producer"`` is never the owner.
             call_timeout: How long a call waits for an owner where there is none, seconds.
             takeover_after: For buckets: how many seconds an owner must give no sign of life before
                 another process takes its place. An owner gives three signs in that time, each a
