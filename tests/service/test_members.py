@@ -18,6 +18,7 @@ from taquba import (
     Claim,
     ClaimLost,
     EnqueueRequest,
+    InvalidArgument,
     JobStatus,
     OwnerUnreachable,
     Queue,
@@ -195,6 +196,18 @@ async def test_a_large_payload_comes_whole(owner: Queue, member: Service) -> Non
     claim = await must_claim(member)
     assert claim.payload == payload
     await member.ack(claim)
+
+
+async def test_an_answer_that_is_too_large_says_what_to_ask_for(
+    owner: Queue, member: Service
+) -> None:
+    for _ in range(3):
+        await owner.enqueue("q", bytes(7 * 1024 * 1024))
+    with pytest.raises(InvalidArgument, match="payloads=False"):
+        await member.list_jobs("q", "pending")
+    page = await member.list_jobs("q", "pending", payloads=False)
+    assert len(page.jobs) == 3
+    assert len((await member.list_jobs("q", "pending", limit=2)).jobs) == 2
 
 
 async def test_without_an_owner_a_call_waits_for_one(short_path: Path) -> None:

@@ -27,6 +27,7 @@ from taquba import (
     KvEntry,
     KvPage,
     NackOutcome,
+    PayloadDamaged,
     QueueStats,
     RejectedBatch,
     SettlementEffects,
@@ -47,10 +48,13 @@ from taquba._line.values import (
     load_result,
 )
 from taquba._model import errors
-from taquba._model.records import AttemptOutcome, Job
+from taquba._model.records import AttemptOutcome, Job, with_damage
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 RECORD = JobRecord(Job("id", "q", b"payload", {"a": "b"}, 5, 1, 3), JobStatus.DEAD)
+
+LOADED = JobRecord(Job("id", "q", b"content", None, 5, 1, 3, payload_ref="ref"), JobStatus.PENDING)
+BARE = JobRecord(Job("id", "q", b"", None, 5, 1, 3, payload_ref="ref"), JobStatus.PENDING)
 
 ARGUMENTS: list[object] = [
     None,
@@ -90,6 +94,8 @@ RESULTS: list[object] = [
     EnqueueResult("id", True),
     [EnqueueResult("id", False)],
     RECORD,
+    LOADED,
+    BARE,
     JobPage([RECORD], "cursor", (UnreadableRecord(name="n", key=b"k", reason="r"),)),
     JobPage([], None),
     KvPage([KvEntry("k", b"v")], None),
@@ -128,6 +134,15 @@ def test_results_come_back(value: object) -> None:
     again = load_result(dump_result(value))
     assert again == value
     assert type(again) is type(value)
+
+
+def test_a_damaged_payload_is_told() -> None:
+    damage = PayloadDamaged("id", "ref", "it is cut off")
+    again = load_result(dump_result(with_damage(BARE, damage)))
+    assert isinstance(again, JobRecord)
+    with pytest.raises(PayloadDamaged) as raised:
+        _ = again.payload
+    assert str(raised.value) == str(damage)
 
 
 @pytest.mark.parametrize(

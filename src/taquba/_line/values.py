@@ -38,7 +38,6 @@ from taquba._model.records import (
     WaitStatus,
     WakeOutcome,
     with_damage,
-    with_payload,
 )
 from taquba._model.unpacking import LONGEST_TEXT, UNREADABLE, Unpacking
 from taquba._model.validate import moment_ms
@@ -225,15 +224,14 @@ def _text(value: str) -> object:
 def _job(record: JobRecord) -> object:
     job = record._job  # pyright: ignore[reportPrivateUsage] - its fields are what is sent
     named = [_JOB, record.status.value, job.queue, job.id, encode_job(job)]
-    if job.payload_ref is None:
-        return named
     try:
-        # The row names the object only.
-        return [*named, record.payload]
+        # The row holds what was loaded.
+        _ = record.payload
     except PayloadDamaged as damage:
         return [*named, damage.why]
     except PayloadMissing:
-        return named
+        pass
+    return named
 
 
 def _list(value: Any) -> object:
@@ -339,7 +337,7 @@ def _load(value: object, known: Mapping[str, type[Any]]) -> object:
             return _stranger(name, shows)
         case ["JobRecord", str() as status, str() as queue, str() as job_id, bytes() as row, *more]:
             record = JobRecord(decode_job(queue, job_id, row), JobStatus(status))
-            return _with_payload(record, more)
+            return _with_damage(record, more)
         case [str() as word, str() as member] if word in _WORDS:
             return _WORDS[word](member)
         case [str() as name, *held] if name in known:
@@ -350,11 +348,9 @@ def _load(value: object, known: Mapping[str, type[Any]]) -> object:
             raise Unreadable(f"{tagged!r:.50} is nothing that is known")
 
 
-def _with_payload(record: JobRecord, more: list[object]) -> JobRecord:
-    """A record with the content of its payload's object, or why there is none."""
+def _with_damage(record: JobRecord, more: list[object]) -> JobRecord:
+    """A record, and why its payload cannot be read, if that follows."""
     match more:
-        case [bytes() as payload]:
-            return with_payload(record, payload)
         case [str() as why]:
             damage = PayloadDamaged(record.id, record.payload_ref or "", why)
             return with_damage(record, damage)

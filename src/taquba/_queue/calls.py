@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
 from typing import Final
@@ -15,14 +13,12 @@ from taquba._line import methods
 from taquba._line.address import socket_path
 from taquba._line.connection import Connection, Large, Refused
 from taquba._line.server import SocketServer
-from taquba._line.values import dump_error
 from taquba._model import validate
 from taquba._model.batch import MalformedBatch, shortened
 from taquba._model.codec import decode_store_id
-from taquba._model.errors import QueueClosed, StoreFenced, TaqubaError
 from taquba._objects.location import StoreLocation
 from taquba._queue import control, listings
-from taquba._queue.handle_calls import HandleCalls
+from taquba._queue.handle_calls import HandleCalls, as_refusals
 from taquba._queue.ingesting import decode, ingest
 from taquba._queue.owner import Owner
 
@@ -60,7 +56,7 @@ class SocketCalls:
     async def __call__(
         self, connection: Connection, method: str, arguments: list[object]
     ) -> object:
-        with _as_refusals():
+        with as_refusals():
             match method, arguments:
                 case methods.STORE, [str() as name, bytes() as data]:
                     return await self._handle.carry_out(connection, name, data)
@@ -70,7 +66,7 @@ class SocketCalls:
                     self._handle.release(connection, tokens)
                     return None
                 case methods.BATCH, [str() as name, bytes() as batch]:
-                    return await ingest(self._owner, await decode(name, batch))
+                    return await self._ingest(name, batch)
                 case methods.GET_JOB, [str() as job_id]:
                     return Large(partial(self._record, job_id))
                 case methods.STATS, [str() as name]:
@@ -91,8 +87,15 @@ class SocketCalls:
                 case _:
                     raise Refused("UnknownCall", f"{method!r:.50} with {len(arguments)} arguments")
 
+    async def _ingest(self, name: str, data: bytes) -> object:
+        try:
+            batch = await decode(name, data)
+        except MalformedBatch as error:
+            raise Refused(type(error).__name__, shortened(error)) from error
+        return await ingest(self._owner, batch)
+
     async def _record(self, job_id: str) -> object:
-        with _as_refusals():
+        with as_refusals():
             owner = self._owner
             await owner.look()
             job = await listings.get_job(owner.engine, owner.payloads, validate.job_id(job_id))
@@ -100,20 +103,3 @@ class SocketCalls:
 
     async def _completed(self, status: str, job_id: str) -> object:
         return status, await self._record(job_id)
-
-
-@contextmanager
-def _as_refusals() -> Generator[None]:
-    """Convert errors of a queue's methods to the form that goes over the socket."""
-    try:
-        yield
-    except QueueClosed as error:
-        # What was submitted before is written, and answered.
-        raise Refused(methods.CLOSED, str(error)) from error
-    except StoreFenced as error:
-        raise Refused(methods.GONE, str(error)) from error
-    except TaqubaError as error:
-        kind, state, text = dump_error(error)
-        raise Refused(kind, state, shortened(text)) from error
-    except MalformedBatch as error:
-        raise Refused(type(error).__name__, shortened(error)) from error

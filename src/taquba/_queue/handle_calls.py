@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import Any, Final, cast
 
 from taquba._interface.store import Store
 from taquba._line import methods
-from taquba._line.connection import Connection, Refused
-from taquba._line.values import Unreadable, dump_result, load_arguments
-from taquba._model.errors import ClaimLost
-from taquba._model.records import JobRecord, JobStatus
-from taquba._queue import claims
+from taquba._line.connection import Connection, Large, Refused
+from taquba._line.values import Unreadable, dump_error, dump_result, load_arguments
+from taquba._model import validate
+from taquba._model.batch import shortened
+from taquba._model.errors import ClaimLost, QueueClosed, StoreFenced, TaqubaError
+from taquba._model.records import JobRecord, JobStatus, WaitOutcome
+from taquba._model.validate import Duration
+from taquba._queue import claims, control
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.owner import Owner
 
@@ -41,6 +46,9 @@ _PLAIN: Final = (
     "rejected_batches",
 )
 _OF_CLAIMS: Final = ("ack", "nack", "dead_letter", "renew_lease", "lease_expiry")
+_LARGE: Final = ("get_job", "list_jobs", "kv_scan", "attempt_history")
+"""Their results may be large; each is loaded when there is room for it."""
+
 _SIGNATURES: Final = {
     name: inspect.signature(getattr(Store, name)) for name in (*_PLAIN, *_OF_CLAIMS, "claim_batch")
 }
@@ -62,8 +70,8 @@ class HandleCalls:
         self._store = store
         self._holders: dict[Connection, _Holder] = {}
 
-    async def carry_out(self, connection: Connection, name: str, data: bytes) -> bytes:
-        """Carry out a method; its result as bytes."""
+    async def carry_out(self, connection: Connection, name: str, data: bytes) -> object:
+        """Carry out a method; its result as bytes, or a `Large`."""
         try:
             arguments = (
                 load_arguments(data)
@@ -78,6 +86,10 @@ class HandleCalls:
             raise Refused("UnknownCall", f"{name!r:.50}")
         else:
             _check(name, arguments)
+            if name in _LARGE:
+                return Large(partial(self._result, name, arguments))
+            if name == "wait_for_completion":
+                return await self._wait_for_completion(**cast("dict[str, Any]", arguments))
             if name == "claim_batch":
                 result = await self._claim(connection, arguments)
             elif name in _OF_CLAIMS and isinstance(arguments["claim"], list):
@@ -85,6 +97,24 @@ class HandleCalls:
             else:
                 result = await getattr(self._store, name)(**arguments)
         return dump_result(result)
+
+    async def _result(self, name: str, arguments: dict[str, Any]) -> bytes:
+        with as_refusals():
+            return dump_result(await getattr(self._store, name)(**arguments))
+
+    async def _wait_for_completion(self, job_id: str, timeout: Duration) -> object:
+        """Wait, and only then find room for the job's record."""
+        timeout_ms = validate.duration_ms(timeout, "timeout")
+        validate.job_id(job_id)
+        outcome = await control.wait_for_completion(self._owner, job_id, timeout_ms, with_job=False)
+        if not outcome.completed:
+            return dump_result(outcome)
+
+        async def with_record() -> bytes:
+            with as_refusals():
+                return dump_result(WaitOutcome(outcome.status, await self._store.get_job(job_id)))
+
+        return Large(with_record)
 
     def release(self, connection: Connection, tokens: list[object]) -> None:
         """Give claims back."""
@@ -175,6 +205,21 @@ class _Holder:
         self._tell(methods.OVER, token)
         del self.claims[token]
         self._connection.holds -= 1
+
+
+@contextmanager
+def as_refusals() -> Generator[None]:
+    """Convert errors of a queue's methods to the form that goes over the socket."""
+    try:
+        yield
+    except QueueClosed as error:
+        # What was submitted before is written, and answered.
+        raise Refused(methods.CLOSED, str(error)) from error
+    except StoreFenced as error:
+        raise Refused(methods.GONE, str(error)) from error
+    except TaqubaError as error:
+        kind, state, text = dump_error(error)
+        raise Refused(kind, state, shortened(text)) from error
 
 
 def _check(name: str, arguments: dict[str, object]) -> None:

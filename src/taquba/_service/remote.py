@@ -155,6 +155,11 @@ class RemoteOwner:
                     ) from error
                 failure = error
             except CallFailed as error:
+                if error.kind == TooLarge.__name__:
+                    raise InvalidArgument(
+                        f"an answer has at most 16 MiB ({error.text}): ask for less at a time, "
+                        "or with payloads=False"
+                    ) from None
                 raise load_error(error.kind, error.state, error.text) from None
             if loop.time() + pause > deadline:
                 raise OwnerUnreachable(self._url) from failure
