@@ -277,7 +277,7 @@ async def test_a_suspect_in_its_backoff_is_left(
     for _ in range(2):
         await must_claim(first)
         await first.kv_delete("nothing")  # makes the claim durable
-        first = await open_queue(url, default_config=config)
+        first = await open_queue(url, default_config=config, take_over=True)
     record = Record()
     await work_off(first, record)
     assert (record.seen, await left(first)) == ([], (0, 1, 0))
