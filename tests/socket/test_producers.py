@@ -24,7 +24,7 @@ from taquba import (
 )
 from taquba._line.address import socket_path
 from taquba._objects.location import StoreLocation
-from taquba._producer import socket_lane
+from taquba._producer import producer as producer_module
 from tests.inbox.support import inbox_at, names
 from tests.servers.stores import S3Server
 from tests.socket.relay import relayed
@@ -195,7 +195,7 @@ async def test_a_lost_reply_makes_no_second_job(
 async def test_an_owner_that_does_not_answer_is_passed_over(
     queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket_lane, "_SECONDS", 0.2)
+    monkeypatch.setattr(producer_module, "PATIENCE_SECONDS", 0.2)
     async with (
         relayed(socket_path(StoreLocation.parse(tmp_path))) as relay,
         Producer.open(tmp_path) as producer,

@@ -35,7 +35,7 @@ from taquba._objects.location import StoreLocation
 from taquba._producer.lanes import InboxLane, Lane, Results
 from taquba._producer.owner_calls import Asking
 from taquba._producer.packing import Packer
-from taquba._producer.socket_lane import SocketLane
+from taquba._producer.socket_lane import PATIENCE_SECONDS, SocketLane
 
 _HEAD_BYTES: Final = 64
 """More than a batch needs around its requests."""
@@ -113,7 +113,7 @@ class Producer(ClosedAtExit):
         validate.instance(clock, Clock, "clock")
         location = StoreLocation.parse(url)
         location.check_shared()
-        return Opening(_open(location, fsync, clock))
+        return Opening(connect(location, fsync, clock, PATIENCE_SECONDS))
 
     async def enqueue(
         self, queue: str, payload: bytes, **options: Unpack[ProducerOptions]
@@ -263,9 +263,10 @@ def job_id_of(queue: str, idempotency_key: str, job_id: str | None) -> str:
     return id_of_key(validate.queue_name(queue), idempotency_key)
 
 
-async def _open(location: StoreLocation, fsync: bool, clock: Clock) -> Producer:
+async def connect(location: StoreLocation, fsync: bool, clock: Clock, patience: float) -> Producer:
+    """A producer that gives an owner so many seconds before it sends a batch by the inbox."""
     inbox = await InboxLane.open(location, fsync=fsync)
     owner = OwnerSocket(location)
     # The memory of a process has no other processes on its machine.
-    lane = inbox if location.in_memory else SocketLane(owner, inbox)
+    lane = inbox if location.in_memory else SocketLane(owner, inbox, patience)
     return Producer(lane, Asking(location.url, owner), clock)

@@ -11,7 +11,7 @@ from taquba._line.remote_owner import OwnerSocket
 from taquba._model.records import EnqueueResult
 from taquba._producer.lanes import Lane, Results
 
-_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 5.0
 """After this time a batch goes the other way: an owner with such a slow store answers too late."""
 
 
@@ -20,15 +20,21 @@ class SocketLane:
 
     A batch that may have arrived goes by the other lane under the same name, by which the owner
     recognises it.
+
+    Args:
+        owner: The owner's socket.
+        otherwise: The other lane.
+        patience: After how many seconds a batch goes the other way.
     """
 
-    def __init__(self, owner: OwnerSocket, otherwise: Lane) -> None:
+    def __init__(self, owner: OwnerSocket, otherwise: Lane, patience: float) -> None:
         self._owner = owner
         self._otherwise = otherwise
+        self._patience = patience
 
     async def send(self, name: str, batch: bytes) -> Results | None:
         try:
-            results = await self._owner.call(_SECONDS, BATCH, name, batch)
+            results = await self._owner.call(self._patience, BATCH, name, batch)
         except (Disconnected, CallFailed, TooLarge):
             return await self._otherwise.send(name, batch)
         if results is None:

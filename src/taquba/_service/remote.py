@@ -18,7 +18,7 @@ from taquba._model.errors import ClaimLost, InvalidArgument, OwnerUnreachable, S
 from taquba._model.records import JobRecord
 from taquba._objects.location import StoreLocation
 
-_SECONDS: Final = 35.0
+SLOWEST_ANSWER_SECONDS: Final = 35.0
 """Longer than an owner waits for its store."""
 
 _PAUSE_SECONDS: Final = 0.05
@@ -140,7 +140,9 @@ class RemoteOwner:
         pause = _PAUSE_SECONDS
         while True:
             try:
-                return await self._socket.call(_SECONDS + waits, method, *arguments, late=late)
+                return await self._socket.call(
+                    SLOWEST_ANSWER_SECONDS + waits, method, *arguments, late=late
+                )
             except (NoOwner, NotCarriedOut) as error:
                 failure: Exception = error
             except TooLarge as error:

@@ -57,13 +57,13 @@ from taquba._objects.inbox import InboxObjects
 from taquba._objects.location import StoreLocation
 from taquba._objects.space import ObjectSpace
 from taquba._objects.user_objects import Objects
-from taquba._producer.producer import Producer, job_id_of, send
+from taquba._producer.producer import Producer, connect, job_id_of, send
 from taquba._queue.open_options import OpenSettings, OwnerOptions
 from taquba._queue.queue import Queue
 from taquba._service.lazily import Lazily
 from taquba._service.objects import MemberObjects
 from taquba._service.ownership import Ownership
-from taquba._service.remote import RemoteClaim, RemoteOwner
+from taquba._service.remote import SLOWEST_ANSWER_SECONDS, RemoteClaim, RemoteOwner
 from taquba._service.settings import Handlers, worker_specs
 from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.workers import stopping
@@ -404,8 +404,9 @@ class Service(Store, RunsInBackground):
     async def _connect(self) -> Producer:
         if self._stands:
             await self._prepare_inbox()
-        return await Producer.open(
-            self._location.url, fsync=self._settings.fsync, clock=self._settings.clock
+        # A request that went through the inbox would not be seen by the next call.
+        return await connect(
+            self._location, self._settings.fsync, self._settings.clock, SLOWEST_ANSWER_SECONDS
         )
 
     async def _prepare_inbox(self) -> None:
