@@ -22,7 +22,7 @@ from taquba import (
 )
 from taquba._objects.candidates import stand_for
 from taquba._objects.fitness import check_new_store
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation
 from taquba._objects.space import ObjectSpace
 from taquba.extending.named import NamedObjectMissing, read_named

@@ -9,7 +9,7 @@ from ulid import ULID
 from taquba import EnqueueRequest, Queue
 from taquba._model import keys
 from taquba._model.batch import Batch, decode_batch, encode_batch, encode_request
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation
 from tests.queue.support import rows
 

@@ -11,7 +11,7 @@ from ulid import ULID
 
 from taquba import EnqueueRequest, InboxConfig, JobStatus, Producer, Queue, QueueConfig
 from taquba._model.batch import MAX_BATCH_JOBS, decode_batch, encode_batch, encode_request
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._queue.ingesting import ingest
 from taquba.testing import MockClock
 from tests.inbox.support import inbox_at

@@ -27,7 +27,7 @@ from taquba import (
     StoreFenced,
 )
 from taquba._model.batch import MAX_BATCH_BYTES, encode_batch, encode_request
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.object_info import ObjectInfo
 from taquba.testing import MockClock
 from tests.inbox.support import contents, inbox_at, marks, names, put, rejected

@@ -10,7 +10,7 @@ from azure.storage.blob import ContainerClient
 from ulid import ULID
 
 from taquba import InboxConfig, Producer, Queue, QueueReader, StoreError
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation
 from tests.inbox.support import names
 from tests.queue.support import must_claim

@@ -34,7 +34,7 @@ from taquba import (
 )
 from taquba._model.batch import MAX_BATCH_BYTES, MAX_BATCH_JOBS
 from taquba._model.validate import KvKey
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba.testing import MockClock
 from tests.inbox.support import inbox_at, names, opened_inbox, waiting
 from tests.servers.stores import S3Server

@@ -7,7 +7,7 @@ The modules, top to bottom; each uses only those below it:
     election_in_bucket  elections in a bucket
     election_in_folder  elections in a local folder: a lock file
     fitness             the requirements on an object store, each tested by a function
-    inbox               the objects of a store's inbox
+    inbox_objects       the objects of a store's inbox
     payloads            large payloads, each a separate object, named by its job
     probe               requests that test an object store
     client              plain requests to an object store, beside the database

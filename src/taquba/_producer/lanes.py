@@ -9,7 +9,7 @@ from typing import Final, Protocol, Self
 
 from taquba._model.errors import StoreError
 from taquba._model.records import EnqueueResult
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation
 from taquba._objects.places import Complaints
 from taquba._objects.wake import WakeHint

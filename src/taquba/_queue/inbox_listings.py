@@ -7,7 +7,7 @@ from contextlib import aclosing
 from taquba._model import validate
 from taquba._model.errors import StoreError
 from taquba._model.records import InboxStats, RejectedBatch
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation
 from taquba._objects.object_info import ObjectInfo
 from taquba._queue.listings import MAX_PAGE

@@ -21,7 +21,7 @@ from taquba._model.batch import (
 from taquba._model.errors import StoreError, TaqubaError
 from taquba._model.options import InboxConfig
 from taquba._model.redaction import without_secrets
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.integrity import READS
 from taquba._objects.location import StoreLocation
 from taquba._objects.object_info import ObjectInfo

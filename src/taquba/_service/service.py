@@ -53,7 +53,7 @@ from taquba._model.records import (
 from taquba._model.resources import Opening
 from taquba._model.validate import Duration, KvKey
 from taquba._objects.candidates import stand_for
-from taquba._objects.inbox import InboxObjects
+from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation
 from taquba._objects.space import ObjectSpace
 from taquba._objects.user_objects import Objects
@@ -61,7 +61,7 @@ from taquba._producer.producer import Producer, connect, job_id_of, send
 from taquba._queue.open_options import OpenSettings, OwnerOptions
 from taquba._queue.queue import Queue
 from taquba._service.lazily import Lazily
-from taquba._service.objects import MemberObjects
+from taquba._service.member_objects import MemberObjects
 from taquba._service.ownership import Ownership
 from taquba._service.remote import SLOWEST_ANSWER_SECONDS, RemoteClaim, RemoteOwner
 from taquba._service.settings import Handlers, worker_specs
