@@ -86,7 +86,7 @@ class CronScheduler:
     that ends the scheduler inside ``async with`` is logged, and raised at the end of the block.
 
     Args:
-        queue: An open queue; the scheduler uses its clock.
+        store: An open handle on the store; the scheduler uses its clock.
     """
 
     def __init__(self, store: Store) -> None:
