@@ -31,6 +31,7 @@ from taquba import (
 from taquba._line import methods
 from taquba._line.address import socket_path
 from taquba._line.client import CallFailed, SocketClient
+from taquba._line.values import dump_arguments
 from taquba._objects.location import StoreLocation
 from tests.service.support import children
 
@@ -311,3 +312,43 @@ async def test_other_bytes_than_a_call_harm_nobody(owner: Queue, short_path: Pat
     assert client.connected
     await client.close()
     assert (await owner.stats("q")).pending == 0
+
+
+async def test_claims_of_one_connection_are_not_taken_for_those_of_another(
+    short_path: Path,
+) -> None:
+    """Each owner names the claims of a process anew, and connections may overlap."""
+    place = short_path / "s"
+    async with member_of(short_path) as member:
+        first = await Queue.open(place, inbox=True, producer_socket=True, fsync=False)
+        for queue in ("q", "q"):
+            await first.enqueue(queue, b"")
+        old = await must_claim(member)
+        closing = asyncio.ensure_future(first.close())
+        await closing
+        async with Queue.open(place, inbox=True, producer_socket=True, fsync=False) as second:
+            new = [await must_claim(member), await must_claim(member)]
+            assert old.id in [claim.id for claim in new]
+            for call in (member.ack(old), member.nack(old, "late"), member.renew_lease(old, 60)):
+                with pytest.raises(ClaimLost):
+                    await call
+            assert await member.lease_expiry(old) is None
+            assert all([await member.lease_expiry(claim) is not None for claim in new])
+            for claim in new:
+                await member.ack(claim)
+            assert (await second.stats("q")).done == 2
+
+
+async def test_a_token_of_another_job_settles_nothing(owner: Queue, short_path: Path) -> None:
+    path = await asyncio.to_thread(socket_path, StoreLocation.parse(short_path / "s"))
+    await owner.enqueue("q", b"", job_id="mine")
+    client = await SocketClient.connect(path)
+    asked = dump_arguments({"queue": "q", "max_jobs": 1})
+    await client.call(SECONDS, methods.STORE, "claim_batch", asked)
+    settles = dump_arguments({"claim": [1, "other"]})
+    with pytest.raises(CallFailed, match="ClaimLost"):
+        await client.call(SECONDS, methods.STORE, "ack", settles)
+    assert (await owner.stats("q")).claimed == 1
+    await client.call(SECONDS, methods.STORE, "ack", dump_arguments({"claim": [1, "mine"]}))
+    assert (await owner.stats("q")).done == 1
+    await client.close()

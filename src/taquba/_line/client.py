@@ -39,22 +39,25 @@ class CallFailed(Exception):
         self.state = state
 
 
+Told = Callable[["SocketClient", str, list[object]], None]
+
+
 class SocketClient:
     """One connection to an owner, for any number of calls at the same time.
 
     Args:
         reader: What the owner says.
         writer: What is said to it.
-        on_push: Given what the owner says unasked: its kind, and the fields.
-        on_end: Called when the connection has ended.
+        on_push: Given what the owner says unasked: the connection, its kind, and the fields.
+        on_end: Given the connection when it has ended.
     """
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        on_push: Callable[[str, list[object]], None] | None = None,
-        on_end: Callable[[], None] | None = None,
+        on_push: Told | None = None,
+        on_end: Callable[[SocketClient], None] | None = None,
     ) -> None:
         self._writer = writer
         self._on_push = on_push
@@ -76,8 +79,8 @@ class SocketClient:
     async def connect(
         cls,
         path: Path,
-        on_push: Callable[[str, list[object]], None] | None = None,
-        on_end: Callable[[], None] | None = None,
+        on_push: Told | None = None,
+        on_end: Callable[[SocketClient], None] | None = None,
     ) -> SocketClient:
         """Connect to the owner that listens on a path.
 
@@ -204,7 +207,7 @@ class SocketClient:
                 reply.set_exception(Disconnected("the owner has gone"))
         self._late.clear()
         if self._on_end is not None:
-            self._on_end()
+            self._on_end(self)
 
     def _take(self, fields: list[object]) -> None:
         match fields:
@@ -227,7 +230,7 @@ class SocketClient:
                 self._listening.cancel()
             case [None, str() as kind, *told]:
                 if self._on_push is not None:
-                    self._on_push(kind, told)
+                    self._on_push(self, kind, told)
             case _:
                 raise BrokenFrame("not a reply")
 

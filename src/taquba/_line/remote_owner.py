@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from taquba._line.address import socket_path
-from taquba._line.client import CallFailed, Disconnected, NotCarriedOut, SocketClient
+from taquba._line.client import CallFailed, Disconnected, NotCarriedOut, SocketClient, Told
 from taquba._line.methods import CLOSED, GONE
 from taquba._objects.location import StoreLocation
 
@@ -25,15 +25,15 @@ class OwnerSocket:
 
     Args:
         location: Where the store is.
-        on_push: Given what the owner says unasked: its kind, and the fields.
-        on_end: Called when a connection has ended.
+        on_push: Given what an owner says unasked; see `SocketClient`.
+        on_end: Given a connection when it has ended.
     """
 
     def __init__(
         self,
         location: StoreLocation,
-        on_push: Callable[[str, list[object]], None] | None = None,
-        on_end: Callable[[], None] | None = None,
+        on_push: Told | None = None,
+        on_end: Callable[[SocketClient], None] | None = None,
     ) -> None:
         self._location = location
         self._on_push = on_push
@@ -61,7 +61,18 @@ class OwnerSocket:
             CallFailed: The owner refused.
             TooLarge: The arguments are too large; nothing was sent.
         """
-        client = await self._connected()
+        client = await self.connected()
+        return await self.call_on(client, seconds, method, *arguments, late=late)
+
+    async def call_on(
+        self,
+        client: SocketClient,
+        seconds: float,
+        method: str,
+        *arguments: object,
+        late: Callable[[object], None] | None = None,
+    ) -> object:
+        """`call` the owner at the other end of a connection."""
         try:
             return await client.call(seconds, method, *arguments, late=late)
         except Disconnected:
@@ -77,18 +88,14 @@ class OwnerSocket:
             gone = NotCarriedOut if error.kind == CLOSED else Disconnected
             raise gone(str(error)) from error
 
-    def tell(self, method: str, *arguments: object) -> None:
-        """Call a method without waiting, if there is a connection."""
-        if self._client is not None:
-            self._client.tell(method, *arguments)
-
     async def close(self) -> None:
         """Disconnect."""
         for client in (*self._former, self._client):
             if client is not None:
                 await client.close()
 
-    async def _connected(self) -> SocketClient:
+    async def connected(self) -> SocketClient:
+        """A connection to the current owner; raises `NoOwner`."""
         if self._client is not None and self._client.connected:
             return self._client
         async with self._connecting:

@@ -151,7 +151,7 @@ class HandleCalls:
                 raise Refused("UnknownCall", "a claim is its token and the id of its job")
         holder = self._holders.get(connection)
         claim = None if holder is None else holder.claims.get(token)
-        if claim is None:
+        if claim is None or claim.id != job_id:
             if name == "lease_expiry":
                 return None
             why = "it was settled, or its lease expired and was taken back"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, cast
 
 from taquba._interface.claim import Claim
 from taquba._line import methods
-from taquba._line.client import CallFailed, Disconnected, NotCarriedOut
+from taquba._line.client import CallFailed, Disconnected, NotCarriedOut, SocketClient
 from taquba._line.frames import TooLarge
 from taquba._line.remote_owner import NoOwner, OwnerSocket
 from taquba._line.values import dump_arguments, load_error, load_result
@@ -52,25 +53,34 @@ _WAITS: Final = {
 """Methods that wait, and the argument that says how long."""
 
 
+Late = Callable[[SocketClient, object], None]
+"""Given an answer that comes when nobody waits for it any longer, and where it came from."""
+
+
 class RemoteClaim(Claim):
-    """A claim on a job that an owner in another process holds for this one."""
+    """A claim on a job that an owner in another process holds for this one.
 
-    __slots__ = ("_lease", "made_by", "token")
+    Args:
+        lease: What this process knows of the hold.
+        made_by: What called the owner.
+        connection: For which the owner holds it.
+        token: Its name there.
+    """
 
-    def __init__(self, lease: Lease, made_by: RemoteOwner, token: int) -> None:
+    __slots__ = ("connection", "lease", "made_by", "token")
+
+    def __init__(
+        self, lease: Lease, made_by: RemoteOwner, connection: SocketClient, token: int
+    ) -> None:
         super().__init__(lease.job)
-        self._lease = lease
+        self.lease = lease
         self.made_by = made_by
+        self.connection = connection
         self.token = token
 
     @property
     def cancel_token(self) -> CancelToken:
-        return self._lease.token
-
-    @property
-    def lease(self) -> Lease:
-        """What this process knows of the hold."""
-        return self._lease
+        return self.lease.token
 
 
 class RemoteOwner:
@@ -85,8 +95,8 @@ class RemoteOwner:
         self._url = location.url
         self._socket = OwnerSocket(location, self._told, self._disconnected)
         self._call_timeout = call_timeout
-        self._claims: dict[int, RemoteClaim] = {}
-        """Those that the owner at the other end holds for this process, by their tokens."""
+        self._claims: dict[SocketClient, dict[int, RemoteClaim]] = {}
+        """Those that an owner holds for this process, by connection and token."""
 
     async def call(self, name: str, arguments: Mapping[str, object]) -> Any:
         """Carry out a method of the handle.
@@ -96,35 +106,27 @@ class RemoteOwner:
             StoreError: The owner ended meanwhile, and may have carried it out.
         """
         claim = arguments.get("claim")
-        if (
-            name == "lease_expiry"
-            and isinstance(claim, RemoteClaim)
-            and claim.lease.state == "over"
-        ):
-            return None
-        arguments = {key: self._named(value) for key, value in arguments.items()}
+        if isinstance(claim, Claim):
+            return await self._settle(name, claim, arguments)
         data = dump_arguments(arguments)
-        answer = await self._ask(
-            methods.STORE,
-            name,
-            data,
-            again=name in _REPEATABLE,
-            late=self._late(name),
-            waits=_wait(name, arguments),
-        )
-        result = load_result(cast("bytes", answer))
         if name == "claim_batch":
-            return [self._claimed(cast("list[Any]", one)) for one in cast("list[object]", result)]
-        return result
+            return await self._claim(data, _wait(name, arguments))
+        again = name in _REPEATABLE
+        late = _forget if name in _WAITS else None
+        _, answer = await self._ask(
+            methods.STORE, name, data, again=again, late=late, waits=_wait(name, arguments)
+        )
+        return load_result(cast("bytes", answer))
 
     async def store_id(self) -> str:
         """The id of the store."""
-        return cast("str", await self._ask(methods.ABOUT, again=True))
+        _, answer = await self._ask(methods.ABOUT, again=True)
+        return cast("str", answer)
 
     async def close(self) -> None:
         """Give back what this process holds, and disconnect."""
-        if self._claims:
-            self._socket.tell(methods.RELEASE, *self._claims)
+        for connection, held in self._claims.items():
+            connection.tell(methods.RELEASE, *held)
         await self._socket.close()
 
     async def _ask(
@@ -132,96 +134,127 @@ class RemoteOwner:
         method: str,
         *arguments: object,
         again: bool,
-        late: Callable[[object], None] | None = None,
+        late: Late | None = None,
         waits: float = 0,
-    ) -> object:
+    ) -> tuple[SocketClient, object]:
+        """The answer of the current owner, and the connection on which it came."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._call_timeout
         pause = _PAUSE_SECONDS
         while True:
             try:
-                return await self._socket.call(
-                    SLOWEST_ANSWER_SECONDS + waits, method, *arguments, late=late
-                )
+                connection = await self._socket.connected()
+                return connection, await self._call_on(connection, waits, late, method, *arguments)
             except (NoOwner, NotCarriedOut) as error:
                 failure: Exception = error
-            except TooLarge as error:
-                raise InvalidArgument(
-                    f"a call carries at most 16 MiB: {error}; store large content as objects, and "
-                    "send their names"
-                ) from None
             except Disconnected as error:
                 if not again:
-                    raise StoreError(
-                        f"the owner ended during the call, which it may have carried out: {error}"
-                    ) from error
+                    raise _unknown(error) from error
                 failure = error
-            except CallFailed as error:
-                if error.kind == TooLarge.__name__:
-                    raise InvalidArgument(
-                        f"an answer has at most 16 MiB ({error.text}): ask for less at a time, "
-                        "or with payloads=False"
-                    ) from None
-                raise load_error(error.kind, error.state, error.text) from None
             if loop.time() + pause > deadline:
                 raise OwnerUnreachable(self._url) from failure
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
+    async def _call_on(
+        self,
+        connection: SocketClient,
+        waits: float,
+        late: Late | None,
+        method: str,
+        *arguments: object,
+    ) -> object:
+        """Call the owner at the other end of a connection; raises its error."""
+        seconds = SLOWEST_ANSWER_SECONDS + waits
+        told = None if late is None else partial(late, connection)
+        try:
+            return await self._socket.call_on(connection, seconds, method, *arguments, late=told)
+        except TooLarge as error:
+            raise InvalidArgument(
+                f"a call carries at most 16 MiB: {error}; store large content as objects, and "
+                "send their names"
+            ) from None
+        except CallFailed as error:
+            if error.kind == TooLarge.__name__:
+                raise InvalidArgument(
+                    f"an answer has at most 16 MiB ({error.text}): ask for less at a time, "
+                    "or with payloads=False"
+                ) from None
+            raise load_error(error.kind, error.state, error.text) from None
+
     # -- claims -----------------------------------------------------------------------------
 
-    def _named(self, value: object) -> object:
-        """A claim by its token; any other argument as it is."""
-        if not isinstance(value, Claim):
-            return value
-        if isinstance(value, RemoteClaim) and value.made_by is not self:
-            raise InvalidArgument(
-                f"the claim on job {value.id!r} belongs to another handle on a store; settle it "
-                "with the one that claimed it"
-            )
-        if not isinstance(value, RemoteClaim) or value.lease.state == "over":
-            raise ClaimLost(value.id, "it was settled, or its lease expired and was taken back")
-        return [value.token, value.id]
+    async def _claim(self, data: bytes, waits: float) -> list[RemoteClaim]:
+        connection, answer = await self._ask(
+            methods.STORE, "claim_batch", data, again=True, late=_give_back, waits=waits
+        )
+        found = [self._claimed(connection, token, record) for token, record in _handed_out(answer)]
+        if connection.ended:
+            # Its end was told before this.
+            self._disconnected(connection)
+        return found
 
-    def _claimed(self, fields: list[Any]) -> RemoteClaim:
-        token, record = cast("tuple[int, JobRecord]", fields)
+    def _claimed(self, connection: SocketClient, token: int, record: JobRecord) -> RemoteClaim:
         job = record._job  # pyright: ignore[reportPrivateUsage] - its fields are what was sent
-        claim = RemoteClaim(Lease(job, 0), self, token)
-        self._claims[token] = claim
+        claim = RemoteClaim(Lease(job, 0), self, connection, token)
+        self._claims.setdefault(connection, {})[token] = claim
         return claim
 
-    def _late(self, name: str) -> Callable[[object], None] | None:
-        """What becomes of an answer that nobody waits for; None for a call that goes on."""
-        if name == "claim_batch":
-            return self._give_back
-        return _forget if name in _WAITS else None
+    async def _settle(self, name: str, claim: Claim, arguments: Mapping[str, object]) -> Any:
+        """Carry out a method about a claim, where it is held."""
+        if isinstance(claim, RemoteClaim) and claim.made_by is not self:
+            raise InvalidArgument(
+                f"the claim on job {claim.id!r} belongs to another handle on a store; settle it "
+                "with the one that claimed it"
+            )
+        if not isinstance(claim, RemoteClaim) or claim.lease.state == "over":
+            if name == "lease_expiry":
+                return None
+            raise ClaimLost(claim.id, "it was settled, or its lease expired and was taken back")
+        data = dump_arguments({**arguments, "claim": [claim.token, claim.id]})
+        try:
+            answer = await self._call_on(claim.connection, 0, None, methods.STORE, name, data)
+        except NotCarriedOut:
+            raise ClaimLost(claim.id, "the owner that held it has ended") from None
+        except Disconnected as error:
+            raise _unknown(error) from error
+        return load_result(cast("bytes", answer))
 
-    def _give_back(self, answer: object) -> None:
-        """Jobs were claimed for a caller that no longer waits."""
-        tokens = [one[0] for one in cast("list[Any]", load_result(cast("bytes", answer)))]
-        self._socket.tell(methods.RELEASE, *tokens)
-
-    def _told(self, kind: str, fields: list[object]) -> None:
+    def _told(self, connection: SocketClient, kind: str, fields: list[object]) -> None:
+        held = self._claims.get(connection, {})
         match kind, fields:
             case methods.CANCELLED, [int() as token]:
-                if (claim := self._claims.get(token)) is not None:
+                if (claim := held.get(token)) is not None:
                     claim.lease.job = claim.lease.job._replace(cancel_requested=True)
                     claim.lease.fire_token()
             case methods.OVER, [int() as token]:
-                if (claim := self._claims.pop(token, None)) is not None:
+                if (claim := held.pop(token, None)) is not None:
                     claim.lease.enter("over")
             case _:
                 # Of a later version.
                 pass
 
-    def _disconnected(self) -> None:
-        claims, self._claims = self._claims, {}
-        for claim in claims.values():
+    def _disconnected(self, connection: SocketClient) -> None:
+        for claim in self._claims.pop(connection, {}).values():
             claim.lease.enter("over")
 
 
-def _forget(answer: object) -> None:
-    del answer
+def _handed_out(answer: object) -> list[tuple[int, JobRecord]]:
+    """The tokens and the records of jobs that were claimed."""
+    return cast("list[tuple[int, JobRecord]]", load_result(cast("bytes", answer)))
+
+
+def _unknown(error: Disconnected) -> StoreError:
+    return StoreError(f"the owner ended during the call, which it may have carried out: {error}")
+
+
+def _give_back(connection: SocketClient, answer: object) -> None:
+    """Jobs were claimed for a caller that no longer waits."""
+    connection.tell(methods.RELEASE, *(token for token, _ in _handed_out(answer)))
+
+
+def _forget(connection: SocketClient, answer: object) -> None:
+    del connection, answer
 
 
 def _wait(name: str, arguments: Mapping[str, object]) -> float:
