@@ -482,7 +482,7 @@ class Worker:
     async def _call_interruptibly(
         self, claim: OwnedClaim, handle: LeaseHandle
     ) -> SettlementEffects | None:
-        call = asyncio.ensure_future(contained(self._handle(claim.job, handle)))
+        call = asyncio.ensure_future(self._call_contained(claim, handle))
         asked: asyncio.Future[None] = self._owner.loop.create_future()
         claim.cancel_token.on_cancel(partial(_set, asked))
         try:
@@ -497,6 +497,12 @@ class Worker:
                 call.cancel()
                 # Whatever its clean-up raises: the job ends as it was asked to.
                 await asyncio.gather(call, return_exceptions=True)
+
+    async def _call_contained(
+        self, claim: OwnedClaim, handle: LeaseHandle
+    ) -> SettlementEffects | None:
+        # Made here: a task that is cancelled before its first step would leave it unawaited.
+        return await contained(self._handle(claim.job, handle))
 
     async def _settle_failure(self, claim: OwnedClaim, failure: BaseException) -> None:
         owner = self._owner
