@@ -7,6 +7,7 @@ The modules, top to bottom; each uses only those below it:
     connection    the owner's end of one connection
     client        a producer's end of the socket
     address       the path on which the owner of a store listens
+    outbox        frames on their way out of a process
     budget        bytes that several connections share
     values        arguments and results of calls, as bytes
     frames        the frames of the protocol: each has the size of its body, a version and the body

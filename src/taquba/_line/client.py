@@ -8,7 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from taquba._line.frames import FAREWELL, BrokenFrame, Frames, frame
+from taquba._line.frames import DROP, FAREWELL, BrokenFrame, Frames, frame
+from taquba._line.outbox import Outbox
 from taquba._objects.forks import not_for_children
 
 _CHUNK: Final = 256 * 1024
@@ -64,8 +65,7 @@ class SocketClient:
         self._on_end = on_end
         self._left = False
         """Whether no more calls are made: the owner has gone, or said farewell."""
-        self._outbox: list[bytes] = []
-        """What is sent at the end of this turn of the event loop."""
+        self._outbox = Outbox(writer)
         self._late: dict[int, Callable[[object], None]] = {}
         """Given the result of a call that nobody waits for any longer, should it come."""
         self._numbers = count()
@@ -131,9 +131,9 @@ class SocketClient:
         reply: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
         try:
-            self._write(request)
+            self._outbox.add(request)
             if len(request) > _CHUNK:
-                self._flush()
+                self._outbox.flush()
             async with asyncio.timeout(seconds):
                 await self._writer.drain()
                 return await reply
@@ -158,7 +158,7 @@ class SocketClient:
     def tell(self, method: str, *arguments: object) -> None:
         """Call a method without waiting; there is no reply that anybody reads."""
         if self.connected:
-            self._write(frame(next(self._numbers), method, *arguments))
+            self._outbox.add(frame(next(self._numbers), method, *arguments))
 
     def _drop(
         self, number: int, reply: asyncio.Future[object], late: Callable[[object], None]
@@ -169,22 +169,11 @@ class SocketClient:
             late(reply.result())
         elif self.connected:
             self._late[number] = late
-            self._write(frame(next(self._numbers), "drop", number))
-
-    def _write(self, data: bytes) -> None:
-        """Send it with everything else of this turn of the event loop."""
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append(data)
-
-    def _flush(self) -> None:
-        outbox, self._outbox = self._outbox, []
-        if outbox and not self._writer.is_closing():
-            self._writer.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+            self._outbox.add(frame(next(self._numbers), DROP, number))
 
     async def close(self) -> None:
         """Disconnect."""
-        self._flush()
+        self._outbox.flush()
         self._listening.cancel()
         await asyncio.wait([self._listening])
 

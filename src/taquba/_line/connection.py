@@ -10,7 +10,8 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from taquba._line.budget import Budget
-from taquba._line.frames import FAREWELL, MAX_BODY, Body, BrokenFrame, Frames, TooLarge, frame
+from taquba._line.frames import DROP, FAREWELL, MAX_BODY, Body, BrokenFrame, Frames, TooLarge, frame
+from taquba._line.outbox import Outbox
 from taquba._model.redaction import redact, without_secrets
 from taquba._objects.forks import not_for_children
 
@@ -71,8 +72,7 @@ class Connection:
         self._numbers: dict[int, asyncio.Task[None]] = {}
         self._dropped: set[asyncio.Task[None]] = set()
         """Requests that nobody waits for."""
-        self._outbox: list[bytes] = []
-        """What is sent at the end of this turn of the event loop."""
+        self._outbox = Outbox(writer)
         self._finishing = False
         self.holds = 0
         """How much is held on behalf of the other end, and lost when the connection ends."""
@@ -120,7 +120,7 @@ class Connection:
 
     def push(self, kind: str, *fields: object) -> None:
         """Say something to the other end, which did not ask."""
-        self._write(frame(None, kind, *fields))
+        self._outbox.add(frame(None, kind, *fields))
 
     async def finish(self) -> None:
         """Answer what was asked, say that nothing else is carried out, and end the connection.
@@ -130,8 +130,8 @@ class Connection:
         self._finishing = True
         if self._under_way:
             await asyncio.wait(set(self._under_way), timeout=_LAST_SECONDS)
-        self._write(frame(None, FAREWELL, *self._numbers))
-        self._flush()
+        self._outbox.add(frame(None, FAREWELL, *self._numbers))
+        self._outbox.flush()
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(_LAST_SECONDS):
                 self._writer.close()
@@ -173,7 +173,7 @@ class Connection:
             # The other end is told.
             return
         match body.fields:
-            case [int(), "drop", int() as number]:
+            case [int(), str() as method, int() as number] if method == DROP:
                 self._drop(number)
                 return
             case [int() as number, str() as method, *arguments]:
@@ -210,7 +210,7 @@ class Connection:
             task = asyncio.current_task()
             if task not in self._dropped:
                 raise
-            self._write(frame(number, False, ["Dropped", "nobody waited for it"]))
+            self._outbox.add(frame(number, False, ["Dropped", "nobody waited for it"]))
             raise
         except TooLarge as error:
             reply = frame(number, False, ["TooLarge", str(error)])
@@ -223,10 +223,10 @@ class Connection:
         """Send a reply; a large one counts until the other end has read it."""
         if self._writer.is_closing():
             return
-        self._write(reply)
+        self._outbox.add(reply)
         if len(reply) <= CHUNK:
             return
-        self._flush()
+        self._outbox.flush()
         seconds = _PATIENCE_SECONDS + len(reply) / _SLOWEST_BYTES_PER_SECOND
         try:
             async with asyncio.timeout(seconds):
@@ -237,17 +237,6 @@ class Connection:
         except OSError:
             # The other end has gone.
             pass
-
-    def _write(self, data: bytes) -> None:
-        """Send it with everything else of this turn of the event loop."""
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append(data)
-
-    def _flush(self) -> None:
-        outbox, self._outbox = self._outbox, []
-        if outbox and not self._writer.is_closing():
-            self._writer.write(outbox[0] if len(outbox) == 1 else b"".join(outbox))
 
     def _ended(self, cost: int, number: int, task: asyncio.Task[None]) -> None:
         self._shared.requests.give(cost)

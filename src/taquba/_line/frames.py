@@ -29,6 +29,9 @@ _MOST_VALUES: Final = 200
 _DEEPEST: Final = 16
 """More fields than any request or reply has."""
 
+DROP: Final = "drop"
+"""The method that drops a request."""
+
 FAREWELL: Final = "farewell"
 """The kind of the last thing that an owner says."""
 
