@@ -11,5 +11,5 @@ The modules, top to bottom; each uses only those below it:
     budget        bytes that several connections share
     values        arguments and results of calls, as bytes
     frames        the frames of the protocol: each has the size of its body, a version and the body
-    methods       the methods that producers call on the owner, and the form of a job's record
+    methods       the methods that other processes call on the owner
 """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from typing import Final, cast
 
 from taquba._line.client import CallFailed, Disconnected
-from taquba._line.methods import GET_JOB, STATS, WAIT, as_record
+from taquba._line.methods import STORE
 from taquba._line.remote_owner import NoOwner, OwnerSocket
+from taquba._line.values import dump_arguments, load_result
 from taquba._model.errors import OwnerUnreachable, StoreError
 from taquba._model.records import JobRecord, QueueStats, WaitOutcome, WaitStatus
 
@@ -26,11 +28,10 @@ class Asking:
         self._owner = owner
 
     async def get_job(self, job_id: str) -> JobRecord | None:
-        return as_record(await self._ask(GET_JOB, job_id))
+        return cast("JobRecord | None", await self._ask("get_job", job_id=job_id))
 
     async def stats(self, name: str) -> QueueStats:
-        numbers = await self._ask(STATS, name)
-        return QueueStats(*cast("list[int]", numbers))
+        return cast("QueueStats", await self._ask("stats", queue=name))
 
     async def wait_for_completion(self, job_id: str, timeout_ms: int) -> WaitOutcome:
         """Wait; if the owner ends meanwhile, wait with its successor."""
@@ -50,29 +51,32 @@ class Asking:
         """Wait with one owner; None when it has gone."""
         seconds = timeout_ms / 1000 + _SECONDS
         try:
-            answer = await self._owner.call(seconds, WAIT, job_id, timeout_ms)
+            asked = {"job_id": job_id, "timeout": timeout_ms / 1000}
+            return cast("WaitOutcome", await self._call(seconds, "wait_for_completion", asked))
         except NoOwner as error:
             raise OwnerUnreachable(self._url) from error
         except Disconnected:
             return None
         except CallFailed as error:
             raise _failure(error) from error
-        status, job = cast("tuple[str, object]", answer)
-        return WaitOutcome(WaitStatus(status), as_record(job))
 
-    async def _ask(self, method: str, argument: str) -> object:
+    async def _ask(self, method: str, **arguments: object) -> object:
         try:
             try:
-                return await self._owner.call(_SECONDS, method, argument)
+                return await self._call(_SECONDS, method, arguments)
             except NoOwner:
                 raise
             except Disconnected:
                 # The owner of before has gone. Its successor may listen already.
-                return await self._owner.call(_SECONDS, method, argument)
+                return await self._call(_SECONDS, method, arguments)
         except Disconnected as error:
             raise OwnerUnreachable(self._url) from error
         except CallFailed as error:
             raise _failure(error) from error
+
+    async def _call(self, seconds: float, method: str, arguments: Mapping[str, object]) -> object:
+        answer = await self._owner.call(seconds, STORE, method, dump_arguments(arguments))
+        return load_result(cast("bytes", answer))
 
 
 def _failure(error: CallFailed) -> StoreError:

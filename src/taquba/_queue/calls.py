@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import astuple
 from functools import partial
 from typing import Final
 
 from taquba._interface.store import Store
 from taquba._line import methods
 from taquba._line.address import socket_path
-from taquba._line.connection import Connection, Large, Refused
+from taquba._line.connection import Connection, Refused
 from taquba._line.server import SocketServer
-from taquba._model import validate
 from taquba._model.batch import MalformedBatch, shortened
 from taquba._model.codec import decode_store_id
 from taquba._objects.location import StoreLocation
-from taquba._queue import control, listings
 from taquba._queue.handle_calls import HandleCalls, as_refusals
 from taquba._queue.ingesting import decode, ingest
 from taquba._queue.owner import Owner
@@ -67,21 +64,6 @@ class SocketCalls:
                     return None
                 case methods.BATCH, [str() as name, bytes() as batch]:
                     return await self._ingest(name, batch)
-                case methods.GET_JOB, [str() as job_id]:
-                    return Large(partial(self._record, job_id))
-                case methods.STATS, [str() as name]:
-                    await self._owner.look()
-                    return astuple(self._owner.stats(validate.queue_name(name)))
-                case methods.WAIT, [str() as job_id, int() as timeout_ms]:
-                    timeout_ms = validate.duration_ms(timeout_ms / 1000, "timeout")
-                    self._owner.check()
-                    outcome = await control.wait_for_completion(
-                        self._owner, validate.job_id(job_id), timeout_ms, with_job=False
-                    )
-                    status = outcome.status.value
-                    if not outcome.completed:
-                        return status, None
-                    return Large(partial(self._completed, status, job_id))
                 case _ if (served := self._owner.served.get(method)) is not None:
                     return await served(*arguments)
                 case _:
@@ -93,13 +75,3 @@ class SocketCalls:
         except MalformedBatch as error:
             raise Refused(type(error).__name__, shortened(error)) from error
         return await ingest(self._owner, batch)
-
-    async def _record(self, job_id: str) -> object:
-        with as_refusals():
-            owner = self._owner
-            await owner.look()
-            job = await listings.get_job(owner.engine, owner.payloads, validate.job_id(job_id))
-            return methods.record_fields(job)
-
-    async def _completed(self, status: str, job_id: str) -> object:
-        return status, await self._record(job_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
@@ -49,9 +48,7 @@ _OF_CLAIMS: Final = ("ack", "nack", "dead_letter", "renew_lease", "lease_expiry"
 _LARGE: Final = ("get_job", "list_jobs", "kv_scan", "attempt_history")
 """Their results may be large; each is loaded when there is room for it."""
 
-_SIGNATURES: Final = {
-    name: inspect.signature(getattr(Store, name)) for name in (*_PLAIN, *_OF_CLAIMS, "claim_batch")
-}
+_KNOWN: Final = frozenset((*_PLAIN, *_OF_CLAIMS, "claim_batch"))
 
 _AT_ONCE_BYTES: Final = 64 * 1024
 """Takes at most a few milliseconds."""
@@ -82,7 +79,7 @@ class HandleCalls:
             raise Refused("Unreadable", str(error)) from None
         if name == "wait_for_jobs_on":
             result: object = await self._wait_for_jobs(arguments)
-        elif name not in _SIGNATURES:
+        elif name not in _KNOWN:
             raise Refused("UnknownCall", f"{name!r:.50}")
         else:
             _check(name, arguments)
@@ -130,18 +127,17 @@ class HandleCalls:
         return await self._store.wait_for_jobs_on(*names, timeout=arguments["timeout"])
 
     async def _claim(self, connection: Connection, arguments: dict[str, Any]) -> object:
-        found = await self._store.claim_batch(**arguments)
+        found = cast("list[OwnedClaim]", await self._store.claim_batch(**arguments))
         if not found:
             return []
         if connection.ended:
-            leases = [claims.lease_of(claim) for claim in found if isinstance(claim, OwnedClaim)]
-            claims.release(self._owner, leases, claims.ABANDONED)
+            claims.release(self._owner, list(map(claims.lease_of, found)), claims.ABANDONED)
             return []
         holder = self._holders.get(connection)
         if holder is None:
             holder = self._holders[connection] = _Holder(self._owner, connection)
             connection.on_end.append(partial(self._left, connection))
-        return [holder.take(claim) for claim in found if isinstance(claim, OwnedClaim)]
+        return list(map(holder.take, found))
 
     async def _settle(self, connection: Connection, name: str, arguments: dict[str, Any]) -> object:
         match arguments["claim"]:
@@ -225,6 +221,6 @@ def as_refusals() -> Generator[None]:
 def _check(name: str, arguments: dict[str, object]) -> None:
     """Refuse arguments that the method does not take."""
     try:
-        _SIGNATURES[name].bind(None, **arguments)
+        methods.signature_of(name).bind(None, **arguments)
     except TypeError as error:
         raise Refused("UnknownCall", f"{name}: {error!s:.200}") from None

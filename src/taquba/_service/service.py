@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 from taquba._interface.claim import Claim
 from taquba._interface.store import Store
+from taquba._line.methods import signature_of
 from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_JOBS, check_entries
 from taquba._model.clock import Clock
@@ -353,7 +353,7 @@ class Service(Store, RunsInBackground):
             except QueueClosed:
                 # This process hands over: its successor carries it out.
                 await self._enter()
-        bound = inspect.signature(method).bind(self, *args, **kwargs).arguments
+        bound = signature_of(name).bind(self, *args, **kwargs).arguments
         del bound["self"]
         return cast("T", await self._remote.call(name, bound))
 
