@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from taquba._interface.claim import Claim
+from taquba._interface.claim import Claim, HeldClaim, lease_of
 from taquba._memory.gate import alone_ms, first_suspect
-from taquba._memory.leases import CancelToken, Lease
+from taquba._memory.leases import Lease
 from taquba._memory.window import Window
 from taquba._model import keys
 from taquba._model.clock import wait_until_done
@@ -37,19 +37,14 @@ _REFILL_BATCH: Final = 128
 ABANDONED: Final = "the claim was abandoned by its caller"
 
 
-class OwnedClaim(Claim):
+class OwnedClaim(HeldClaim):
     """A claim in the owner's process."""
 
-    __slots__ = ("_lease", "_owner")
+    __slots__ = ("_owner",)
 
     def __init__(self, owner: Owner, lease: Lease) -> None:
-        super().__init__(lease.job)
+        super().__init__(lease)
         self._owner = owner
-        self._lease = lease
-
-    @property
-    def cancel_token(self) -> CancelToken:
-        return self._lease.token
 
 
 async def claim_batch(
@@ -437,21 +432,7 @@ def renew(owner: Owner, lease: Lease, extension_ms: int) -> None:
         owner.telemetry.lease_renewed(lease.job.queue)
 
 
-def lease_of(claim: OwnedClaim) -> Lease:
-    """The lease behind a claim, whatever its state."""
-    return claim._lease  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
-
-
-def give_payload(claim: OwnedClaim, payload: bytes) -> None:
-    """Put the payload that was read into a claim; the record of its lease stays without it."""
-    claim._job = claim._job._replace(payload=payload)  # pyright: ignore[reportPrivateUsage] - opaque to everybody else
-
-
-def is_held(claim: OwnedClaim) -> bool:
-    return lease_of(claim).state == "held"
-
-
-def keep_alive(owner: Owner, claim: OwnedClaim, extension_ms: int) -> None:
+def keep_alive(owner: Owner, claim: HeldClaim, extension_ms: int) -> None:
     """Renew on behalf of a worker loop, even for a job that was asked to cancel."""
     lease = lease_of(claim)
     expires_at = owner.clock.monotonic_ms() + extension_ms

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, cast
 
+from taquba._interface.claim import lease_of
 from taquba._interface.store import Store
 from taquba._line import methods
 from taquba._line.connection import Connection, Large, Refused
@@ -131,7 +132,7 @@ class HandleCalls:
         if not found:
             return []
         if connection.ended:
-            claims.release(self._owner, list(map(claims.lease_of, found)), claims.ABANDONED)
+            claims.release(self._owner, list(map(lease_of, found)), claims.ABANDONED)
             return []
         holder = self._holders.get(connection)
         if holder is None:
@@ -170,7 +171,7 @@ class _Holder:
     def take(self, claim: OwnedClaim) -> list[object]:
         """Hold a claim for the process, and tell it when it is asked to cancel, or is lost."""
         token = next(self._tokens)
-        lease = claims.lease_of(claim)
+        lease = lease_of(claim)
         self.claims[token] = claim
         self._connection.holds += 1
         claim.cancel_token.on_cancel(partial(self._tell, methods.CANCELLED, token))
@@ -183,7 +184,7 @@ class _Holder:
         """Give claims back without spending their attempts."""
         named = (self.claims.get(token) for token in tokens if type(token) is int)
         held = [claim for claim in named if claim is not None]
-        claims.release(self._owner, list(map(claims.lease_of, held)), claims.ABANDONED)
+        claims.release(self._owner, list(map(lease_of, held)), claims.ABANDONED)
 
     def lose(self) -> None:
         """The process has gone: what ran in it may be why."""
@@ -191,7 +192,7 @@ class _Holder:
             # The next owner finds them.
             return
         for claim in self.claims.values():
-            claims.lose_process(self._owner, claims.lease_of(claim), "its process has ended")
+            claims.lose_process(self._owner, lease_of(claim), "its process has ended")
 
     def _tell(self, kind: str, token: int) -> None:
         if token in self.claims:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
+from taquba._interface.claim import give_payload, is_held, lease_of
 from taquba._model.errors import ClaimLost, PayloadDamaged, PayloadMissing, StoreError, TaqubaError
 from taquba._model.log_fields import about_job
 from taquba._queue import claims, settling
@@ -55,13 +56,13 @@ async def _load_all(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> lis
             problems = await in_slices(partial(_read, owner), found)
     except BaseException:
         # Nobody will settle these.
-        leases = [claims.lease_of(claim) for claim in found]
+        leases = [lease_of(claim) for claim in found]
         claims.release(owner, leases, claims.ABANDONED)
         raise
     ready = [
         claim
         for claim, problem in zip(found, problems, strict=True)
-        if problem is None and claims.is_held(claim)
+        if problem is None and is_held(claim)
     ]
     if not ready:
         for problem in problems:
@@ -77,7 +78,7 @@ async def load(owner: Owner, claim: OwnedClaim, lease_ms: int) -> bool:
     if isinstance(problem, StoreError):
         # The payloads of the next jobs would probably fail as well.
         await asyncio.sleep(_PAUSE_SECONDS)
-    return problem is None and claims.is_held(claim)
+    return problem is None and is_held(claim)
 
 
 @contextmanager
@@ -89,8 +90,8 @@ def _leases_kept(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> Genera
         yield
     finally:
         for claim in found:
-            if claims.is_held(claim):
-                claims.renew(owner, claims.lease_of(claim), lease_ms)
+            if is_held(claim):
+                claims.renew(owner, lease_of(claim), lease_ms)
 
 
 async def _read(owner: Owner, claim: OwnedClaim) -> TaqubaError | None:
@@ -121,7 +122,7 @@ async def _read(owner: Owner, claim: OwnedClaim) -> TaqubaError | None:
         missing = PayloadMissing(claim.id, ref)
         await _fail(owner, claim, missing)
         return missing
-    claims.give_payload(claim, payload)
+    give_payload(claim, payload)
     return None
 
 

@@ -6,18 +6,15 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from taquba._interface.claim import HeldClaim, lease_of
 from taquba._memory.callbacks import call_soon
-from taquba._memory.leases import CancelToken, Lease, WaitingCall
+from taquba._memory.leases import CancelToken, WaitingCall
 from taquba._model import validate
-from taquba._model.errors import CancelRequested, ClaimLost
+from taquba._model.errors import ClaimLost
 from taquba._model.validate import Duration
-from taquba._queue import claims
-
-if TYPE_CHECKING:
-    from taquba._queue.claims import OwnedClaim
-    from taquba._queue.owner import Owner
+from taquba._worker.source import JobSource
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -34,11 +31,11 @@ class LeaseHandle:
     lease.
     """
 
-    __slots__ = ("_claim", "_owner", "_thread", "_token")
+    __slots__ = ("_claim", "_source", "_thread", "_token")
 
-    def __init__(self, owner: Owner | None, claim: OwnedClaim | None) -> None:
+    def __init__(self, source: JobSource | None, claim: HeldClaim | None) -> None:
         """Internal: worker loops make these; unit tests use `LeaseHandle.detached`."""
-        self._owner = owner
+        self._source = source
         self._claim = claim
         self._thread = threading.get_ident()
         self._token = CancelToken() if claim is None else None
@@ -61,9 +58,9 @@ class LeaseHandle:
     @property
     def expires_at(self) -> datetime | None:
         """When the lease expires; None for a detached handle."""
-        if self._owner is None:
+        if self._source is None:
             return None
-        return claims.expiry(self._owner, self._lease())
+        return self._source.expiry(self._held_claim())
 
     def ensure_at_least(self, duration: Duration) -> None:
         """Extend the lease, if necessary, to `duration` seconds from now; never shortens it.
@@ -76,7 +73,7 @@ class LeaseHandle:
             CancelRequested: The job was asked to cancel.
         """
         extension_ms = validate.duration_ms(duration, "duration")
-        if self._owner is None:
+        if self._source is None:
             return
         if threading.get_ident() == self._thread:
             self._extend(extension_ms)
@@ -90,9 +87,9 @@ class LeaseHandle:
         never will be. Exceptions of the callback are logged. Call this from the event loop; the
         hold of a detached handle does not end.
         """
-        if self._owner is None:
+        if self._source is None:
             return
-        lease = claims.lease_of(self._held_claim())
+        lease = lease_of(self._held_claim())
         if lease.state == "over":
             call_soon((callback,), lease.job)
         else:
@@ -100,8 +97,8 @@ class LeaseHandle:
 
     def _extend_from_thread(self, extension_ms: int) -> None:
         """Let the event loop extend the lease; callable from any thread of any pool."""
-        assert self._owner is not None
-        loop = self._owner.loop
+        assert self._source is not None
+        loop = self._source.loop
         extended: Future[None] = Future()
 
         def extend() -> None:
@@ -124,19 +121,10 @@ class LeaseHandle:
         extended.result()
 
     def _extend(self, extension_ms: int) -> None:
-        owner = self._owner
-        assert owner is not None
-        lease = claims.held_lease(owner, self._held_claim())
-        if lease.job.cancel_requested:
-            raise CancelRequested(lease.job.id)
-        if lease.expires_at < owner.clock.monotonic_ms() + extension_ms:
-            claims.renew(owner, lease, extension_ms)
+        assert self._source is not None
+        self._source.extend(self._held_claim(), extension_ms)
 
-    def _lease(self) -> Lease:
-        assert self._owner is not None
-        return claims.held_lease(self._owner, self._held_claim())
-
-    def _held_claim(self) -> OwnedClaim:
+    def _held_claim(self) -> HeldClaim:
         assert self._claim is not None
         return self._claim
 
@@ -145,7 +133,7 @@ def set_call(handle: LeaseHandle, call: WaitingCall) -> None:
     """Record the call that does the work of a handle's job; a detached handle has no job."""
     claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
     if claim is not None:
-        claims.lease_of(claim).call = call
+        lease_of(claim).call = call
 
 
 def runs_alone(handle: LeaseHandle) -> bool:
@@ -153,10 +141,10 @@ def runs_alone(handle: LeaseHandle) -> bool:
     claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
     if claim is None:
         return False
-    suspicion = claims.lease_of(claim).job.suspicion
+    suspicion = lease_of(claim).job.suspicion
     return suspicion is not None and suspicion.alone
 
 
 def call_of(handle: LeaseHandle) -> WaitingCall | None:
     claim = handle._claim  # pyright: ignore[reportPrivateUsage] - a part of the handle
-    return None if claim is None else claims.lease_of(claim).call
+    return None if claim is None else lease_of(claim).call

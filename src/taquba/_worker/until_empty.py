@@ -6,14 +6,13 @@ import asyncio
 from typing import Protocol
 
 from taquba._model.own_tasks import was_cancelled
-from taquba._queue import loops
-from taquba._queue.owner import Owner, QueueState
+from taquba._worker.source import JobSource
 
 
 class Loop(Protocol):
     """A worker loop, as seen by its group."""
 
-    state: QueueState
+    source: JobSource
 
     def end(self, failure: BaseException | None = None) -> None:
         """Claim nothing more."""
@@ -28,12 +27,10 @@ class UntilEmpty:
     loops go on claiming meanwhile, and a job that one of them starts makes another look necessary.
 
     Args:
-        owner: The owner of the store.
         loops: How many loops the group has.
     """
 
-    def __init__(self, owner: Owner, loops: int) -> None:
-        self._owner = owner
+    def __init__(self, loops: int) -> None:
         self._loops = loops
         self._resting: set[Loop] = set()
         self._look: asyncio.Task[None] | None = None
@@ -68,7 +65,7 @@ class UntilEmpty:
         if self._closed or len(resting) < self._loops:
             return
         # What is pending and was not claimed must wait for a suspect, and is claimed later.
-        if not all(loop.state.empty for loop in resting):
+        if not all(loop.source.empty for loop in resting):
             return
         if self._look is not None:
             return
@@ -77,14 +74,10 @@ class UntilEmpty:
                 loop.end(self._failure)
             return
         self._up_to_date = True
-        self._look = asyncio.create_task(self._bring_in(), name="taquba-last-look")
+        self._look = asyncio.create_task(
+            next(iter(resting)).source.bring_in(), name="taquba-last-look"
+        )
         self._look.add_done_callback(self._looked)
-
-    async def _bring_in(self) -> None:
-        """Make every job pending that may run now."""
-        if self._owner.take_inbox is not None:
-            await self._owner.take_inbox()
-        await loops.promote_due(self._owner)
 
     def _looked(self, look: asyncio.Task[None]) -> None:
         self._look = None

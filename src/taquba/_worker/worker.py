@@ -11,10 +11,10 @@ from typing import Any, Final, Literal, cast, get_args
 
 import anyio
 
+from taquba._interface.claim import HeldClaim, is_held, lease_of
 from taquba._interface.store import Store
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
-from taquba._model.describing import shown
 from taquba._model.ending import contained, ends_program, legible
 from taquba._model.errors import CancelRequested, InvalidArgument, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
@@ -22,17 +22,12 @@ from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
 from taquba._model.own_tasks import leave_behind
 from taquba._model.redaction import without_secrets
 from taquba._model.validate import Duration
-from taquba._queue import claims, settling
-from taquba._queue.claims import OwnedClaim
-from taquba._queue.owner import Owner, owner_of
-from taquba._queue.payload_reads import load
 from taquba._worker.handlers import (
     AsyncHandler,
     Handler,
     as_async,
     check_handler,
     returned,
-    same_handler,
 )
 from taquba._worker.lease_handle import LeaseHandle
 from taquba._worker.outcomes import (
@@ -47,6 +42,8 @@ from taquba._worker.outcomes import (
 from taquba._worker.plain import RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
 from taquba._worker.shutdown import Shutdown, check_shutdown
+from taquba._worker.source import JobSource
+from taquba._worker.sources import source_of
 from taquba._worker.until_empty import UntilEmpty
 
 _log: Final = logging.getLogger(__name__)
@@ -155,17 +152,17 @@ async def run_worker(
         executor=executor,
         on_cancel=on_cancel,
     )
-    owner = owner_of(store)
-    await owner.enter()
-    group = UntilEmpty(owner, 1) if until_empty else None
-    await Worker(owner, spec, drain_timeout, group).run(shutdown)
+    group = UntilEmpty(1) if until_empty else None
+    source = source_of(store, spec.queue, spec.lease)
+    await source.enter()
+    await Worker(source, spec, drain_timeout, group).run(shutdown)
 
 
 class Worker:
     """One worker loop: a claimer that keeps handlers supplied, and the tasks they run in.
 
     Args:
-        owner: The owner of the store.
+        source: Where the jobs come from.
         spec: What runs on which queue, and how.
         drain_timeout: As for `run_worker`.
         group: The loops with which it ends when nothing is left to run, if it should.
@@ -173,30 +170,24 @@ class Worker:
 
     def __init__(
         self,
-        owner: Owner,
+        source: JobSource,
         spec: WorkerSpec,
         drain_timeout: Duration | None = None,
         group: UntilEmpty | None = None,
     ) -> None:
-        owner.check()
+        source.check()
         if spec.on_cancel not in get_args(OnCancel):
             raise InvalidArgument(
                 f"on_cancel must be 'notify' or 'interrupt'; got {spec.on_cancel!r}"
             )
-        self._owner = owner
+        self.source = source
         self._group = group
-        self.state = owner.queue(validate.queue_name(spec.queue))
         self._handler = spec.handler
         self._concurrency = validate.integer(spec.concurrency, "concurrency", 1, _MAX_CONCURRENCY)
         call = check_handler(spec.handler, spec.executor)
-        self._pool = None if spec.executor is None else Pool(spec.executor, owner.clock, (call,))
+        self._pool = None if spec.executor is None else Pool(spec.executor, source.clock, (call,))
         self._handle: AsyncHandler = as_async(
-            spec.handler, self._pool, self._concurrency, owner.clock
-        )
-        self.lease_ms = (
-            self.state.policy.lease_ms
-            if spec.lease is None
-            else validate.duration_ms(spec.lease, "lease", minimum=1)
+            spec.handler, self._pool, self._concurrency, source.clock
         )
         poll_ms = validate.duration_ms(spec.poll_interval, "poll_interval", minimum=1)
         self._poll_seconds = poll_ms / 1000
@@ -204,10 +195,10 @@ class Worker:
         self._drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
         self._auto_renew = spec.auto_renew
         self._interrupts = spec.on_cancel == "interrupt"
-        self._running: dict[asyncio.Task[None], OwnedClaim] = {}
+        self._running: dict[asyncio.Task[None], HeldClaim] = {}
         """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopped: list[OwnedClaim] = []
+        self._stopped: list[HeldClaim] = []
         """Jobs whose handlers were cancelled because the worker stops, on their way back."""
         self._interrupted: set[asyncio.Task[None]] = set()
         """Tasks that were cancelled because the worker stops."""
@@ -224,39 +215,35 @@ class Worker:
         check_shutdown(shutdown)
         if shutdown is not None and shutdown.is_set():
             return
-        self._check_others()
+        self.source.attach(self, self._handler)
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
-        self._owner.on_failure.add(self._wake.set)
-        self._owner.on_closing.add(self._let_go)
         try:
-            self.state.loop_begins(self._handler)
+            self.source.begin_claiming(self._handler)
             try:
                 if self._pool is not None:
                     await self._pool.start(self._concurrency)
-                if self._owner.gate.active:
-                    # Suspects of other loops, which start in this moment, go first.
+                if self.source.lets_suspects_pass:
                     await asyncio.sleep(0)
                 await self._claim_until(stopping)
             finally:
                 # One that drains claims nothing: another handler may take its place.
-                self.state.loop_ends()
+                self.source.end_claiming()
             self._stopping = self._failure is None
             await self._drain(self._drain_ms)
             if stopping.cancelled():
                 raise TaqubaError(
-                    f"the wait of queue {self.state.name!r} for its shutdown was cancelled from "
+                    f"the wait of queue {self.source.queue!r} for its shutdown was cancelled from "
                     "outside: this worker has ended"
                 )
         finally:
             stopping.cancel()
             if self._group is not None:
                 self._group.close()
-            self._owner.on_failure.discard(self._wake.set)
             try:
                 await self._stop()
             finally:
-                self._owner.on_closing.discard(self._let_go)
+                self.source.detach(self)
         if self._failure is not None:
             raise self._failure
 
@@ -266,18 +253,10 @@ class Worker:
         self._ending = True
         self._wake.set()
 
-    def _check_others(self) -> None:
-        """Refuse to run beside another handler, which each would take jobs from."""
-        name = self.state.name
-        for other in (self._owner.runners.get(name), self.state.handler):
-            if other is not None and not same_handler(other, self._handler):
-                raise InvalidArgument(
-                    f"queue {name!r} is already served in this process by {shown(other)}, "
-                    "and each handler would take the other's jobs: use another queue for one of "
-                    "them, or pass the same handler to both"
-                )
+    def wake(self) -> None:
+        self._wake.set()
 
-    async def work_on(self, claim: OwnedClaim) -> None:
+    async def work_on(self, claim: HeldClaim) -> None:
         """Run the handler on one job and settle it, for a caller that made the claim itself."""
         self._start(claim)
         try:
@@ -298,13 +277,13 @@ class Worker:
 
     async def _claim_until(self, stopping: asyncio.Future[None]) -> None:
         while not stopping.done() and not self._ending:
-            self._owner.check()
+            self.source.check()
             self._wake.clear()
             free = self._concurrency - len(self._running)
             if free <= 0 or len(self._tasks) >= _TASKS_PER_HANDLER * self._concurrency:
                 await self._wake.wait()
                 continue
-            found = await claims.claim_ahead(self._owner, self.state, free, self.lease_ms)
+            found = await self.source.take(free)
             for claim in found:
                 self._start(claim)
             if not found:
@@ -313,11 +292,8 @@ class Worker:
                 self._group.starts_jobs()
 
     async def _wait_for_jobs(self, stopping: asyncio.Future[None]) -> None:
-        waiters = self.state.waiters
-        ready = waiters.join()
-        # Leaving cancels the future, and that must not wake the next wait.
-        ready.add_done_callback(lambda done: None if done.cancelled() else self._wake.set())
-        poll = self._owner.loop.call_later(self._poll_seconds, self._wake.set)
+        joined = self.source.join(self)
+        poll = self.source.loop.call_later(self._poll_seconds, self._wake.set)
         goes_on = False
         group = self._group
         try:
@@ -329,10 +305,9 @@ class Worker:
             poll.cancel()
             if group is not None:
                 group.stirs(self)
-            # A wakeup that the end of this worker leaves unused is for another claimer.
-            waiters.leave(ready, pass_on=not goes_on)
+            self.source.leave(joined, goes_on=goes_on)
 
-    def _start(self, claim: OwnedClaim) -> None:
+    def _start(self, claim: HeldClaim) -> None:
         task = asyncio.create_task(self.process(claim))
         self._running[task] = claim
         self._tasks.add(task)
@@ -350,34 +325,31 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error(
                 "a worker task of queue %r failed",
-                self.state.name,
+                self.source.queue,
                 exc_info=without_secrets(error),
-                extra=about_queue(self.state.name),
+                extra=about_queue(self.source.queue),
             )
 
     def _arm_renewal(self) -> None:
-        period_ms = max(1, self.lease_ms // _RENEWALS_PER_LEASE)
-        self._renewal = self._owner.clock.call_later(period_ms, self._renew_leases)
+        period_ms = max(1, self.source.lease_ms // _RENEWALS_PER_LEASE)
+        self._renewal = self.source.clock.call_later(period_ms, self._renew_leases)
 
     def _renew_leases(self) -> None:
         """Keep the leases of running handlers alive, all in one pass."""
         self._renewal = None
-        for claim in self._running.values():
-            claims.keep_alive(self._owner, claim, self.lease_ms)
+        self.source.keep_alive(self._running.values())
         if self._running:
             self._arm_renewal()
 
-    async def process(self, claim: OwnedClaim) -> None:
+    async def process(self, claim: HeldClaim) -> None:
         """Run the handler on one job and settle it; a failing settlement is only logged."""
         failure: BaseException | None = None
         effects: SettlementEffects | None = None
         task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            if claim.payload_ref is not None and not await load(self._owner, claim, self.lease_ms):
+            if claim.payload_ref is not None and not await self.source.load(claim):
                 return
-            call = self._call(claim)
-            telemetry = self._owner.telemetry
-            effects = await (call if telemetry is None else telemetry.processing(claim, call))
+            effects = await self.source.processing(claim, self._call(claim))
             if effects is not None:
                 effects = returned(effects)
         except BaseException as raised:
@@ -411,18 +383,18 @@ class Worker:
         return task in self._interrupted and not isinstance(error, _VERDICTS)
 
     async def _settle(
-        self, claim: OwnedClaim, effects: SettlementEffects | None, failure: BaseException | None
+        self, claim: HeldClaim, effects: SettlementEffects | None, failure: BaseException | None
     ) -> None:
         try:
             if failure is None:
-                await settling.ack(self._owner, claim, effects)
+                await self.source.ack(claim, effects)
             else:
                 await self._settle_failure(claim, failure)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) or ends_program(error):
                 raise
             transient = isinstance(error, TaqubaError) and not error.permanent
-            if transient or not claims.is_held(claim):
+            if transient or not is_held(claim):
                 # Nobody knows whether it was applied, and a store that recovers would record a
                 # failure that did not happen: let the lease expire instead.
                 raise
@@ -430,16 +402,16 @@ class Worker:
             # attempt failed.
             await self._fail(claim, error)
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """The queue closes before this worker has ended: nothing can be settled after that."""
         self._put_back([*self._running.values(), *self._stopped], "the queue was closed")
 
-    def _put_back(self, stopped: list[OwnedClaim], why: str) -> asyncio.Future[None] | None:
+    def _put_back(self, stopped: list[HeldClaim], why: str) -> Awaitable[None] | None:
         """Return the jobs that are still held, without spending their attempts."""
-        return claims.release(self._owner, [claims.lease_of(claim) for claim in stopped], why)
+        return self.source.release(stopped, why)
 
-    async def _call(self, claim: OwnedClaim) -> SettlementEffects | None:
-        handle = LeaseHandle(self._owner, claim)
+    async def _call(self, claim: HeldClaim) -> SettlementEffects | None:
+        handle = LeaseHandle(self.source, claim)
         if self._timeout_ms is None and not self._interrupts:
             return await self._handle(claim.job, handle)
         call = self._call_interruptibly if self._interrupts else self._call_plainly
@@ -453,13 +425,13 @@ class Worker:
         handle: LeaseHandle,
         timeout_ms: int,
     ) -> SettlementEffects | None:
-        owner = self._owner
+        loop = self.source.loop
         limit = asyncio.timeout(None)
         timer = RunTimer(
-            owner.clock,
+            self.source.clock,
             handle,
             timeout_ms,
-            lambda: limit.reschedule(owner.loop.time()),
+            lambda: limit.reschedule(loop.time()),
             self._pool,
         )
         try:
@@ -475,15 +447,15 @@ class Worker:
             timer.cancel()
 
     async def _call_plainly(
-        self, claim: OwnedClaim, handle: LeaseHandle
+        self, claim: HeldClaim, handle: LeaseHandle
     ) -> SettlementEffects | None:
         return await self._handle(claim.job, handle)
 
     async def _call_interruptibly(
-        self, claim: OwnedClaim, handle: LeaseHandle
+        self, claim: HeldClaim, handle: LeaseHandle
     ) -> SettlementEffects | None:
         call = asyncio.ensure_future(self._call_contained(claim, handle))
-        asked: asyncio.Future[None] = self._owner.loop.create_future()
+        asked: asyncio.Future[None] = self.source.loop.create_future()
         claim.cancel_token.on_cancel(partial(_set, asked))
         try:
             either: set[asyncio.Future[Any]] = {call, asked}
@@ -499,13 +471,12 @@ class Worker:
                 await asyncio.gather(call, return_exceptions=True)
 
     async def _call_contained(
-        self, claim: OwnedClaim, handle: LeaseHandle
+        self, claim: HeldClaim, handle: LeaseHandle
     ) -> SettlementEffects | None:
         # Made here: a task that is cancelled before its first step would leave it unawaited.
         return await contained(self._handle(claim.job, handle))
 
-    async def _settle_failure(self, claim: OwnedClaim, failure: BaseException) -> None:
-        owner = self._owner
+    async def _settle_failure(self, claim: HeldClaim, failure: BaseException) -> None:
         effects: SettlementEffects | None = None
         cause: str | BaseException = failure
         if isinstance(failure, FailWith):
@@ -516,27 +487,27 @@ class Worker:
         if isinstance(cause, NotStarted):
             await self._give_back_unfinished(claim, cause)
         elif isinstance(cause, Snooze):
-            await settling.snooze(owner, claim, cause.reason, cause.delay_ms)
+            await self.source.snooze(claim, cause.reason, cause.delay_ms)
         elif isinstance(cause, PermanentFailure):
-            await settling.dead_letter(owner, claim, reason_of(cause), effects)
+            await self.source.dead_letter(claim, reason_of(cause), effects)
             _log_failure(claim, cause, retried=False)
         else:
             delay_ms = cause.delay_ms if isinstance(cause, RetryAfter) else None
             await self._fail(claim, cause, effects, delay_ms)
 
-    async def _give_back_unfinished(self, claim: OwnedClaim, why: NotStarted) -> None:
+    async def _give_back_unfinished(self, claim: HeldClaim, why: NotStarted) -> None:
         """The job's function was not started, or the process that ran it died."""
         if why.ends_worker is not None and self._failure is None:
             _log.error(
                 "the worker of queue %r ends: %s",
-                self.state.name,
+                self.source.queue,
                 why,
-                extra=about_queue(self.state.name),
+                extra=about_queue(self.source.queue),
             )
             self.end(why.ends_worker)
         if isinstance(why, LostProcess) and not self._stopping:
             _log.warning("job %s was lost: %s", claim.id, why, extra=about_job(claim))
-            landed = claims.lose_process(self._owner, claims.lease_of(claim), str(why))
+            landed = self.source.lose_process(claim, str(why))
         else:
             # The signal that stops this worker may have reached the processes of its executor as
             # well.
@@ -546,14 +517,14 @@ class Worker:
 
     async def _fail(
         self,
-        claim: OwnedClaim,
+        claim: HeldClaim,
         cause: str | BaseException,
         effects: SettlementEffects | None = None,
         delay_ms: int | None = None,
     ) -> None:
         """The attempt failed."""
-        outcome = await settling.nack(self._owner, claim, reason_of(cause), effects, delay_ms)
-        _log_failure(claim, cause, retried=outcome.retried)
+        retried = await self.source.nack(claim, reason_of(cause), effects, delay_ms)
+        _log_failure(claim, cause, retried=retried)
 
     async def _drain(self, timeout_ms: int | None) -> None:
         """Wait for running handlers and settlements; return the jobs that are not done in time."""
@@ -561,13 +532,13 @@ class Worker:
             timeout_ms = validate.MAX_DURATION_MS
         if self._tasks and timeout_ms:
             for claim in self._running.values():
-                call = claims.lease_of(claim).call
+                call = lease_of(claim).call
                 if call is not None:
                     # Calls that wait for their turn need not begin any longer.
-                    self._owner.loop.call_later(_WAITS_AFTER_SECONDS, call.withdraw)
+                    self.source.loop.call_later(_WAITS_AFTER_SECONDS, call.withdraw)
             ended = asyncio.ensure_future(asyncio.wait(set(self._tasks)))
             try:
-                await wait_until_done(ended, self._owner.clock, timeout_ms)
+                await wait_until_done(ended, self.source.clock, timeout_ms)
             finally:
                 ended.cancel()
         unfinished = dict(self._running)
@@ -581,22 +552,22 @@ class Worker:
             given_back = self._put_back(self._stopped, "the worker shut down")
         if given_back is not None:
             try:
-                await asyncio.shield(given_back)
+                await asyncio.shield(asyncio.ensure_future(given_back))
             except TaqubaError as error:
                 _log.warning(
                     "could not give back %d jobs of queue %r: %s",
                     len(unfinished),
-                    self.state.name,
+                    self.source.queue,
                     error,
-                    extra=about_queue(self.state.name),
+                    extra=about_queue(self.source.queue),
                 )
 
-    async def _interrupt(self, unfinished: Mapping[asyncio.Task[None], OwnedClaim]) -> None:
+    async def _interrupt(self, unfinished: Mapping[asyncio.Task[None], HeldClaim]) -> None:
         """Cancel running handlers; those that ignore it are left behind."""
         self._interrupted.update(unfinished)
         for task in unfinished:
             task.cancel()
-        loop = self._owner.loop
+        loop = self.source.loop
         deadline = loop.time() + _ABANDONED_AFTER_SECONDS
         cancelled: asyncio.CancelledError | None = None
         while any(not task.done() for task in unfinished) and loop.time() < deadline:
@@ -623,7 +594,7 @@ class Worker:
             raise cancelled
 
 
-def _log_failure(claim: OwnedClaim, cause: str | BaseException, *, retried: bool) -> None:
+def _log_failure(claim: HeldClaim, cause: str | BaseException, *, retried: bool) -> None:
     """Log a handler's failure: only the log has its traceback."""
     unforeseen = (
         cause if isinstance(cause, BaseException) and not isinstance(cause, _VERDICTS) else None

@@ -17,8 +17,8 @@ from taquba._model import validate
 from taquba._model.errors import InvalidArgument
 from taquba._model.own_tasks import was_cancelled
 from taquba._model.validate import Duration
-from taquba._queue.owner import Owner, owner_of
 from taquba._worker.shutdown import Shutdown, check_shutdown
+from taquba._worker.sources import source_of
 from taquba._worker.threads import end_without_them
 from taquba._worker.until_empty import UntilEmpty
 from taquba._worker.worker import Worker, WorkerSpec
@@ -55,8 +55,7 @@ async def run_workers(
     for worker in workers:
         validate.instance(worker, WorkerSpec, "each worker")
     check_shutdown(shutdown)
-    owner = owner_of(store)
-    group = UntilEmpty(owner, len(workers)) if until_empty else None
+    group = UntilEmpty(len(workers)) if until_empty else None
     loops: list[asyncio.Task[None]] = []
     interrupted = False
 
@@ -69,7 +68,7 @@ async def run_workers(
     async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
         loops += [
             asyncio.create_task(
-                _run(owner, worker, stop, drain_timeout, group), name=f"worker-{worker.queue}"
+                _run(store, worker, stop, drain_timeout, group), name=f"worker-{worker.queue}"
             )
             for worker in workers
         ]
@@ -92,13 +91,14 @@ async def run_workers(
 
 
 async def _run(
-    owner: Owner,
+    store: Store,
     worker: WorkerSpec,
     stop: asyncio.Event,
     drain_timeout: Duration | None,
     group: UntilEmpty | None,
 ) -> None:
-    await Worker(owner, worker, drain_timeout, group).run(stop)
+    source = source_of(store, worker.queue, worker.lease)
+    await Worker(source, worker, drain_timeout, group).run(stop)
 
 
 @asynccontextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from taquba._interface.store import Store
+from taquba._model import validate
 from taquba._model.validate import Duration
-from taquba._queue import claims, loops
+from taquba._queue import loops
 from taquba._queue.owner import owner_of
 from taquba._worker.handlers import Handler
+from taquba._worker.own_source import OwnSource
 from taquba._worker.worker import Worker, WorkerSpec
 
 
@@ -34,14 +36,14 @@ async def drain(
         The number of attempts that ran.
     """
     owner = owner_of(store)
-    worker = Worker(owner, WorkerSpec(queue, handler, lease=lease, timeout=timeout))
+    lease_ms = None if lease is None else validate.duration_ms(lease, "lease", minimum=1)
+    source = OwnSource(owner, validate.queue_name(queue), lease_ms)
+    worker = Worker(source, WorkerSpec(queue, handler, timeout=timeout))
     attempts = 0
     while True:
         await loops.promote_due(owner)
-        found = await claims.claim_batch(
-            owner, worker.state, 1, worker.lease_ms, None, patient=False
-        )
-        if not found:
+        found = await source.take_one_now()
+        if found is None:
             return attempts
-        await worker.work_on(found[0])
+        await worker.work_on(found)
         attempts += 1
