@@ -130,20 +130,41 @@ async def test_a_claim_is_told_of_its_cancellation_and_of_its_end(
         await member.ack(claim)
 
 
-async def test_a_claim_ends_with_its_owner(short_path: Path) -> None:
+async def test_a_claim_goes_on_at_the_next_owner(short_path: Path) -> None:
     place = short_path / "s"
-    first = await Queue.open(place, inbox=True, producer_socket=True, fsync=False)
+    keeps = QueueConfig(keep_done_jobs=60)
+    options: dict[str, Any] = {"inbox": True, "producer_socket": True, "default_config": keeps}
+    first = await Queue.open(place, fsync=False, **options)
     async with member_of(short_path) as member:
         await first.enqueue("q", b"")
         claim = await must_claim(member)
         await first.close()
-        async with Queue.open(place, inbox=True, producer_socket=True, fsync=False):
-            with pytest.raises(ClaimLost):
-                await member.ack(claim)
-            again = await must_claim(member)
-            assert (again.id, again.suspect) == (claim.id, False)
-            await member.ack(again, SettlementEffects(kv_writes={"done": b"yes"}))
+        async with Queue.open(place, fsync=False, **options) as second:
+            await member.renew_lease(claim, 60)
+            assert await second.cancel(claim.id) is CancelOutcome.REQUESTED
+            async with asyncio.timeout(SECONDS):
+                await claim.cancel_token.wait()
+            await member.ack(claim, SettlementEffects(kv_writes={"done": b"yes"}))
             assert await member.kv_get("done") == b"yes"
+            (attempt,) = await member.attempt_history(claim.id)
+            assert (attempt.attempt, attempt.outcome) == (1, AttemptOutcome.COMPLETED)
+
+
+async def test_a_claim_that_nobody_names_returns(short_path: Path) -> None:
+    place = short_path / "s"
+    first = await Queue.open(place, inbox=True, producer_socket=True, fsync=False)
+    async with member_of(short_path) as member:
+        await first.enqueue_batch([EnqueueRequest("q", b"")] * 2)
+        own = await first.claim("q")
+        assert own is not None
+        claim = await must_claim(member)
+        await first.close()
+        async with Queue.open(place, inbox=True, producer_socket=True, fsync=False) as second:
+            again = await must_claim(second)
+            assert (again.id, again.attempts, again.suspect) == (own.id, 1, False)
+            await member.ack(claim)
+            await second.ack(again)
+            assert (await second.stats("q")).done == 2
 
 
 async def test_a_claim_of_a_caller_that_has_gone_is_given_back(
@@ -308,7 +329,9 @@ async def test_other_bytes_than_a_call_harm_nobody(owner: Queue, short_path: Pat
         with pytest.raises(CallFailed) as refused:
             await client.call(SECONDS, method, *arguments)
         assert refused.value.kind == kind
-    await client.call(SECONDS, methods.RELEASE, 1, "x", None, [])
+    for tokens in (None, "x", b"1", b"1" * 8):
+        with contextlib.suppress(CallFailed):
+            await client.call(SECONDS, methods.RELEASE, "no reason", tokens)
     assert client.connected
     await client.close()
     assert (await owner.stats("q")).pending == 0
@@ -317,26 +340,27 @@ async def test_other_bytes_than_a_call_harm_nobody(owner: Queue, short_path: Pat
 async def test_claims_of_one_connection_are_not_taken_for_those_of_another(
     short_path: Path,
 ) -> None:
-    """Each owner names the claims of a process anew, and connections may overlap."""
+    """Each owner names the claims of a process anew."""
     place = short_path / "s"
     async with member_of(short_path) as member:
         first = await Queue.open(place, inbox=True, producer_socket=True, fsync=False)
-        for queue in ("q", "q"):
-            await first.enqueue(queue, b"")
-        old = await must_claim(member)
-        closing = asyncio.ensure_future(first.close())
-        await closing
+        await first.enqueue_batch([EnqueueRequest("q", b"")] * 3)
+        lost, kept = await must_claim(member), await must_claim(member)
+        await first.close()
+        async with Queue.open(place, inbox=True, fsync=False) as between:
+            for claim in await between.claim_batch("q", 2):
+                await between.ack(claim)
         async with Queue.open(place, inbox=True, producer_socket=True, fsync=False) as second:
-            new = [await must_claim(member), await must_claim(member)]
-            assert old.id in [claim.id for claim in new]
-            for call in (member.ack(old), member.nack(old, "late"), member.renew_lease(old, 60)):
+            new = await must_claim(member)
+            for old in (lost, kept):
                 with pytest.raises(ClaimLost):
-                    await call
-            assert await member.lease_expiry(old) is None
-            assert all([await member.lease_expiry(claim) is not None for claim in new])
-            for claim in new:
-                await member.ack(claim)
-            assert (await second.stats("q")).done == 2
+                    await member.ack(old)
+                with pytest.raises(ClaimLost):
+                    await member.nack(old, "late")
+                assert await member.lease_expiry(old) is None
+            assert await member.lease_expiry(new) is not None
+            await member.ack(new)
+            assert (await second.stats("q")).done == 3
 
 
 async def test_a_token_of_another_job_settles_nothing(owner: Queue, short_path: Path) -> None:

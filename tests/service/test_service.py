@@ -83,25 +83,33 @@ async def test_one_process_alone_owns_and_works(url: str) -> None:
         assert job is not None
         assert (await only.stats("q")).done == 2
     assert set(handler.started) == {first.id, second.id}
-    assert only.role == "producer"
+    assert only.role == "worker"
 
 
-async def test_the_second_works_when_the_first_has_ended(url: str) -> None:
+async def test_both_work_and_the_second_owns_when_the_first_has_ended(url: str) -> None:
     first_handler, second_handler = Handler(), Handler()
     first, second = service(url, first_handler), service(url, second_handler)
+    second_handler.open.clear()
     async with second:
         await until(lambda: second.role == "owner")
         async with first:
-            await first.enqueue("q", b"")
-            await until(lambda: len(second_handler.started) == 1)
-            assert (first.role, second.role) == ("producer", "owner")
+            # All places of the second are taken.
+            blocking = {(await second.enqueue("q", b"")).id for _ in range(8)}
+            await until(lambda: len(second_handler.started) + len(first_handler.started) == 8)
+            more = {(await first.enqueue("q", b"")).id for _ in range(20)}
+            await until(lambda: more <= set(first_handler.started) | set(second_handler.started))
+            assert first_handler.started
+            assert (first.role, second.role) == ("worker", "owner")
+            second_handler.open.set()
             ending = asyncio.create_task(second.__aexit__(None, None, None))
             await until(lambda: first.role == "owner")
             await ending
-            await first.enqueue("q", b"")
-            await until(lambda: len(first_handler.started) == 1)
+            last = await first.enqueue("q", b"")
+            await until(lambda: last.id in first_handler.started)
         # The block of the second ends once more; nothing is left to end.
         await second.__aenter__()
+    started = first_handler.started + second_handler.started
+    assert sorted(started) == sorted({*blocking, *more, last.id})
 
 
 async def test_running_handlers_end_before_the_owner_does(tmp_path: Path) -> None:
@@ -142,13 +150,14 @@ async def test_who_is_fenced_steps_back_and_comes_again(
         receipt = await one.enqueue("q", b"")
         await until(lambda: len(handler.started) == 1)
         async with Queue.open(tmp_path, inbox=True, take_over=True) as intruder:
-            await until(lambda: one.role == "producer")
-            assert handler.cancelled == [receipt.id]
+            await until(lambda: one.role == "worker")
             # What is enqueued meanwhile waits for whoever takes it.
             later = await one.enqueue("r", b"")
             while await intruder.get_job(later.id) is None:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)
-            assert one.role == "producer"
+            assert one.role == "worker"
+        # Its first attempt was taken back, and has not ended.
+        assert (handler.started, handler.cancelled) == ([receipt.id], [])
         handler.open.set()
         await until(lambda: len(handler.started) == 2)
         assert one.role == "owner"
@@ -163,7 +172,7 @@ async def test_in_a_bucket_the_service_takes_the_store_back(
     async with service(url, handler) as one:
         await until(lambda: one.role == "owner")
         async with Queue.open(url, take_over=True):
-            await until(lambda: one.role == "producer")
+            await until(lambda: one.role == "worker")
             await until(lambda: one.role == "owner")
         await one.enqueue("q", b"")
         await until(lambda: len(handler.started) == 1)
@@ -191,7 +200,7 @@ async def test_who_is_fenced_while_it_opens_the_store_comes_again(
                 while not await manifests():  # noqa: ASYNC110 - the server is another process
                     await asyncio.sleep(0.01)
             async with Queue.open(url, take_over=True):
-                assert one.role == "producer"
+                assert one.role == "worker"
             await proxy.calm()
             receipt = await one.enqueue("q", b"")
             await until(lambda: handler.started == [receipt.id])
@@ -297,7 +306,6 @@ async def test_shutdown_ends_it(tmp_path: Path) -> None:
 BAD: list[tuple[tuple[Any, ...], dict[str, Any], type[TaqubaError], str]] = [
     (("memory://", {}), {}, InvalidArgument, "memory://"),
     (("x", {}), {"role": "king"}, InvalidArgument, "'king'"),
-    (("x", {}), {"role": "auto"}, InvalidArgument, "must not be empty"),
     (("x", "mail"), {}, InvalidArgumentType, "'mail'"),
     (("x", {"": print}), {}, InvalidArgument, "queue name"),
     (("x", {"q": 7}), {}, InvalidArgumentType, "7"),

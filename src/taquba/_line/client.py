@@ -155,6 +155,11 @@ class SocketClient:
         """Make no more calls; those under way get their answers."""
         self._left = True
 
+    def say(self, kind: str, *fields: object) -> None:
+        """Say what needs no reply."""
+        if self.connected:
+            self._outbox.add(frame(None, kind, *fields))
+
     def tell(self, method: str, *arguments: object) -> None:
         """Call a method without waiting; there is no reply that anybody reads."""
         if self.connected:

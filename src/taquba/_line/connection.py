@@ -50,10 +50,15 @@ Answer = Callable[["Connection", str, list[object]], Awaitable[object]]
 """Carries out a method and returns its result, or a `Large`; raises `Refused`."""
 
 
+Hear = Callable[["Connection", str, list[object]], None]
+"""Takes what the other end says without a number: it waits for no reply."""
+
+
 class Shared(NamedTuple):
     """The state that the connections of an owner share."""
 
     answer: Answer
+    hear: Hear
     requests: Budget
     replies: Budget
 
@@ -119,8 +124,17 @@ class Connection:
             self.end()
 
     def push(self, kind: str, *fields: object) -> None:
-        """Say something to the other end, which did not ask."""
+        """Say something to the other end, which did not ask.
+
+        Raises:
+            TooLarge: It does not fit in a frame; nothing was said.
+        """
         self._outbox.add(frame(None, kind, *fields))
+
+    async def drained(self) -> None:
+        """Wait until the other end has read most of what was said."""
+        with contextlib.suppress(OSError):
+            await self._writer.drain()
 
     async def finish(self) -> None:
         """Answer what was asked, say that nothing else is carried out, and end the connection.
@@ -175,6 +189,9 @@ class Connection:
         match body.fields:
             case [int(), str() as method, int() as number] if method == DROP:
                 self._drop(number)
+                return
+            case [None, str() as kind, *fields]:
+                self._shared.hear(self, kind, fields)
                 return
             case [int() as number, str() as method, *arguments]:
                 pass

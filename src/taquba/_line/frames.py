@@ -3,10 +3,10 @@
 A body is a MessagePack array: a request is ``[number, method, *arguments]``, its reply
 ``[number, True, result]`` or ``[number, False, [kind, text]]`` or, of an error with a state,
 ``[number, False, [kind, state, text]]``. Requests are answered in any order. ``[number, "drop",
-other]`` says that nobody waits for the reply to the request `other` any longer. What the owner says
-unasked is ``[nil, kind, *fields]``. The last of that is ``[nil, "farewell", *numbers]``: it has
-carried out, or refused, all requests that it has answered, perhaps those with these numbers, and no
-others.
+other]`` says that nobody waits for the reply to the request `other` any longer. What needs no reply
+is ``[nil, kind, *fields]``, in both directions. The last thing that an owner says is ``[nil,
+"farewell", *numbers]``: it has carried out, or refused, all requests that it has answered, perhaps
+those with these numbers, and no others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgpack
 
 from taquba._model.unpacking import UNREADABLE, Unpacking
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Changes with the meaning of a body; both ends refuse any other version."""
 
 MAX_BODY: Final = 17 * 1024 * 1024

@@ -17,8 +17,42 @@ STORE: Final = "store"
 ABOUT: Final = "about"
 """``()``: the id of the store."""
 
+JOIN: Final = "join"
+"""``(about, held)``: a process takes part; says who it is and what it holds, and is told which of
+that is still its own. The first call of its connection."""
+
+BYE: Final = "bye"
+"""``()``: the process takes part no longer, and gives back what it holds."""
+
+DONE: Final = "done"
+"""``(tokens)``: the jobs of claims are done; returns the tokens of those that were lost."""
+
+END: Final = "end"
+"""``(token, job_id, how, arguments)``: an attempt has ended otherwise."""
+
+BRING_IN: Final = "bring_in"
+"""``(queue)``: make pending what may run; returns whether nothing of a queue is."""
+
 RELEASE: Final = "release"
-"""``(*tokens)``: give claims back."""
+"""``(why, tokens)``: give claims back."""
+
+LOST: Final = "lost"
+"""``(token, why)``: the child process that ran a job has ended."""
+
+WORK: Final = "work"
+"""Said of a worker loop: ``(loop, queue, lease_ms)``: it takes jobs."""
+
+FREE: Final = "free"
+"""Said of a worker loop: ``(loop, places)``: it has room for as many more."""
+
+LEAVE: Final = "leave"
+"""Said of a worker loop: ``(loop,)``: it takes no more jobs."""
+
+RENEW: Final = "renew"
+"""Said of claims: ``(lease_ms, tokens)``: they are worked on."""
+
+JOBS: Final = "jobs"
+"""Told to a worker loop: ``(loop, jobs)``, as `tokens.dump_jobs` makes them."""
 
 CANCELLED: Final = "cancelled"
 """Told of a claim, by its token: its job was asked to cancel."""

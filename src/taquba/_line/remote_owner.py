@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ class OwnerSocket:
         location: Where the store is.
         on_push: Given what an owner says unasked; see `SocketClient`.
         on_end: Given a connection when it has ended.
+        begin: What is said first on a connection; where it raises `Disconnected`, there is none.
+        on_begun: Called when a connection is the current one.
     """
 
     def __init__(
@@ -34,7 +36,11 @@ class OwnerSocket:
         location: StoreLocation,
         on_push: Told | None = None,
         on_end: Callable[[SocketClient], None] | None = None,
+        begin: Callable[[SocketClient], Awaitable[None]] | None = None,
+        on_begun: Callable[[], None] | None = None,
     ) -> None:
+        self._begin = begin
+        self._on_begun = on_begun
         self._location = location
         self._on_push = on_push
         self._on_end = on_end
@@ -88,6 +94,12 @@ class OwnerSocket:
             gone = NotCarriedOut if error.kind == CLOSED else Disconnected
             raise gone(str(error)) from error
 
+    @property
+    def current(self) -> SocketClient | None:
+        """The connection to the current owner, if there is one."""
+        client = self._client
+        return client if client is not None and client.connected else None
+
     async def close(self) -> None:
         """Disconnect."""
         for client in (*self._former, self._client):
@@ -105,8 +117,25 @@ class OwnerSocket:
                 if self._client is not None:
                     self._former = [one for one in self._former if not one.ended]
                     self._former.append(self._client)
-                self._client = await self._connect()
+                self._client = None
+                self._client = await self._begun(await self._connect())
+                if self._on_begun is not None:
+                    self._on_begun()
             return self._client
+
+    async def _begun(self, client: SocketClient) -> SocketClient:
+        """A connection on which was said what is said first."""
+        if self._begin is None:
+            return client
+        try:
+            await self._begin(client)
+        except Disconnected as error:
+            await client.close()
+            raise NoOwner(str(error)) from error
+        except BaseException:
+            await client.close()
+            raise
+        return client
 
     async def _connect(self) -> SocketClient:
         try:

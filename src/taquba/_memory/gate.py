@@ -70,9 +70,11 @@ class Gate:
     def __init__(self, leases: LeaseRegistry) -> None:
         self._leases = leases
         self.active = False
-        """Whether there is a suspect that waits or runs: otherwise every job passes."""
+        """Whether the gate is shut, or a suspect waits or runs: otherwise every job passes."""
         self.alone: Lease | None = None
         """The lease of the suspect that runs alone."""
+        self._shut = False
+        """Whether no job passes at all."""
         self._waiting: set[HasSuspects] = set()
         """Queues with suspects."""
         self._held_until = 0
@@ -97,7 +99,7 @@ class Gate:
         job = queue.suspects.pop(key, None)
         if not queue.suspects:
             self._waiting.discard(queue)
-            self.active = self.alone is not None or bool(self._waiting)
+            self._consider()
         return job
 
     def enter(self, lease: Lease) -> None:
@@ -110,14 +112,26 @@ class Gate:
     def open(self) -> None:
         """The suspect that ran alone has ended, or ran for long enough: others may run again."""
         self.alone = None
-        self.active = bool(self._waiting)
+        self._consider()
+
+    def shut(self) -> None:
+        """Let no job pass until `unshut`."""
+        self._shut = True
+        self._consider()
+
+    def unshut(self) -> None:
+        self._shut = False
+        self._consider()
+
+    def _consider(self) -> None:
+        self.active = self._shut or self.alone is not None or bool(self._waiting)
 
     def admit(self, queue: HasSuspects, now: int, *, patient: bool) -> tuple[Admission, int | None]:
         """Who may be claimed from `queue`, and in how many ms to ask again if others are held back.
 
         A claimer that is not `patient` does not let a suspect hold others back.
         """
-        if self.alone is not None:
+        if self._shut or self.alone is not None:
             return "nobody", None
         due = is_next(queue)
         if due and self.quiet:
@@ -138,7 +152,7 @@ class Gate:
         """Whether a claim from `queue` would find a job in memory."""
         if not self.active:
             return len(queue.window) > 0
-        if self.alone is not None:
+        if self._shut or self.alone is not None:
             return False
         due = is_next(queue)
         if due and self.quiet:

@@ -76,10 +76,30 @@ class WaitingCall(Protocol):
         ...
 
 
+class Elsewhere(Protocol):
+    """A process that holds leases of the owner in another process."""
+
+    def asked_to_cancel(self, lease: Lease) -> None:
+        """The job of a lease is asked to cancel."""
+
+    def over(self, lease: Lease) -> None:
+        """A lease is over."""
+
+
 class Lease:
     """One claim's hold on its job."""
 
-    __slots__ = ("_landed", "_token", "call", "expires_at", "job", "on_over", "state")
+    __slots__ = (
+        "_landed",
+        "_token",
+        "call",
+        "expires_at",
+        "holder",
+        "job",
+        "number",
+        "on_over",
+        "state",
+    )
 
     def __init__(self, job: Job, expires_at: int) -> None:
         self.job = job
@@ -92,6 +112,10 @@ class Lease:
         """Called once, by the event loop, when the state is `over`."""
         self.call: WaitingCall | None = None
         """The call that does the job's work, if that is a plain function."""
+        self.holder: Elsewhere | None = None
+        """The process that holds it, if that is not the owner's."""
+        self.number = 0
+        """Its name between the two processes."""
 
     @property
     def token(self) -> CancelToken:
@@ -101,6 +125,8 @@ class Lease:
 
     def fire_token(self) -> None:
         """The request to cancel is written: notify the handler."""
+        if self.holder is not None:
+            self.holder.asked_to_cancel(self)
         if self._token is not None:
             self._token._fire(self.job)  # pyright: ignore[reportPrivateUsage] - the token is the read side of this lease
 
@@ -147,6 +173,8 @@ class LeaseRegistry:
         if self.holds(lease):
             del self._leases[lease.job.id]
         lease.enter("over")
+        if lease.holder is not None:
+            lease.holder.over(lease)
         if lease.on_over:
             # The writer of the store calls this, and it must not run code of users. A commit ends
             # many leases: one call of the event loop does for all.

@@ -40,6 +40,8 @@ MARK_TIME: Final = b"\x10" + _VERSION
 """The marks again, by the time at which each was made."""
 OWNER: Final = b"\x11" + _VERSION
 """The mark of the owner that opened the store last, a new one at each opening."""
+MEMBER: Final = b"\x12" + _VERSION
+"""The processes that take part, and may hold claims, by their ids."""
 META: Final = b"\x0c"
 """The meta key has no version: it holds the version of everything else."""
 
@@ -166,3 +168,7 @@ def owner_of(key: bytes) -> tuple[str, str]:
     elif space in (DONE, DEAD):
         id_start += _U64.size
     return key[start + 1 : name_end].decode(), key[id_start:].decode()
+
+
+def member(member_id: str) -> bytes:
+    return MEMBER + member_id.encode()

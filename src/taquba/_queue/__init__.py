@@ -4,8 +4,13 @@ The modules, top to bottom; each uses only those below it:
 
     queue           `Queue`: the owner's handle on a store
     reader          `QueueReader`: a read-only look at a store from any process
+    opening         opening a store: check its layout, load the state in memory
     calls           the calls that producers make through the owner's socket
-    handle_calls    the methods of a handle, carried out for other processes, and their claims
+    handle_calls    the methods of a handle, carried out for other processes
+    member_calls    what processes that work on an owner's jobs say to it, and ask of it
+    holders         processes that work on jobs of an owner elsewhere, and the claims they hold
+    dispatching     claiming jobs for a worker loop in another process
+    adoption        jobs that were claimed under a former owner: those whose process lives go on
     control         acting on jobs by id: cancel, wake, requeue, purge, wait for completion
     loops           background loops: scheduler, reaper, retention, heartbeat
     payload_reads   large payloads on their way to the claimer or reader of a job
@@ -14,7 +19,6 @@ The modules, top to bottom; each uses only those below it:
     ingesting       taking batches of producers into the queues, each once
     enqueueing      enqueueing: new jobs, dedup keys and custom ids
     key_values      caller-owned entries: a small key-value space beside the jobs
-    opening         opening a store: check its layout, load the state in memory
     payload_writes  large payloads on their way into the store
     claims          claims: taking jobs from the front of a queue and holding them under a lease
     inbox_listings  the contents of an inbox, for people and monitors

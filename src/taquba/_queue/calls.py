@@ -16,7 +16,9 @@ from taquba._model.batch import MalformedBatch, shortened
 from taquba._model.codec import decode_store_id
 from taquba._objects.location import StoreLocation
 from taquba._queue.handle_calls import HandleCalls, as_refusals
+from taquba._queue.holders import Holders
 from taquba._queue.ingesting import decode, ingest
+from taquba._queue.member_calls import METHODS, MemberCalls
 from taquba._queue.owner import Owner
 
 _log: Final = logging.getLogger(__name__)
@@ -29,7 +31,8 @@ async def serve_socket(owner: Owner, store: Store, location: StoreLocation) -> S
     """
     try:
         path = await asyncio.to_thread(socket_path, location)
-        return await SocketServer.listen(path, SocketCalls(owner, store), partial(_ended, owner))
+        calls = SocketCalls(owner, store)
+        return await SocketServer.listen(path, calls, partial(_ended, owner), calls.hear)
     except OSError as error:
         _log.warning("producers of %s cannot connect, and use its inbox: %s", location.url, error)
         return None
@@ -48,7 +51,10 @@ class SocketCalls:
 
     def __init__(self, owner: Owner, store: Store) -> None:
         self._owner = owner
-        self._handle = HandleCalls(owner, store)
+        holders = Holders(owner)
+        self._handle = HandleCalls(owner, store, holders)
+        self._members = MemberCalls(owner, holders)
+        self.hear = self._members.hear
 
     async def __call__(
         self, connection: Connection, method: str, arguments: list[object]
@@ -59,9 +65,8 @@ class SocketCalls:
                     return await self._handle.carry_out(connection, name, data)
                 case methods.ABOUT, []:
                     return decode_store_id(self._owner.stamp)
-                case methods.RELEASE, tokens:
-                    self._handle.release(connection, tokens)
-                    return None
+                case _ if method in METHODS:
+                    return await self._members.carry_out(connection, method, arguments)
                 case methods.BATCH, [str() as name, bytes() as batch]:
                     return await self._ingest(name, batch)
                 case _ if (served := self._owner.served.get(method)) is not None:

@@ -432,9 +432,8 @@ def renew(owner: Owner, lease: Lease, extension_ms: int) -> None:
         owner.telemetry.lease_renewed(lease.job.queue)
 
 
-def keep_alive(owner: Owner, claim: HeldClaim, extension_ms: int) -> None:
+def keep_alive(owner: Owner, lease: Lease, extension_ms: int) -> None:
     """Renew on behalf of a worker loop, even for a job that was asked to cancel."""
-    lease = lease_of(claim)
     expires_at = owner.clock.monotonic_ms() + extension_ms
     if lease.state == "held" and lease.expires_at < expires_at:
         renew(owner, lease, extension_ms)

@@ -28,7 +28,7 @@ from taquba._rules import transitions
 from taquba._store.transaction import Transaction
 
 
-class _Resting(NamedTuple):
+class Resting(NamedTuple):
     """A job that is not claimed and not moving at this instant."""
 
     job: Job
@@ -38,7 +38,7 @@ class _Resting(NamedTuple):
     """Why its record cannot be read; `job` then has only the information in its key."""
 
 
-async def _locate(owner: Owner, job_id: str) -> Lease | _Resting | None:
+async def locate_job(owner: Owner, job_id: str) -> Lease | Resting | None:
     """Find a job so that the caller may decide on it before it awaits anything else.
 
     A claimed job is found as its held lease. Any other is read from the store; the read is
@@ -49,8 +49,8 @@ async def _locate(owner: Owner, job_id: str) -> Lease | _Resting | None:
     return found
 
 
-async def _look(owner: Owner, job_id: str) -> Lease | _Resting | asyncio.Future[None] | None:
-    """Like `_locate`, but a commit in flight that moves the job is returned, not waited for."""
+async def _look(owner: Owner, job_id: str) -> Lease | Resting | asyncio.Future[None] | None:
+    """Like `locate_job`, but a commit in flight that moves the job is returned, not waited for."""
     while True:
         lease = owner.leases.get(job_id)
         if lease is not None:
@@ -72,12 +72,12 @@ async def _look(owner: Owner, job_id: str) -> Lease | _Resting | asyncio.Future[
             job = decode_job(location.queue, job_id, value)
         except UnreadableJob as damage:
             nothing_known = Job(job_id, location.queue, b"", None, 0, 0, 1)
-            return _Resting(nothing_known, location.status, key, damage)
+            return Resting(nothing_known, location.status, key, damage)
         if location.status is JobStatus.CLAIMED:
             # Only a lease makes a claim: the row is about to be reported as settled or given back.
             await owner.committer.barrier()
             continue
-        return _Resting(job, location.status, key)
+        return Resting(job, location.status, key)
 
 
 async def _landing(owner: Owner, move: asyncio.Future[None]) -> None:
@@ -95,7 +95,7 @@ async def cancel(owner: Owner, job_id: str, effects: SettlementEffects | None) -
     if effects is not None:
         validate.instance(effects, SettlementEffects, "effects")
     while True:
-        found = await _locate(owner, job_id)
+        found = await locate_job(owner, job_id)
         if isinstance(found, Lease):
             request = Transaction()
             _request_cancel(request, found)
@@ -117,9 +117,9 @@ async def cancel(owner: Owner, job_id: str, effects: SettlementEffects | None) -
         removal.abandon()
 
 
-def _can_be_removed(found: object) -> TypeGuard[_Resting]:
+def _can_be_removed(found: object) -> TypeGuard[Resting]:
     waiting = (JobStatus.PENDING, JobStatus.SCHEDULED)
-    if not isinstance(found, _Resting):
+    if not isinstance(found, Resting):
         return False
     # A damaged record that is claimed has no holder: its data about the claim cannot be read.
     return found.status in waiting or (
@@ -129,13 +129,13 @@ def _can_be_removed(found: object) -> TypeGuard[_Resting]:
 
 async def _stage_effects(
     owner: Owner, removal: Transaction, effects: SettlementEffects, job_id: str
-) -> Lease | _Resting | asyncio.Future[None] | None:
+) -> Lease | Resting | asyncio.Future[None] | None:
     """Stage the effects of a removal, and read the job again, which may have moved."""
     try:
         await stage_effects(owner, removal, effects, at_once=False, leaving=job_id)
     except DuplicateJobId:
         # Effects of a missing job are not refused; another cancel may have used this id.
-        moved = await _locate(owner, job_id)
+        moved = await locate_job(owner, job_id)
         if _can_be_removed(moved):
             raise
         return moved
@@ -160,14 +160,14 @@ def _request_cancel(transaction: Transaction, lease: Lease) -> None:
     transaction.on_failed.append(failed)
 
 
-def _remove(owner: Owner, transaction: Transaction, found: _Resting) -> None:
+def _remove(owner: Owner, transaction: Transaction, found: Resting) -> None:
     change = transitions.cancel(found.job, found.status, found.key)
     transaction.add(change)
-    _leave_window(owner, transaction, found)
+    leave_window(owner, transaction, found)
     owner.landed_with(transaction, (change,))
 
 
-def _leave_window(owner: Owner, transaction: Transaction, found: _Resting) -> None:
+def leave_window(owner: Owner, transaction: Transaction, found: Resting) -> None:
     """Take a pending or scheduled job out of its window until the transaction has ended."""
     job, key = found.job, found.key
     if found.damage is not None:
@@ -185,8 +185,8 @@ def _leave_window(owner: Owner, transaction: Transaction, found: _Resting) -> No
 
 
 async def wake_scheduled(owner: Owner, job_id: str, payload: bytes | None) -> WakeOutcome:
-    found = await _locate(owner, job_id)
-    if not isinstance(found, _Resting) or found.status is not JobStatus.SCHEDULED:
+    found = await locate_job(owner, job_id)
+    if not isinstance(found, Resting) or found.status is not JobStatus.SCHEDULED:
         await _until_durable(owner, job_id)
         return WakeOutcome.NOT_FOUND if found is None else WakeOutcome.NOT_SCHEDULED
     if found.damage is not None:
@@ -194,7 +194,7 @@ async def wake_scheduled(owner: Owner, job_id: str, payload: bytes | None) -> Wa
     transaction = Transaction()
     change = transitions.wake(found.job, found.key, owner.clock.time_ms(), payload)
     transaction.add(change)
-    _leave_window(owner, transaction, found)
+    leave_window(owner, transaction, found)
     owner.landed_with(transaction, (change,))
     await owner.committer.submit(transaction, durable=True)
     return WakeOutcome.WOKEN
@@ -214,7 +214,7 @@ async def purge_dead(owner: Owner, job_id: str) -> None:
     await _move_dead(owner, transitions.expire(found.job, JobStatus.DEAD, found.key), locks)
 
 
-async def _hold_dead(owner: Owner, job_id: str) -> tuple[_Resting, HeldLocks]:
+async def _hold_dead(owner: Owner, job_id: str) -> tuple[Resting, HeldLocks]:
     """A dead job, under the lock that retention takes to read and delete dead rows."""
     while True:
         dead = await _dead(owner, job_id)
@@ -238,9 +238,9 @@ async def _move_dead(owner: Owner, change: transitions.Change, locks: HeldLocks)
     await owner.committer.submit(transaction, durable=True)
 
 
-async def _dead(owner: Owner, job_id: str) -> _Resting:
-    found = await _locate(owner, job_id)
-    if isinstance(found, _Resting) and found.status is JobStatus.DEAD:
+async def _dead(owner: Owner, job_id: str) -> Resting:
+    found = await locate_job(owner, job_id)
+    if isinstance(found, Resting) and found.status is JobStatus.DEAD:
         return found
     await _until_durable(owner, job_id)
     if found is None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from typing import Any, Final, cast
 
 from taquba._interface.claim import lease_of
@@ -21,6 +20,7 @@ from taquba._model.records import JobRecord, JobStatus, WaitOutcome
 from taquba._model.validate import Duration
 from taquba._queue import claims, control
 from taquba._queue.claims import OwnedClaim
+from taquba._queue.holders import Holders
 from taquba._queue.owner import Owner
 
 _PLAIN: Final = (
@@ -61,12 +61,13 @@ class HandleCalls:
     Args:
         owner: The owner of the store.
         store: Its handle.
+        holders: The processes that hold claims.
     """
 
-    def __init__(self, owner: Owner, store: Store) -> None:
+    def __init__(self, owner: Owner, store: Store, holders: Holders) -> None:
         self._owner = owner
         self._store = store
-        self._holders: dict[Connection, _Holder] = {}
+        self._holders = holders
 
     async def carry_out(self, connection: Connection, name: str, data: bytes) -> object:
         """Carry out a method; its result as bytes, or a `Large`."""
@@ -114,12 +115,6 @@ class HandleCalls:
 
         return Large(with_record)
 
-    def release(self, connection: Connection, tokens: list[object]) -> None:
-        """Give claims back."""
-        holder = self._holders.get(connection)
-        if holder is not None:
-            holder.release(tokens)
-
     async def _wait_for_jobs(self, arguments: dict[str, Any]) -> bool:
         queues = arguments.pop("queues", ())
         if not isinstance(queues, tuple) or list(arguments) != ["timeout"]:
@@ -134,11 +129,8 @@ class HandleCalls:
         if connection.ended:
             claims.release(self._owner, list(map(lease_of, found)), claims.ABANDONED)
             return []
-        holder = self._holders.get(connection)
-        if holder is None:
-            holder = self._holders[connection] = _Holder(self._owner, connection)
-            connection.on_end.append(partial(self._left, connection))
-        return list(map(holder.take, found))
+        holder = self._holders.of(connection)
+        return [[holder.take(lease_of(claim)), _as_claimed(claim)] for claim in found]
 
     async def _settle(self, connection: Connection, name: str, arguments: dict[str, Any]) -> object:
         match arguments["claim"]:
@@ -146,62 +138,19 @@ class HandleCalls:
                 pass
             case _:
                 raise Refused("UnknownCall", "a claim is its token and the id of its job")
-        holder = self._holders.get(connection)
-        claim = None if holder is None else holder.claims.get(token)
-        if claim is None or claim.id != job_id:
+        try:
+            claim = self._holders.of(connection).claim(token, job_id)
+        except ClaimLost:
             if name == "lease_expiry":
                 return None
-            why = "it was settled, or its lease expired and was taken back"
-            raise ClaimLost(job_id, why)
+            raise
         return await getattr(self._store, name)(**{**arguments, "claim": claim})
 
-    def _left(self, connection: Connection) -> None:
-        self._holders.pop(connection).lose()
 
-
-class _Holder:
-    """The claims that a process holds through a connection."""
-
-    def __init__(self, owner: Owner, connection: Connection) -> None:
-        self._owner = owner
-        self._connection = connection
-        self._tokens = count(1)
-        self.claims: dict[int, OwnedClaim] = {}
-
-    def take(self, claim: OwnedClaim) -> list[object]:
-        """Hold a claim for the process, and tell it when it is asked to cancel, or is lost."""
-        token = next(self._tokens)
-        lease = lease_of(claim)
-        self.claims[token] = claim
-        self._connection.holds += 1
-        claim.cancel_token.on_cancel(partial(self._tell, methods.CANCELLED, token))
-        lease.on_over.append(partial(self._over, token))
-        # The lease knows whether the job was asked to cancel since then, the claim has its payload.
-        job = lease.job._replace(payload=claim.payload)
-        return [token, JobRecord(job, JobStatus.CLAIMED)]
-
-    def release(self, tokens: list[object]) -> None:
-        """Give claims back without spending their attempts."""
-        named = (self.claims.get(token) for token in tokens if type(token) is int)
-        held = [claim for claim in named if claim is not None]
-        claims.release(self._owner, list(map(lease_of, held)), claims.ABANDONED)
-
-    def lose(self) -> None:
-        """The process has gone: what ran in it may be why."""
-        if self._owner.failure is not None:
-            # The next owner finds them.
-            return
-        for claim in self.claims.values():
-            claims.lose_process(self._owner, lease_of(claim), "its process has ended")
-
-    def _tell(self, kind: str, token: int) -> None:
-        if token in self.claims:
-            self._connection.push(kind, token)
-
-    def _over(self, token: int) -> None:
-        self._tell(methods.OVER, token)
-        del self.claims[token]
-        self._connection.holds -= 1
+def _as_claimed(claim: OwnedClaim) -> JobRecord:
+    # The lease knows whether the job was asked to cancel since then, the claim has its payload.
+    job = lease_of(claim).job._replace(payload=claim.payload)
+    return JobRecord(job, JobStatus.CLAIMED)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from taquba._engine.again import again
@@ -10,6 +12,8 @@ from taquba._engine.engine import Engine
 from taquba._engine.label import Found, look, write_label
 from taquba._engine.read_only import looking_once
 from taquba._engine.reads import Reads
+from taquba._line.joining import MemberInfo
+from taquba._line.tokens import NotTokens
 from taquba._memory.window import NOTHING
 from taquba._model import keys
 from taquba._model.clock import Clock
@@ -23,10 +27,11 @@ from taquba._model.codec import (
 )
 from taquba._model.errors import IncompatibleStore, UnreadableJob
 from taquba._model.ids import IdGenerator
-from taquba._model.records import Counters, JobStatus
+from taquba._model.records import Counters, Job, JobStatus
 from taquba._objects.fitness import check_new_store
 from taquba._objects.location import StoreLocation
 from taquba._objects.space import ObjectSpace
+from taquba._queue.adoption import Adoption, living
 from taquba._queue.guarding import MemoryHold, lock_folder, refuse_elected
 from taquba._queue.open_options import OpenSettings
 from taquba._queue.owner import Owner
@@ -109,7 +114,7 @@ async def _open(
         start.delete(keys.CLOSED)
         start.ops.append(await engine.mark(ids))
         await owner.committer.submit(start, durable=False)
-        await _take_back_claimed(owner, died=not clean)
+        await _take_back_claimed(owner, await _members(owner, settings), died=not clean)
         await owner.committer.submit(Transaction(), durable=True)
         await engine.opened()
         if not labelled:
@@ -184,37 +189,69 @@ def _check_layout(version: int, location: StoreLocation) -> None:
         )
 
 
-async def _take_back_claimed(owner: Owner, *, died: bool) -> None:
-    """Give back every claimed job: its holder is gone with the former owner."""
+async def _members(owner: Owner, settings: OpenSettings) -> dict[str, MemberInfo]:
+    """The processes that took part and may live; forgets those that have ended."""
+    found: list[MemberInfo] = []
+    gone = Transaction()
+    async for rows in owner.engine.scan_prefix(keys.MEMBER):
+        for key, value in rows:
+            try:
+                found.append(MemberInfo.load(value))
+            except NotTokens:
+                gone.delete(key)
+    alive = living(found) if settings.producer_socket else {}
+    for member in found:
+        if member.id not in alive:
+            gone.delete(keys.member(member.id))
+    if gone.ops:
+        await owner.committer.submit(gone, durable=False)
+    return alive
+
+
+async def _take_back_claimed(
+    owner: Owner, members: Mapping[str, MemberInfo], *, died: bool
+) -> None:
+    """Give back every claimed job whose holder is gone with the former owner.
+
+    Where other processes took part, it becomes known only when they connect which these are.
+    """
     # Also if no job is claimed: claims that were not flushed left no trace.
     for state in owner.queues.values():
         state.cautious = died
+    give_back = partial(_give_back, owner, died)
+    adoption = owner.adoption = Adoption(owner, members, give_back)
     async for rows in owner.engine.scan(
         keys.CLAIMED, keys.prefix_end(keys.CLAIMED), batch=_TAKEN_BACK_PER_COMMIT
     ):
         transaction = Transaction()
         changes: list[transitions.Change] = []
-        now = owner.clock.time_ms()
         for key, value in rows:
             try:
                 job = decode_row(key, value)
             except UnreadableJob as error:
                 _log.warning("%s", error)
                 continue
-            alone = job.suspicion is not None and job.suspicion.alone
-            if died and alone and owner.engine.fenced_living_owner:
-                change = transitions.interrupt(job, now, "another process opened the store")
-            elif died:
-                policy = owner.queue(job.queue).policy
-                change = transitions.lose_process(
-                    job, now, "the owner process ended", policy, owner.random.random()
-                )
-            else:
-                change = transitions.interrupt(job, now, "the queue was closed")
+            if members:
+                adoption.hold_back(job)
+                continue
+            change = give_back(job)
             transaction.add(change)
             changes.append(change)
         owner.landed_with(transaction, changes)
         await owner.committer.submit(transaction, durable=False)
+
+
+def _give_back(owner: Owner, died: bool, job: Job) -> transitions.Change:
+    """How a job returns that was claimed under the former owner."""
+    now = owner.clock.time_ms()
+    alone = job.suspicion is not None and job.suspicion.alone
+    if died and alone and owner.engine.fenced_living_owner:
+        return transitions.interrupt(job, now, "another process opened the store")
+    if died:
+        policy = owner.queue(job.queue).policy
+        why = "the owner process ended"
+        return transitions.lose_process(job, now, why, policy, owner.random.random())
+    return transitions.interrupt(job, now, "the queue was closed")
 
 
 def closing_state(owner: Owner) -> Transaction:

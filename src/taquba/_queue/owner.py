@@ -6,11 +6,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from taquba._engine.engine import Engine
 from taquba._engine.reads import bounded
 from taquba._interface.store import Store
+from taquba._line.joining import NamedJob
 from taquba._memory.alarm import Alarm
 from taquba._memory.gate import Gate, HasSuspects
 from taquba._memory.leases import Lease, LeaseRegistry
@@ -59,6 +60,25 @@ Served = Callable[..., Awaitable[object]]
 """A function that others may call at the owner: async, or returning an awaitable."""
 
 
+class Adopts(Protocol):
+    """The claims of a former owner, until it is known which of them go on."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether `run` must be called."""
+        ...
+
+    async def run(self) -> None:
+        """Wait for the processes; then give back what none of them has named."""
+
+    async def adopt(self, named: Sequence[NamedJob]) -> list[Lease | None]:
+        """The claims of the jobs that a process names; None for those it has lost."""
+        ...
+
+    def heard_of(self, member_id: str) -> None:
+        """A process has named what it runs, or has gone."""
+
+
 class OwnersHandle(Store):
     """A handle on a store whose owner is in this process."""
 
@@ -88,9 +108,10 @@ class QueueState:
         self.suspects: dict[bytes, Job] = {}
         """Pending jobs that must run alone, by their key; the window does not hold them."""
         self.loops = 0
-        """The number of worker loops that claim."""
+        """The number of worker loops that claim, in any process."""
+        self._own_loops = 0
         self.handler: object = None
-        """The handler of those loops, which is the same for all of them."""
+        """The handler of those in this process, which is the same for all of them."""
         self.cautious = False
         """Whether the owner follows a death, and has not yet claimed for long enough."""
         self._cautious_until: int | None = None
@@ -107,14 +128,19 @@ class QueueState:
         """Whether somebody waits for jobs, or will return for them."""
         return self.loops > 0 or len(self.waiters) > 0
 
-    def loop_begins(self, handler: object) -> None:
+    def loop_begins(self, handler: object = None) -> None:
+        """A worker loop claims, of this process if its handler is given."""
         self.loops += 1
-        self.handler = handler
+        if handler is not None:
+            self._own_loops += 1
+            self.handler = handler
 
-    def loop_ends(self) -> None:
+    def loop_ends(self, handler: object = None) -> None:
         self.loops -= 1
-        if not self.loops:
-            self.handler = None
+        if handler is not None:
+            self._own_loops -= 1
+            if not self._own_loops:
+                self.handler = None
 
     def claims_durably(self, now: int) -> bool:
         """Whether a claim at `now`, in monotonic ms, is durable before its job is handed out."""
@@ -196,6 +222,8 @@ class Owner:
         self.telemetry = telemetry
         self.take_inbox: Callable[[], Awaitable[int]] | None = None
         """Takes all batches in the inbox, if the queue has one; returns how many jobs are new."""
+        self.adoption: Adopts | None = None
+        """The claims of the former owner."""
         self.moving: list[Callable[[], bool]] = []
         """Other background activity, for `busy`."""
         self.committer = Committer(

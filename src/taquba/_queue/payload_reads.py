@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from taquba._interface.claim import give_payload, is_held, lease_of
+from taquba._interface.claim import HeldClaim, give_payload, is_held, lease_of
 from taquba._model.errors import ClaimLost, PayloadDamaged, PayloadMissing, StoreError, TaqubaError
 from taquba._model.log_fields import about_job
+from taquba._objects.payloads import PayloadReads
 from taquba._queue import claims, settling
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.in_slices import in_slices
@@ -19,7 +20,7 @@ from taquba._queue.owner import Owner, QueueState
 
 _log: Final = logging.getLogger(__name__)
 
-_PAUSE_SECONDS: Final = 1.0
+AFTER_FAILURE_SECONDS: Final = 1.0
 """How long a worker leaves a place empty after the payload of its job could not be read."""
 
 _RETRY_MS: Final = 5000
@@ -77,7 +78,7 @@ async def load(owner: Owner, claim: OwnedClaim, lease_ms: int) -> bool:
         problem = await _read(owner, claim)
     if isinstance(problem, StoreError):
         # The payloads of the next jobs would probably fail as well.
-        await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(AFTER_FAILURE_SECONDS)
     return problem is None and is_held(claim)
 
 
@@ -85,7 +86,7 @@ async def load(owner: Owner, claim: OwnedClaim, lease_ms: int) -> bool:
 def _leases_kept(owner: Owner, found: list[OwnedClaim], lease_ms: int) -> Generator[None]:
     """Keep leases from expiring while payloads are read, which is bounded; count from the end."""
     for claim in found:
-        claims.keep_alive(owner, claim, _READING_MS)
+        claims.keep_alive(owner, lease_of(claim), _READING_MS)
     try:
         yield
     finally:
@@ -101,32 +102,37 @@ async def _read(owner: Owner, claim: OwnedClaim) -> TaqubaError | None:
     its attempt. It is dead-lettered once several looks over some time did not find the object
     intact.
     """
+    problem = await read_payload(owner.payloads, claim)
+    if problem is not None:
+        await give_back_unread(owner, claim, problem)
+    return problem
+
+
+async def read_payload(payloads: PayloadReads, claim: HeldClaim) -> TaqubaError | None:
+    """Put the payload of a claimed job into its claim; returns why that cannot be done, or None."""
     ref = claim.payload_ref
     if ref is None:
         return None
     try:
-        payload = await owner.payloads.fetch(ref)
+        payload = await payloads.fetch(ref)
         if payload is None:
             # If all objects are out of reach, none of them is missing.
-            await owner.payloads.check_place()
+            await payloads.check_place()
     except PayloadDamaged as damaged:
-        await _fail(owner, claim, damaged)
         return damaged
     except StoreError as error:
         _log.warning(
             "the payload of job %s could not be read: %s", claim.id, error, extra=about_job(claim)
         )
-        await _fail(owner, claim, error)
         return error
     if payload is None:
-        missing = PayloadMissing(claim.id, ref)
-        await _fail(owner, claim, missing)
-        return missing
+        return PayloadMissing(claim.id, ref)
     give_payload(claim, payload)
     return None
 
 
-async def _fail(owner: Owner, claim: OwnedClaim, error: TaqubaError) -> None:
+async def give_back_unread(owner: Owner, claim: OwnedClaim, error: TaqubaError) -> None:
+    """Put a job back whose payload could not be read."""
     try:
         if isinstance(error, PayloadMissing):
             dead = await settling.payload_missing(owner, claim, str(error))

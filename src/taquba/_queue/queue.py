@@ -170,6 +170,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         }
         if settings.heartbeat_ms is not None:
             running["heartbeat"] = partial(loops.run_heartbeat, owner, settings.heartbeat_ms)
+        if owner.adoption is not None and owner.adoption.waits:
+            running["adoption"] = owner.adoption.run
         for name, loop in running.items():
             self._run(name, loop)
         if settings.inbox is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from taquba._interface.claim import Claim
 from taquba._memory.leases import Lease
@@ -25,6 +25,17 @@ async def ack(owner: Owner, claim: Claim, effects: SettlementEffects | None) -> 
     policy = owner.queue(claim.queue).policy
     now = owner.clock.time_ms
     return await _settle(owner, lease, effects, lambda job: transitions.ack(job, now(), policy))
+
+
+async def ack_all(owner: Owner, leases: Iterable[Lease], on_failed: Callable[[], None]) -> None:
+    """Acknowledge the jobs of held leases, together."""
+    transaction = Transaction()
+    now = owner.clock.time_ms()
+    for lease in leases:
+        policy = owner.queue(lease.job.queue).policy
+        end_lease(owner, transaction, lease, transitions.ack(lease.job, now, policy))
+    transaction.on_failed.append(on_failed)
+    await owner.committer.submit(transaction, durable=True)
 
 
 async def nack(

@@ -1,11 +1,15 @@
-"""Several processes that share a store: one owns it and runs the handlers, all can ask for all.
+"""Several processes that share a store: one of them owns it, all work, and can ask for everything.
 
 The modules, top to bottom; each uses only those below it:
 
     service         `Service`: one of the processes that share a store, and a handle on it in each
-    ownership       standing for election; the elected process opens the store and runs the workers
+    ownership       standing for election; the elected process opens the store
+    member          this process as one that works: its worker loops, and what they hold
+    member_source   the jobs of a worker loop, whichever process owns the store
     remote          the methods of a handle, carried out by an owner in another process
+    held            claims of a process that takes part, whoever owns the store
     lazily          what is opened when it is first needed, and closed at the end
+    identity        the name of this process among those that take part
     member_objects  caller-owned objects, for a process that need not own the store
     settings        the settings of a service: its handlers
 """

@@ -1,23 +1,22 @@
-"""Standing for election; the elected process opens the store and runs the workers."""
+"""Standing for election; the elected process opens the store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from taquba._model.errors import StoreFenced, TaqubaError
 from taquba._model.own_tasks import was_cancelled
 from taquba._model.resources import Opening
-from taquba._model.validate import Duration
 from taquba._objects.election import Election
 from taquba._objects.location import StoreLocation
 from taquba._objects.places import SERVING, Place
+from taquba._queue.owner import owner_of
 from taquba._queue.queue import Queue
+from taquba._service.member import Member
 from taquba._worker.shutdown import Shutdown
-from taquba._worker.worker import WorkerSpec
-from taquba._worker.workers import run_workers
 
 _log: Final = logging.getLogger(__name__)
 
@@ -37,20 +36,16 @@ class Ownership:
         election: Election,
         location: StoreLocation,
         open_queue: Callable[[], Opening[Queue]],
-        workers: Sequence[WorkerSpec],
+        member: Member,
         *,
         pause_seconds: float,
-        drain_timeout: Duration | None,
     ) -> None:
         self.queue: Queue | None = None
         self._election = election
         self._location = location
         self._open_queue = open_queue
-        self._workers = workers
+        self._member = member
         self._pause_seconds = pause_seconds
-        self._drain_timeout = drain_timeout
-        self._working: asyncio.Task[None] | None = None
-        self._interrupted = False
         self._failures = 0
         """How many consecutive times the store could not be opened."""
 
@@ -73,66 +68,58 @@ class Ownership:
         longest = max(self._pause_seconds, _LONGEST_PAUSE_SECONDS)
         return min(self._pause_seconds * 2.0 ** min(self._failures, 32), longest)
 
-    def interrupt(self) -> None:
-        """Cancel running handlers; their jobs return without spending the attempt."""
-        if self._working is not None:
-            self._interrupted = True
-            self._working.cancel()
-
     async def _serve(self, stop: Shutdown) -> bool:
         """One term; whether it ended because `stop` was set."""
         place = Place(self._location)
+        self._member.opens = True
         try:
-            queue = await self._open_queue()
-        except TaqubaError as error:
-            # A process that is fenced while it opens the store may become the owner another time.
-            if place.gives_up(error) and not isinstance(error, StoreFenced):
-                raise
-            self._failures += 1
-            _log.warning("elected, but the store cannot be opened now: %s", error)
-            return False
-        self._failures = 0
-        place.note(SERVING)
-        _log.info("this process is now the owner")
-        try:
-            self.queue = queue
-            await self._work(queue, stop)
-        except TaqubaError as error:
-            _log.warning("this process is no longer the owner: %s", error)
+            try:
+                queue = await self._open_queue()
+            except TaqubaError as error:
+                # A process that is fenced while it opens the store may become the owner another
+                # time.
+                if place.gives_up(error) and not isinstance(error, StoreFenced):
+                    raise
+                self._failures += 1
+                _log.warning("elected, but the store cannot be opened now: %s", error)
+                return False
+            self._failures = 0
+            place.note(SERVING)
+            try:
+                await self._own(queue, stop)
+            except TaqubaError as error:
+                _log.warning("this process is no longer the owner: %s", error)
+            finally:
+                self.queue = None
+                await _close(queue)
         finally:
-            self.queue = None
-            await _close(queue)
+            self._member.opens = False
         return stop.is_set()
 
-    async def _work(self, queue: Queue, stop: Shutdown) -> None:
-        """Run the workers until they must stop, or fail, or another process is elected."""
-        drain = asyncio.Event()
-        self._interrupted = False
-        self._working = working = asyncio.create_task(
-            run_workers(
-                queue,
-                *self._workers,
-                shutdown=drain,
-                drain_timeout=self._drain_timeout,
-                handle_signals=False,
-            ),
-            name="taquba-workers",
-        )
-        stopping = asyncio.ensure_future(stop.wait())
-        losing = asyncio.ensure_future(self._election.lost())
+    async def _own(self, queue: Queue, stop: Shutdown) -> None:
+        """Be the owner until told to stop, or the store fails, or another process is elected."""
+        owner = owner_of(queue)
+        failed = asyncio.Event()
+        owner.on_failure.add(failed.set)
+        owner.check()
+        await self._member.become_owner(owner)
+        self.queue = queue
+        self._member.opens = False
+        _log.info("this process is now the owner")
+        waits: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(stop.wait()),
+            asyncio.ensure_future(self._election.lost()),
+            asyncio.ensure_future(failed.wait()),
+        ]
+        _, losing, failing = waits
         try:
-            await asyncio.wait({working, stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
-            drain.set()
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if losing.done():
-                _log.warning("another process was elected; running handlers are cancelled")
-                working.cancel()
-            await asyncio.wait({working})
-            if not working.cancelled():
-                working.result()
-            elif not losing.done() and not self._interrupted:
-                raise was_cancelled(working)
+                _log.warning("another process was elected")
+            if failing.done():
+                owner.check()
         finally:
-            await _cancel(working, stopping, losing)
+            await _cancel(*waits)
 
 
 async def _close(queue: Queue) -> None:

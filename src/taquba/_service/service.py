@@ -7,7 +7,19 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack, cast
+from typing import (
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    get_args,
+)
+
+import anyio
 
 from taquba._interface.claim import Claim
 from taquba._interface.store import Store
@@ -15,6 +27,7 @@ from taquba._line.methods import signature_of
 from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_JOBS, check_entries
 from taquba._model.clock import Clock
+from taquba._model.codec import decode_store_id
 from taquba._model.errors import (
     ClaimLost,
     InboxNotOpen,
@@ -33,6 +46,7 @@ from taquba._model.options import (
     SettlementEffects,
     check_entries_of,
 )
+from taquba._model.own_tasks import was_cancelled
 from taquba._model.place import Place, refuse
 from taquba._model.records import (
     CancelOutcome,
@@ -55,52 +69,62 @@ from taquba._model.validate import Duration, KvKey
 from taquba._objects.candidates import stand_for
 from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation
+from taquba._objects.payloads import PayloadReads
 from taquba._objects.space import ObjectSpace
 from taquba._objects.user_objects import Objects
 from taquba._producer.producer import Producer, connect, job_id_of, send
 from taquba._queue.open_options import OpenSettings, OwnerOptions
+from taquba._queue.owner import Owner, owner_of
 from taquba._queue.queue import Queue
+from taquba._service.held import MemberClaim
+from taquba._service.identity import this_member
 from taquba._service.lazily import Lazily
+from taquba._service.member import Member
 from taquba._service.member_objects import MemberObjects
 from taquba._service.ownership import Ownership
-from taquba._service.remote import SLOWEST_ANSWER_SECONDS, RemoteClaim, RemoteOwner
+from taquba._service.remote import SLOWEST_ANSWER_SECONDS, RemoteOwner
 from taquba._service.settings import Handlers, worker_specs
+from taquba._telemetry.choosing import instrument
 from taquba._worker.shutdown import Shutdown, check_shutdown
-from taquba._worker.workers import stopping
+from taquba._worker.source import HasSources, JobSource
+from taquba._worker.workers import run_workers, stopping
 from taquba.extending import RunsInBackground
 
 T = TypeVar("T")
 Q = ParamSpec("Q")
 
-Part = Literal["auto", "producer"]
-Role = Literal["owner", "producer"]
+Part = Literal["auto", "worker", "producer"]
+Role = Literal["owner", "worker", "producer"]
 
 
-class Service(Store, RunsInBackground):
+class Service(HasSources, RunsInBackground):
     """One of several processes that share a store.
 
-    Each of them is a handle on the store, with all operations. One of them at a time is the owner:
-    it has the store open, carries out what the others ask for, and runs the handlers. When it ends
-    or dies, another takes its place. Use it in every process of a web server, once it has forked:
+    Each of them is a handle on the store, with all operations, and runs handlers. One of them at a
+    time is the owner: it has the store open, and makes all decisions. When it ends or dies, another
+    takes its place. Use it in every process of a web server, once it has forked:
 
         async with Service("s3://bucket/prefix", {"mail": send_mail}) as service:
             await service.enqueue("mail", b"hello")
 
-    At the end of the block an owner stops claiming, lets running handlers finish, and hands over.
-    An error that ends a service early, such as a store with another layout, is raised by every call
-    and at the end of the block.
+    At the end of the block the process takes no more jobs, lets running handlers finish, and an
+    owner hands over. An error that ends a service early, such as a store with another layout, is
+    raised by every call and at the end of the block.
 
     The other processes reach the owner through its socket, so they are on its machine. A call waits
     for an owner for up to `call_timeout`, and then raises `OwnerUnreachable`. If the owner dies
     during a call that must not be repeated, it raises a `StoreError` that is not permanent: whether
-    it was carried out is unknown. A claim ends with the owner that made it: settling it raises
-    `ClaimLost`, and its job runs again.
+    it was carried out is unknown.
+
+    What runs in a process goes on when the owner ends. The next owner adopts it: it is not run a
+    second time, and spends no attempt. The jobs of a process that dies are pending again at once.
+    Each runs alone the next time, for the case that it was the reason.
     """
 
     def __init__(
         self,
         url: str | os.PathLike[str],
-        handlers: Handlers,
+        handlers: Handlers = (),
         *,
         role: Part = "auto",
         call_timeout: Duration = 30,
@@ -112,10 +136,11 @@ class Service(Store, RunsInBackground):
 
         Args:
             url: Where the store is: a local folder or a bucket, as for `Queue.open`.
-            handlers: The handlers that an owner runs: a mapping of queue names to handlers, or a
-                list of `WorkerSpec`. Give the same ones to all processes, because any may become
-                the owner.
-            role: ``"auto"`` stands for election, ``"producer"`` is never the owner.
+            handlers: The handlers that this process runs: a mapping of queue names to handlers, of
+                which each runs up to 8 jobs at a time, or a list of `WorkerSpec`. Processes may
+                have different ones: each gets only jobs of its own queues.
+            role: ``"auto"`` runs handlers and stands for election, ``"worker"`` runs handlers and
+                is never the owner, ``"producer"`` does neither.
             call_timeout: How long a call waits for an owner where there is none, seconds.
             takeover_after: For buckets: how many seconds an owner must give no sign of life before
                 another process takes its place. An owner gives three signs in that time, each a
@@ -124,8 +149,8 @@ class Service(Store, RunsInBackground):
             drain_timeout: How long running handlers get at the end, seconds; None waits for them.
             options: How an owner opens the store: options of `Queue.open`.
         """
-        if role not in ("auto", "producer"):
-            raise InvalidArgument(f"role must be 'auto' or 'producer'; got {role!r}")
+        if role not in get_args(Part):
+            raise InvalidArgument(f"role must be 'auto', 'worker' or 'producer'; got {role!r}")
         takeover_ms = validate.duration_ms(takeover_after, "takeover_after", minimum=100)
         call_ms = validate.duration_ms(call_timeout, "call_timeout")
         validate.optional_duration_ms(drain_timeout, "drain_timeout")
@@ -142,25 +167,34 @@ class Service(Store, RunsInBackground):
             return Queue.open(url, producer_socket=True, take_over=True, **options)
 
         open_queue().discard()
-        workers = worker_specs(handlers)
-        if role == "auto" and not workers:
-            raise InvalidArgument(
-                "handlers must not be empty, because this process may be the owner"
-            )
+        self._workers = worker_specs(handlers)
+        self._stands = role == "auto"
+        self._works = role != "producer"
+        self._drain_timeout = drain_timeout
+        self._settings = OpenSettings.checked(self._location, producer_socket=True, **options)
+        clock = self._settings.clock
+        self._ids = IdGenerator(clock)
+        self._producer = Lazily(self._connect, Producer.close)
+        about = this_member("worker" if self._works else "producer", clock.time_ms())
+        self._remote = RemoteOwner(self._location, call_ms / 1000, about)
+        self._member = Member(
+            self._remote,
+            clock,
+            enter=self._enter,
+            check=self._check,
+            payloads=self._payloads,
+            member_id=about.id,
+        )
         self._ownership = Ownership(
             election,
             self._location,
             open_queue,
-            workers,
+            self._member,
             pause_seconds=takeover_ms / 1000,
-            drain_timeout=drain_timeout,
         )
-        self._stands = role == "auto"
-        self._settings = OpenSettings.checked(self._location, producer_socket=True, **options)
-        self._ids = IdGenerator(self._settings.clock)
-        self._producer = Lazily(self._connect, Producer.close)
-        self._remote = RemoteOwner(self._location, call_ms / 1000)
-        self._space = Lazily(self._open_objects, lambda opened: opened[0].close())
+        self._working: asyncio.Task[None] | None = None
+        self._interrupted = False
+        self._space = Lazily(self._open_space, lambda opened: opened.space.close())
         self._objects = MemberObjects(self._opened_objects)
         self._place: Place | None = None
         self._refusal: TaqubaError | None = InvalidArgument(
@@ -170,7 +204,9 @@ class Service(Store, RunsInBackground):
     @property
     def role(self) -> Role:
         """The current role of this process."""
-        return "producer" if self._ownership.queue is None else "owner"
+        if self._ownership.queue is not None:
+            return "owner"
+        return "worker" if self._works else "producer"
 
     @property
     def clock(self) -> Clock:
@@ -345,11 +381,9 @@ class Service(Store, RunsInBackground):
         name = method.__name__
         queue = self._ownership.queue
         if queue is not None:
-            for argument in args:
-                if isinstance(argument, RemoteClaim):
-                    raise ClaimLost(argument.id, "its owner has ended")
+            here = [_at(owner_of(queue), argument) for argument in args]
             try:
-                return cast("T", await getattr(queue, name)(*args, **kwargs))
+                return cast("T", await getattr(queue, name)(*here, **kwargs))
             except QueueClosed:
                 # This process hands over: its successor carries it out.
                 await self._enter()
@@ -368,16 +402,71 @@ class Service(Store, RunsInBackground):
         stop = asyncio.Event() if shutdown is None else shutdown
         refusal: TaqubaError = ProducerClosed()
         try:
-            if self._stands:
-                await self._ownership.stand(stop)
-            else:
-                await stop.wait()
+            await self._take_part(stop)
         except TaqubaError as error:
             refusal = error
             raise
         finally:
+            self._member.close()
             self._refusal = refusal
             await self._disconnect()
+
+    async def _take_part(self, stop: Shutdown) -> None:
+        """Run handlers until `stop` is set; hand over when they have ended."""
+        if self._works:
+            settings = self._settings
+            self._member.telemetry = await instrument(
+                settings.telemetry, self._location.url, settings.clock
+            )
+        leaving = asyncio.Event()
+        self._interrupted = False
+        self._working = working = asyncio.create_task(self._work(stop), name="taquba-workers")
+        standing = asyncio.create_task(
+            self._ownership.stand(leaving) if self._stands else _wait_for(leaving),
+            name="taquba-ownership",
+        )
+        connecting = asyncio.create_task(self._remote.stay_connected(), name="taquba-connection")
+        try:
+            await asyncio.wait({working, standing}, return_when=asyncio.FIRST_COMPLETED)
+            if standing.done():
+                working.cancel()
+                await asyncio.wait({working})
+                await standing
+            leaving.set()
+            await asyncio.wait({standing})
+            await standing
+            if not working.cancelled():
+                working.result()
+            elif not self._interrupted:
+                raise was_cancelled(working)
+        finally:
+            for task in (working, connecting, standing):
+                task.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([task])
+
+    async def _work(self, stop: Shutdown) -> None:
+        if self._works and self._workers:
+            await run_workers(
+                self,
+                *self._workers,
+                shutdown=stop,
+                drain_timeout=self._drain_timeout,
+                handle_signals=False,
+            )
+        else:
+            await stop.wait()
+
+    def _interrupt(self) -> None:
+        """Cancel running handlers; their jobs return without spending the attempt."""
+        if self._working is not None:
+            self._interrupted = True
+            self._working.cancel()
+
+    def _job_source(self, queue: str, lease_ms: int | None) -> JobSource:
+        if lease_ms is None:
+            lease_ms = self._settings.config_of(queue).policy().lease_ms
+        return self._member.source(queue, lease_ms)
 
     async def __aenter__(self) -> Self:
         self._begin()
@@ -419,19 +508,49 @@ class Service(Store, RunsInBackground):
         finally:
             await inbox.close()
 
-    async def _open_objects(self) -> tuple[ObjectSpace, Objects]:
+    async def _open_space(self) -> _Space:
         await self._enter()
-        store_id = await self._remote.store_id()
+        queue = self._ownership.queue
+        store_id = (
+            await self._remote.store_id()
+            if queue is None
+            else decode_store_id(owner_of(queue).stamp)
+        )
         space = await ObjectSpace.open(self._settings.payload_location, fsync=self._settings.fsync)
-        return space, Objects(space, store_id, self._check)
+        return _Space(space, store_id)
 
     async def _opened_objects(self) -> Objects:
-        return (await self._space.get())[1]
+        opened = await self._space.get()
+        return Objects(opened.space, opened.store_id, self._check)
+
+    async def _payloads(self) -> PayloadReads:
+        opened = await self._space.get()
+        return PayloadReads(opened.space, opened.store_id)
 
     async def _disconnect(self) -> None:
         await self._producer.close()
         await self._remote.close()
         await self._space.close()
+
+
+class _Space(NamedTuple):
+    """The objects of the store."""
+
+    space: ObjectSpace
+    store_id: str
+
+
+async def _wait_for(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def _at(owner: Owner, argument: object) -> object:
+    """An argument of a call, for the owner in this process."""
+    if not isinstance(argument, MemberClaim):
+        return argument
+    if argument.owner is not owner and argument.lease.state != "over":
+        raise ClaimLost(argument.id, "its owner has ended")
+    return argument.at(owner)
 
 
 def _is_fresh(request: EnqueueRequest) -> bool:
@@ -441,7 +560,7 @@ def _is_fresh(request: EnqueueRequest) -> bool:
 
 async def run_service(
     url: str | os.PathLike[str],
-    handlers: Handlers,
+    handlers: Handlers = (),
     *,
     role: Part = "auto",
     takeover_after: Duration = 5,
@@ -457,8 +576,8 @@ async def run_service(
 
     Args:
         url: As for `Service`, like the other arguments that are not named here.
-        handlers: The handlers to run while this process is the owner.
-        role: ``"auto"`` or ``"producer"``.
+        handlers: The handlers to run.
+        role: ``"auto"``, ``"worker"`` or ``"producer"``.
         takeover_after: Seconds after which an owner without a sign of life is replaced.
         drain_timeout: How long running handlers get at the end, seconds.
         shutdown: Another way to stop.
@@ -477,6 +596,6 @@ async def run_service(
         drain_timeout=drain_timeout,
         **options,
     )
-    interrupt = service._ownership.interrupt  # pyright: ignore[reportPrivateUsage] - its own
+    interrupt = service._interrupt  # pyright: ignore[reportPrivateUsage] - its own
     async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
         await service.run(stop)

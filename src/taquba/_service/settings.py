@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import Final, cast
 
 from taquba._model import validate
 from taquba._model.describing import shown
@@ -11,9 +11,8 @@ from taquba._model.errors import InvalidArgument, InvalidArgumentType
 from taquba._worker.handlers import Handler, check_handler, same_handler
 from taquba._worker.worker import WorkerSpec
 
-if TYPE_CHECKING:
-    pass
-
+CONCURRENCY: Final = 8
+"""Jobs that each handler of a mapping runs at a time, in each process."""
 
 Handlers = Mapping[str, Handler] | Iterable[WorkerSpec]
 
@@ -22,7 +21,9 @@ def worker_specs(handlers: Handlers) -> tuple[WorkerSpec, ...]:
     """The worker loops for `handlers`, checked."""
     if isinstance(handlers, Mapping):
         by_name = cast("Mapping[str, Handler]", handlers)
-        handlers = [WorkerSpec(name, handler) for name, handler in by_name.items()]
+        handlers = [
+            WorkerSpec(name, handler, concurrency=CONCURRENCY) for name, handler in by_name.items()
+        ]
     elif not isinstance(handlers, Iterable) or isinstance(handlers, str):
         raise InvalidArgumentType(
             f"handlers must map queue names to handlers, or list WorkerSpecs; got {handlers!r}"

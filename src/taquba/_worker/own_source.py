@@ -69,8 +69,8 @@ class OwnSource(JobSource):
     def begin_claiming(self, handler: object) -> None:
         self._state.loop_begins(handler)
 
-    def end_claiming(self) -> None:
-        self._state.loop_ends()
+    def end_claiming(self, handler: object) -> None:
+        self._state.loop_ends(handler)
 
     @property
     def lets_suspects_pass(self) -> bool:
@@ -112,7 +112,7 @@ class OwnSource(JobSource):
 
     def keep_alive(self, held: Iterable[HeldClaim]) -> None:
         for claim in held:
-            claims.keep_alive(self._owner, claim, self.lease_ms)
+            claims.keep_alive(self._owner, lease_of(claim), self.lease_ms)
 
     def extend(self, claim: HeldClaim, extension_ms: int) -> None:
         lease = claims.held_lease(self._owner, claim)

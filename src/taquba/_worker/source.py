@@ -22,6 +22,10 @@ class Loop(Protocol):
     def wake(self) -> None:
         """Something changed: jobs may have arrived, or `check` may raise."""
 
+    def held(self) -> Iterable[HeldClaim]:
+        """The jobs whose handlers run, or that are being settled."""
+        ...
+
     def let_go(self) -> None:
         """Give everything back now: later that is not possible any longer."""
 
@@ -68,7 +72,7 @@ class JobSource(ABC):
         """The loop is about to take jobs."""
 
     @abstractmethod
-    def end_claiming(self) -> None:
+    def end_claiming(self, handler: object) -> None:
         """The loop takes no more jobs."""
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, cast, get_args
@@ -197,7 +197,7 @@ class Worker:
         self._interrupts = spec.on_cancel == "interrupt"
         self._running: dict[asyncio.Task[None], HeldClaim] = {}
         """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], HeldClaim] = {}
         self._stopped: list[HeldClaim] = []
         """Jobs whose handlers were cancelled because the worker stops, on their way back."""
         self._interrupted: set[asyncio.Task[None]] = set()
@@ -228,7 +228,7 @@ class Worker:
                 await self._claim_until(stopping)
             finally:
                 # One that drains claims nothing: another handler may take its place.
-                self.source.end_claiming()
+                self.source.end_claiming(self._handler)
             self._stopping = self._failure is None
             await self._drain(self._drain_ms)
             if stopping.cancelled():
@@ -255,6 +255,9 @@ class Worker:
 
     def wake(self) -> None:
         self._wake.set()
+
+    def held(self) -> Iterable[HeldClaim]:
+        return self._tasks.values()
 
     async def work_on(self, claim: HeldClaim) -> None:
         """Run the handler on one job and settle it, for a caller that made the claim itself."""
@@ -310,13 +313,13 @@ class Worker:
     def _start(self, claim: HeldClaim) -> None:
         task = asyncio.create_task(self.process(claim))
         self._running[task] = claim
-        self._tasks.add(task)
+        self._tasks[task] = claim
         task.add_done_callback(self._ended)
         if self._auto_renew and self._renewal is None:
             self._arm_renewal()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         unbegun = self._running.pop(task, None)
         if unbegun is not None:
             # It was cancelled before its first step.
@@ -581,7 +584,7 @@ class Worker:
         for task, claim in unfinished.items():
             if task in self._running:
                 self._running.pop(task)
-                self._tasks.discard(task)
+                self._tasks.pop(task, None)
                 leave_behind(task)
                 _log.error(
                     "the handler of job %s of queue %r does not end although it was cancelled: "

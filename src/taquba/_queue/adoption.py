@@ -1,0 +1,205 @@
+"""Jobs that were claimed under a former owner: those whose process lives go on.
+
+An owner that opens a store finds claims in it, and who took part before. The processes among these
+that live connect within moments, and name what they run. Until then their claims are held back, and
+nothing else is claimed: a claim that was not written yet looks like a pending job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from taquba._line.joining import MemberInfo, NamedJob
+from taquba._memory.leases import Lease
+from taquba._model import keys
+from taquba._model.records import Job, JobStatus
+from taquba._queue import claims
+from taquba._queue.control import Resting, leave_window, locate_job
+from taquba._queue.owner import Owner
+from taquba._rules import transitions
+from taquba._store.transaction import Transaction
+
+_log: Final = logging.getLogger(__name__)
+
+_SHUT_SECONDS: Final = 1.0
+"""How long nothing is claimed at most, in real time: it is about processes that live."""
+
+_GRACE_SECONDS: Final = 5.0
+"""How long claims are held back at most, in real time."""
+
+_LOOK_SECONDS: Final = 0.05
+"""How often it is looked whether the processes still live."""
+
+_ROUND: Final = 512
+
+GiveBack = Callable[[Job], transitions.Change]
+"""How a job returns whose process has not named it."""
+
+
+class Adoption:
+    """The claims of a former owner, until it is known which of them go on.
+
+    Args:
+        owner: The owner of the store.
+        expected: The processes that may hold them.
+        give_back: How the others return.
+    """
+
+    def __init__(
+        self, owner: Owner, expected: Mapping[str, MemberInfo], give_back: GiveBack
+    ) -> None:
+        self._owner = owner
+        self._expected = dict(expected)
+        self._give_back = give_back
+        self._held_back: dict[str, Lease] = {}
+        self._heard = asyncio.Event()
+        if expected:
+            owner.gate.shut()
+
+    @property
+    def waits(self) -> bool:
+        """Whether `run` must be called."""
+        return bool(self._expected)
+
+    def hold_back(self, job: Job) -> None:
+        """Keep a job claimed until it is known who runs it."""
+        owner = self._owner
+        lease = Lease(job, owner.clock.monotonic_ms() + owner.queue(job.queue).policy.lease_ms)
+        lease.enter("held")
+        owner.add_lease(lease)
+        self._held_back[job.id] = lease
+        if job.suspicion is not None and job.suspicion.alone:
+            owner.gate.enter(lease)
+            lease.on_over.append(lambda: _let_others_in(owner, lease))
+
+    async def adopt(self, named: Sequence[NamedJob]) -> list[Lease | None]:
+        """The claims of the jobs that a process names; None for those it has lost."""
+        return [await self._adopt(job) for job in named]
+
+    def heard_of(self, member_id: str) -> None:
+        """A process has named what it runs, or has gone."""
+        if self._expected.pop(member_id, None) is not None:
+            self._heard.set()
+
+    async def run(self) -> None:
+        """Wait for the processes; then give back what nobody has named."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        shut = bool(self._expected)
+        while self._expected and loop.time() < begun + _GRACE_SECONDS:
+            for member in [one for one in self._expected.values() if not lives(one)]:
+                self.heard_of(member.id)
+            if shut and loop.time() >= begun + _SHUT_SECONDS:
+                shut = False
+                self._open()
+            self._heard.clear()
+            if self._expected:
+                await asyncio.wait(
+                    [asyncio.ensure_future(self._heard.wait())], timeout=_LOOK_SECONDS
+                )
+        if self._expected:
+            _log.warning(
+                "%d processes that took part have not connected: their jobs return to the queues",
+                len(self._expected),
+            )
+        self._expected.clear()
+        await self._give_back_rest()
+        if shut:
+            self._open()
+
+    def _open(self) -> None:
+        self._owner.gate.unshut()
+        self._owner.wake_claimers()
+
+    async def _adopt(self, named: NamedJob) -> Lease | None:
+        owner = self._owner
+        found = await locate_job(owner, named.id)
+        if isinstance(found, Lease):
+            same = (found.job.attempts, found.job.claimed_at) == (named.attempts, named.claimed_at)
+            if same and self._held_back.get(named.id) is found:
+                del self._held_back[named.id]
+                return found
+            return None
+        if isinstance(found, Resting) and found.status is JobStatus.PENDING:
+            return self._claim_again(found, named)
+        return None
+
+    def _claim_again(self, found: Resting, named: NamedJob) -> Lease | None:
+        """Repeat a claim that was not written."""
+        owner, job, key = self._owner, found.job, found.key
+        if (
+            found.damage is not None
+            or job.suspicion is not None
+            or job.queue != named.queue
+            or job.attempts != named.attempts - 1
+        ):
+            return None
+        transaction = Transaction()
+        change = transitions.claim(job, key, named.claimed_at)
+        transaction.add(change)
+        leave_window(owner, transaction, found)
+        state = owner.queue(job.queue)
+        lease = Lease(change.job, owner.clock.monotonic_ms() + state.policy.lease_ms)
+        owner.add_lease(lease)
+        lease.enter("held")
+        transaction.on_failed.append(lambda: owner.leases.drop(lease))
+        owner.committer.submit(transaction, durable=False)
+        return lease
+
+    async def _give_back_rest(self) -> None:
+        rest = list(self._held_back.values())
+        self._held_back.clear()
+        for start in range(0, len(rest), _ROUND):
+            transaction = Transaction()
+            for lease in rest[start : start + _ROUND]:
+                if lease.state == "held":
+                    claims.end_lease(self._owner, transaction, lease, self._give_back(lease.job))
+            await self._owner.committer.submit(transaction, durable=False)
+
+
+def replace(owner: Owner, found: Lease, lease: Lease) -> None:
+    """Let a lease that this process has take the place of the one that its owner has found."""
+    lease.job, lease.expires_at = found.job, found.expires_at
+    lease.holder = None
+    lease.on_over += found.on_over
+    found.on_over.clear()
+    if owner.gate.alone is found:
+        owner.gate.enter(lease)
+        lease.on_over.append(lambda: _let_others_in(owner, lease))
+    lease.enter("held")
+    owner.leases.add(lease)
+
+
+def _let_others_in(owner: Owner, lease: Lease) -> None:
+    if owner.gate.alone is lease and owner.failure is None:
+        owner.gate.open()
+        owner.wake_claimers()
+
+
+def lives(member: MemberInfo) -> bool:
+    """Whether a process may live. Of another machine that is not known."""
+    if member.host != socket.gethostname():
+        return True
+    try:
+        os.kill(member.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # It is another user's, or its number is none of this machine.
+        return True
+    return True
+
+
+def living(members: Iterable[MemberInfo]) -> dict[str, MemberInfo]:
+    """Those that may live, by their ids."""
+    return {member.id: member for member in members if lives(member)}
+
+
+def member_row(member: MemberInfo) -> keys.Op:
+    """The row by which the next owner knows of a process."""
+    return keys.member(member.id), member.dump()

@@ -1,0 +1,95 @@
+"""Claiming jobs for a worker loop in another process, as one in this process claims them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from taquba._interface.claim import lease_of
+from taquba._memory.leases import Lease
+from taquba._model.errors import TaqubaError
+from taquba._queue import claims
+from taquba._queue.owner import Owner, QueueState
+
+_MOST_PLACES: Final = 10_000
+_AT_ONCE: Final = 256
+"""Jobs that are claimed by one commit, so that a message does not become too large."""
+
+_LOOKS_SECONDS: Final = 1.0
+"""When the queue is looked at again although nothing woke it."""
+
+
+class Sends(Protocol):
+    """What hands jobs to the other process."""
+
+    async def send(self, number: int, leases: Iterable[Lease]) -> int:
+        """Hand jobs to a worker loop; returns how many reached it."""
+        ...
+
+
+class Dispatch:
+    """Claims jobs for a worker loop in another process, as many as it has room for.
+
+    Args:
+        owner: The owner of the store.
+        to: What sends the jobs.
+        number: The loop's name between the two processes.
+        state: The loop's queue.
+        lease_ms: How long each claim is held.
+    """
+
+    def __init__(
+        self, owner: Owner, to: Sends, number: int, state: QueueState, lease_ms: int
+    ) -> None:
+        self._owner = owner
+        self._to = to
+        self._number = number
+        self._state = state
+        self._lease_ms = lease_ms
+        self._places = 0
+        self._wanted = asyncio.Event()
+        self._claiming = asyncio.create_task(self._claim(), name=f"dispatch-{state.name}")
+
+    def free(self, places: int) -> None:
+        """The loop has room for more jobs."""
+        self._places = max(0, min(self._places + places, _MOST_PLACES))
+        self._wanted.set()
+
+    def end(self) -> None:
+        """Claim no more jobs."""
+        self._claiming.cancel()
+
+    async def _claim(self) -> None:
+        self._state.loop_begins()
+        try:
+            # The error of a store that has failed is told to those that call it.
+            with contextlib.suppress(TaqubaError):
+                while True:
+                    await self._claim_some()
+        finally:
+            self._state.loop_ends()
+
+    async def _claim_some(self) -> None:
+        if not self._places:
+            self._wanted.clear()
+            await self._wanted.wait()
+            return
+        limit = min(self._places, _AT_ONCE)
+        found = await claims.claim_ahead(self._owner, self._state, limit, self._lease_ms)
+        if found:
+            sent = await self._to.send(self._number, map(lease_of, found))
+            self._places -= sent
+            if sent < len(found):
+                await asyncio.sleep(_LOOKS_SECONDS)
+            return
+        waiters = self._state.waiters
+        ready = waiters.join()
+        goes_on = False
+        try:
+            await asyncio.wait([ready], timeout=_LOOKS_SECONDS)
+            self._owner.check()
+            goes_on = True
+        finally:
+            waiters.leave(ready, pass_on=not goes_on)

@@ -1,0 +1,246 @@
+"""Processes that work on jobs of an owner elsewhere, and the claims that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import count
+from typing import Final
+
+from taquba._line import methods
+from taquba._line.connection import Connection
+from taquba._line.frames import TooLarge
+from taquba._line.joining import Adopted, MemberInfo, NamedJob
+from taquba._line.tokens import SentJob, dump_jobs
+from taquba._memory.leases import Lease
+from taquba._model import keys
+from taquba._model.errors import ClaimLost
+from taquba._queue import claims, settling
+from taquba._queue.adoption import member_row
+from taquba._queue.claims import OwnedClaim
+from taquba._queue.dispatching import Dispatch
+from taquba._queue.owner import Owner
+from taquba._store.transaction import Transaction
+
+_log: Final = logging.getLogger(__name__)
+
+_MOST_LOOPS: Final = 1000
+"""Worker loops of a process."""
+
+_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
+"""Jobs that are sent in one message have about this size together, at most."""
+
+
+class Holder:
+    """A process that holds claims through a connection.
+
+    Args:
+        owner: The owner of the store.
+        connection: The connection.
+    """
+
+    def __init__(self, owner: Owner, connection: Connection) -> None:
+        self._owner = owner
+        self._connection = connection
+        self._tokens = count(1)
+        self._leases: dict[int, Lease] = {}
+        self._loops: dict[int, Dispatch] = {}
+        self._gone = False
+        self.about: MemberInfo | None = None
+        """The process, once it takes part."""
+
+    async def join(self, about: MemberInfo, named: Sequence[NamedJob]) -> list[Adopted | None]:
+        """The process takes part; adopt what it holds from a former owner.
+
+        The next owner knows of it when this returns.
+        """
+        owner = self._owner
+        self.about = about
+        adoption = owner.adoption
+        assert adoption is not None
+        found = await adoption.adopt(named)
+        adopted = [
+            None if lease is None else Adopted(self.take(lease), lease.job.cancel_requested)
+            for lease in found
+        ]
+        row = Transaction()
+        row.ops.append(member_row(about))
+        await owner.committer.submit(row, durable=True)
+        adoption.heard_of(about.id)
+        if self._gone:
+            self.lose()
+        return adopted
+
+    # -- claims -----------------------------------------------------------------------------
+
+    def take(self, lease: Lease) -> int:
+        """Hold a claim for the process, which is told when it is asked to cancel, or is lost."""
+        token = next(self._tokens)
+        lease.holder, lease.number = self, token
+        self._leases[token] = lease
+        self._connection.holds += 1
+        return token
+
+    def asked_to_cancel(self, lease: Lease) -> None:
+        if lease.number in self._leases:
+            self._connection.push(methods.CANCELLED, lease.number)
+
+    def over(self, lease: Lease) -> None:
+        self._connection.holds -= 1
+        if self._leases.pop(lease.number, None) is not None:
+            self._connection.push(methods.OVER, lease.number)
+
+    def claim(self, token: int, job_id: str) -> OwnedClaim:
+        """A claim that the process holds.
+
+        Raises:
+            ClaimLost: It does not hold it, or no longer.
+        """
+        lease = self._leases.get(token)
+        if lease is None or lease.job.id != job_id:
+            raise ClaimLost(job_id, "it was settled, or its lease expired and was taken back")
+        return OwnedClaim(self._owner, lease)
+
+    async def done(self, tokens: Iterable[int]) -> list[int]:
+        """Acknowledge jobs; returns the tokens of those that were lost before."""
+        ended: dict[int, Lease] = {}
+        lost: list[int] = []
+        for token in tokens:
+            lease = self._leases.get(token)
+            if lease is None or lease.state != "held":
+                lost.append(token)
+            else:
+                # The process knows how these end.
+                ended[token] = self._leases.pop(token)
+        if ended:
+            await settling.ack_all(self._owner, ended.values(), lambda: self._leases.update(ended))
+        return lost
+
+    def keep_alive(self, tokens: Iterable[int], lease_ms: int) -> None:
+        """Renew the leases of jobs that are worked on."""
+        for lease in self._held(tokens):
+            claims.keep_alive(self._owner, lease, lease_ms)
+
+    def release(self, tokens: Iterable[int], why: str) -> asyncio.Future[None] | None:
+        """Give claims back without spending their attempts."""
+        return claims.release(self._owner, self._held(tokens), why)
+
+    def lose_process(self, token: int, why: str) -> asyncio.Future[None] | None:
+        """The child process that ran a job has ended."""
+        lease = self._leases.get(token)
+        return None if lease is None else claims.lose_process(self._owner, lease, why)
+
+    def _held(self, tokens: Iterable[int]) -> list[Lease]:
+        found = map(self._leases.get, tokens)
+        return [lease for lease in found if lease is not None]
+
+    # -- worker loops -----------------------------------------------------------------------
+
+    def work(self, number: int, queue: str, lease_ms: int) -> None:
+        """A worker loop begins, or changes its queue."""
+        self.leave(number)
+        if len(self._loops) < _MOST_LOOPS:
+            state = self._owner.queue(queue)
+            self._loops[number] = Dispatch(self._owner, self, number, state, lease_ms)
+
+    def free(self, number: int, places: int) -> None:
+        """A worker loop has room for more jobs."""
+        if (loop := self._loops.get(number)) is not None:
+            loop.free(places)
+
+    def leave(self, number: int) -> None:
+        """A worker loop takes no more jobs."""
+        if (loop := self._loops.pop(number, None)) is not None:
+            loop.end()
+
+    async def send(self, number: int, leases: Iterable[Lease]) -> int:
+        """Hand jobs to a worker loop, and wait until the process has read most of what was sent.
+
+        Returns:
+            How many were sent. The others returned to their queue.
+        """
+        jobs: list[Lease] = []
+        size = sent = 0
+        for lease in leases:
+            jobs.append(lease)
+            size += len(lease.job.payload)
+            if size > _BYTES_AT_ONCE:
+                sent += self._push(number, jobs)
+                jobs, size = [], 0
+        if jobs:
+            sent += self._push(number, jobs)
+        await self._connection.drained()
+        return sent
+
+    def _push(self, number: int, leases: list[Lease]) -> int:
+        if self._gone:
+            # The connection ended while the jobs were claimed.
+            claims.release(self._owner, leases, claims.ABANDONED)
+            return 0
+        jobs = [SentJob(self.take(lease), lease.job) for lease in leases]
+        try:
+            self._connection.push(methods.JOBS, number, dump_jobs(jobs))
+        except TooLarge as error:
+            _log.error(
+                "jobs of queue %r cannot be sent to the processes that work on it: %s; "
+                "open the store with a payload_offload_threshold",
+                leases[0].job.queue,
+                error,
+            )
+            claims.release(self._owner, leases, "it is too large to be sent")
+            return 0
+        return len(jobs)
+
+    # -- the end ----------------------------------------------------------------------------
+
+    async def bye(self) -> None:
+        """The process takes part no longer; what it holds returns to the queues."""
+        self._end_loops()
+        landed = self.release(list(self._leases), "its worker left")
+        if landed is not None:
+            await landed
+        self._forget()
+
+    def _forget(self) -> None:
+        """The next owner need not wait for the process."""
+        if self.about is not None and self._owner.failure is None:
+            row = Transaction()
+            row.delete(keys.member(self.about.id))
+            self._owner.committer.submit(row, durable=False)
+            self.about = None
+
+    def lose(self) -> None:
+        """The process has gone: what ran in it may be why."""
+        self._gone = True
+        self._end_loops()
+        if self._owner.failure is not None:
+            # The next owner finds them.
+            return
+        for lease in list(self._leases.values()):
+            claims.lose_process(self._owner, lease, "its process has ended")
+        self._forget()
+
+    def _end_loops(self) -> None:
+        for number in list(self._loops):
+            self.leave(number)
+
+
+class Holders:
+    """The processes that hold claims of an owner, by connection.
+
+    Args:
+        owner: The owner of the store.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._by_connection: dict[Connection, Holder] = {}
+
+    def of(self, connection: Connection) -> Holder:
+        """The process at the other end of a connection."""
+        holder = self._by_connection.get(connection)
+        if holder is None:
+            holder = self._by_connection[connection] = Holder(self._owner, connection)
+            connection.on_end.append(lambda: self._by_connection.pop(connection).lose())
+        return holder
