@@ -14,8 +14,7 @@ from taquba import Queue, Service
 from taquba.testing import MockClock, OpenQueue
 
 LEFT_OUT = (
-    # Running handlers, opening and closing a store: only an owner does that.
-    "run_worker",
+    # Opening and closing a store: only an owner does that.
     "after_close",
     "another_layout",
     "something_else",

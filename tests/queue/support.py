@@ -42,7 +42,7 @@ async def leftovers(queue: Queue) -> dict[bytes, bytes]:
     return {
         key: value
         for key, value in (await rows(queue)).items()
-        if not key.startswith((keys.META, keys.OWNER, keys.STATS, keys.CURSOR))
+        if not key.startswith((keys.META, keys.OWNER, keys.STATS, keys.CURSOR, keys.MEMBER))
     }
 
 

@@ -149,6 +149,8 @@ async def test_who_is_fenced_steps_back_and_comes_again(
     async with service(tmp_path, handler) as one:
         receipt = await one.enqueue("q", b"")
         await until(lambda: len(handler.started) == 1)
+        # The claim is stored as well; otherwise its handler would go on in the end.
+        await one.kv_put("stored", b"")
         async with Queue.open(tmp_path, inbox=True, take_over=True) as intruder:
             await until(lambda: one.role == "worker")
             # What is enqueued meanwhile waits for whoever takes it.

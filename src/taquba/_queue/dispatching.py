@@ -24,6 +24,9 @@ _LOOKS_SECONDS: Final = 1.0
 class Sends(Protocol):
     """What hands jobs to the other process."""
 
+    async def be_known(self) -> None:
+        """Let the next owner know of the process, before it is handed anything."""
+
     async def send(self, number: int, leases: Iterable[Lease]) -> int:
         """Hand jobs to a worker loop; returns how many reached it."""
         ...
@@ -50,7 +53,9 @@ class Dispatch:
         self._lease_ms = lease_ms
         self._places = 0
         self._wanted = asyncio.Event()
-        self._claiming = asyncio.create_task(self._claim(), name=f"dispatch-{state.name}")
+        self._ended = False
+        self._claiming = asyncio.create_task(self._claim(), name=f"taquba-dispatch-{state.name}")
+        self._claiming.add_done_callback(self._stopped)
 
     def free(self, places: int) -> None:
         """The loop has room for more jobs."""
@@ -59,13 +64,20 @@ class Dispatch:
 
     def end(self) -> None:
         """Claim no more jobs."""
+        self._ended = True
         self._claiming.cancel()
+
+    def _stopped(self, claiming: asyncio.Task[None]) -> None:
+        if claiming.cancelled() and not self._ended:
+            # The loop would wait in vain.
+            self._owner.forsaken()
 
     async def _claim(self) -> None:
         self._state.loop_begins()
         try:
             # The error of a store that has failed is told to those that call it.
             with contextlib.suppress(TaqubaError):
+                await self._to.be_known()
                 while True:
                     await self._claim_some()
         finally:

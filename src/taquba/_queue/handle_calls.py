@@ -126,10 +126,11 @@ class HandleCalls:
         found = cast("list[OwnedClaim]", await self._store.claim_batch(**arguments))
         if not found:
             return []
+        holder = self._holders.of(connection)
+        await holder.be_known()
         if connection.ended:
             claims.release(self._owner, list(map(lease_of, found)), claims.ABANDONED)
             return []
-        holder = self._holders.of(connection)
         return [[holder.take(lease_of(claim)), _as_claimed(claim)] for claim in found]
 
     async def _settle(self, connection: Connection, name: str, arguments: dict[str, Any]) -> object:

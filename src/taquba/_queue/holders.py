@@ -49,12 +49,10 @@ class Holder:
         self._gone = False
         self.about: MemberInfo | None = None
         """The process, once it takes part."""
+        self._known = False
 
     async def join(self, about: MemberInfo, named: Sequence[NamedJob]) -> list[Adopted | None]:
-        """The process takes part; adopt what it holds from a former owner.
-
-        The next owner knows of it when this returns.
-        """
+        """The process takes part; adopt what it holds from a former owner."""
         owner = self._owner
         self.about = about
         adoption = owner.adoption
@@ -64,13 +62,20 @@ class Holder:
             None if lease is None else Adopted(self.take(lease), lease.job.cancel_requested)
             for lease in found
         ]
-        row = Transaction()
-        row.ops.append(member_row(about))
-        await owner.committer.submit(row, durable=True)
+        if named:
+            await self.be_known()
         adoption.heard_of(about.id)
         if self._gone:
             self.lose()
         return adopted
+
+    async def be_known(self) -> None:
+        """Let the next owner know of the process, before it is handed anything."""
+        if self.about is not None and not self._known:
+            row = Transaction()
+            row.ops.append(member_row(self.about))
+            await self._owner.committer.submit(row, durable=True)
+            self._known = True
 
     # -- claims -----------------------------------------------------------------------------
 
@@ -204,11 +209,11 @@ class Holder:
 
     def _forget(self) -> None:
         """The next owner need not wait for the process."""
-        if self.about is not None and self._owner.failure is None:
+        if self.about is not None and self._known and self._owner.failure is None:
             row = Transaction()
             row.delete(keys.member(self.about.id))
             self._owner.committer.submit(row, durable=False)
-            self.about = None
+        self.about = None
 
     def lose(self) -> None:
         """The process has gone: what ran in it may be why."""

@@ -427,11 +427,16 @@ class Service(HasSources, RunsInBackground):
         )
         connecting = asyncio.create_task(self._remote.stay_connected(), name="taquba-connection")
         try:
-            await asyncio.wait({working, standing}, return_when=asyncio.FIRST_COMPLETED)
-            if standing.done():
+            parts: set[asyncio.Task[None]] = {working, standing, connecting}
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
                 working.cancel()
                 await asyncio.wait({working})
-                await standing
+                for part in (standing, connecting):
+                    if part.cancelled():
+                        raise was_cancelled(part)
+                    if part.done():
+                        part.result()
             leaving.set()
             await asyncio.wait({standing})
             await standing
