@@ -127,7 +127,11 @@ class HandleCalls:
         if not found:
             return []
         holder = self._holders.of(connection)
-        await holder.be_known()
+        try:
+            await holder.be_known()
+        except BaseException:
+            claims.release(self._owner, list(map(lease_of, found)), claims.ABANDONED)
+            raise
         if connection.ended:
             claims.release(self._owner, list(map(lease_of, found)), claims.ABANDONED)
             return []

@@ -23,7 +23,7 @@ from taquba._queue.claims import OwnedClaim
 from taquba._queue.owner import Owner, QueueState
 from taquba._queue.payload_reads import AFTER_FAILURE_SECONDS, load, read_payload
 from taquba._service.held import SETTLED, MemberClaim
-from taquba._service.remote import RemoteOwner
+from taquba._service.remote import MovedHere, RemoteOwner
 from taquba._worker.handlers import same_handler
 from taquba._worker.source import JobSource, Loop
 
@@ -394,10 +394,10 @@ class MemberSource(JobSource):
             if owner is None:
                 if claim.lease.state == "over":
                     raise ClaimLost(claim.id, SETTLED)
-                result = await self._remote.about_claim(claim, call or end)
-                if claim.owner is None:
-                    return result
-                continue
+                try:
+                    return await self._remote.about_claim(claim, call or end)
+                except MovedHere:
+                    continue
             results: list[object] = []
 
             async def decide(

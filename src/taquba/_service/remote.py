@@ -89,6 +89,10 @@ class Works(Protocol):
         """The queue of a worker loop; None if it takes no more jobs."""
 
 
+class MovedHere(Exception):
+    """A claim has moved to an owner in this process."""
+
+
 class RemoteOwner:
     """Calls the owner of a store, whichever it is, and waits for one if there is none.
 
@@ -358,12 +362,15 @@ class RemoteOwner:
 
         Raises:
             ClaimLost: The job is no longer held.
+            MovedHere: The claim is held by an owner in this process now.
             StoreError: The owner ended during the call, and the claim with it, so that it is
                 unknown whether the call was carried out.
         """
         interrupted: Disconnected | None = None
         while True:
             await self.until_bound(claim, deadline)
+            if claim.owner is not None:
+                raise MovedHere
             if claim.connection is None:
                 if interrupted is not None:
                     raise _unknown(interrupted) from interrupted

@@ -82,7 +82,7 @@ from taquba._service.lazily import Lazily
 from taquba._service.member import Member
 from taquba._service.member_objects import MemberObjects
 from taquba._service.ownership import Ownership
-from taquba._service.remote import SLOWEST_ANSWER_SECONDS, RemoteOwner
+from taquba._service.remote import SLOWEST_ANSWER_SECONDS, MovedHere, RemoteOwner
 from taquba._service.settings import Handlers, worker_specs
 from taquba._telemetry.choosing import instrument
 from taquba._worker.shutdown import Shutdown, check_shutdown
@@ -379,17 +379,24 @@ class Service(HasSources, RunsInBackground):
         """Carry out a method of the handle, here or in the process of the owner."""
         await self._enter()
         name = method.__name__
-        queue = self._ownership.queue
-        if queue is not None:
-            here = [_at(owner_of(queue), argument) for argument in args]
+        bound: dict[str, object] | None = None
+        while True:
+            queue = self._ownership.queue
+            if queue is not None:
+                here = [_at(owner_of(queue), argument) for argument in args]
+                try:
+                    return cast("T", await getattr(queue, name)(*here, **kwargs))
+                except QueueClosed:
+                    # This process hands over: its successor carries it out.
+                    await self._enter()
+            if bound is None:
+                bound = dict(signature_of(name).bind(self, *args, **kwargs).arguments)
+                del bound["self"]
             try:
-                return cast("T", await getattr(queue, name)(*here, **kwargs))
-            except QueueClosed:
-                # This process hands over: its successor carries it out.
-                await self._enter()
-        bound = signature_of(name).bind(self, *args, **kwargs).arguments
-        del bound["self"]
-        return cast("T", await self._remote.call(name, bound))
+                return cast("T", await self._remote.call(name, bound))
+            except MovedHere:
+                # This process is about to be the owner.
+                await asyncio.sleep(0)
 
     async def run(self, shutdown: Shutdown | None = None) -> None:
         """Take part until `shutdown` is set, and then hand over to others.
