@@ -104,7 +104,9 @@ class RemoteOwner:
 
     def __init__(self, location: StoreLocation, call_timeout: float, about: MemberInfo) -> None:
         self._url = location.url
-        self._socket = OwnerSocket(location, self._told, self._disconnected, self._join, self._joined)
+        self._socket = OwnerSocket(
+            location, self._told, self._disconnected, self._join, self._joined
+        )
         self._call_timeout = call_timeout
         self._about = about
         self.claims = HeldClaims()
