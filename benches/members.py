@@ -231,8 +231,10 @@ async def measure(options: argparse.Namespace) -> list[Row]:
             rows.append(
                 await worked_off_here(f"{folder}/{service}", jobs, concurrency, case, service)
             )
-        for members in options.members:
-            rows.append(await worked_off(f"{folder}/m{members}", members, jobs, concurrency))
+        rows += [
+            await worked_off(f"{folder}/m{members}", members, jobs, concurrency)
+            for members in options.members
+        ]
         rows.append(await idle(f"{folder}/idle", max(1, jobs // 100)))
         rows.append(await enqueued_here(f"{folder}/e1", jobs))
         rows.append(await enqueued_elsewhere(f"{folder}/e4", 4, jobs))

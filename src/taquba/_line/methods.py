@@ -51,6 +51,13 @@ LEAVE: Final = "leave"
 RENEW: Final = "renew"
 """Said of claims: ``(lease_ms, tokens)``: they are worked on."""
 
+ALIVE: Final = "alive"
+"""Said every `ALIVE_SECONDS` by a process that takes jobs, and when it was sent some: ``()``."""
+
+ALIVE_SECONDS: Final = 1.0
+SILENT_SECONDS: Final = 4.0
+"""A process that has said nothing for so long is handed no more jobs until it is heard again."""
+
 JOBS: Final = "jobs"
 """Told to a worker loop: ``(loop, jobs)``, as `tokens.dump_jobs` makes them."""
 

@@ -85,6 +85,10 @@ class Elsewhere(Protocol):
     def over(self, lease: Lease) -> None:
         """A lease is over."""
 
+    def expires(self, lease: Lease) -> bool:
+        """A lease has expired; returns whether the process may have begun with its job."""
+        ...
+
 
 class Lease:
     """One claim's hold on its job."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from taquba._interface.store import Store
 from taquba._line import methods
@@ -24,7 +24,14 @@ from taquba._queue.owner import Owner
 _log: Final = logging.getLogger(__name__)
 
 
-async def serve_socket(owner: Owner, store: Store, location: StoreLocation) -> SocketServer | None:
+class Served(NamedTuple):
+    """What other processes of this machine reach."""
+
+    server: SocketServer
+    holders: Holders
+
+
+async def serve_socket(owner: Owner, store: Store, location: StoreLocation) -> Served | None:
     """Listen for the other processes on this machine; None if that is not possible.
 
     They then use the inbox, which has the same guarantees.
@@ -32,7 +39,8 @@ async def serve_socket(owner: Owner, store: Store, location: StoreLocation) -> S
     try:
         path = await asyncio.to_thread(socket_path, location)
         calls = SocketCalls(owner, store)
-        return await SocketServer.listen(path, calls, partial(_ended, owner), calls.hear)
+        server = await SocketServer.listen(path, calls, partial(_ended, owner), calls.hear)
+        return Served(server, calls.holders)
     except OSError as error:
         _log.warning("producers of %s cannot connect, and use its inbox: %s", location.url, error)
         return None
@@ -51,7 +59,7 @@ class SocketCalls:
 
     def __init__(self, owner: Owner, store: Store) -> None:
         self._owner = owner
-        holders = Holders(owner)
+        self.holders = holders = Holders(owner)
         self._handle = HandleCalls(owner, store, holders)
         self._members = MemberCalls(owner, holders)
         self.hear = self._members.hear

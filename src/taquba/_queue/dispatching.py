@@ -24,6 +24,11 @@ _LOOKS_SECONDS: Final = 1.0
 class Sends(Protocol):
     """What hands jobs to the other process."""
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the process does not answer: it is handed nothing."""
+        ...
+
     async def be_known(self) -> None:
         """Let the next owner know of the process, before it is handed anything."""
 
@@ -84,7 +89,7 @@ class Dispatch:
             self._state.loop_ends()
 
     async def _claim_some(self) -> None:
-        if not self._places:
+        if not self._places or self._to.hangs:
             self._wanted.clear()
             await self._wanted.wait()
             return

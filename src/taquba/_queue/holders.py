@@ -47,6 +47,10 @@ class Holder:
         self._leases: dict[int, Lease] = {}
         self._loops: dict[int, Dispatch] = {}
         self._gone = False
+        self._heard_at = owner.loop.time()
+        self._unread: set[int] = set()
+        """The claims that were handed out since the process was last heard."""
+        self.hangs = False
         self.about: MemberInfo | None = None
         """The process, once it takes part."""
         self._known = False
@@ -95,6 +99,26 @@ class Holder:
         self._connection.holds -= 1
         if self._leases.pop(lease.number, None) is not None:
             self._connection.push(methods.OVER, lease.number)
+
+    def expires(self, lease: Lease) -> bool:
+        self.hangs = True
+        return lease.number not in self._unread
+
+    def hear(self) -> None:
+        """The process has said something: it has read what it was sent."""
+        self._heard_at = self._owner.loop.time()
+        self._unread.clear()
+        if self.hangs:
+            self.hangs = False
+            for loop in self._loops.values():
+                loop.free(0)
+
+    def look(self, now: float) -> None:
+        """Take back what a process has not read that has not been heard for long."""
+        if self._loops and now > self._heard_at + methods.SILENT_SECONDS:
+            self.hangs = True
+            unread, self._unread = self._unread, set()
+            claims.release(self._owner, self._held(unread), "its worker hung before it began")
 
     def claim(self, token: int, job_id: str) -> OwnedClaim:
         """A claim that the process holds.
@@ -184,6 +208,7 @@ class Holder:
             claims.release(self._owner, leases, claims.ABANDONED)
             return 0
         jobs = [SentJob(self.take(lease), lease.job) for lease in leases]
+        self._unread.update(job.token for job in jobs)
         try:
             self._connection.push(methods.JOBS, number, dump_jobs(jobs))
         except TooLarge as error:
@@ -241,6 +266,13 @@ class Holders:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._by_connection: dict[Connection, Holder] = {}
+
+    async def watch(self) -> None:
+        """Look whether the processes hang, until cancelled."""
+        while True:
+            await asyncio.sleep(methods.ALIVE_SECONDS)
+            for holder in list(self._by_connection.values()):
+                holder.look(self._owner.loop.time())
 
     def of(self, connection: Connection) -> Holder:
         """The process at the other end of a connection."""

@@ -113,7 +113,10 @@ async def reap(owner: Owner) -> Counter[str]:
             if lease.state != "held" or lease.expires_at > monotonic:
                 continue
             reaped[lease.job.queue] += 1
-            change = transitions.take_back(lease.job, now)
+            if lease.holder is None or lease.holder.expires(lease):
+                change = transitions.take_back(lease.job, now)
+            else:
+                change = transitions.interrupt(lease.job, now, "its worker hung before it began")
             end_lease(owner, transaction, lease, change)
         await owner.committer.submit(transaction, durable=False)
     return reaped

@@ -55,6 +55,7 @@ class MemberCalls:
         """Carry out one of `METHODS`."""
         self._owner.check()
         holder = self._holders.of(connection)
+        holder.hear()
         try:
             match method, arguments:
                 case methods.JOIN, [about, named]:
@@ -87,6 +88,7 @@ class MemberCalls:
         if self._owner.failure is not None:
             return
         holder = self._holders.of(connection)
+        holder.hear()
         try:
             match kind, fields:
                 case methods.WORK, [int() as loop, str() as queue, int() as lease_ms]:

@@ -178,7 +178,10 @@ class Queue(OwnersHandle, ClosedAtExit):
             self._inbox = await Inbox.open(owner, settings.inbox, fsync=settings.fsync)
             self._run("inbox", self._inbox.run)
         if settings.producer_socket:
-            self._socket = await serve_socket(owner, self, settings.location)
+            served = await serve_socket(owner, self, settings.location)
+            if served is not None:
+                self._socket = served.server
+                self._run("members-watch", served.holders.watch)
 
     def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(loops.until_failure(self._owner, loop), name=f"taquba-{name}")

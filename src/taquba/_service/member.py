@@ -6,14 +6,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
-from taquba._line.joining import NamedJob
+from taquba._line.joining import MemberInfo, NamedJob
+from taquba._model import keys
 from taquba._model.clock import Clock
 from taquba._objects.payloads import PayloadReads
-from taquba._queue.adoption import replace
+from taquba._queue.adoption import member_row, replace
 from taquba._queue.owner import Owner
 from taquba._service.held import MemberClaim
 from taquba._service.member_source import MemberSource
 from taquba._service.remote import RemoteOwner
+from taquba._store.transaction import Transaction
 
 if TYPE_CHECKING:
     from taquba._telemetry.instrumentation import Instrumentation
@@ -28,7 +30,7 @@ class Member:
         enter: Waits, or raises, where a call would.
         check: Raises where a call would.
         payloads: Opens the payloads of the store for reading.
-        member_id: The name of this process.
+        about: This process.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Member:
         enter: Callable[[], Awaitable[None]],
         check: Callable[[], None],
         payloads: Callable[[], Awaitable[PayloadReads]],
-        member_id: str,
+        about: MemberInfo,
     ) -> None:
         self.remote = remote
         self.clock = clock
@@ -51,7 +53,7 @@ class Member:
         """The owner of the store, if that is this process."""
         self.opens = False
         """Whether this process is about to become the owner."""
-        self._id = member_id
+        self._about = about
         self._numbers = count(1)
         self._sources: dict[int, MemberSource] = {}
         remote.works = self
@@ -72,8 +74,14 @@ class Member:
                 if other is not None:
                     yield other
 
+    @property
+    def takes(self) -> bool:
+        """Whether worker loops take jobs."""
+        return bool(self._sources)
+
     def add(self, source: MemberSource) -> None:
         self._sources[source.number] = source
+        self.remote.look_again()
 
     def remove(self, source: MemberSource) -> None:
         self._sources.pop(source.number, None)
@@ -112,10 +120,23 @@ class Member:
             held.bind_here(claim, owner)
             if asked:
                 claim.lease.fire_token()
-        adoption.heard_of(self._id)
+        # Should this process be fenced, and go on, the next owner waits for what it runs.
+        await self._note(owner, [member_row(self._about)])
+        adoption.heard_of(self._about.id)
         self.owner = owner
         owner.on_failure.add(self._owner_failed)
         self._moved()
+
+    async def leave(self) -> None:
+        """This process gives up the store: nothing runs here that the next owner need wait for."""
+        owner = self.owner
+        if owner is not None and not any(source.holds for source in self._sources.values()):
+            await self._note(owner, [(keys.member(self._about.id), None)])
+
+    async def _note(self, owner: Owner, rows: list[keys.Op]) -> None:
+        transaction = Transaction()
+        transaction.ops += rows
+        await owner.committer.submit(transaction, durable=True)
 
     def close(self) -> None:
         """Give back what worker loops still hold: soon that is not possible any longer."""

@@ -194,6 +194,11 @@ class MemberSource(JobSource):
         self._remote.release(arrived, claims.ABANDONED)
 
     @property
+    def holds(self) -> bool:
+        """Whether jobs of the loop run, or wait for it."""
+        return bool(self._arrived) or (self._worker is not None and any(self._worker.held()))
+
+    @property
     def takes(self) -> bool:
         """Whether the loop takes jobs."""
         return self._claims

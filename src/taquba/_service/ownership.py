@@ -118,6 +118,7 @@ class Ownership:
                 _log.warning("another process was elected")
             if failing.done():
                 owner.check()
+            await self._member.leave()
         finally:
             await _cancel(*waits)
 

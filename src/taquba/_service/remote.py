@@ -79,6 +79,11 @@ class Works(Protocol):
     def owner(self) -> object:
         """The owner, if it is in this process."""
 
+    @property
+    def takes(self) -> bool:
+        """Whether worker loops take jobs."""
+        ...
+
     def joined(self) -> None:
         """The current owner knows this process."""
 
@@ -167,7 +172,13 @@ class RemoteOwner:
             pause = _PAUSE_SECONDS
             while connection.connected:
                 self._ended.clear()
-                await self._ended.wait()
+                if self.works is None or not self.works.takes:
+                    await self._ended.wait()
+                    continue
+                connection.say(methods.ALIVE)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(methods.ALIVE_SECONDS):
+                        await self._ended.wait()
 
     def look_again(self) -> None:
         """The owner in this process has ended: there will be another one."""
@@ -296,6 +307,9 @@ class RemoteOwner:
             tokens = dump_tokens([sent.token for sent in jobs])
             connection.tell(methods.RELEASE, claims.ABANDONED, tokens)
             return
+        # Before a handler can block the event loop: if this process hangs, the owner must know
+        # which jobs had reached it.
+        connection.say(methods.ALIVE)
         works.arrived(number, [self._claimed(connection, *sent) for sent in jobs])
 
     def _disconnected(self, connection: SocketClient) -> None:

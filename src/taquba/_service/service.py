@@ -183,7 +183,7 @@ class Service(HasSources, RunsInBackground):
             enter=self._enter,
             check=self._check,
             payloads=self._payloads,
-            member_id=about.id,
+            about=about,
         )
         self._ownership = Ownership(
             election,
