@@ -152,8 +152,12 @@ async def _named(location: StoreLocation, log: WriteAheadLog, error: StoreError)
     if location.folder is not None and damage_in(str(error)) is None:
         problem = await asyncio.to_thread(hindrance, location.folder)
         return error if problem is None else problem.as_error(location)
-    if damage_in(message_of(error.__cause__)) is None:
+    damage = damage_in(message_of(error.__cause__))
+    if damage is None:
         return error
+    if "compacted/" in damage:
+        # A table, of which the opening has read something.
+        return StoreError(f"{location.url}: {error}", permanent=True)
     with contextlib.suppress(StoreError):
         name = await log.broken()
         if name is not None and name not in str(error):
