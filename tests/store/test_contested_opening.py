@@ -248,6 +248,27 @@ async def test_an_opening_again_that_counts_twice_is_not_taken_for_another_owner
         assert not announced(s3)
 
 
+async def test_an_opening_whose_engine_was_opened_again_counts_that(
+    s3: FaultyS3, odd: Odd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = Engine.mark
+
+    async def mark_and_stop(self: Engine, ids: IdGenerator) -> Op:
+        row = await mark(self, ids)
+        odd.answer("PUT", "/wal/", CONFLICT)
+        return row
+
+    async with Queue.open(URL):
+        pass
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "mark", mark_and_stop)
+        queue = await Queue.open(URL)
+    async with queue:
+        odd.answer("PUT", "/wal/", CONFLICT)
+        await queue.enqueue("q", b"")
+        assert (await queue.stats("q")).pending == 1
+
+
 async def test_an_opening_does_not_go_on_with_what_the_former_owner_has_changed_meanwhile(
     builds: Builds, odd: Odd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,7 +114,8 @@ class Reopening:
 
         Before that one of them may be of another owner, which has fenced this one meanwhile.
         """
-        self._before = self._counted
+        # The engine may have been opened again meanwhile, which counts, too.
+        self._before = max(self._before, self._counted)
         self._is_open = True
 
     async def reopen(
