@@ -25,6 +25,10 @@ class Sends(Protocol):
     """What hands jobs to the other process."""
 
     @property
+    def name(self) -> str | None:
+        """The id of the process."""
+
+    @property
     def hangs(self) -> bool:
         """Whether the process does not answer: it is handed nothing."""
         ...
@@ -94,7 +98,9 @@ class Dispatch:
             await self._wanted.wait()
             return
         limit = min(self._places, _AT_ONCE)
-        found = await claims.claim_ahead(self._owner, self._state, limit, self._lease_ms)
+        found = await claims.claim_ahead(
+            self._owner, self._state, limit, self._lease_ms, self._to.name
+        )
         if found:
             sent = await self._to.send(self._number, map(lease_of, found))
             self._places -= sent

@@ -55,13 +55,18 @@ class Holder:
         """The process, once it takes part."""
         self._known = False
 
+    @property
+    def name(self) -> str | None:
+        """The id of the process; None if it has not said which it is."""
+        return None if self.about is None else self.about.id
+
     async def join(self, about: MemberInfo, named: Sequence[NamedJob]) -> list[Adopted | None]:
         """The process takes part; adopt what it holds from a former owner."""
         owner = self._owner
         self.about = about
         adoption = owner.adoption
         assert adoption is not None
-        found = await adoption.adopt(named)
+        found = await adoption.adopt(about.id, named)
         adopted = [
             None if lease is None else Adopted(self.take(lease), lease.job.cancel_requested)
             for lease in found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from taquba._engine.engine import Engine
 from taquba._engine.reads import bounded
 from taquba._interface.store import Store
+from taquba._line.identity import this_process
 from taquba._line.joining import NamedJob
 from taquba._memory.alarm import Alarm
 from taquba._memory.gate import Gate, HasSuspects
@@ -71,12 +72,12 @@ class Adopts(Protocol):
     async def run(self) -> None:
         """Wait for the processes; then give back what none of them has named."""
 
-    async def adopt(self, named: Sequence[NamedJob]) -> list[Lease | None]:
+    async def adopt(self, worker: str, named: Sequence[NamedJob]) -> list[Lease | None]:
         """The claims of the jobs that a process names; None for those it has lost."""
         ...
 
-    def heard_of(self, member_id: str) -> None:
-        """A process has named what it runs, or has gone."""
+    def heard_of(self, worker: str) -> None:
+        """A process has named all that it runs."""
 
 
 class OwnersHandle(Store):
@@ -176,6 +177,8 @@ class Owner:
     ) -> None:
         clock = settings.clock
         self.location = settings.location
+        self.about = settings.about or this_process("owner", clock.time_ms())
+        """This process, among those that take part."""
         self.engine = engine
         self.stamp = stamp
         """The row that identifies the owner of the store."""

@@ -65,7 +65,10 @@ from taquba._queue.owner import Owner, OwnersHandle
 if TYPE_CHECKING:
     from taquba._line.server import SocketServer
 
-_MAX_CLAIM_BATCH = 10_000
+
+def open_with(settings: OpenSettings) -> Opening[Queue]:
+    """Open a store; see `Queue.open`."""
+    return Opening(Queue._open(settings))
 
 
 class Queue(OwnersHandle, ClosedAtExit):
@@ -118,7 +121,7 @@ class Queue(OwnersHandle, ClosedAtExit):
             StoreError: The store cannot be reached or written.
         """
         location = StoreLocation.parse(url)
-        return Opening(Queue._open(OpenSettings.checked(location, **options)))
+        return open_with(OpenSettings.checked(location, **options))
 
     @staticmethod
     async def _open(settings: OpenSettings) -> Queue:
@@ -243,15 +246,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         owner = self._owner
         if not owner.admits():
             await owner.enter()
-        state = owner.queue(validate.queue_name(queue))
-        found = await payload_reads.claim_batch(
-            owner,
-            state,
-            validate.integer(max_jobs, "max_jobs", 1, _MAX_CLAIM_BATCH),
-            state.policy.lease_ms
-            if lease is None
-            else validate.duration_ms(lease, "lease", minimum=1),
-            validate.optional_duration_ms(wait, "wait"),
+        found = await payload_reads.claim_for(
+            owner, owner.about.id, queue, max_jobs, lease=lease, wait=wait
         )
         return cast("list[Claim]", found)
 

@@ -212,7 +212,9 @@ class MemberSource(JobSource):
         here = self._here
         if here is not None and not self._arrived:
             try:
-                found = await claims.claim_ahead(here.owner, here.state, limit, self.lease_ms)
+                found = await claims.claim_ahead(
+                    here.owner, here.state, limit, self.lease_ms, here.owner.about.id
+                )
             except TaqubaError:
                 # Another owner is to come, which sends jobs, or takes them here.
                 if here.owner.failure is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import (
@@ -23,6 +24,8 @@ import anyio
 
 from taquba._interface.claim import Claim
 from taquba._interface.store import Store
+from taquba._line.identity import this_process
+from taquba._line.joining import MemberInfo
 from taquba._line.methods import signature_of
 from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_JOBS, check_entries
@@ -75,9 +78,8 @@ from taquba._objects.user_objects import Objects
 from taquba._producer.producer import Producer, connect, job_id_of, send
 from taquba._queue.open_options import OpenSettings, OwnerOptions
 from taquba._queue.owner import Owner, owner_of
-from taquba._queue.queue import Queue
+from taquba._queue.queue import Queue, open_with
 from taquba._service.held import MemberClaim
-from taquba._service.identity import this_member
 from taquba._service.lazily import Lazily
 from taquba._service.member import Member
 from taquba._service.member_objects import MemberObjects
@@ -163,32 +165,28 @@ class Service(HasSources, RunsInBackground):
                 "out, or pass an InboxConfig"
             )
 
-        def open_queue() -> Opening[Queue]:
-            return Queue.open(url, producer_socket=True, take_over=True, **options)
-
-        open_queue().discard()
         self._workers = worker_specs(handlers)
         self._stands = role == "auto"
         self._works = role != "producer"
         self._drain_timeout = drain_timeout
-        self._settings = OpenSettings.checked(self._location, producer_socket=True, **options)
+        self._settings = OpenSettings.checked(
+            self._location, producer_socket=True, take_over=True, **options
+        )
         clock = self._settings.clock
         self._ids = IdGenerator(clock)
         self._producer = Lazily(self._connect, Producer.close)
-        about = this_member("worker" if self._works else "producer", clock.time_ms())
-        self._remote = RemoteOwner(self._location, call_ms / 1000, about)
+        self._remote = RemoteOwner(self._location, call_ms / 1000, self._introduction())
         self._member = Member(
             self._remote,
             clock,
             enter=self._enter,
             check=self._check,
             payloads=self._payloads,
-            about=about,
         )
         self._ownership = Ownership(
             election,
             self._location,
-            open_queue,
+            self._open_queue,
             self._member,
             pause_seconds=takeover_ms / 1000,
         )
@@ -486,7 +484,17 @@ class Service(HasSources, RunsInBackground):
 
     def _begin(self) -> None:
         self._place = Place("service")
+        # It may have been created before a fork, or have run before.
+        self._remote.about = self._introduction()
         self._refusal = None
+
+    def _introduction(self) -> MemberInfo:
+        """This process, under a name that nothing else has."""
+        role = "worker" if self._works else "producer"
+        return this_process(role, self._settings.clock.time_ms())
+
+    def _open_queue(self) -> Opening[Queue]:
+        return open_with(replace(self._settings, about=self._remote.about))
 
     def _check(self) -> None:
         """Refuse a call from a wrong thread, loop or process, or to a service that does not run."""

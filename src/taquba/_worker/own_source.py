@@ -77,12 +77,13 @@ class OwnSource(JobSource):
         return self._owner.gate.active
 
     async def take(self, limit: int) -> Sequence[HeldClaim]:
-        return await claims.claim_ahead(self._owner, self._state, limit, self.lease_ms)
+        owner = self._owner
+        return await claims.claim_ahead(owner, self._state, limit, self.lease_ms, owner.about.id)
 
     async def take_one_now(self) -> HeldClaim | None:
         """Claim the first job, whatever suspects wait for, and wait until that is written."""
         found = await claims.claim_batch(
-            self._owner, self._state, 1, self.lease_ms, None, patient=False
+            self._owner, self._state, 1, self.lease_ms, None, self._owner.about.id, patient=False
         )
         return found[0] if found else None
 
