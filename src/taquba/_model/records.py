@@ -388,6 +388,46 @@ class OwnerSigns:
     reason: str
 
 
+class RunningJob(NamedTuple):
+    """A job that a process runs.
+
+    Attributes:
+        job_id: The job.
+        queue: Its queue.
+        since: When the attempt started; aware, UTC.
+    """
+
+    job_id: str
+    queue: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A process that takes part in a service, or that owns a store alone.
+
+    Attributes:
+        id: Its name, which no other process ever has: `JobRecord.worker` of the jobs that it runs.
+        host: The name of its machine.
+        pid: Its number there.
+        version: Its version of taquba.
+        role: ``"owner"``, ``"worker"``, or ``"producer"`` if it runs no handlers.
+        since: When it began to take part; aware, UTC.
+        places: How many jobs its worker loops run at a time, by queue.
+        running: The jobs that it holds, claims by hand included, the oldest first: at most 1,000,
+            and fewer where many processes take part.
+    """
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    role: str
+    since: datetime
+    places: Mapping[str, int]
+    running: tuple[RunningJob, ...]
+
+
 class EnqueueResult(NamedTuple):
     """The result of `enqueue`.
 

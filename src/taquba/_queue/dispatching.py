@@ -50,11 +50,20 @@ class Dispatch:
         number: The loop's name between the two processes.
         state: The loop's queue.
         lease_ms: How long each claim is held.
+        at_a_time: How many jobs the loop runs at a time.
     """
 
     def __init__(
-        self, owner: Owner, to: Sends, number: int, state: QueueState, lease_ms: int
+        self,
+        owner: Owner,
+        to: Sends,
+        number: int,
+        state: QueueState,
+        lease_ms: int,
+        at_a_time: int,
     ) -> None:
+        self.queue = state.name
+        self.at_a_time = at_a_time
         self._owner = owner
         self._to = to
         self._number = number

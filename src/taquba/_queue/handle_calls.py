@@ -44,9 +44,10 @@ _PLAIN: Final = (
     "kv_scan",
     "inbox_stats",
     "rejected_batches",
+    "members",
 )
 _OF_CLAIMS: Final = ("ack", "nack", "dead_letter", "renew_lease", "lease_expiry")
-_LARGE: Final = ("get_job", "list_jobs", "kv_scan", "attempt_history")
+_LARGE: Final = ("get_job", "list_jobs", "kv_scan", "attempt_history", "members")
 """Their results may be large; each is loaded when there is room for it."""
 
 _KNOWN: Final = frozenset((*_PLAIN, *_OF_CLAIMS, "claim_batch"))

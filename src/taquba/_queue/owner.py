@@ -111,6 +111,8 @@ class QueueState:
         self.loops = 0
         """The number of worker loops that claim, in any process."""
         self._own_loops = 0
+        self.places = 0
+        """How many jobs those in this process run at a time."""
         self.handler: object = None
         """The handler of those in this process, which is the same for all of them."""
         self.cautious = False
@@ -129,17 +131,19 @@ class QueueState:
         """Whether somebody waits for jobs, or will return for them."""
         return self.loops > 0 or len(self.waiters) > 0
 
-    def loop_begins(self, handler: object = None) -> None:
-        """A worker loop claims, of this process if its handler is given."""
+    def loop_begins(self, handler: object = None, places: int = 0) -> None:
+        """A worker loop claims, of this process if its handler and its places are given."""
         self.loops += 1
         if handler is not None:
             self._own_loops += 1
+            self.places += places
             self.handler = handler
 
-    def loop_ends(self, handler: object = None) -> None:
+    def loop_ends(self, handler: object = None, places: int = 0) -> None:
         self.loops -= 1
         if handler is not None:
             self._own_loops -= 1
+            self.places -= places
             if not self._own_loops:
                 self.handler = None
 

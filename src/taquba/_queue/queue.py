@@ -33,6 +33,7 @@ from taquba._model.records import (
     JobStatus,
     K,
     KvPage,
+    Member,
     NackOutcome,
     QueueStats,
     RejectedBatch,
@@ -58,6 +59,7 @@ from taquba._queue import (
 )
 from taquba._queue.calls import serve_socket
 from taquba._queue.intake import Inbox
+from taquba._queue.members import Present, members
 from taquba._queue.open_options import OpenOptions, OpenSettings
 from taquba._queue.opening import closing_state, open_owner
 from taquba._queue.owner import Owner, OwnersHandle
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
 
 def open_with(settings: OpenSettings) -> Opening[Queue]:
     """Open a store; see `Queue.open`."""
-    return Opening(Queue._open(settings))
+    return Opening(Queue._open(settings))  # pyright: ignore[reportPrivateUsage] - its own
 
 
 class Queue(OwnersHandle, ClosedAtExit):
@@ -91,6 +93,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         self._tasks: list[asyncio.Task[None]] = []
         self._inbox: Inbox | None = None
         self._socket: SocketServer | None = None
+        self._present: Callable[[], list[Present]] = list
+        """The other processes that take part."""
         self._haste = Haste(owner.loop)
         self._closing: asyncio.Task[None] | None = None
 
@@ -184,6 +188,7 @@ class Queue(OwnersHandle, ClosedAtExit):
             served = await serve_socket(owner, self, settings.location)
             if served is not None:
                 self._socket = served.server
+                self._present = served.holders.present
                 self._run("members-watch", served.holders.watch)
 
     def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -320,6 +325,10 @@ class Queue(OwnersHandle, ClosedAtExit):
             await self._owner.enter()
         timeout_ms = validate.duration_ms(timeout, "timeout")
         return await control.wait_for_completion(self._owner, validate.job_id(job_id), timeout_ms)
+
+    async def members(self) -> list[Member]:
+        await self._owner.enter()
+        return members(self._owner, self._present())
 
     async def reap_now(self) -> int:
         """Take back every job whose lease has expired; returns how many."""

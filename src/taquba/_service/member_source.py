@@ -105,6 +105,7 @@ class MemberSource(JobSource):
         self.loop = asyncio.get_running_loop()
         self._worker: Loop | None = None
         self.handler: object = None
+        self._places = 0
         self._claims = False
         """Whether the loop takes jobs."""
         self._here: _Here | None = None
@@ -152,14 +153,15 @@ class MemberSource(JobSource):
         owner = self._member.owner
         if owner is not None:
             self._here = _Here(owner, owner.queue(self.queue))
-            self._here.state.loop_begins(self.handler)
+            self._here.state.loop_begins(self.handler, self._places)
         else:
-            self._remote.say(methods.WORK, self.number, self.queue, self.lease_ms)
+            places = self._places
+            self._remote.say(methods.WORK, self.number, self.queue, self.lease_ms, places)
 
     def _leave_owner(self) -> None:
         here, self._here = self._here, None
         if here is not None:
-            here.state.loop_ends(self.handler)
+            here.state.loop_ends(self.handler, self._places)
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -179,8 +181,9 @@ class MemberSource(JobSource):
         self._member.remove(self)
         self._worker = None
 
-    def begin_claiming(self, handler: object) -> None:
+    def begin_claiming(self, handler: object, places: int) -> None:
         self.handler = handler
+        self._places = places
         self._claims = True
         self._begin()
 

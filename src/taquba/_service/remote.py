@@ -40,6 +40,7 @@ _LONGEST_PAUSE_SECONDS: Final = 0.5
 _REPEATABLE: Final = frozenset(
     (
         "stats",
+        "members",
         "list_queues",
         "get_job",
         "list_jobs",

@@ -67,6 +67,7 @@ from taquba._model.records import (
     WaitOutcome,
     WakeOutcome,
 )
+from taquba._model.records import Member as MemberRecord
 from taquba._model.resources import Opening
 from taquba._model.validate import Duration, KvKey
 from taquba._objects.candidates import stand_for
@@ -320,6 +321,9 @@ class Service(HasSources, RunsInBackground):
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
         return await self._do(Store.wait_for_completion, job_id, timeout)
+
+    async def members(self) -> list[MemberRecord]:
+        return await self._do(Store.members)
 
     async def kv_put(self, key: KvKey, value: bytes) -> None:
         await self._do(Store.kv_put, key, value)

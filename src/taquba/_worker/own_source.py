@@ -38,6 +38,7 @@ class OwnSource(JobSource):
         self.lease_ms = self._state.policy.lease_ms if lease_ms is None else lease_ms
         self.clock = owner.clock
         self.loop = owner.loop
+        self._places = 0
 
     async def enter(self) -> None:
         await self._owner.enter()
@@ -66,11 +67,12 @@ class OwnSource(JobSource):
         self._owner.on_failure.discard(loop.wake)
         self._owner.on_closing.discard(loop.let_go)
 
-    def begin_claiming(self, handler: object) -> None:
-        self._state.loop_begins(handler)
+    def begin_claiming(self, handler: object, places: int) -> None:
+        self._places = places
+        self._state.loop_begins(handler, places)
 
     def end_claiming(self, handler: object) -> None:
-        self._state.loop_ends(handler)
+        self._state.loop_ends(handler, self._places)
 
     @property
     def lets_suspects_pass(self) -> bool:
