@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -161,7 +161,7 @@ async def test_a_service_that_was_made_before_a_fork_has_a_name_in_each_process(
 
 
 @contextlib.asynccontextmanager
-async def holder(url: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def holder(url: Path) -> AsyncGenerator[asyncio.subprocess.Process]:
     """A process that holds a claim; it has it when this returns."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
