@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import re
+import socket
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,7 @@ def test_the_json_of_a_job(taquba: Taquba) -> None:
         "headers": {},
         "cancel_requested": False,
         "suspect": False,
+        "worker": None,
         "woken_at": None,
         "payload_ref": None,
     }
@@ -161,7 +164,12 @@ def test_history(taquba: Taquba) -> None:
         (1, "retried", "timeout"),
         (2, "dead_lettered", "Timeout again"),
     ]
+    (worker,) = {entry["worker"] for entry in attempts}
+    assert worker.split(":")[:2] == [socket.gethostname(), str(os.getpid())]
+    assert taquba.ok("jobs", "show", "dead-new", "--json").document["worker"] == worker
+    assert worker in taquba.ok("jobs", "show", "dead-new").out
     shown = taquba.ok("jobs", "history", "dead-new").out.splitlines()
+    assert all(worker in line for line in shown[1:])
     assert len(shown) == 3
     assert "0.000 s" in shown[1]
     assert taquba.ok("jobs", "history", "pending", "--json").out == ""

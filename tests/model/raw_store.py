@@ -99,7 +99,8 @@ def read(rows: Iterable[tuple[bytes, bytes]], objects: Mapping[str, bytes]) -> C
             dedup[queue, name.decode()] = value.decode()
         elif space == keys.HISTORY:
             job_id, sequence = _split_name(rest)
-            entry = msgpack.unpackb(value)
+            *entry, worker = msgpack.unpackb(value)
+            assert (worker is None) == (entry[1] is None), f"who ran an attempt of {job_id!r}"
             history.setdefault(job_id, {})[int.from_bytes(sequence)] = tuple(entry)
         elif space == keys.STATS:
             stats[rest.decode()] = Counts(*msgpack.unpackb(value))
@@ -139,7 +140,10 @@ def _record(
         position, name = int.from_bytes(name[:4]), name[4:]
     elif state in ("done", "dead"):
         position, name = int.from_bytes(name[:8]), name[8:]
-    named = dict(zip((*_FIELDS, "length", "reference", "suspicion"), fields, strict=False))
+    last = ("length", "reference", "suspicion", "worker")
+    named = dict(zip((*_FIELDS, *last), fields, strict=False))
+    worker = named.pop("worker", None)
+    assert (worker is None) == (named.get("claimed_at") is None), f"who ran {rest!r}"
     length = named.pop("length", 0)
     reference = named.pop("reference", None)
     if reference is not None:

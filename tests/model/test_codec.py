@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -153,6 +154,7 @@ jobs = st.builds(
     history_length=u32,
     payload_ref=st.none() | texts,
     suspicion=st.none() | st.builds(Suspicion, u32, u32, st.booleans()),
+    worker=st.none() | texts,
 )
 
 
@@ -206,6 +208,7 @@ def test_counters_read_back(counters: Counters) -> None:
     outcome=st.sampled_from(AttemptOutcome),
     error=st.none() | texts,
     counted=st.booleans(),
+    worker=st.none() | texts,
 )
 def test_an_attempt_reads_back(
     attempt: int,
@@ -214,14 +217,19 @@ def test_an_attempt_reads_back(
     outcome: AttemptOutcome,
     error: str | None,
     counted: bool,
+    worker: str | None,
 ) -> None:
-    read = decode_attempt(
-        encode_attempt(attempt, claimed_at, recorded_at, outcome, error, counted=counted)
+    value = encode_attempt(
+        attempt, claimed_at, recorded_at, outcome, error, counted=counted, worker=worker
     )
+    read = decode_attempt(value)
     assert (read.attempt, read.outcome, read.error) == (attempt, outcome, error)
     assert read.counted is counted
     assert to_ms(read.recorded_at) == recorded_at
     assert (None if read.claimed_at is None else to_ms(read.claimed_at)) == claimed_at
+    assert read.worker == worker
+    older = msgpack.packb(msgpack.unpackb(value)[:-1])
+    assert decode_attempt(older) == replace(read, worker=None)
 
 
 @given(stamp=st.binary(max_size=20))

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from importlib.metadata import version
 
 import pytest
 
@@ -19,6 +22,59 @@ from taquba import (
 )
 from taquba.testing import MockClock
 from tests.queue.support import NO_RETRY_WAIT, OpenQueue, kill_job, must_claim, true_counts
+
+# -- who takes part -----------------------------------------------------------------------------
+
+
+async def test_the_processes_that_take_part_are_listed_with_what_they_run(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    owner, *others = await queue.members()
+    assert (owner.role, owner.pid, owner.host) == ("owner", os.getpid(), socket.gethostname())
+    assert [member.role for member in others] in ([], ["producer"])
+    assert owner.version == version("taquba")
+    assert owner.since <= mock_clock.now()
+    assert all((member.places, member.running) == ({}, ()) for member in [owner, *others])
+    await queue.enqueue_batch([EnqueueRequest("q", b"")] * 2)
+    first = await must_claim(queue)
+    await mock_clock.advance(1)
+    second = await must_claim(queue)
+    (busy,) = [member for member in await queue.members() if member.running]
+    assert busy.id == (others or [owner])[0].id
+    assert [(job.job_id, job.queue) for job in busy.running] == [(first.id, "q"), (second.id, "q")]
+    assert [job.since for job in busy.running] == [first.claimed_at, second.claimed_at]
+    await queue.ack(first)
+    await queue.nack(second, "no")
+    assert not any(member.running for member in await queue.members())
+
+
+async def test_a_job_says_who_ran_it(queue: Queue) -> None:
+    job_id = (await queue.enqueue("q", b"", max_attempts=1)).id
+    pending = await queue.get_job(job_id)
+    assert pending is not None
+    assert pending.worker is None
+    claim = await must_claim(queue)
+    assert claim.worker in [member.id for member in await queue.members()]
+    await queue.dead_letter(claim, "no")
+    dead = await queue.get_job(job_id)
+    assert dead is not None
+    assert dead.worker == claim.worker
+    assert [attempt.worker for attempt in await queue.attempt_history(job_id)] == [claim.worker]
+
+
+async def test_of_many_claims_those_that_last_longest_are_listed(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    await queue.enqueue_batch([EnqueueRequest("q", b"")] * 1100)
+    old = await must_claim(queue)
+    await mock_clock.advance(1)
+    while await queue.claim_batch("q", 1000):
+        pass
+    assert (await queue.stats("q")).claimed == 1100
+    (busy,) = [member for member in await queue.members() if member.running]
+    assert len(busy.running) == 1000
+    assert busy.running[0].job_id == old.id
+
 
 # -- stats and queues ---------------------------------------------------------------------------
 

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from taquba import JobStatus, QueueConfig
 from taquba._model import keys
-from taquba._model.codec import encode_counters
+from taquba._model.codec import decode_attempt, encode_counters
 from taquba._model.options import Policy
-from taquba._model.records import Counters, Job
+from taquba._model.records import Counters, Job, Suspicion
 from taquba._rules import transitions
 from taquba._rules.transitions import Change
 from tests.model.raw_store import Contents, Counts, Record, read
 
 NOW = 1_900_000_000_000
+WORKER = "host:123:0a1b2c3d"
 DROPS_DONE = QueueConfig(retry_backoff_base=0).policy()
 KEEPS_DONE = QueueConfig(retry_backoff_base=2, keep_done_jobs=60, retry_jitter=0).policy()
 
@@ -72,10 +73,10 @@ class Store:
         )
 
     def claim(self, at: int = NOW) -> None:
-        self.follow(transitions.claim(self.job, self.key(), at))
+        self.follow(transitions.claim(self.job, self.key(), at, WORKER))
 
     def claim_alone(self) -> None:
-        self.follow(transitions.claim_alone(self.job, self.key(), NOW))
+        self.follow(transitions.claim_alone(self.job, self.key(), NOW, WORKER))
 
 
 def test_an_enqueued_job_is_pending_and_holds_its_dedup_key() -> None:
@@ -116,6 +117,32 @@ def test_a_claim_starts_an_attempt_and_frees_the_dedup_key() -> None:
     assert (record.state, record.attempts, record.claimed_at) == ("claimed", 1, NOW + 3)
     assert store.contents().dedup == {}
     assert store.contents().stats["q"] == Counts(claimed=1)
+
+
+def test_a_claim_changes_nothing_else_of_the_record() -> None:
+    job = new_job()._replace(
+        attempts=1, run_at=NOW, dedup_key="k", last_error="e", cancel_requested=True, woken_at=NOW,
+        wake_payload=b"w", history_length=2, payload_ref="r", suspicion=Suspicion(1), worker="w",
+    )  # fmt: skip
+    change = transitions.claim(job, b"key", NOW + 3, WORKER)
+    assert change.job == job._replace(
+        attempts=2, holds_dedup_key=False, claimed_at=NOW + 3, worker=WORKER
+    )
+
+
+def test_who_ran_a_job_stays_in_its_record_and_in_its_history() -> None:
+    store = Store(new_job())
+    assert store.job.worker is None
+    workers = ["host:1:0a", "host:2:0b", "other:1:0c"]
+    for worker in workers:
+        store.follow(transitions.claim(store.job, store.key(), NOW, worker))
+        store.follow(transitions.nack(store.job, NOW, "e", DROPS_DONE, 0))
+        assert store.job.worker == worker
+    assert store.status is JobStatus.DEAD
+    entries = [value for key, value in sorted(store.rows.items()) if key[:2] == keys.HISTORY]
+    assert [decode_attempt(entry).worker for entry in entries] == workers
+    store.follow(transitions.requeue_dead(store.job, store.key(), NOW))
+    assert store.job.worker == workers[-1]
 
 
 def test_an_acknowledged_job_leaves_nothing_but_the_count() -> None:
@@ -333,8 +360,8 @@ def retry_or_bury(job: Job, now: int) -> Change:
 Event = Callable[[Store, int], Change]
 EVENTS: dict[JobStatus, list[Event]] = {
     JobStatus.PENDING: [
-        lambda store, now: transitions.claim(store.job, store.key(), now),
-        lambda store, now: transitions.claim_alone(store.job, store.key(), now),
+        lambda store, now: transitions.claim(store.job, store.key(), now, WORKER),
+        lambda store, now: transitions.claim_alone(store.job, store.key(), now, WORKER),
         lambda store, now: transitions.cancel(store.job, JobStatus.PENDING, store.key()),
     ],
     JobStatus.SCHEDULED: [

@@ -26,10 +26,12 @@ from taquba import (
     JobStatus,
     KvEntry,
     KvPage,
+    Member,
     NackOutcome,
     PayloadDamaged,
     QueueStats,
     RejectedBatch,
+    RunningJob,
     SettlementEffects,
     StoreError,
     TaqubaError,
@@ -112,6 +114,19 @@ RESULTS: list[object] = [
             outcome=AttemptOutcome.RETRIED,
             error="e",
             counted=True,
+            worker="host:1:0a",
+        )
+    ],
+    [
+        Member(
+            id="host:1:0a",
+            host="host",
+            pid=1,
+            version="1.0",
+            role="owner",
+            since=NOW,
+            places={"q": 8},
+            running=(RunningJob("id", "q", NOW),),
         )
     ],
     CancelOutcome.REQUESTED,

@@ -11,6 +11,7 @@ The modules, top to bottom; each uses only those below it:
     worker    `worker`: run a handler on the jobs of a queue
     bench     `bench`: how fast a queue is at a location
     inbox     `inbox`: requests of producers, and batches that the owner could not take
+    members   `members`: the processes that take part in a service, and what each of them runs
     jobs      `jobs list`, `jobs show`, `jobs history`: inspecting jobs
     doctor    `doctor`: whether a location is fit for a store, and what it contains
     options   options and arguments that several commands share, and how a command is declared

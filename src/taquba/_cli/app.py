@@ -13,7 +13,19 @@ from typing import Annotated, cast
 import typer
 
 from taquba import TaqubaError
-from taquba._cli import bench, change, dead, doctor, inbox, jobs, kv, overview, top, worker
+from taquba._cli import (
+    bench,
+    change,
+    dead,
+    doctor,
+    inbox,
+    jobs,
+    kv,
+    members,
+    overview,
+    top,
+    worker,
+)
 from taquba._cli.errors import CommandError, ExitCode, OutputClosed, code_of
 from taquba._cli.options import help_if_bare
 from taquba._cli.output import complain, note
@@ -29,6 +41,7 @@ app = typer.Typer(
 )
 overview.add_to(app)
 inbox.add_to(app)
+members.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(dead.app, name="dead")
 change.add_to(app)

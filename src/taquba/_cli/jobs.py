@@ -200,6 +200,7 @@ async def show(
             ("enqueued", moment_text(job.enqueued_at)),
             ("run at", moment_text(job.run_at)),
             ("claimed", moment_text(job.claimed_at)),
+            ("worker", job.worker),
             ("completed", moment_text(job.completed_at)),
             ("failed", moment_text(job.failed_at)),
             ("last error", job.last_error),
@@ -244,6 +245,7 @@ async def history(job_id: JobId, store: Store, as_json: AsJson = False) -> None:
         Column("TOOK", right=True),
         Column("OUTCOME"),
         Column("COUNTED"),
+        Column("WORKER", "cut"),
         Column("ERROR", "fold"),
     )
     rows: list[list[str]] = [
@@ -255,6 +257,7 @@ async def history(job_id: JobId, store: Store, as_json: AsJson = False) -> None:
             else f"{(attempt.recorded_at - attempt.claimed_at).total_seconds():.3f} s",
             attempt.outcome.value,
             "yes" if attempt.counted else "no",
+            attempt.worker or "",
             attempt.error or "",
         ]
         for attempt in attempts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from taquba import InboxStats, JobAttempt, JobRecord, KvEntry, QueueStats, RejectedBatch
+from taquba import InboxStats, JobAttempt, JobRecord, KvEntry, Member, QueueStats, RejectedBatch
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 Document = dict[str, Json]
@@ -64,6 +64,7 @@ def job(value: JobRecord) -> Document:
         "headers": dict(headers),
         "cancel_requested": value.cancel_requested,
         "suspect": value.suspect,
+        "worker": value.worker,
         "woken_at": json_moment(value.woken_at),
         "payload_ref": value.payload_ref,
     }
@@ -82,6 +83,24 @@ def attempt(value: JobAttempt) -> Document:
         "outcome": value.outcome.value,
         "counted": value.counted,
         "error": value.error,
+        "worker": value.worker,
+    }
+
+
+def member(value: Member) -> Document:
+    running: list[Json] = [
+        {"id": job.job_id, "queue": job.queue, "since": json_moment(job.since)}
+        for job in value.running
+    ]
+    return {
+        "id": value.id,
+        "host": value.host,
+        "pid": value.pid,
+        "version": value.version,
+        "role": value.role,
+        "since": json_moment(value.since),
+        "places": dict(value.places),
+        "running": running,
     }
 
 

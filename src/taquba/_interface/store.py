@@ -20,6 +20,7 @@ from taquba._model.records import (
     JobStatus,
     K,
     KvPage,
+    Member,
     NackOutcome,
     QueueStats,
     RejectedBatch,
@@ -314,6 +315,14 @@ class Store(ReadableStore):
         Args:
             job_id: The job.
             timeout: Seconds, on the store's clock.
+        """
+
+    @abstractmethod
+    async def members(self) -> list[Member]:
+        """Return the processes that take part, the owner first, and what each of them runs.
+
+        A process takes part if it owns the store, or is connected to the owner by a `Service`;
+        one that is paused or hangs is listed as well, until its connection ends.
         """
 
     # -- caller-owned entries ---------------------------------------------------------------

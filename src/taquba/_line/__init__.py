@@ -10,6 +10,7 @@ The modules, top to bottom; each uses only those below it:
     outbox        frames on their way out of a process
     budget        bytes that several connections share
     values        arguments and results of calls, as bytes
+    identity      the name of a process among those that take part
     joining       what a process says when it takes part, and what it is told
     tokens        claims and jobs on their way between the owner and the process that works on them
     frames        the frames of the protocol: each has the size of its body, a version and the body

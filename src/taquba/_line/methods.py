@@ -40,7 +40,8 @@ LOST: Final = "lost"
 """``(token, why)``: the child process that ran a job has ended."""
 
 WORK: Final = "work"
-"""Said of a worker loop: ``(loop, queue, lease_ms)``: it takes jobs."""
+"""Said of a worker loop: ``(loop, queue, lease_ms, places)``: it takes jobs, and runs so many at a
+time."""
 
 FREE: Final = "free"
 """Said of a worker loop: ``(loop, places)``: it has room for as many more."""

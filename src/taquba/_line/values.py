@@ -30,9 +30,11 @@ from taquba._model.records import (
     JobStatus,
     KvEntry,
     KvPage,
+    Member,
     NackOutcome,
     QueueStats,
     RejectedBatch,
+    RunningJob,
     UnreadableRecord,
     WaitOutcome,
     WaitStatus,
@@ -78,9 +80,11 @@ _RECORDS: Final[Mapping[str, type[Any]]] = {
         JobPage,
         KvEntry,
         KvPage,
+        Member,
         NackOutcome,
         QueueStats,
         RejectedBatch,
+        RunningJob,
         UnreadableRecord,
         WaitOutcome,
     )
@@ -267,6 +271,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], object]]] = {
     timedelta: _span,
     EnqueueResult: _named,
     KvEntry: _named,
+    RunningJob: _named,
     **dict.fromkeys(_WORDS.values(), _word),
 }
 

@@ -181,12 +181,14 @@ def encode_attempt(
     error: str | None,
     *,
     counted: bool,
+    worker: str | None,
 ) -> bytes:
-    return _pack((attempt, claimed_at, recorded_at, outcome.value, error, counted))
+    return _pack((attempt, claimed_at, recorded_at, outcome.value, error, counted, worker))
 
 
 def decode_attempt(value: bytes) -> JobAttempt:
-    attempt, claimed_at, recorded_at, outcome, error, counted = msgpack.unpackb(value)
+    # Older entries have no worker.
+    attempt, claimed_at, recorded_at, outcome, error, counted, *more = msgpack.unpackb(value)
     return JobAttempt(
         attempt=attempt,
         claimed_at=None if claimed_at is None else from_ms(claimed_at),
@@ -194,6 +196,7 @@ def decode_attempt(value: bytes) -> JobAttempt:
         outcome=AttemptOutcome(outcome),
         error=error,
         counted=counted,
+        worker=more[0] if more else None,
     )
 
 

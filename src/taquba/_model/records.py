@@ -74,6 +74,8 @@ class Job(NamedTuple):
     the content in a view for which the object was read."""
     suspicion: Suspicion | None = None
     """Kept from the end of its process until the job ends in any other way."""
+    worker: str | None = None
+    """Id of the process for which the newest claim was made."""
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -154,6 +156,15 @@ class JobView:
     def claimed_at(self) -> datetime | None:
         """When the newest attempt started."""
         return _moment(self._job.claimed_at)
+
+    @property
+    def worker(self) -> str | None:
+        """Id of the process that runs or ran the newest attempt, as in `Member.id`.
+
+        It begins with the name of the machine and the number of the process there. None if the job
+        was never claimed, or last by a version of taquba that did not record it.
+        """
+        return self._job.worker
 
     @property
     def dedup_key(self) -> str | None:
@@ -278,6 +289,7 @@ class JobAttempt:
         error: The error, if there was one.
         counted: Whether it spent one of the job's attempts. An interrupted attempt spent one only
             if the job ran alone when its process ended; a requeueing is not an attempt.
+        worker: Id of the process that ran it, as in `Member.id`; None if that was not recorded.
     """
 
     attempt: int
@@ -286,6 +298,7 @@ class JobAttempt:
     outcome: AttemptOutcome
     error: str | None
     counted: bool
+    worker: str | None = None
 
 
 class Counters(NamedTuple):
@@ -373,6 +386,46 @@ class OwnerSigns:
 
     presence: OwnerPresence
     reason: str
+
+
+class RunningJob(NamedTuple):
+    """A job that a process runs.
+
+    Attributes:
+        job_id: The job.
+        queue: Its queue.
+        since: When the attempt started; aware, UTC.
+    """
+
+    job_id: str
+    queue: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A process that takes part in a service, or that owns a store alone.
+
+    Attributes:
+        id: Its name, which no other process ever has: `JobRecord.worker` of the jobs that it runs.
+        host: The name of its machine.
+        pid: Its number there.
+        version: Its version of taquba.
+        role: ``"owner"``, ``"worker"``, or ``"producer"`` if it runs no handlers.
+        since: When it began to take part; aware, UTC.
+        places: How many jobs its worker loops run at a time, by queue.
+        running: The jobs that it holds, claims by hand included, the oldest first: at most 1,000,
+            and fewer where many processes take part.
+    """
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    role: str
+    since: datetime
+    places: Mapping[str, int]
+    running: tuple[RunningJob, ...]
 
 
 class EnqueueResult(NamedTuple):

@@ -9,6 +9,7 @@ The modules, top to bottom; each uses only those below it:
     handle_calls    the methods of a handle, carried out for other processes
     member_calls    what processes that work on an owner's jobs say to it, and ask of it
     holders         processes that work on jobs of an owner elsewhere, and the claims they hold
+    members         the processes that take part, and what each of them runs
     dispatching     claiming jobs for a worker loop in another process
     adoption        jobs that were claimed under a former owner: those whose process lives go on
     control         acting on jobs by id: cancel, wake, requeue, purge, wait for completion

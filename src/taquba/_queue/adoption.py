@@ -3,17 +3,21 @@
 An owner that opens a store finds claims in it, and who took part before. The processes among these
 that live connect within moments, and name what they run. Until then their claims are held back, and
 nothing else is claimed: a claim that was not written yet looks like a pending job.
+
+A record says for which process its job was claimed. So each claim waits for its own process: what
+one that has connected does not name was never started there, and returns unspent; the jobs of one
+that has ended are suspects.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from taquba._line.identity import has_ended, lives
 from taquba._line.joining import MemberInfo, NamedJob
 from taquba._memory.leases import Lease
 from taquba._model import keys
@@ -37,8 +41,10 @@ _LOOK_SECONDS: Final = 0.05
 
 _ROUND: Final = 512
 
+_NEVER_ARRIVED: Final = "it was lost on its way to the process that was to run it"
+
 GiveBack = Callable[[Job], transitions.Change]
-"""How a job returns whose process has not named it."""
+"""How a job returns."""
 
 
 class Adoption:
@@ -47,7 +53,7 @@ class Adoption:
     Args:
         owner: The owner of the store.
         expected: The processes that may hold them.
-        give_back: How the others return.
+        give_back: How the jobs of a process return that has ended, or does not connect.
     """
 
     def __init__(
@@ -56,7 +62,12 @@ class Adoption:
         self._owner = owner
         self._expected = dict(expected)
         self._give_back = give_back
-        self._held_back: dict[str, Lease] = {}
+        self._ended: dict[str, bool] = {}
+        """Whether a process is known to have ended, for those that hold claims."""
+        self._held_back: dict[str | None, dict[str, Lease]] = {}
+        """By the process for which the job was claimed, and by the job's id."""
+        self._answered: list[str] = []
+        """Processes that have named what they run; the rest of theirs is still held back."""
         self._heard = asyncio.Event()
         if expected:
             owner.gate.shut()
@@ -66,25 +77,36 @@ class Adoption:
         """Whether `run` must be called."""
         return bool(self._expected)
 
+    def may_go_on(self, job: Job) -> bool:
+        """Whether a process may still name a claimed job."""
+        worker = job.worker
+        if not self._expected or worker is None or worker in self._expected:
+            return bool(self._expected)
+        if worker not in self._ended:
+            self._ended[worker] = has_ended(worker)
+        return not self._ended[worker]
+
     def hold_back(self, job: Job) -> None:
         """Keep a job claimed until it is known who runs it."""
         owner = self._owner
         lease = Lease(job, owner.clock.monotonic_ms() + owner.queue(job.queue).policy.lease_ms)
         lease.enter("held")
         owner.add_lease(lease)
-        self._held_back[job.id] = lease
+        self._held_back.setdefault(job.worker, {})[job.id] = lease
         if job.suspicion is not None and job.suspicion.alone:
             owner.gate.enter(lease)
             lease.on_over.append(lambda: _let_others_in(owner, lease))
 
-    async def adopt(self, named: Sequence[NamedJob]) -> list[Lease | None]:
+    async def adopt(self, worker: str, named: Sequence[NamedJob]) -> list[Lease | None]:
         """The claims of the jobs that a process names; None for those it has lost."""
-        return [await self._adopt(job) for job in named]
+        return [await self._adopt(worker, job) for job in named]
 
-    def heard_of(self, member_id: str) -> None:
-        """A process has named what it runs, or has gone."""
-        if self._expected.pop(member_id, None) is not None:
-            self._heard.set()
+    def heard_of(self, worker: str) -> None:
+        """A process has named all that it runs."""
+        self._expected.pop(worker, None)
+        if self._held_back:
+            self._answered.append(worker)
+        self._heard.set()
 
     async def run(self) -> None:
         """Wait for the processes; then give back what nobody has named."""
@@ -92,23 +114,24 @@ class Adoption:
         begun = loop.time()
         shut = bool(self._expected)
         while self._expected and loop.time() < begun + _GRACE_SECONDS:
-            for member in [one for one in self._expected.values() if not lives(one)]:
-                self.heard_of(member.id)
+            await self._resolve_known()
             if shut and loop.time() >= begun + _SHUT_SECONDS:
                 shut = False
                 self._open()
             self._heard.clear()
-            if self._expected:
-                await asyncio.wait(
-                    [asyncio.ensure_future(self._heard.wait())], timeout=_LOOK_SECONDS
-                )
+            if self._expected and not self._answered:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._heard.wait()
+        await self._resolve_known()
         if self._expected:
             _log.warning(
                 "%d processes that took part have not connected: their jobs return to the queues",
                 len(self._expected),
             )
         self._expected.clear()
-        await self._give_back_rest()
+        for worker in list(self._held_back):
+            await self._resolve(worker, self._give_back)
         if shut:
             self._open()
 
@@ -116,20 +139,30 @@ class Adoption:
         self._owner.gate.unshut()
         self._owner.wake_claimers()
 
-    async def _adopt(self, named: NamedJob) -> Lease | None:
+    async def _resolve_known(self) -> None:
+        """Give back the jobs that the processes that are known about do not run."""
+        while self._answered:
+            await self._resolve(self._answered.pop(), self._unspent)
+        for member in [one for one in self._expected.values() if not lives(one.host, one.pid)]:
+            del self._expected[member.id]
+            await self._resolve(member.id, self._give_back)
+
+    async def _adopt(self, worker: str, named: NamedJob) -> Lease | None:
         owner = self._owner
         found = await locate_job(owner, named.id)
         if isinstance(found, Lease):
-            same = (found.job.attempts, found.job.claimed_at) == (named.attempts, named.claimed_at)
-            if same and self._held_back.get(named.id) is found:
-                del self._held_back[named.id]
+            job = found.job
+            same = (job.attempts, job.claimed_at) == (named.attempts, named.claimed_at)
+            held_back = self._held_back.get(job.worker, {})
+            if same and job.worker in (worker, None) and held_back.get(job.id) is found:
+                del held_back[job.id]
                 return found
             return None
         if isinstance(found, Resting) and found.status is JobStatus.PENDING:
-            return self._claim_again(found, named)
+            return self._claim_again(worker, found, named)
         return None
 
-    def _claim_again(self, found: Resting, named: NamedJob) -> Lease | None:
+    def _claim_again(self, worker: str, found: Resting, named: NamedJob) -> Lease | None:
         """Repeat a claim that was not written."""
         owner, job, key = self._owner, found.job, found.key
         if (
@@ -140,7 +173,7 @@ class Adoption:
         ):
             return None
         transaction = Transaction()
-        change = transitions.claim(job, key, named.claimed_at)
+        change = transitions.claim(job, key, named.claimed_at, worker)
         transaction.add(change)
         leave_window(owner, transaction, found)
         state = owner.queue(job.queue)
@@ -151,14 +184,18 @@ class Adoption:
         owner.committer.submit(transaction, durable=False)
         return lease
 
-    async def _give_back_rest(self) -> None:
-        rest = list(self._held_back.values())
-        self._held_back.clear()
+    def _unspent(self, job: Job) -> transitions.Change:
+        """How a job returns that its process does not know of, which lives: it never ran."""
+        return transitions.interrupt(job, self._owner.clock.time_ms(), _NEVER_ARRIVED)
+
+    async def _resolve(self, worker: str | None, give_back: GiveBack) -> None:
+        """Give back what is still held back for a process."""
+        rest = list(self._held_back.pop(worker, {}).values())
         for start in range(0, len(rest), _ROUND):
             transaction = Transaction()
             for lease in rest[start : start + _ROUND]:
                 if lease.state == "held":
-                    claims.end_lease(self._owner, transaction, lease, self._give_back(lease.job))
+                    claims.end_lease(self._owner, transaction, lease, give_back(lease.job))
             await self._owner.committer.submit(transaction, durable=False)
 
 
@@ -181,23 +218,9 @@ def _let_others_in(owner: Owner, lease: Lease) -> None:
         owner.wake_claimers()
 
 
-def lives(member: MemberInfo) -> bool:
-    """Whether a process may live. Of another machine that is not known."""
-    if member.host != socket.gethostname():
-        return True
-    try:
-        os.kill(member.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        # It is another user's, or its number is none of this machine.
-        return True
-    return True
-
-
 def living(members: Iterable[MemberInfo]) -> dict[str, MemberInfo]:
     """Those that may live, by their ids."""
-    return {member.id: member for member in members if lives(member)}
+    return {member.id: member for member in members if lives(member.host, member.pid)}
 
 
 def member_row(member: MemberInfo) -> keys.Op:

@@ -53,13 +53,14 @@ async def claim_batch(
     limit: int,
     lease_ms: int,
     wait_ms: int | None,
+    worker: str | None,
     *,
     patient: bool = True,
 ) -> list[OwnedClaim]:
-    """Claim up to `limit` jobs, waiting up to `wait_ms` for the first."""
+    """Claim up to `limit` jobs for the process `worker`, waiting up to `wait_ms` for the first."""
     deadline = owner.clock.monotonic_ms() + (wait_ms or 0)
     while True:
-        claims = await _claim_ready(owner, state, limit, lease_ms, patient=patient)
+        claims = await _claim_ready(owner, state, limit, lease_ms, worker, patient=patient)
         if claims or not wait_ms:
             return claims
         ready = state.waiters.join()
@@ -123,7 +124,7 @@ async def look_ahead(owner: Owner, state: QueueState) -> None:
 
 
 async def claim_ahead(
-    owner: Owner, state: QueueState, limit: int, lease_ms: int
+    owner: Owner, state: QueueState, limit: int, lease_ms: int, worker: str | None
 ) -> list[OwnedClaim]:
     """Claim up to `limit` jobs for a worker loop, without waiting until that is visible.
 
@@ -133,11 +134,11 @@ async def claim_ahead(
     await look_ahead(owner, state)
     if owner.committer.stalled or owner.gate.active or state.cautious:
         # Handlers must not start again and again on claims that are never written.
-        return await _claim_ready(owner, state, limit, lease_ms)
-    transaction, leases = _take(owner, state, limit, lease_ms, None)
+        return await _claim_ready(owner, state, limit, lease_ms, worker)
+    transaction, leases = _take(owner, state, limit, lease_ms, None, worker)
     if not leases and owner.gate.active:
         # The first job is a suspect.
-        return await _claim_ready(owner, state, limit, lease_ms)
+        return await _claim_ready(owner, state, limit, lease_ms, worker)
     if leases:
         submitted = owner.committer.submit(transaction, durable=False)
         if submitted.done():
@@ -149,7 +150,13 @@ async def claim_ahead(
 
 
 async def _claim_ready(
-    owner: Owner, state: QueueState, limit: int, lease_ms: int, *, patient: bool = True
+    owner: Owner,
+    state: QueueState,
+    limit: int,
+    lease_ms: int,
+    worker: str | None,
+    *,
+    patient: bool = True,
 ) -> list[OwnedClaim]:
     """Claim the jobs that pass the gate, and wait until the claim is written."""
     gate = owner.gate
@@ -163,11 +170,11 @@ async def _claim_ready(
                 owner.clock.call_later(ask_again, owner.wake_claimers)
             return []
         if admitted == "a suspect":
-            transaction, leases = _take_suspect(owner, state, lease_ms)
+            transaction, leases = _take_suspect(owner, state, lease_ms, worker)
             break
         before = None if admitted == "everybody" else first_suspect(state)
         set_aside = len(state.suspects)
-        transaction, leases = _take(owner, state, limit, lease_ms, before)
+        transaction, leases = _take(owner, state, limit, lease_ms, before, worker)
         if leases:
             durable = state.claims_durably(now)
             break
@@ -183,7 +190,12 @@ async def _claim_ready(
 
 
 def _take(
-    owner: Owner, state: QueueState, limit: int, lease_ms: int, before: bytes | None
+    owner: Owner,
+    state: QueueState,
+    limit: int,
+    lease_ms: int,
+    before: bytes | None,
+    worker: str | None,
 ) -> tuple[Transaction, list[Lease]]:
     """Decide on a claim of the first jobs in memory; the caller submits it at once.
 
@@ -202,7 +214,7 @@ def _take(
         if job.suspicion is not None:
             owner.gate.add(state, key, job)
             break
-        change = transitions.claim(job, key, now)
+        change = transitions.claim(job, key, now, worker)
         transaction.add(change)
         lease = Lease(change.job, expires_at)
         owner.add_lease(lease)
@@ -241,7 +253,7 @@ def _follow(
 
 
 def _take_suspect(
-    owner: Owner, state: QueueState, lease_ms: int
+    owner: Owner, state: QueueState, lease_ms: int, worker: str | None
 ) -> tuple[Transaction, list[Lease]]:
     """Decide on a claim of the queue's first suspect, and let no other job pass."""
     gate = owner.gate
@@ -250,7 +262,7 @@ def _take_suspect(
     job = gate.remove(state, key)
     assert job is not None
     transaction = Transaction()
-    change = transitions.claim_alone(job, key, owner.clock.time_ms())
+    change = transitions.claim_alone(job, key, owner.clock.time_ms(), worker)
     transaction.add(change)
     lease = Lease(change.job, owner.clock.monotonic_ms() + lease_ms)
     owner.add_lease(lease)

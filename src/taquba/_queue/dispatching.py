@@ -25,6 +25,10 @@ class Sends(Protocol):
     """What hands jobs to the other process."""
 
     @property
+    def name(self) -> str | None:
+        """The id of the process."""
+
+    @property
     def hangs(self) -> bool:
         """Whether the process does not answer: it is handed nothing."""
         ...
@@ -46,11 +50,20 @@ class Dispatch:
         number: The loop's name between the two processes.
         state: The loop's queue.
         lease_ms: How long each claim is held.
+        at_a_time: How many jobs the loop runs at a time.
     """
 
     def __init__(
-        self, owner: Owner, to: Sends, number: int, state: QueueState, lease_ms: int
+        self,
+        owner: Owner,
+        to: Sends,
+        number: int,
+        state: QueueState,
+        lease_ms: int,
+        at_a_time: int,
     ) -> None:
+        self.queue = state.name
+        self.at_a_time = at_a_time
         self._owner = owner
         self._to = to
         self._number = number
@@ -94,7 +107,9 @@ class Dispatch:
             await self._wanted.wait()
             return
         limit = min(self._places, _AT_ONCE)
-        found = await claims.claim_ahead(self._owner, self._state, limit, self._lease_ms)
+        found = await claims.claim_ahead(
+            self._owner, self._state, limit, self._lease_ms, self._to.name
+        )
         if found:
             sent = await self._to.send(self._number, map(lease_of, found))
             self._places -= sent

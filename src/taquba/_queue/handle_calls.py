@@ -18,7 +18,7 @@ from taquba._model.batch import shortened
 from taquba._model.errors import ClaimLost, QueueClosed, StoreFenced, TaqubaError
 from taquba._model.records import JobRecord, JobStatus, WaitOutcome
 from taquba._model.validate import Duration
-from taquba._queue import claims, control
+from taquba._queue import claims, control, payload_reads
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.holders import Holders
 from taquba._queue.owner import Owner
@@ -44,9 +44,10 @@ _PLAIN: Final = (
     "kv_scan",
     "inbox_stats",
     "rejected_batches",
+    "members",
 )
 _OF_CLAIMS: Final = ("ack", "nack", "dead_letter", "renew_lease", "lease_expiry")
-_LARGE: Final = ("get_job", "list_jobs", "kv_scan", "attempt_history")
+_LARGE: Final = ("get_job", "list_jobs", "kv_scan", "attempt_history", "members")
 """Their results may be large; each is loaded when there is room for it."""
 
 _KNOWN: Final = frozenset((*_PLAIN, *_OF_CLAIMS, "claim_batch"))
@@ -123,10 +124,11 @@ class HandleCalls:
         return await self._store.wait_for_jobs_on(*names, timeout=arguments["timeout"])
 
     async def _claim(self, connection: Connection, arguments: dict[str, Any]) -> object:
-        found = cast("list[OwnedClaim]", await self._store.claim_batch(**arguments))
+        await self._owner.enter()
+        holder = self._holders.of(connection)
+        found = await payload_reads.claim_for(self._owner, holder.name, **arguments)
         if not found:
             return []
-        holder = self._holders.of(connection)
         try:
             await holder.be_known()
         except BaseException:

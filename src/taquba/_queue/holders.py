@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final
@@ -20,6 +21,7 @@ from taquba._queue import claims, settling
 from taquba._queue.adoption import member_row
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.dispatching import Dispatch
+from taquba._queue.members import Present
 from taquba._queue.owner import Owner
 from taquba._store.transaction import Transaction
 
@@ -55,13 +57,18 @@ class Holder:
         """The process, once it takes part."""
         self._known = False
 
+    @property
+    def name(self) -> str | None:
+        """The id of the process; None if it has not said which it is."""
+        return None if self.about is None else self.about.id
+
     async def join(self, about: MemberInfo, named: Sequence[NamedJob]) -> list[Adopted | None]:
         """The process takes part; adopt what it holds from a former owner."""
         owner = self._owner
         self.about = about
         adoption = owner.adoption
         assert adoption is not None
-        found = await adoption.adopt(named)
+        found = await adoption.adopt(about.id, named)
         adopted = [
             None if lease is None else Adopted(self.take(lease), lease.job.cancel_requested)
             for lease in found
@@ -166,12 +173,19 @@ class Holder:
 
     # -- worker loops -----------------------------------------------------------------------
 
-    def work(self, number: int, queue: str, lease_ms: int) -> None:
+    def present(self) -> Present | None:
+        """The process and its places, if it takes part."""
+        places: Counter[str] = Counter()
+        for loop in self._loops.values():
+            places[loop.queue] += loop.at_a_time
+        return None if self.about is None else Present(self.about, places)
+
+    def work(self, number: int, queue: str, lease_ms: int, places: int) -> None:
         """A worker loop begins, or changes its queue."""
         self.leave(number)
         if len(self._loops) < _MOST_LOOPS:
             state = self._owner.queue(queue)
-            self._loops[number] = Dispatch(self._owner, self, number, state, lease_ms)
+            self._loops[number] = Dispatch(self._owner, self, number, state, lease_ms, places)
 
     def free(self, number: int, places: int) -> None:
         """A worker loop has room for more jobs."""
@@ -273,6 +287,11 @@ class Holders:
             await asyncio.sleep(methods.ALIVE_SECONDS)
             for holder in list(self._by_connection.values()):
                 holder.look(self._owner.loop.time())
+
+    def present(self) -> list[Present]:
+        """The processes that take part."""
+        found = [holder.present() for holder in self._by_connection.values()]
+        return [present for present in found if present is not None]
 
     def of(self, connection: Connection) -> Holder:
         """The process at the other end of a connection."""

@@ -91,10 +91,16 @@ class MemberCalls:
         holder.hear()
         try:
             match kind, fields:
-                case methods.WORK, [int() as loop, str() as queue, int() as lease_ms]:
+                case methods.WORK, [
+                    int() as loop,
+                    str() as queue,
+                    int() as lease_ms,
+                    int() as places,
+                ]:
                     validate.queue_name(queue)
                     validate.integer(lease_ms, "lease_ms", 1, validate.MAX_DURATION_MS)
-                    holder.work(loop, queue, lease_ms)
+                    validate.integer(places, "places", 0, _MOST_PLACES)
+                    holder.work(loop, queue, lease_ms, places)
                 case methods.FREE, [int() as loop, int() as places]:
                     holder.free(loop, places)
                 case methods.LEAVE, [int() as loop]:
@@ -133,6 +139,7 @@ class MemberCalls:
 
 
 _LONGEST_REASON: Final = 1024
+_MOST_PLACES: Final = 1_000_000
 
 
 def _problem(claim: OwnedClaim, kind: str, why: str) -> TaqubaError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypedDict
 
+from taquba._line.joining import MemberInfo
 from taquba._model import validate
 from taquba._model.clock import Clock, SystemClock
 from taquba._model.errors import InvalidArgument, InvalidArgumentType
@@ -104,6 +105,8 @@ class OpenSettings:
     producer_socket: bool
     take_over: bool
     telemetry: Telemetry
+    about: MemberInfo | None
+    """The name of this process among those that take part, if it has one already."""
 
     @classmethod
     def checked(
@@ -153,6 +156,7 @@ class OpenSettings:
             producer_socket=producer_socket,
             take_over=take_over,
             telemetry=as_telemetry(telemetry),
+            about=None,
         )
 
     def config_of(self, queue: str) -> QueueConfig:

@@ -269,7 +269,8 @@ async def _take_back_claimed(
 ) -> None:
     """Give back every claimed job whose holder is gone with the former owner.
 
-    Where other processes took part, it becomes known only when they connect which these are.
+    Where other processes took part, it becomes known only when they connect which these are; the
+    jobs of a process that is known to have ended need not wait for that.
     """
     # Also if no job is claimed: claims that were not flushed left no trace.
     for state in owner.queues.values():
@@ -287,7 +288,7 @@ async def _take_back_claimed(
             except UnreadableJob as error:
                 _log.warning("%s", error)
                 continue
-            if members:
+            if adoption.may_go_on(job):
                 adoption.hold_back(job)
                 continue
             change = give_back(job)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from taquba._engine.engine import Engine
 from taquba._engine.reads import bounded
 from taquba._interface.store import Store
+from taquba._line.identity import this_process
 from taquba._line.joining import NamedJob
 from taquba._memory.alarm import Alarm
 from taquba._memory.gate import Gate, HasSuspects
@@ -71,12 +72,12 @@ class Adopts(Protocol):
     async def run(self) -> None:
         """Wait for the processes; then give back what none of them has named."""
 
-    async def adopt(self, named: Sequence[NamedJob]) -> list[Lease | None]:
+    async def adopt(self, worker: str, named: Sequence[NamedJob]) -> list[Lease | None]:
         """The claims of the jobs that a process names; None for those it has lost."""
         ...
 
-    def heard_of(self, member_id: str) -> None:
-        """A process has named what it runs, or has gone."""
+    def heard_of(self, worker: str) -> None:
+        """A process has named all that it runs."""
 
 
 class OwnersHandle(Store):
@@ -110,6 +111,8 @@ class QueueState:
         self.loops = 0
         """The number of worker loops that claim, in any process."""
         self._own_loops = 0
+        self.places = 0
+        """How many jobs those in this process run at a time."""
         self.handler: object = None
         """The handler of those in this process, which is the same for all of them."""
         self.cautious = False
@@ -128,17 +131,19 @@ class QueueState:
         """Whether somebody waits for jobs, or will return for them."""
         return self.loops > 0 or len(self.waiters) > 0
 
-    def loop_begins(self, handler: object = None) -> None:
-        """A worker loop claims, of this process if its handler is given."""
+    def loop_begins(self, handler: object = None, places: int = 0) -> None:
+        """A worker loop claims, of this process if its handler and its places are given."""
         self.loops += 1
         if handler is not None:
             self._own_loops += 1
+            self.places += places
             self.handler = handler
 
-    def loop_ends(self, handler: object = None) -> None:
+    def loop_ends(self, handler: object = None, places: int = 0) -> None:
         self.loops -= 1
         if handler is not None:
             self._own_loops -= 1
+            self.places -= places
             if not self._own_loops:
                 self.handler = None
 
@@ -176,6 +181,8 @@ class Owner:
     ) -> None:
         clock = settings.clock
         self.location = settings.location
+        self.about = settings.about or this_process("owner", clock.time_ms())
+        """This process, among those that take part."""
         self.engine = engine
         self.stamp = stamp
         """The row that identifies the owner of the store."""

@@ -10,8 +10,10 @@ from functools import partial
 from typing import Final
 
 from taquba._interface.claim import HeldClaim, give_payload, is_held, lease_of
+from taquba._model import validate
 from taquba._model.errors import ClaimLost, PayloadDamaged, PayloadMissing, StoreError, TaqubaError
 from taquba._model.log_fields import about_job
+from taquba._model.validate import Duration
 from taquba._objects.payloads import PayloadReads
 from taquba._queue import claims, settling
 from taquba._queue.claims import OwnedClaim
@@ -19,6 +21,8 @@ from taquba._queue.in_slices import in_slices
 from taquba._queue.owner import Owner, QueueState
 
 _log: Final = logging.getLogger(__name__)
+
+_MAX_CLAIM_BATCH: Final = 10_000
 
 AFTER_FAILURE_SECONDS: Final = 1.0
 """How long a worker leaves a place empty after the payload of its job could not be read."""
@@ -30,13 +34,39 @@ _READING_MS: Final = 24 * 3600 * 1000
 """How long a lease lasts, at least, while payloads are read: beyond the end of any read."""
 
 
+async def claim_for(
+    owner: Owner,
+    worker: str | None,
+    queue: str,
+    max_jobs: int,
+    *,
+    lease: Duration | None = None,
+    wait: Duration | None = None,
+) -> list[OwnedClaim]:
+    """Claim jobs for a caller in the process `worker`; see `Store.claim_batch`."""
+    state = owner.queue(validate.queue_name(queue))
+    return await claim_batch(
+        owner,
+        state,
+        validate.integer(max_jobs, "max_jobs", 1, _MAX_CLAIM_BATCH),
+        state.policy.lease_ms if lease is None else validate.duration_ms(lease, "lease", minimum=1),
+        validate.optional_duration_ms(wait, "wait"),
+        worker,
+    )
+
+
 async def claim_batch(
-    owner: Owner, state: QueueState, limit: int, lease_ms: int, wait_ms: int | None
+    owner: Owner,
+    state: QueueState,
+    limit: int,
+    lease_ms: int,
+    wait_ms: int | None,
+    worker: str | None,
 ) -> list[OwnedClaim]:
     """Claim up to `limit` jobs, with their payloads, waiting up to `wait_ms` for the first."""
     deadline = owner.clock.monotonic_ms() + (wait_ms or 0)
     while True:
-        found = await claims.claim_batch(owner, state, limit, lease_ms, wait_ms)
+        found = await claims.claim_batch(owner, state, limit, lease_ms, wait_ms, worker)
         if all(claim.payload_ref is None for claim in found):
             return found
         ready = await _load_all(owner, found, lease_ms)

@@ -33,6 +33,7 @@ from taquba._model.records import (
     JobStatus,
     K,
     KvPage,
+    Member,
     NackOutcome,
     QueueStats,
     RejectedBatch,
@@ -58,6 +59,7 @@ from taquba._queue import (
 )
 from taquba._queue.calls import serve_socket
 from taquba._queue.intake import Inbox
+from taquba._queue.members import Present, members
 from taquba._queue.open_options import OpenOptions, OpenSettings
 from taquba._queue.opening import closing_state, open_owner
 from taquba._queue.owner import Owner, OwnersHandle
@@ -65,7 +67,10 @@ from taquba._queue.owner import Owner, OwnersHandle
 if TYPE_CHECKING:
     from taquba._line.server import SocketServer
 
-_MAX_CLAIM_BATCH = 10_000
+
+def open_with(settings: OpenSettings) -> Opening[Queue]:
+    """Open a store; see `Queue.open`."""
+    return Opening(Queue._open(settings))  # pyright: ignore[reportPrivateUsage] - its own
 
 
 class Queue(OwnersHandle, ClosedAtExit):
@@ -88,6 +93,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         self._tasks: list[asyncio.Task[None]] = []
         self._inbox: Inbox | None = None
         self._socket: SocketServer | None = None
+        self._present: Callable[[], list[Present]] = list
+        """The other processes that take part."""
         self._haste = Haste(owner.loop)
         self._closing: asyncio.Task[None] | None = None
 
@@ -118,7 +125,7 @@ class Queue(OwnersHandle, ClosedAtExit):
             StoreError: The store cannot be reached or written.
         """
         location = StoreLocation.parse(url)
-        return Opening(Queue._open(OpenSettings.checked(location, **options)))
+        return open_with(OpenSettings.checked(location, **options))
 
     @staticmethod
     async def _open(settings: OpenSettings) -> Queue:
@@ -181,6 +188,7 @@ class Queue(OwnersHandle, ClosedAtExit):
             served = await serve_socket(owner, self, settings.location)
             if served is not None:
                 self._socket = served.server
+                self._present = served.holders.present
                 self._run("members-watch", served.holders.watch)
 
     def _run(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -243,15 +251,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         owner = self._owner
         if not owner.admits():
             await owner.enter()
-        state = owner.queue(validate.queue_name(queue))
-        found = await payload_reads.claim_batch(
-            owner,
-            state,
-            validate.integer(max_jobs, "max_jobs", 1, _MAX_CLAIM_BATCH),
-            state.policy.lease_ms
-            if lease is None
-            else validate.duration_ms(lease, "lease", minimum=1),
-            validate.optional_duration_ms(wait, "wait"),
+        found = await payload_reads.claim_for(
+            owner, owner.about.id, queue, max_jobs, lease=lease, wait=wait
         )
         return cast("list[Claim]", found)
 
@@ -324,6 +325,10 @@ class Queue(OwnersHandle, ClosedAtExit):
             await self._owner.enter()
         timeout_ms = validate.duration_ms(timeout, "timeout")
         return await control.wait_for_completion(self._owner, validate.job_id(job_id), timeout_ms)
+
+    async def members(self) -> list[Member]:
+        await self._owner.enter()
+        return members(self._owner, self._present())
 
     async def reap_now(self) -> int:
         """Take back every job whose lease has expired; returns how many."""

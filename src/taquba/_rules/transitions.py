@@ -99,20 +99,28 @@ def enqueue(job: Job) -> Change:
     return placed
 
 
-def claim(job: Job, key: bytes, now: int) -> Change:
-    """Pending to claimed; starts an attempt and frees the dedup key. `key` is the pending row's."""
+def claim(job: Job, key: bytes, now: int, worker: str | None) -> Change:
+    """Pending to claimed; starts an attempt and frees the dedup key.
+
+    Args:
+        job: The job.
+        key: The key of its pending row.
+        now: Wall ms.
+        worker: Id of the process that is to run it, if that is known.
+    """
     # By position: `_replace` takes three times as long, and every delivery passes here.
-    claimed = Job(*(*job[:7], job.attempts + 1, job.run_at, job.dedup_key, False, now, *job[12:]))
+    attempts, run_at, dedup_key = job.attempts + 1, job.run_at, job.dedup_key
+    claimed = Job(*(*job[:7], attempts, run_at, dedup_key, False, now, *job[12:20], worker))
     claimed_key = keys.claimed(job.queue, job.id)
     ops: list[Op] = [(key, None), (claimed_key, encode_job(claimed))]
     _free_dedup_key(job, ops)
     return Change(claimed, CLAIMED, claimed_key, ops, _CLAIM, "claimed")
 
 
-def claim_alone(job: Job, key: bytes, now: int) -> Change:
+def claim_alone(job: Job, key: bytes, now: int, worker: str | None) -> Change:
     """A suspect's claim, with nothing beside it: if its process ends now, the attempt counts."""
     suspicion = job.suspicion or Suspicion()
-    return claim(job._replace(suspicion=suspicion._replace(alone=True)), key, now)
+    return claim(job._replace(suspicion=suspicion._replace(alone=True)), key, now, worker)
 
 
 def join(job: Job) -> Change:
@@ -376,7 +384,15 @@ def _record_attempt(
     *,
     counted: bool = True,
 ) -> Job:
-    entry = encode_attempt(job.attempts, job.claimed_at, now, outcome, error, counted=counted)
+    entry = encode_attempt(
+        job.attempts,
+        job.claimed_at,
+        now,
+        outcome,
+        error,
+        counted=counted,
+        worker=job.worker,
+    )
     ops.append((keys.history(job.id, job.history_length), entry))
     return job._replace(history_length=job.history_length + 1)
 

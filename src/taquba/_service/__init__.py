@@ -9,7 +9,6 @@ The modules, top to bottom; each uses only those below it:
     remote          the methods of a handle, carried out by an owner in another process
     held            claims of a process that takes part, whoever owns the store
     lazily          what is opened when it is first needed, and closed at the end
-    identity        the name of this process among those that take part
     member_objects  caller-owned objects, for a process that need not own the store
     settings        the settings of a service: its handlers
 """

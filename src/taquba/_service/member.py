@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
-from taquba._line.joining import MemberInfo, NamedJob
+from taquba._line.joining import NamedJob
 from taquba._model import keys
 from taquba._model.clock import Clock
 from taquba._objects.payloads import PayloadReads
@@ -30,7 +30,6 @@ class Member:
         enter: Waits, or raises, where a call would.
         check: Raises where a call would.
         payloads: Opens the payloads of the store for reading.
-        about: This process.
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class Member:
         enter: Callable[[], Awaitable[None]],
         check: Callable[[], None],
         payloads: Callable[[], Awaitable[PayloadReads]],
-        about: MemberInfo,
     ) -> None:
         self.remote = remote
         self.clock = clock
@@ -53,7 +51,6 @@ class Member:
         """The owner of the store, if that is this process."""
         self.opens = False
         """Whether this process is about to become the owner."""
-        self._about = about
         self._numbers = count(1)
         self._sources: dict[int, MemberSource] = {}
         remote.works = self
@@ -110,7 +107,8 @@ class Member:
         assert adoption is not None
         held = self.remote.claims
         named = held.lose_all_but(None)
-        found = await adoption.adopt([NamedJob.of(claim.lease.job) for claim in named])
+        own = self.remote.about.id
+        found = await adoption.adopt(own, [NamedJob.of(claim.lease.job) for claim in named])
         for claim, lease in zip(named, found, strict=True):
             if lease is None:
                 held.end(claim)
@@ -121,8 +119,8 @@ class Member:
             if asked:
                 claim.lease.fire_token()
         # Should this process be fenced, and go on, the next owner waits for what it runs.
-        await self._note(owner, [member_row(self._about)])
-        adoption.heard_of(self._about.id)
+        await self._note(owner, [member_row(self.remote.about)])
+        adoption.heard_of(own)
         self.owner = owner
         owner.on_failure.add(self._owner_failed)
         self._moved()
@@ -131,7 +129,7 @@ class Member:
         """This process gives up the store: nothing runs here that the next owner need wait for."""
         owner = self.owner
         if owner is not None and not any(source.holds for source in self._sources.values()):
-            await self._note(owner, [(keys.member(self._about.id), None)])
+            await self._note(owner, [(keys.member(self.remote.about.id), None)])
 
     async def _note(self, owner: Owner, rows: list[keys.Op]) -> None:
         transaction = Transaction()

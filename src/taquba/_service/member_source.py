@@ -106,6 +106,7 @@ class MemberSource(JobSource):
         self.loop = asyncio.get_running_loop()
         self._worker: Loop | None = None
         self.handler: object = None
+        self._places = 0
         self._claims = False
         """Whether the loop takes jobs."""
         self._here: _Here | None = None
@@ -153,14 +154,15 @@ class MemberSource(JobSource):
         owner = self._member.owner
         if owner is not None:
             self._here = _Here(owner, owner.queue(self.queue))
-            self._here.state.loop_begins(self.handler)
+            self._here.state.loop_begins(self.handler, self._places)
         else:
-            self._remote.say(methods.WORK, self.number, self.queue, self.lease_ms)
+            places = self._places
+            self._remote.say(methods.WORK, self.number, self.queue, self.lease_ms, places)
 
     def _leave_owner(self) -> None:
         here, self._here = self._here, None
         if here is not None:
-            here.state.loop_ends(self.handler)
+            here.state.loop_ends(self.handler, self._places)
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -180,8 +182,9 @@ class MemberSource(JobSource):
         self._member.remove(self)
         self._worker = None
 
-    def begin_claiming(self, handler: object) -> None:
+    def begin_claiming(self, handler: object, places: int) -> None:
         self.handler = handler
+        self._places = places
         self._claims = True
         self._begin()
 
@@ -213,7 +216,9 @@ class MemberSource(JobSource):
         here = self._here
         if here is not None and not self._arrived:
             try:
-                found = await claims.claim_ahead(here.owner, here.state, limit, self.lease_ms)
+                found = await claims.claim_ahead(
+                    here.owner, here.state, limit, self.lease_ms, here.owner.about.id
+                )
             except TaqubaError:
                 # Another owner is to come, which sends jobs, or takes them here.
                 if here.owner.failure is None:

@@ -40,6 +40,7 @@ _LONGEST_PAUSE_SECONDS: Final = 0.5
 _REPEATABLE: Final = frozenset(
     (
         "stats",
+        "members",
         "list_queues",
         "get_job",
         "list_jobs",
@@ -113,7 +114,7 @@ class RemoteOwner:
             location, self._told, self._disconnected, self._join, self._joined
         )
         self._call_timeout = call_timeout
-        self._about = about
+        self.about = about
         self.claims = HeldClaims()
         self.works: Works | None = None
         self._done: dict[SocketClient, list[_Done]] = {}
@@ -259,7 +260,7 @@ class RemoteOwner:
             raise Disconnected("this process is about to become the owner")
         named = self.claims.lose_all_but(connection)
         jobs = [NamedJob.of(claim.lease.job) for claim in named]
-        about = self._about.dump()
+        about = self.about.dump()
         try:
             answer = await connection.call(
                 SLOWEST_ANSWER_SECONDS, methods.JOIN, about, dump_named(jobs)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import (
@@ -25,6 +26,8 @@ import anyio
 
 from taquba._interface.claim import Claim
 from taquba._interface.store import Store
+from taquba._line.identity import this_process
+from taquba._line.joining import MemberInfo
 from taquba._line.methods import signature_of
 from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_JOBS, check_entries
@@ -66,6 +69,7 @@ from taquba._model.records import (
     WaitOutcome,
     WakeOutcome,
 )
+from taquba._model.records import Member as MemberRecord
 from taquba._model.resources import Opening
 from taquba._model.validate import Duration, KvKey
 from taquba._objects.candidates import stand_for
@@ -78,9 +82,8 @@ from taquba._producer.producer import Producer, connect, job_id_of, send
 from taquba._queue.open_options import OpenSettings, OwnerOptions
 from taquba._queue.opening import find_store
 from taquba._queue.owner import Owner, owner_of
-from taquba._queue.queue import Queue
+from taquba._queue.queue import Queue, open_with
 from taquba._service.held import MemberClaim
-from taquba._service.identity import this_member
 from taquba._service.lazily import Lazily
 from taquba._service.member import Member
 from taquba._service.member_objects import MemberObjects
@@ -168,32 +171,28 @@ class Service(HasSources, RunsInBackground):
                 "out, or pass an InboxConfig"
             )
 
-        def open_queue() -> Opening[Queue]:
-            return Queue.open(url, producer_socket=True, take_over=True, **options)
-
-        open_queue().discard()
         self._workers = worker_specs(handlers)
         self._stands = role == "auto"
         self._works = role != "producer"
         self._drain_timeout = drain_timeout
-        self._settings = OpenSettings.checked(self._location, producer_socket=True, **options)
+        self._settings = OpenSettings.checked(
+            self._location, producer_socket=True, take_over=True, **options
+        )
         clock = self._settings.clock
         self._ids = IdGenerator(clock)
         self._producer = Lazily(self._connect, Producer.close)
-        about = this_member("worker" if self._works else "producer", clock.time_ms())
-        self._remote = RemoteOwner(self._location, call_ms / 1000, about)
+        self._remote = RemoteOwner(self._location, call_ms / 1000, self._introduction())
         self._member = Member(
             self._remote,
             clock,
             enter=self._enter,
             check=self._check,
             payloads=self._payloads,
-            about=about,
         )
         self._ownership = Ownership(
             election,
             self._location,
-            open_queue,
+            self._open_queue,
             self._member,
             pause_seconds=takeover_ms / 1000,
         )
@@ -339,6 +338,9 @@ class Service(HasSources, RunsInBackground):
 
     async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
         return await self._do(Store.wait_for_completion, job_id, timeout)
+
+    async def members(self) -> list[MemberRecord]:
+        return await self._do(Store.members)
 
     async def kv_put(self, key: KvKey, value: bytes) -> None:
         await self._do(Store.kv_put, key, value)
@@ -525,7 +527,17 @@ class Service(HasSources, RunsInBackground):
 
     def _begin(self) -> None:
         self._place = Place("service")
+        # It may have been created before a fork, or have run before.
+        self._remote.about = self._introduction()
         self._refusal = None
+
+    def _introduction(self) -> MemberInfo:
+        """This process, under a name that nothing else has."""
+        role = "worker" if self._works else "producer"
+        return this_process(role, self._settings.clock.time_ms())
+
+    def _open_queue(self) -> Opening[Queue]:
+        return open_with(replace(self._settings, about=self._remote.about))
 
     def _check(self) -> None:
         """Refuse a call from a wrong thread, loop or process, or to a service that does not run."""

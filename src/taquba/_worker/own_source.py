@@ -38,6 +38,7 @@ class OwnSource(JobSource):
         self.lease_ms = self._state.policy.lease_ms if lease_ms is None else lease_ms
         self.clock = owner.clock
         self.loop = owner.loop
+        self._places = 0
 
     async def enter(self) -> None:
         await self._owner.enter()
@@ -66,23 +67,25 @@ class OwnSource(JobSource):
         self._owner.on_failure.discard(loop.wake)
         self._owner.on_closing.discard(loop.let_go)
 
-    def begin_claiming(self, handler: object) -> None:
-        self._state.loop_begins(handler)
+    def begin_claiming(self, handler: object, places: int) -> None:
+        self._places = places
+        self._state.loop_begins(handler, places)
 
     def end_claiming(self, handler: object) -> None:
-        self._state.loop_ends(handler)
+        self._state.loop_ends(handler, self._places)
 
     @property
     def lets_suspects_pass(self) -> bool:
         return self._owner.gate.active
 
     async def take(self, limit: int) -> Sequence[HeldClaim]:
-        return await claims.claim_ahead(self._owner, self._state, limit, self.lease_ms)
+        owner = self._owner
+        return await claims.claim_ahead(owner, self._state, limit, self.lease_ms, owner.about.id)
 
     async def take_one_now(self) -> HeldClaim | None:
         """Claim the first job, whatever suspects wait for, and wait until that is written."""
         found = await claims.claim_batch(
-            self._owner, self._state, 1, self.lease_ms, None, patient=False
+            self._owner, self._state, 1, self.lease_ms, None, self._owner.about.id, patient=False
         )
         return found[0] if found else None
 

@@ -68,8 +68,8 @@ class JobSource(ABC):
         """The loop has ended, and holds nothing any longer."""
 
     @abstractmethod
-    def begin_claiming(self, handler: object) -> None:
-        """The loop is about to take jobs."""
+    def begin_claiming(self, handler: object, places: int) -> None:
+        """The loop is about to take jobs, and runs up to `places` at a time."""
 
     @abstractmethod
     def end_claiming(self, handler: object) -> None:

@@ -219,7 +219,7 @@ class Worker:
         stopping = asyncio.ensure_future(_wait_for(shutdown))
         stopping.add_done_callback(lambda _: self._wake.set())
         try:
-            self.source.begin_claiming(self._handler)
+            self.source.begin_claiming(self._handler, self._concurrency)
             try:
                 if self._pool is not None:
                     await self._pool.start(self._concurrency)
