@@ -337,3 +337,49 @@ async def test_a_member_that_hangs_is_handed_nothing(owner: Queue, site: Site) -
     (last,) = await enqueue(owner, ["sleep 0"])
     await until_done(owner, [last])
     assert hangs.started() == [first, last]
+
+
+async def test_a_suspect_runs_alone_in_its_process_and_the_others_go_on(
+    owner: Queue, site: Site
+) -> None:
+    gate, other_gate = site.url.with_name("gate"), site.url.with_name("other-gate")
+    dies = await site.start("worker", concurrency=1)
+    (suspect,) = await enqueue(owner, [f"until {gate}"])
+    await until(lambda: dies.started() == [suspect])
+    busy = await site.start("worker")
+    (long,) = await enqueue(owner, [f"until {other_gate}"])
+    await until(lambda: busy.started() == [long])
+    await dies.kill()
+    alone = await site.start("worker")
+    await until(lambda: alone.started() == [suspect])
+    quick = await enqueue(owner, ["sleep 0"] * 20)
+    await until_done(owner, quick)
+    assert sorted(busy.started()) == sorted([long, *quick])
+    gate.touch()
+    other_gate.touch()
+    await until_done(owner, [suspect, long])
+    assert site.runs()[long] == 1
+
+
+@pytest.mark.parametrize("ms", [0, 50])
+async def test_a_killer_among_processes_that_all_may_own(
+    site: Site, producer: Service, ms: int
+) -> None:
+    alive = [await site.start("auto") for _ in range(3)]
+    await until(lambda: any(child.is_owner for child in alive))
+    jobs = await enqueue(producer, ["sleep 0.01"] * 40)
+    (killer,) = await enqueue(producer, [f"die {ms}"])
+    jobs += await enqueue(producer, ["sleep 0.01"] * 40)
+    async with asyncio.timeout(PATIENCE):
+        while (await producer.stats("q")).dead == 0:
+            await asyncio.sleep(0.02)
+            for child in [one for one in alive if one.process.returncode is not None]:
+                alive.remove(child)
+                alive.append(await site.start("auto"))
+    await until_done(producer, jobs)
+    stats = await producer.stats("q")
+    assert (stats.done, stats.dead) == (80, 1)
+    for innocent in jobs:
+        assert set(await outcomes(producer, innocent)) <= {LOST, DONE}
+    counted = [one for one in await producer.attempt_history(killer) if one.counted]
+    assert len(counted) == 3

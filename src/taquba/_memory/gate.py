@@ -1,11 +1,11 @@
 """The gate that claims pass: suspects run alone, and do not wait for that forever.
 
-A suspect is a job whose process ended while it ran. It is claimed only while no other job of the
-store is claimed, and while it is claimed, no other job passes. A suspect that is next in its queue
-while others are running holds new claims back: no job passes for a while, so that the running ones
-can end. If one of them takes longer, other jobs may pass again for as long as they were held back,
-and the next time they are held back twice as long. So a suspect runs in the end, whatever the
-stream of jobs, and costs the others at most half of their time.
+A suspect is a job whose process ended while it ran. It is claimed only by a process that holds no
+other job, and while it runs, that process gets no other one. Where no process is without jobs, one
+of them volunteers: it gets no job for a while, so that the running ones can end. If one of them
+takes longer, it may get other jobs again for as long as it was held back, and the next volunteer is
+held back twice as long. So a suspect runs in the end, whatever the stream of jobs, and costs one
+process at most half of its time.
 """
 
 from __future__ import annotations
@@ -71,22 +71,23 @@ class Gate:
         self._leases = leases
         self.active = False
         """Whether the gate is shut, or a suspect waits or runs: otherwise every job passes."""
-        self.alone: Lease | None = None
-        """The lease of the suspect that runs alone."""
+        self._alone: dict[str | None, Lease] = {}
+        """The lease of the suspect that runs alone, by its process."""
         self._shut = False
         """Whether no job passes at all."""
         self._waiting: set[HasSuspects] = set()
         """Queues with suspects."""
+        self._volunteer: str | None = None
+        """The process that is held back."""
         self._held_until = 0
-        """Monotonic ms; until then suspects hold others back."""
+        """Monotonic ms; until then suspects hold its claims back."""
         self._next_hold = 0
-        """Monotonic ms; before that they do not hold others back again."""
+        """Monotonic ms; before that they hold nobody back again."""
         self._patience_ms = _PATIENCE_MS
 
-    @property
-    def quiet(self) -> bool:
-        """Whether no job is claimed."""
-        return not self._leases
+    def is_alone(self, lease: Lease) -> bool:
+        """Whether a lease is that of a suspect that runs alone."""
+        return self._alone.get(lease.job.worker) is lease
 
     def add(self, queue: HasSuspects, key: bytes, job: Job) -> None:
         """A suspect waits."""
@@ -103,15 +104,15 @@ class Gate:
         return job
 
     def enter(self, lease: Lease) -> None:
-        """A suspect runs alone until `open`."""
-        self.alone = lease
-        self.active = True
+        """A suspect runs alone in its process until `open`."""
+        self._alone[lease.job.worker] = lease
         self._held_until = self._next_hold = 0
         self._patience_ms = _PATIENCE_MS
+        self._consider()
 
-    def open(self) -> None:
-        """The suspect that ran alone has ended, or ran for long enough: others may run again."""
-        self.alone = None
+    def open(self, worker: str | None) -> None:
+        """The suspect of a process has ended, or ran for long enough: others may run there."""
+        self._alone.pop(worker, None)
         self._consider()
 
     def shut(self) -> None:
@@ -124,40 +125,51 @@ class Gate:
         self._consider()
 
     def _consider(self) -> None:
-        self.active = self._shut or self.alone is not None or bool(self._waiting)
+        self.active = self._shut or bool(self._alone) or bool(self._waiting)
 
-    def admit(self, queue: HasSuspects, now: int, *, patient: bool) -> tuple[Admission, int | None]:
+    def admit(
+        self, queue: HasSuspects, worker: str | None, now: int, *, patient: bool
+    ) -> tuple[Admission, int | None]:
         """Who may be claimed from `queue`, and in how many ms to ask again if others are held back.
 
-        A claimer that is not `patient` does not let a suspect hold others back.
+        Args:
+            queue: The queue.
+            worker: The process that claims.
+            now: Monotonic ms.
+            patient: Whether the process may be held back for a suspect.
         """
-        if self._shut or self.alone is not None:
+        if self._shut or worker in self._alone:
             return "nobody", None
         due = is_next(queue)
-        if due and self.quiet:
+        if due and not self._leases.holds_any(worker):
             return "a suspect", None
         if not due and not _due_elsewhere(self._waiting, queue):
             return "others", None
         if now < self._held_until:
-            return "nobody", None
+            return ("nobody" if worker == self._volunteer else "everybody"), None
         if patient and now >= self._next_hold:
             wait = self._patience_ms
+            self._volunteer = worker
             self._held_until = now + wait
             self._next_hold = self._held_until + wait
             self._patience_ms = wait << 1
             return "nobody", wait
         return "everybody", None
 
-    def lets_through(self, queue: HasSuspects, now: int) -> bool:
-        """Whether a claim from `queue` would find a job in memory."""
+    def lets_through(self, queue: HasSuspects, worker: str | None, now: int) -> bool:
+        """Whether a claim of a process from `queue` would find a job in memory."""
         if not self.active:
             return len(queue.window) > 0
-        if self._shut or self.alone is not None:
+        if self._shut or worker in self._alone:
             return False
         due = is_next(queue)
-        if due and self.quiet:
+        if due and not self._leases.holds_any(worker):
             return True
-        held_back = (due or _due_elsewhere(self._waiting, queue)) and now < self._held_until
+        held_back = (
+            (due or _due_elsewhere(self._waiting, queue))
+            and now < self._held_until
+            and worker == self._volunteer
+        )
         return len(queue.window) > 0 and not held_back
 
 

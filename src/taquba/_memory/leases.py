@@ -153,8 +153,10 @@ class LeaseRegistry:
 
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
-        self.on_empty: Callable[[], None] | None = None
-        """Called when the last lease is over."""
+        self._of: dict[str | None, int] = {}
+        """How many leases each process holds that holds any."""
+        self.on_quiet: Callable[[str | None], None] | None = None
+        """Called when the last lease of a process is over."""
         self._over: deque[Lease] = deque()
         """Leases that are over, and have callbacks that were not called yet."""
 
@@ -168,14 +170,25 @@ class LeaseRegistry:
         return self._leases.get(job_id)
 
     def add(self, lease: Lease) -> None:
-        self._leases[lease.job.id] = lease
+        """A lease begins, or takes the place of one of the same claim."""
+        job = lease.job
+        if job.id not in self._leases:
+            self._of[job.worker] = self._of.get(job.worker, 0) + 1
+        self._leases[job.id] = lease
+
+    def holds_any(self, worker: str | None) -> bool:
+        """Whether a process holds a lease."""
+        return worker in self._of
 
     def holds(self, lease: Lease) -> bool:
         return self._leases.get(lease.job.id) is lease
 
     def drop(self, lease: Lease) -> None:
-        if self.holds(lease):
+        worker = lease.job.worker
+        held = self.holds(lease)
+        if held:
             del self._leases[lease.job.id]
+            self._of[worker] -= 1
         lease.enter("over")
         if lease.holder is not None:
             lease.holder.over(lease)
@@ -185,8 +198,10 @@ class LeaseRegistry:
             if not self._over:
                 asyncio.get_running_loop().call_soon(self._call_over)
             self._over.append(lease)
-        if not self._leases and self.on_empty is not None:
-            self.on_empty()
+        if held and not self._of[worker]:
+            del self._of[worker]
+            if self.on_quiet is not None:
+                self.on_quiet(worker)
 
     def _call_over(self) -> None:
         try:

@@ -205,7 +205,7 @@ def replace(owner: Owner, found: Lease, lease: Lease) -> None:
     lease.holder = None
     lease.on_over += found.on_over
     found.on_over.clear()
-    if owner.gate.alone is found:
+    if owner.gate.is_alone(found):
         owner.gate.enter(lease)
         lease.on_over.append(lambda: _let_others_in(owner, lease))
     lease.enter("held")
@@ -213,8 +213,8 @@ def replace(owner: Owner, found: Lease, lease: Lease) -> None:
 
 
 def _let_others_in(owner: Owner, lease: Lease) -> None:
-    if owner.gate.alone is lease and owner.failure is None:
-        owner.gate.open()
+    if owner.gate.is_alone(lease) and owner.failure is None:
+        owner.gate.open(lease.job.worker)
         owner.wake_claimers()
 
 

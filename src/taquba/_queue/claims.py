@@ -82,7 +82,7 @@ async def wait_until_ready(owner: Owner, states: list[QueueState], timeout_ms: i
             for state in states:
                 await look_ahead(owner, state)
         now = owner.clock.monotonic_ms()
-        if any(owner.gate.lets_through(state, now) for state in states):
+        if any(owner.gate.lets_through(state, owner.about.id, now) for state in states):
             return True
         ready = [state.waiters.join(looking=True) for state in states]
         any_ready = asyncio.ensure_future(asyncio.wait(ready, return_when=asyncio.FIRST_COMPLETED))
@@ -164,7 +164,7 @@ async def _claim_ready(
     while True:
         await look_ahead(owner, state)
         now = owner.clock.monotonic_ms()
-        admitted, ask_again = gate.admit(state, now, patient=patient)
+        admitted, ask_again = gate.admit(state, worker, now, patient=patient)
         if admitted == "nobody":
             if ask_again is not None:
                 owner.clock.call_later(ask_again, owner.wake_claimers)
@@ -278,7 +278,7 @@ def _let_others_in_later(owner: Owner, lease: Lease) -> None:
 
 def _let_others_in(owner: Owner, lease: Lease) -> None:
     """Record that a suspect ran alone for long enough; then others may run beside it."""
-    if owner.gate.alone is not lease or owner.failure is not None:
+    if not owner.gate.is_alone(lease) or owner.failure is not None:
         return
     if lease.state != "held":
         _let_others_in_later(owner, lease)
@@ -295,7 +295,7 @@ def _let_others_in(owner: Owner, lease: Lease) -> None:
         if answer.exception() is not None:
             _let_others_in_later(owner, lease)
             return
-        owner.gate.open()
+        owner.gate.open(lease.job.worker)
         owner.wake_claimers()
 
     transaction.on_failed.append(failed)

@@ -197,7 +197,7 @@ class Owner:
         self.random = random.Random()
         self.leases = LeaseRegistry()
         self.gate = Gate(self.leases)
-        self.leases.on_empty = self._quiet
+        self.leases.on_quiet = self._quiet
         self.moves = Moves()
         self.locks = KeyLocks()
         self.turns = KeyLocks()
@@ -401,10 +401,10 @@ class Owner:
             self.gate.add(state, key, job)
         state.waiters.wake()
 
-    def _quiet(self) -> None:
-        """No job is claimed."""
+    def _quiet(self, worker: str | None) -> None:
+        """A process holds no job any longer."""
         if self.gate.active:
-            self.gate.open()
+            self.gate.open(worker)
             self.wake_claimers()
 
     def wake_claimers(self) -> None:
