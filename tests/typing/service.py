@@ -43,7 +43,7 @@ async def a_service() -> None:
         inbox=InboxConfig(poll_interval=1),
     ) as service:
         assert_type(service, Service)
-        assert_type(service.role, Literal["owner", "producer"])
+        assert_type(service.role, Literal["owner", "worker", "producer"])
         assert_type(await service.enqueue("mail", b"", idempotency_key="key"), EnqueueResult)
         assert_type(await service.enqueue_batch([]), list[EnqueueResult])
         assert_type(await service.get_job("id"), JobRecord | None)

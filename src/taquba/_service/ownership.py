@@ -70,21 +70,11 @@ class Ownership:
 
     async def _serve(self, stop: Shutdown) -> bool:
         """One term; whether it ended because `stop` was set."""
-        place = Place(self._location)
         self._member.opens = True
         try:
-            try:
-                queue = await self._open_queue()
-            except TaqubaError as error:
-                # A process that is fenced while it opens the store may become the owner another
-                # time.
-                if place.gives_up(error) and not isinstance(error, StoreFenced):
-                    raise
-                self._failures += 1
-                _log.warning("elected, but the store cannot be opened now: %s", error)
+            queue = await self._opened()
+            if queue is None:
                 return False
-            self._failures = 0
-            place.note(SERVING)
             try:
                 await self._own(queue, stop)
             except TaqubaError as error:
@@ -95,6 +85,22 @@ class Ownership:
         finally:
             self._member.opens = False
         return stop.is_set()
+
+    async def _opened(self) -> Queue | None:
+        """The store, opened; None if that fails now and may succeed later."""
+        place = Place(self._location)
+        try:
+            queue = await self._open_queue()
+        except TaqubaError as error:
+            # A process that is fenced while it opens the store may become the owner another time.
+            if place.gives_up(error) and not isinstance(error, StoreFenced):
+                raise
+            self._failures += 1
+            _log.warning("elected, but the store cannot be opened now: %s", error)
+            return None
+        self._failures = 0
+        place.note(SERVING)
+        return queue
 
     async def _own(self, queue: Queue, stop: Shutdown) -> None:
         """Be the owner until told to stop, or the store fails, or another process is elected."""
