@@ -1,4 +1,4 @@
-"""A web application of many processes that share a store: all enqueue, one of them works.
+"""A web application of many processes that share a store: all of them enqueue, and all work.
 
     pip install 'taquba[starlette]' fastapi uvicorn
     STORE=./data uvicorn examples.web_fastapi:app --workers 4
@@ -8,7 +8,8 @@
     curl localhost:8000/mails/<id>
     curl localhost:8000/role
 
-Which process works is elected through the store. Kill that one, and another takes its place.
+One process, elected through the store, decides which of them runs each mail. Kill it, and another
+takes its place; what the others run goes on. ``GET /mails/<id>`` says which process ran a mail.
 """
 
 from __future__ import annotations
@@ -73,10 +74,10 @@ async def get_mail(mail_id: str, service: TheService, response: Response) -> dic
     if job is None:
         response.status_code = 404
         return {"state": "unknown"}
-    return {"state": job.status.value}
+    return {"state": job.status.value, "worker": job.worker or "nobody yet"}
 
 
 @app.get("/role")
 async def get_role(service: TheService) -> dict[str, str | int]:
-    """Which process answers, and whether it is the one that works."""
+    """Which process answers, and whether it is the one that decides."""
     return {"pid": os.getpid(), "role": service.role}
