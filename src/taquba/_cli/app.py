@@ -13,7 +13,7 @@ from typing import Annotated, cast
 import typer
 
 from taquba import TaqubaError
-from taquba._cli import bench, change, dead, doctor, inbox, jobs, kv, overview, top, worker
+from taquba._cli import bench, change, dead, doctor, inbox, jobs, kv, overview, service, top, worker
 from taquba._cli.errors import CommandError, ExitCode, OutputClosed, code_of
 from taquba._cli.options import help_if_bare
 from taquba._cli.output import complain, note
@@ -35,6 +35,7 @@ change.add_to(app)
 app.add_typer(kv.app, name="kv")
 top.add_to(app)
 worker.add_to(app)
+service.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
 

@@ -147,8 +147,13 @@ async def _run(work: Work, start: Start) -> None:
     orders = Orders()
     loop = asyncio.get_running_loop()
 
+    signals = 0
+
     def on_sigterm() -> None:
-        orders.obey(INTERRUPT if orders.stop.is_set() else STOP)
+        nonlocal signals
+        signals += 1
+        # The parent may have said the first one as well: a service manager signals both.
+        orders.obey(STOP if signals == 1 else INTERRUPT)
 
     loop.add_signal_handler(signal.SIGTERM, on_sigterm)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))

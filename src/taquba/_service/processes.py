@@ -105,6 +105,10 @@ class Processes:
             if keeping:
                 await self._end_all(keeping)
 
+    def interrupt(self) -> None:
+        """Have them cancel their handlers, and end."""
+        self._hurry.set()
+
     async def _relay(self, stop: Shutdown) -> None:
         await stop.wait()
         self._stop.set()

@@ -613,7 +613,7 @@ def _programs(
                 replace(spec, processes=None),
                 call_timeout,
                 drain,
-                given,
+                cast("OwnerOptions", given),
             )
             programs.append(Program.pack(f"queue {spec.queue!r}", work, spec.processes))
     return programs
@@ -641,6 +641,11 @@ async def _run_alone(
         drain_timeout=drain_timeout,
         **options,
     )
+    await run_as_told(service, orders)
+
+
+async def run_as_told(service: Service, orders: Orders) -> None:
+    """Run a service in a child process."""
     orders.on_interrupt.append(service._interrupt)  # pyright: ignore[reportPrivateUsage] - its own
     await service.run(orders.stop)
 

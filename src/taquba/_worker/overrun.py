@@ -97,5 +97,5 @@ def _standard_error() -> Any:
         sys.stderr.fileno()
     except Exception:
         # It was closed, or replaced by something that is not a file.
-        return open(os.devnull, "w")  # noqa: SIM115 - open until the end
+        return open(os.devnull, "w")
     return sys.stderr
