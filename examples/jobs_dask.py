@@ -32,7 +32,10 @@ def count_primes(ctx: JobContext, start: int, end: int) -> tuple[int, int]:
 
 async def main(scheduler: str | None) -> None:
     # Retries are the queue's business: Dask hands a failed task back at once.
-    cluster = None if scheduler else LocalCluster(n_workers=2, threads_per_worker=1)
+    cluster = None
+    if not scheduler:
+        # On any port, for another cluster of the machine may have the usual one.
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
     with Client(scheduler or cluster) as client, client.get_executor(retries=0) as executor:
         async with (
             Queue.open("memory://") as queue,

@@ -27,7 +27,7 @@ def cluster() -> Iterator[Executor]:
     # A task whose worker died comes back at once, instead of going to the next worker.
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
         Client(local) as client,
         client.get_executor(retries=0) as executor,
     ):

@@ -31,11 +31,24 @@ LEFT_OUT = (
     # What was asked for in one turn of the event loop, and is under way when it is looked at.
     "cancel_and_claim_at_the_same_time",
     "under_concurrent_producers",
+    "a_job_wakes_one_of_those",
     # An owner with an inbox looks at it every few seconds.
     "a_hundred_years",
     # What an owner remembers of the ids that it has handed out.
     "handed_out_is_looked_up",
     "handed_out_and_not_used",
+    # What is seen of a worker loop inside its owner, or in the same turn of the event loop.
+    "a_return_acknowledges",
+    "ensure_at_least_extends",
+    "told_that_its_hold_is_over",
+    "closing_the_queue",
+    "an_empty_queue",
+    "only_when_nothing_else_is_left",
+    "a_look_that_fails",
+    "after_the_end_nothing_is_claimed",
+    "a_loop_that_fails_ends",
+    # Jobs of the package, whose runner needs the owner.
+    "of_a_typed_job",
     # Rows of the store: batches of producers leave marks for some time.
     "cancel_and_ack_at_the_same_time",
     "duplicate_own_id_within_a_batch",

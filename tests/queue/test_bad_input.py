@@ -461,6 +461,8 @@ BAD_OPENINGS: Mapping[str, tuple[Any, dict[str, Any], type[TaqubaError], str]] =
     "unknown scheme": ("ftp://host/x", {}, InvalidArgument, "'ftp://host/x' has an unknown scheme"),
     "malformed": ("s3://[x/y", {}, InvalidArgument, r"'s3://\[x/y'"),
     "empty": ("", {}, InvalidArgument, "empty"),
+    "blank": ("  ", {}, InvalidArgument, "empty"),
+    "too many levels": (f"/tmp{'/x' * 1500}", {}, StoreError, "1502 levels"),
     "number": (5, {}, InvalidArgumentType, "5"),
     "file URL with a host": ("file://host/x", {}, InvalidArgument, "'file://host/x'"),
     "file URL without a path": ("file://", {}, InvalidArgument, "'file://'"),

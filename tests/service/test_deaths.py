@@ -316,3 +316,24 @@ async def test_a_job_that_kills_every_process_that_runs_it(
     assert len(counted) == job.max_attempts
     for innocent in jobs:
         assert set(await outcomes(owner, innocent)) <= {LOST, DONE}
+
+
+async def test_a_member_that_hangs_is_handed_nothing(owner: Queue, site: Site) -> None:
+    hangs = await site.start("worker")
+    (first,) = await enqueue(owner, ["sleep 0"])
+    await until_done(owner, [first])
+    hangs.process.send_signal(signal.SIGSTOP)
+    works = await site.start("worker", concurrency=1)
+    jobs = await enqueue(owner, ["sleep 0.01"] * 30)
+    await until_done(owner, jobs)
+    assert sorted(works.started()) == sorted(jobs)
+    for job in jobs:
+        assert await outcomes(owner, job) in ([DONE], [LOST, DONE])
+        record = await owner.get_job(job)
+        assert record is not None
+        assert (record.attempts, record.suspect) == (1, False)
+    hangs.process.send_signal(signal.SIGCONT)
+    await works.stop()
+    (last,) = await enqueue(owner, ["sleep 0"])
+    await until_done(owner, [last])
+    assert hangs.started() == [first, last]

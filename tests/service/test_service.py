@@ -227,12 +227,10 @@ async def test_what_the_store_cannot_be_is_raised(tmp_path: Path) -> None:
     label = tmp_path / "taquba.json"
     await asyncio.to_thread(label.write_text, '{"format": "taquba", "layout": 999}')
     failing = service(tmp_path, Handler())
-    await failing.__aenter__()
-    await until(lambda: failing._refusal is not None)
+    with pytest.raises(IncompatibleStore):
+        await failing.__aenter__()
     with pytest.raises(IncompatibleStore):
         await failing.enqueue("q", b"")
-    with pytest.raises(IncompatibleStore):
-        await failing.__aexit__(None, None, None)
 
 
 async def test_a_bucket_that_is_not_there_is_raised(
@@ -331,3 +329,27 @@ def test_bad_input_is_refused_when_it_is_made(
 
 def test_handlers_may_be_worker_specs() -> None:
     Service("x", [WorkerSpec("q", print, concurrency=5), WorkerSpec("r", print)])
+
+
+@pytest.mark.parametrize("role", ["auto", "worker", "producer"])
+async def test_a_place_that_cannot_be_used_is_told_at_the_entry(tmp_path: Path, role: Any) -> None:
+    place = tmp_path / "file"
+    await asyncio.to_thread(place.write_text, "no folder")
+    with pytest.raises(StoreError, match="file"):
+        async with Service(place, role=role):
+            pytest.fail("entered")
+
+
+async def test_members_start_in_any_order(tmp_path: Path) -> None:
+    handler = Handler()
+    async with (
+        Service(tmp_path / "s", role="producer") as producer,
+        service(tmp_path / "s", handler, role="worker") as worker,
+    ):
+        asking = asyncio.create_task(producer.kv_get("x"))
+        await asyncio.sleep(0.05)
+        async with Service(tmp_path / "s") as owner:
+            assert await asking is None
+            added = await producer.enqueue("q", b"")
+            await until(lambda: handler.started == [added.id])
+            assert (owner.role, worker.role) == ("owner", "worker")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -148,9 +149,27 @@ async def test_a_damaged_table_is_named(tmp_path: Path) -> None:
             await queue.enqueue("q", b"x" * 500)
     file = max((tmp_path / "compacted").iterdir())
     flip(file)
-    with pytest.raises(StoreError, match=f"compacted/{file.name} is damaged"):
+    with pytest.raises(StoreError, match=f"compacted/{file.name} is damaged") as caught:
         async with Queue.open(tmp_path) as queue:
             await queue.claim_batch("q", 10)
+    assert "compactions/" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [flip, cut, zero, Path.unlink])
+async def test_no_other_file_is_blamed_for_a_damaged_table(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    for _ in range(2):
+        async with Queue.open(tmp_path) as queue:
+            for _ in range(30):
+                await queue.enqueue("q", b"x" * 100)
+            await queue.claim_batch("q", 3)
+    damage(max((tmp_path / "compacted").iterdir()))
+    with pytest.raises(StoreError, match="compacted/") as caught:
+        async with Queue.open(tmp_path) as queue:
+            await queue.list_jobs("q", "pending")
+    assert "compactions/" not in str(caught.value)
+    assert "restore that file from a backup" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The modules, top to bottom; each uses only those below it:
 
     engine           SlateDB behind a small surface: open, write, flush, close
     reopening        opening an owner's database again
+    repairs          owners that open their engine again tell the others so
     building         how the storage engine is set up
     write_ahead_log  the write-ahead log as objects of a store: looked at
     label            what is at a location, found out by reading only

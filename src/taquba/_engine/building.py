@@ -23,6 +23,7 @@ from taquba._engine.again import A_WHILE, again
 from taquba._engine.damage import damage_in
 from taquba._engine.reads import bounded, message_of
 from taquba._engine.write_ahead_log import WriteAheadLog
+from taquba._model import keys
 from taquba._model.errors import StoreError, StoreFenced
 from taquba._objects.disk import hindrance, intruder
 from taquba._objects.location import StoreLocation
@@ -73,6 +74,8 @@ OPEN_TIMEOUT: Final = 120.0
 """Seconds for opening, which reads what the former owner did not write as tables. That somebody
 answers at all is known by then."""
 
+_SHUTDOWN_SECONDS: Final = 2.0
+
 _BLOCK_SIZE: Final = SstBlockSize.BLOCK16_KIB
 """Of rows, in a table: the index has an entry for each block, so a fourth of those it had with the
 engine's 4 KiB. Claims read no rows, and listings read many that follow each other."""
@@ -101,10 +104,12 @@ class Built(NamedTuple):
     Attributes:
         db: Its handle.
         before: How often it had been opened for writing before.
+        mark: Of the owner that has committed last; None in a new database.
     """
 
     db: Db
     before: int
+    mark: bytes | None
 
 
 async def build(
@@ -129,7 +134,7 @@ async def build(
         before = await _make_whole(location, log, written_by_others=others)
         # Whatever this attempt comes to, the fence at the end of the log may be its own.
         others = False
-        return await _build_once(location, store, log, recorder, before)
+        return await build_once(location, store, log, recorder, before)
 
     try:
         return await again(attempt, f"opening {location.url}", A_WHILE)
@@ -147,8 +152,12 @@ async def _named(location: StoreLocation, log: WriteAheadLog, error: StoreError)
     if location.folder is not None and damage_in(str(error)) is None:
         problem = await asyncio.to_thread(hindrance, location.folder)
         return error if problem is None else problem.as_error(location)
-    if damage_in(message_of(error.__cause__)) is None:
+    damage = damage_in(message_of(error.__cause__))
+    if damage is None:
         return error
+    if "compacted/" in damage:
+        # A table, of which the opening has read something.
+        return StoreError(f"{location.url}: {error}", permanent=True)
     with contextlib.suppress(StoreError):
         name = await log.broken()
         if name is not None and name not in str(error):
@@ -156,23 +165,16 @@ async def _named(location: StoreLocation, log: WriteAheadLog, error: StoreError)
     return StoreError(f"{location.url}: {error}", permanent=True)
 
 
-async def build_again(
-    location: StoreLocation,
-    store: ObjectStore,
-    log: WriteAheadLog,
-    recorder: DefaultMetricsRecorder | None,
-    opened: int,
-) -> Built:
-    """The same, in one try, of a log that only this owner has written.
+async def look_again(location: StoreLocation, log: WriteAheadLog, opened: int) -> int:
+    """How often a database was opened, whose log only this owner has written; and mend the log.
 
     Raises:
-        StoreFenced: Somebody else opened the database, which now was opened more than `opened`
-            times. That owner is not fenced.
+        StoreFenced: It was opened more than `opened` times: somebody else did, and is not fenced.
     """
     before = await _make_whole(location, log, written_by_others=False)
     if before > opened:
         raise StoreFenced
-    return await _build_once(location, store, log, recorder, before)
+    return before
 
 
 async def _make_whole(
@@ -188,13 +190,19 @@ async def _make_whole(
     return (await log.make_whole(written_by_others=written_by_others)).epoch
 
 
-async def _build_once(
+async def build_once(
     location: StoreLocation,
     store: ObjectStore,
     log: WriteAheadLog,
     recorder: DefaultMetricsRecorder | None,
     before: int,
 ) -> Built:
+    """Open a database that was looked at, in one try.
+
+    Raises:
+        StoreFenced: Somebody else opened it at the same time.
+        StoreError: It cannot be opened now.
+    """
     builder = DbBuilder(location.path, store)
     builder.with_settings(_settings(location))
     builder.with_db_cache(_cache(location), 0)
@@ -212,7 +220,18 @@ async def _build_once(
             f"{location.url}: the store said that another owner opened it, and nobody did; "
             "open it again"
         ) from error
-    return Built(db, before)
+    try:
+        return Built(db, before, await bounded(db.get(keys.OWNER), f"opening {location.url}"))
+    except BaseException:
+        await shut_down(db)
+        raise
+
+
+async def shut_down(db: Db) -> None:
+    """Have an engine end its tasks, so far as it does so soon: the next one fences them anyway."""
+    with contextlib.suppress(Error, TimeoutError):
+        async with asyncio.timeout(_SHUTDOWN_SECONDS):
+            await db.shutdown()
 
 
 async def was_opened_since(log: WriteAheadLog, before: int) -> bool:

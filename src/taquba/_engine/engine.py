@@ -155,11 +155,17 @@ class Engine(Reads):
     async def mark(self, ids: IdGenerator) -> Op:
         """The row, to be written at once, that tells this owner from those before and after it."""
         # Before the openings are counted: a later one may not have fenced this owner yet.
-        mark = mark_of(ids.next(), self.openings)
+        owner = ids.next()
+        mark = mark_of(owner, self.openings)
         if self._reopening is not None:
-            before, _ = await asyncio.gather(self.get(keys.OWNER), self._reopening.count())
-            self._reopening.marks = {mark, before}
+            await self._reopening.count()
+            self._reopening.begin(owner, mark)
         return keys.OWNER, mark
+
+    @property
+    def owners(self) -> set[str | None]:
+        """Whose mark the store may have while this opening is not over: its own, and the former."""
+        return set() if self._reopening is None else self._reopening.owners
 
     async def opened(self) -> None:
         """Its first commit is durable: tell those who look for an owner."""

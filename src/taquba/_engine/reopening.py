@@ -9,8 +9,14 @@ absolute), so it does not matter which of them had landed.
 
 That is right only while nobody else owned the store in between. Two things tell. The manifest
 counts how often the store was opened: before a new attempt it may count only this owner's openings
-and attempts. And each owner writes a mark of its own in its first commit: after the attempt it must
-be this owner's.
+and attempts. And each owner writes a mark of its own in its first commit, and another one whenever
+it has opened its engine again: after the attempt it must be the last one that this owner knows.
+
+The count may include somebody who opened the store at the same moment as this owner, and somebody
+may begin to open it after it was read. The attempt fences them then, but must not keep the store
+from them. Whose opening is not over repeats it, from the beginning: this owner may have committed
+meanwhile. Whose opening is over finds its mark in the store, and that this one had announced its
+attempt: it opens its own engine again.
 """
 
 from __future__ import annotations
@@ -22,13 +28,16 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from slatedb.uniffi import Db, DefaultMetricsRecorder, Error, ObjectStore
+from slatedb.uniffi import Db, DefaultMetricsRecorder, Error, ObjectStore, VersionedManifest
 
 from taquba._engine import binding
 from taquba._engine.again import again
-from taquba._engine.building import Built, build_again, was_opened_since
+from taquba._engine.building import Built, build_once, look_again, shut_down
+from taquba._engine.read_only import looking_once
 from taquba._engine.reads import message_of, translate
+from taquba._engine.repairs import Repairs
 from taquba._engine.syncing import FolderSync
+from taquba._engine.wal_check import mark_of, owner_of
 from taquba._engine.write_ahead_log import WriteAheadLog
 from taquba._engine.write_batches import batch_of
 from taquba._model import keys
@@ -49,8 +58,6 @@ _LATER: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 0.5
-_SHUTDOWN_SECONDS: Final = 2.0
-"""What an engine that has stopped gets to end its tasks: the new one fences them anyway."""
 
 
 class Reopening:
@@ -73,8 +80,18 @@ class Reopening:
         self._folder = folder
         self._lock = lock
         self._recorder = recorder
-        self.marks: set[bytes | None] = set()
+        self._repairs = Repairs(log.objects)
+        self._uncounted = False
+        """Whether an attempt has failed, and it is not known how often it counted."""
+        self._owner: str | None = None
+        self._is_open = False
+        self._marks = {built.mark}
         """What the mark of the store's owner may be while nobody else has owned it."""
+
+    @property
+    def owners(self) -> set[str | None]:
+        """Whose these marks are."""
+        return {owner_of(mark) for mark in self._marks}
 
     @property
     def openings(self) -> int:
@@ -87,12 +104,19 @@ class Reopening:
         if manifest is not None:
             self._counted = manifest.writer_epoch - 1
 
+    def begin(self, owner: str, mark: bytes) -> None:
+        """This owner is about to write its mark."""
+        self._owner = owner
+        self._marks.add(mark)
+
     def counted(self) -> None:
         """A commit was durable after `count`: all that it counted were this owner's openings.
 
         Before that one of them may be of another owner, which has fenced this one meanwhile.
         """
-        self._before = self._counted
+        # The engine may have been opened again meanwhile, which counts, too.
+        self._before = max(self._before, self._counted)
+        self._is_open = True
 
     async def reopen(
         self, stopped: Db, error: Error, unflushed: Callable[[], Sequence[Sequence[Op]]]
@@ -121,7 +145,7 @@ class Reopening:
                         ending = None
                         what = redact(message_of(error))
                         _log.warning("%s: %s; opening it again", self._location.url, what)
-                        await _shut_down(stopped)
+                        await shut_down(stopped)
                     db = await self._attempt(unflushed)
             except TimeoutError:
                 break
@@ -132,6 +156,7 @@ class Reopening:
                 trouble = await self._named(failed)
                 _log.info("%s: an attempt to open it again failed: %s", self._location.url, trouble)
             else:
+                await self._repairs.end()
                 _log.warning("%s: the store was opened again, nothing is lost", self._location.url)
                 return db
             if loop.time() + pause >= deadline:
@@ -170,56 +195,102 @@ class Reopening:
     async def _check_owner(self) -> None:
         if self._lock is not None and await asyncio.to_thread(self._lock.is_removed):
             raise folder_removed()
-        if await was_opened_since(self._log, self._before):
-            raise StoreFenced
+        manifest = await self._log.manifest()
+        if manifest is None:
+            return
+        if self._uncounted:
+            self._count(manifest)
+        elif manifest.writer_epoch > self._before + 1:
+            if not await self._has_the_store():
+                raise StoreFenced
+            self._count(await self._log.manifest())
+
+    async def _has_the_store(self) -> bool:
+        """Whether this owner was fenced by a former one only, which has given way meanwhile."""
+        if self._owner is None or not self._is_open:
+            return False
+        try:
+            if not await self._repairs.has_fenced(self._owner):
+                return False
+        except StoreError as error:
+            # Somebody did open the store: it is not kept waiting for what cannot be read.
+            _log.warning("%s: %s", self._location.url, error)
+            return False
+
+        async def last_mark() -> bytes | None:
+            async with looking_once(self._location) as newest:
+                return await newest.get(keys.OWNER)
+
+        # The note is gone: one odd answer must not take it for nothing.
+        return await again(last_mark, f"looking at {self._location.url}") in self._marks
 
     async def _attempt(self, unflushed: Callable[[], Sequence[Sequence[Op]]]) -> Db:
         opened = self._before + 1
-        # Whatever becomes of this attempt, it may count.
+        before = await look_again(self._location, self._log, opened)
+        if self._owner is not None:
+            await self._repairs.announce(self._owner, opened)
+        # Whatever becomes of this attempt, it may count, and more than once: the engine repeats
+        # what was carried out and answered oddly.
         self._before += 1
+        self._uncounted = True
         try:
-            built = await build_again(
-                self._location, self._store, self._log, self._recorder(), opened
+            built = await build_once(
+                self._location, self._store, self._log, self._recorder(), before
             )
         except StoreError:
-            await self._forget_if_not_counted()
+            with contextlib.suppress(StoreError):
+                self._count(await self._log.manifest())
             raise
         try:
-            if self.marks and await built.db.get(keys.OWNER) not in self.marks:
+            if built.mark not in self._marks:
+                await self._give_way(built.mark)
                 raise StoreFenced
+            self._count(await self._log.manifest())
             await self._apply(built.db, unflushed)
         except (Error, OSError) as failed:
-            await _shut_down(built.db)
+            await shut_down(built.db)
+            if isinstance(failed, Error.Closed):
+                # Also where it says that somebody opened the store: the count tells.
+                raise StoreError(
+                    f"the storage engine stopped again: {message_of(failed)}"
+                ) from failed
             raise translate(failed) from failed
         except BaseException:
-            await _shut_down(built.db)
+            await shut_down(built.db)
             raise
-        self._before = built.before
         return built.db
 
-    async def _forget_if_not_counted(self) -> None:
-        """An attempt that fenced nobody must not hide another owner, who did."""
-        with contextlib.suppress(StoreError):
-            manifest = await self._log.manifest()
-            if manifest is not None:
-                self._before = min(self._before, manifest.writer_epoch - 1)
+    async def _give_way(self, mark: bytes | None) -> None:
+        newer = owner_of(mark)
+        if newer is not None and self._owner is not None:
+            with contextlib.suppress(StoreError):
+                await self._repairs.give_way(newer)
+
+    def _count(self, manifest: VersionedManifest | None) -> None:
+        """Take all openings so far for this owner's: an attempt has just fenced all others."""
+        if manifest is not None:
+            self._before = manifest.writer_epoch - 1
+            self._uncounted = False
 
     async def _apply(self, db: Db, unflushed: Callable[[], Sequence[Sequence[Op]]]) -> None:
-        """Write what was applied since the last flush, up to what was while this was done."""
+        """Write what was applied since the last flush, up to what was while this was done.
+
+        A new mark comes last: whoever opens the store at this moment, and has read it before, must
+        not believe that nobody has written to it since.
+        """
         applied = 0
         while True:
             for ops in unflushed()[applied:]:
                 batch, _ = await batch_of(ops)
                 await binding.write(db, batch)
                 applied += 1
+            if self._owner is not None:
+                mark = mark_of(self._owner, self.openings)
+                self._marks.add(mark)
+                batch, _ = await batch_of([(keys.OWNER, mark)])
+                await binding.write(db, batch)
             await binding.flush(db)
             if self._folder is not None:
                 await self._folder.run(self._folder.folder.sync_all)
             if applied == len(unflushed()):
                 return
-
-
-async def _shut_down(db: Db) -> None:
-    with contextlib.suppress(Error, TimeoutError):
-        async with asyncio.timeout(_SHUTDOWN_SECONDS):
-            await db.shutdown()

@@ -146,6 +146,11 @@ def mark_of(owner: str, epoch: int) -> bytes:
     return f"{owner}.{epoch}".encode()
 
 
+def owner_of(mark: bytes | None) -> str | None:
+    """The owner in a mark; None where there is no mark."""
+    return None if mark is None else mark.partition(b".")[0].decode()
+
+
 def epoch_of(mark: bytes) -> int | None:
     """The epoch in a mark."""
     _, _, epoch = mark.partition(b".")

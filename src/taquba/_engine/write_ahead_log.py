@@ -56,6 +56,11 @@ class WriteAheadLog:
         self._store = store
         self._objects = objects
 
+    @property
+    def objects(self) -> ObjectSpace:
+        """All objects of the store."""
+        return self._objects
+
     @classmethod
     async def connect(
         cls, location: StoreLocation, store: ObjectStore | None = None

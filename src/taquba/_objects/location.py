@@ -82,7 +82,7 @@ class StoreLocation(NamedTuple):
             url = os.fspath(url)
         if not isinstance(url, str):
             raise InvalidArgumentType(f"a store URL must be a str or a path, not {url!r}")
-        if not url:
+        if not url.strip():
             raise InvalidArgument(f"a store URL must not be empty; use {_FORMS}")
         if _UNPRINTABLE.search(url):
             raise InvalidArgument(f"a store URL must not have control characters; got {url!r}")
@@ -213,6 +213,12 @@ def make_folder(folder: Path) -> None:
             "choose a folder that this user can write",
             permanent=True,
         ) from error
+    except RecursionError:
+        raise StoreError(
+            f"cannot create a store folder that is {len(folder.parts)} levels deep; choose a "
+            "shorter path",
+            permanent=True,
+        ) from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise StoreError(
             f"no permission to read and write the store folder {folder}; "

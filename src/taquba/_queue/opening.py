@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +15,7 @@ from taquba._engine.engine import Engine
 from taquba._engine.label import Found, look, write_label
 from taquba._engine.read_only import looking_once
 from taquba._engine.reads import Reads
+from taquba._engine.wal_check import owner_of
 from taquba._line.joining import MemberInfo
 from taquba._line.tokens import NotTokens
 from taquba._memory.window import NOTHING
@@ -25,7 +29,7 @@ from taquba._model.codec import (
     encode_closing,
     encode_meta,
 )
-from taquba._model.errors import IncompatibleStore, UnreadableJob
+from taquba._model.errors import IncompatibleStore, StoreFenced, UnreadableJob
 from taquba._model.ids import IdGenerator
 from taquba._model.records import Counters, Job, JobStatus
 from taquba._objects.fitness import check_new_store
@@ -46,6 +50,22 @@ _log: Final = logging.getLogger(__name__)
 
 _TAKEN_BACK_PER_COMMIT = 512
 
+_PAUSES: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds, and up to twice as many, before an opening that was fenced is tried again."""
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What the tries of one opening have found so far.
+
+    Attributes:
+        owners: Of the store, before this one; and itself, where it may have written its mark.
+        clean: The store was closed properly.
+    """
+
+    owners: set[str | None] = field(default_factory=set[str | None])
+    clean: bool = False
+
 
 async def open_owner(settings: OpenSettings) -> Owner:
     """Open the store for writing; when this returns the queue may serve.
@@ -57,18 +77,52 @@ async def open_owner(settings: OpenSettings) -> Owner:
     if location.in_memory:
         in_memory = MemoryHold(settings)
         try:
-            owner = await _open(settings, telemetry, labelled=True)
+            owner = await _open(settings, telemetry, _Tries(), labelled=True)
         except BaseException:
             in_memory.release()
             raise
         owner.on_failure.add(in_memory.release)
         return owner
-    labelled = await again(lambda: _is_ready(settings), f"looking at {location.url}")
-    return await _open(settings, telemetry, labelled=labelled)
+    tries = _Tries()
+    for pause in (*_PAUSES, None):
+        labelled = await again(lambda: _is_ready(settings), f"looking at {location.url}")
+        try:
+            return await _open(settings, telemetry, tries, labelled=labelled)
+        except StoreFenced:
+            if pause is None:
+                raise
+            # Of several that fence each other in turn, each gives the others some time.
+            await asyncio.sleep(pause * (1 + random.random()))
+            if not await _may_repeat(location, tries.owners):
+                raise
+            _log.warning("%s: another process fenced this one; opening it again", location.url)
+    raise AssertionError("the last try returns or raises")
+
+
+async def _may_repeat(location: StoreLocation, owners: set[str | None]) -> bool:
+    """Whether nobody else has opened a store since this process began to.
+
+    Then it was fenced by the former owner, whose engine had stopped and was opened again, or by
+    somebody whose opening is not over, either. Nobody may have both this opening and that one fail.
+    """
+
+    async def last_owner() -> str | None:
+        async with looking_once(location) as newest:
+            return owner_of(await newest.get(keys.OWNER))
+
+    owner = await again(last_owner, f"looking at {location.url}")
+    # An engine that was fenced while it was built has read nothing.
+    may = not owners or owner in owners
+    owners.add(owner)
+    return may
 
 
 async def _open(
-    settings: OpenSettings, telemetry: Instrumentation | None, *, labelled: bool
+    settings: OpenSettings,
+    telemetry: Instrumentation | None,
+    tries: _Tries,
+    *,
+    labelled: bool,
 ) -> Owner:
     location, clock = settings.location, settings.clock
     objects = await ObjectSpace.open(settings.payload_location, fsync=settings.fsync)
@@ -107,7 +161,8 @@ async def _open(
                 state.sweep_due[JobStatus.DEAD] = 0
         for name in settings.queue_configs:
             owner.queue(name)
-        clean = new or await engine.get(keys.CLOSED) is not None
+        clean = tries.clean or new or await engine.get(keys.CLOSED) is not None
+        tries.clean = clean
         start = Transaction()
         start.ops += stamping
         # The data of a clean close describes the store as it was then.
@@ -120,6 +175,7 @@ async def _open(
         if not labelled:
             await write_label(location)
     except BaseException:
+        tries.owners |= engine.owners
         try:
             if owner is not None:
                 await owner.committer.close()

@@ -67,7 +67,7 @@ class Member:
     def handlers(self, queue: str) -> Iterator[object]:
         """What serves a queue in this process."""
         for source in self._sources.values():
-            if source.queue == queue and source.handler is not None:
+            if source.queue == queue and source.takes:
                 yield source.handler
         if self.owner is not None:
             for other in (self.owner.runners.get(queue), self.owner.queue(queue).handler):

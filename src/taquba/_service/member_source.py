@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
@@ -323,7 +324,7 @@ class MemberSource(JobSource):
     async def ack(self, claim: HeldClaim, effects: SettlementEffects | None) -> None:
         member_claim = cast("MemberClaim", claim)
         if effects is not None:
-            await self._settle_by_call(member_claim, "ack", {"effects": effects})
+            await self._settle_by_call(member_claim, "ack", {"effects": self._carried(effects)})
             return
         while True:
             owner = member_claim.owner
@@ -358,18 +359,25 @@ class MemberSource(JobSource):
         effects: SettlementEffects | None,
         delay_ms: int | None,
     ) -> bool:
-        arguments = {"error": error, "effects": effects, "delay_ms": delay_ms}
+        arguments = {"error": error, "effects": self._carried(effects), "delay_ms": delay_ms}
         return cast("bool", await self._settle(cast("MemberClaim", claim), "nack", arguments))
 
     async def dead_letter(
         self, claim: HeldClaim, reason: str, effects: SettlementEffects | None
     ) -> None:
-        arguments = {"reason": reason, "effects": effects}
+        arguments = {"reason": reason, "effects": self._carried(effects)}
         await self._settle_by_call(cast("MemberClaim", claim), "dead_letter", arguments)
 
     async def snooze(self, claim: HeldClaim, reason: str, delay_ms: int) -> None:
         arguments = {"reason": reason, "delay_ms": delay_ms}
         await self._settle(cast("MemberClaim", claim), "snooze", arguments)
+
+    def _carried(self, effects: SettlementEffects | None) -> SettlementEffects | None:
+        """Effects whose jobs continue the trace of the handler that returned them."""
+        telemetry = self._member.telemetry
+        if telemetry is None or effects is None or not effects.enqueues:
+            return effects
+        return replace(effects, enqueues=telemetry.carried(effects.enqueues))
 
     async def _settle_by_call(
         self, claim: MemberClaim, name: str, arguments: Mapping[str, object]

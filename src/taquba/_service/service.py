@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from itertools import islice
 from typing import (
     Any,
     Concatenate,
+    Final,
     Literal,
     NamedTuple,
     ParamSpec,
@@ -71,12 +73,13 @@ from taquba._model.resources import Opening
 from taquba._model.validate import Duration, KvKey
 from taquba._objects.candidates import stand_for
 from taquba._objects.inbox_objects import InboxObjects
-from taquba._objects.location import StoreLocation
+from taquba._objects.location import StoreLocation, make_folder
 from taquba._objects.payloads import PayloadReads
 from taquba._objects.space import ObjectSpace
 from taquba._objects.user_objects import Objects
 from taquba._producer.producer import Producer, connect, job_id_of, send
 from taquba._queue.open_options import OpenSettings, OwnerOptions
+from taquba._queue.opening import find_store
 from taquba._queue.owner import Owner, owner_of
 from taquba._queue.queue import Queue
 from taquba._service.child import Orders
@@ -95,6 +98,8 @@ from taquba._worker.source import HasSources, JobSource
 from taquba._worker.worker import WorkerSpec
 from taquba._worker.workers import run_workers, stopping
 from taquba.extending import RunsInBackground
+
+_log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Q = ParamSpec("Q")
@@ -274,6 +279,18 @@ class Service(HasSources, RunsInBackground):
         self, requests: Sequence[EnqueueRequest], *, once: bool
     ) -> list[EnqueueResult]:
         """Enqueue requests that were begun; `once` says that their ids stand for one job each."""
+        telemetry = self._member.telemetry
+        if telemetry is None or self._ownership.queue is not None:
+            return await self._pass_on(requests, once=once)
+
+        async def carried() -> list[EnqueueResult]:
+            return await self._pass_on(telemetry.carried(requests), once=once)
+
+        return await telemetry.sending(requests, carried())
+
+    async def _pass_on(
+        self, requests: Sequence[EnqueueRequest], *, once: bool
+    ) -> list[EnqueueResult]:
         fresh = self._ownership.queue is None and all(map(_is_fresh, requests))
         if (once or fresh) and len(requests) <= MAX_BATCH_JOBS:
             check_entries(requests)
@@ -423,6 +440,7 @@ class Service(HasSources, RunsInBackground):
         stop = asyncio.Event() if shutdown is None else shutdown
         refusal: TaqubaError = ProducerClosed()
         try:
+            await self._look_at_place()
             await self._take_part(stop)
         except TaqubaError as error:
             refusal = error
@@ -434,11 +452,6 @@ class Service(HasSources, RunsInBackground):
 
     async def _take_part(self, stop: Shutdown) -> None:
         """Run handlers until `stop` is set; hand over when they have ended."""
-        if self._works:
-            settings = self._settings
-            self._member.telemetry = await instrument(
-                settings.telemetry, self._location.url, settings.clock
-            )
         leaving = asyncio.Event()
         self._interrupted = False
         self._working = working = asyncio.create_task(self._work(stop), name="taquba-workers")
@@ -503,7 +516,33 @@ class Service(HasSources, RunsInBackground):
 
     async def __aenter__(self) -> Self:
         self._begin()
+        await self._look_at_place()
         return await super().__aenter__()
+
+    async def _look_at_place(self) -> None:
+        """Refuse a place that cannot be used; one that does not answer now may answer later."""
+        settings = self._settings
+        url = self._location.url
+        self._member.telemetry = await instrument(settings.telemetry, url, settings.clock)
+        try:
+            await self._find_store()
+            await self._producer.get()
+        except InboxNotOpen:
+            # The owner may start last.
+            pass
+        except TaqubaError as error:
+            if error.permanent:
+                self._refusal = error
+                raise
+            _log.warning("%s does not answer now: %s", url, error)
+
+    async def _find_store(self) -> None:
+        location = self._location
+        found = await find_store(location)
+        if found.database or location.folder is None:
+            return
+        if self._stands or await asyncio.to_thread(location.folder.exists):
+            await asyncio.to_thread(make_folder, location.folder)
 
     def _begin(self) -> None:
         self._place = Place("service")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from opentelemetry import metrics, trace
@@ -92,6 +93,13 @@ class Instrumentation:
             return {**own, **carried}
 
         return headers_of
+
+    def carried(self, requests: Sequence[EnqueueRequest]) -> list[EnqueueRequest]:
+        """The requests with the trace's headers, for an owner in another process."""
+        headers_of = self.carrier()
+        if headers_of is None:
+            return list(requests)
+        return [replace(request, headers=headers_of(request.headers)) for request in requests]
 
     async def processing(self, job: JobView, call: Awaitable[T]) -> T:
         """Await a handler's call in a consumer span, which stays current in the calling task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Protocol
 
 from taquba._model.own_tasks import was_cancelled
@@ -74,12 +75,16 @@ class UntilEmpty:
                 loop.end(self._failure)
             return
         self._up_to_date = True
-        self._look = asyncio.create_task(
-            next(iter(resting)).source.bring_in(), name="taquba-last-look"
-        )
+        sources = [loop.source for loop in resting]
+        self._look = asyncio.create_task(_bring_in(sources), name="taquba-last-look")
         self._look.add_done_callback(self._looked)
 
     def _looked(self, look: asyncio.Task[None]) -> None:
         self._look = None
         self._failure = was_cancelled(look) if look.cancelled() else look.exception()
         self._consider()
+
+
+async def _bring_in(sources: Iterable[JobSource]) -> None:
+    for source in sources:
+        await source.bring_in()
