@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from taquba import SyncProducer
 from tests.cli.support import Result, Taquba, finish, start
+from tests.servers.stores import S3Server
 
 pytestmark = pytest.mark.allow_blocking("a command has its event loop for itself")
 
@@ -132,6 +134,23 @@ def test_a_run_until_empty_joins_the_worker_that_owns_the_store(
         counters = json.loads(result.out)
         assert (counters["done_here"], counters["pending"], counters["claimed"]) == (1, 0, 1)
         assert owner.poll() is None
+
+
+def test_runs_until_empty_on_a_bucket_follow_each_other(
+    folder: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.environment(s3_server.endpoint).items():
+        monkeypatch.setenv(name, value)
+    url = f"{s3_server.root}{folder}"
+    (folder / "here-another").touch()
+    command = ("worker", "handlers:meet", "-q", "mail", "-s", url, "--until-empty", "--json")
+    result = finish(start(*command, "--create", cwd=folder))
+    assert result.code == 0, result
+    with SyncProducer.open(url) as producer:
+        producer.enqueue("mail", b"x")
+    result = finish(start(*command, cwd=folder))
+    assert result.code == 0, result
+    assert json.loads(result.out)["done_here"] == 1
 
 
 def lines_until_holding(child: subprocess.Popen[str]) -> None:
