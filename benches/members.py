@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
@@ -21,7 +22,17 @@ from benches._harness import (
     latency,
     positive,
 )
-from taquba import JobRecord, LeaseHandle, Queue, Service, Store, run_worker
+from taquba import (
+    EnqueueRequest,
+    JobRecord,
+    LeaseHandle,
+    Queue,
+    Service,
+    SettlementEffects,
+    Store,
+    WorkerSpec,
+    run_worker,
+)
 
 PAYLOAD = bytes(64)
 
@@ -220,6 +231,32 @@ async def enqueued_elsewhere(url: str, members: int, jobs: int) -> Row:
     return Row(case, {"jobs": jobs, "jobs/s": total.rate(jobs)})
 
 
+def burn(job: JobRecord, lease: LeaseHandle) -> SettlementEffects | None:
+    """A plain handler that needs a processor for some milliseconds; it says where it runs."""
+    if job.payload == b"where":
+        return SettlementEffects(kv_writes={f"process/{os.getpid()}": b""})
+    sum(number * number for number in range(200_000))
+    return None
+
+
+async def burnt(url: str, processes: int | None, jobs: int) -> Row:
+    """CPU-bound plain handlers, two at a time in each process."""
+    spec = WorkerSpec(QUEUE, burn, concurrency=2, processes=processes)
+    async with Service(url, [spec]) as service:
+        while len((await service.kv_scan("process/")).entries) < (processes or 1):
+            await service.enqueue(QUEUE, b"where")
+            await asyncio.sleep(0.01)
+        while (await service.stats(QUEUE)).pending:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+        before = (await service.stats(QUEUE)).done
+        with elapsed() as total:
+            await service.enqueue_batch([EnqueueRequest(QUEUE, PAYLOAD) for _ in range(jobs)])
+            while (await service.stats(QUEUE)).done < before + jobs:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    where = f"processes={processes}" if processes else "one process"
+    return Row(f"CPU-bound plain handlers, {where}", {"jobs": jobs, "jobs/s": total.rate(jobs)})
+
+
 async def measure(options: argparse.Namespace) -> list[Row]:
     jobs, concurrency = options.jobs, options.concurrency
     rows: list[Row] = []
@@ -238,6 +275,8 @@ async def measure(options: argparse.Namespace) -> list[Row]:
         rows.append(await idle(f"{folder}/idle", max(1, jobs // 100)))
         rows.append(await enqueued_here(f"{folder}/e1", jobs))
         rows.append(await enqueued_elsewhere(f"{folder}/e4", 4, jobs))
+        for processes in (None, 2):
+            rows.append(await burnt(f"{folder}/c{processes}", processes, max(1, jobs // 100)))
     return rows
 
 

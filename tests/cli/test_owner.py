@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from taquba import StoreOwned
@@ -19,7 +22,6 @@ CHANGES = [
     ["dead", "purge", "--all", "--yes"],
     ["kv", "put", "k", "v"],
     ["kv", "delete", "config/limit"],
-    ["worker", "json:dumps", "-q", "mail"],
 ]
 
 
@@ -42,6 +44,21 @@ def test_changes_are_refused_while_an_owner_lives(taquba: Taquba) -> None:
             assert f"process {other.child.pid} on " in result.err
             assert "--take-over" in result.err
         assert taquba.all_jobs() == before
+        assert other.tell("still there") != "fenced"
+
+
+def test_a_worker_does_not_wait_for_an_owner_that_lets_nobody_take_part(
+    taquba: Taquba, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside_owner.py").write_text("async def handle(job, lease): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with owner(taquba.store) as other:
+        result = taquba("worker", "beside_owner:handle", "-q", "mail")
+        assert (result.code, result.out) == (3, "")
+        assert "a process on this machine has the store open" in result.err
+        assert f"process {other.child.pid} on " in result.err
+        assert "let it be a Service" in result.err
         assert other.tell("still there") != "fenced"
 
 

@@ -50,6 +50,9 @@ async def a_service() -> None:
         assert_type(await service.stats("mail"), QueueStats)
         assert_type(await service.wait_for_completion("id", 5), WaitOutcome)
     await run_service("./data", [WorkerSpec("mail", handle_plainly, concurrency=5)], fsync=False)
+    await run_service(
+        Service("./data", [WorkerSpec("mail", handle_plainly, processes=2, timeout=5, kill=True)])
+    )
     Service("./data", {}, role="king")  # type: ignore[arg-type]
     Service("./data", {"mail": handle}, bogus=1)  # type: ignore[call-arg]
 

@@ -9,6 +9,7 @@ The modules, top to bottom; each uses only those below it:
     top       `top`: the counters of a store as they change
     overview  `stats` and `queues`: the counters of a store and of its queues
     worker    `worker`: run a handler on the jobs of a queue
+    service   `run`: take part in a service that a module has made
     bench     `bench`: how fast a queue is at a location
     inbox     `inbox`: requests of producers, and batches that the owner could not take
     members   `members`: the processes that take part in a service, and what each of them runs

@@ -23,6 +23,7 @@ from taquba._cli import (
     kv,
     members,
     overview,
+    service,
     top,
     worker,
 )
@@ -48,6 +49,7 @@ change.add_to(app)
 app.add_typer(kv.app, name="kv")
 top.add_to(app)
 worker.add_to(app)
+service.add_to(app)
 bench.add_to(app)
 doctor.add_to(app)
 

@@ -7,6 +7,7 @@ Text from a store is never interpreted as markup or as terminal control sequence
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -125,6 +126,13 @@ def say(message: str) -> None:
 def note(message: str) -> None:
     """A line beside the output, on standard error."""
     console(stderr=True).print(Text(printable(message), style="dim"), soft_wrap=True)
+
+
+def log_to_terminal() -> None:
+    """Show the log on standard error, for a command that runs for a while."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
 
 
 def complain(message: str) -> None:

@@ -16,8 +16,10 @@ from taquba import (
     StoreNotInitialized,
 )
 from taquba._cli.errors import CommandError, ExitCode
+from taquba._objects.location import StoreLocation
+from taquba._service.served import is_served
 
-_KEEP_EVERYTHING: Final = QueueConfig(keep_done_jobs=timedelta(days=36500), dead_retention=None)
+KEEP_EVERYTHING: Final = QueueConfig(keep_done_jobs=timedelta(days=36500), dead_retention=None)
 """A command must not sweep what the application's own settings keep."""
 
 
@@ -62,23 +64,56 @@ async def owning(
         CommandError: An owner lives, or may live; or there is no store and `create` is not set.
         StoreOwned: An owner came meanwhile.
     """
-    if store.startswith("memory:"):
-        raise CommandError(
-            f"a store in memory ends with its process, so {store} cannot be written from here; "
-            "name a folder or a bucket",
-            ExitCode.USAGE,
-        )
+    _refuse_memory(store)
     await _refuse_to_disturb(store, take_over=take_over, create=create)
     async with Queue.open(
         store,
         payload_url=payload_url,
-        default_config=_KEEP_EVERYTHING,
+        default_config=KEEP_EVERYTHING,
         queue_configs=queue_configs,
         heartbeat_interval=heartbeat_interval,
         inbox=inbox,
         take_over=take_over,
     ) as queue:
         yield queue
+
+
+async def check_joinable(store: str, *, take_over: bool, create: bool) -> None:
+    """Refuse a store with an owner that lets nobody take part.
+
+    Raises:
+        CommandError: Such an owner lives, or may live and `take_over` is not set; or there is no
+            store and `create` is not set.
+    """
+    _refuse_memory(store)
+    location = StoreLocation.parse(store)
+    if await is_served(location):
+        return
+    if location.folder is None:
+        await _refuse_to_disturb(store, take_over=take_over, create=create)
+        return
+    try:
+        async with reading(store, every=0.5) as reader:
+            signs = await reader.detect_owner()
+    except NoStore:
+        if not create:
+            raise
+        return
+    if signs.presence is OwnerPresence.PRESENT and not await is_served(location):
+        raise CommandError(
+            f"an owner is running: {signs.reason}. It lets no other process take part; stop it, or "
+            "let it be a Service",
+            ExitCode.REFUSED,
+        )
+
+
+def _refuse_memory(store: str) -> None:
+    if store.startswith("memory:"):
+        raise CommandError(
+            f"a store in memory ends with its process, so {store} cannot be written from here; "
+            "name a folder or a bucket",
+            ExitCode.USAGE,
+        )
 
 
 async def _refuse_to_disturb(store: str, *, take_over: bool, create: bool) -> None:

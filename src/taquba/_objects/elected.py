@@ -49,6 +49,22 @@ async def elected_process(location: StoreLocation) -> Holder | None:
         raise problem.as_error(location) from problem
 
 
+async def was_elected(location: StoreLocation) -> bool:
+    """Whether the last owner of a bucket's store was elected, and did not resign.
+
+    If it does not live, another candidate takes its place in time.
+
+    Raises:
+        StoreError: The store cannot be reached or read.
+    """
+    try:
+        client = await Client.connect(location)
+        seen = await client.ask("read", lambda: read_lease(client), client.patience)
+    except Problem as problem:
+        raise problem.as_error(location) from problem
+    return seen is not None and bool(seen.holder)
+
+
 async def _watch(client: Client) -> Holder | None:
     time = asyncio.get_running_loop().time
     now = time()

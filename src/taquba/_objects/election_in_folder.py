@@ -93,3 +93,18 @@ class FolderElection(Election):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def is_elected(folder: Path) -> bool:
+    """Whether a process holds the lock of a store folder. Blocking."""
+    try:
+        file = FileLock(folder / _NAME)
+    except OSError:
+        return False
+    try:
+        # A candidate that looks in this moment looks again.
+        return not file.take(shared=True)
+    except OSError:
+        return False
+    finally:
+        file.close()

@@ -8,8 +8,10 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import (
+    Any,
     Concatenate,
     Final,
     Literal,
@@ -83,16 +85,19 @@ from taquba._queue.open_options import OpenSettings, OwnerOptions
 from taquba._queue.opening import find_store
 from taquba._queue.owner import Owner, owner_of
 from taquba._queue.queue import Queue, open_with
+from taquba._service.child import Orders
 from taquba._service.held import MemberClaim
 from taquba._service.lazily import Lazily
 from taquba._service.member import Member
 from taquba._service.member_objects import MemberObjects
 from taquba._service.ownership import Ownership
+from taquba._service.processes import Processes, Program
 from taquba._service.remote import SLOWEST_ANSWER_SECONDS, MovedHere, RemoteOwner
-from taquba._service.settings import Handlers, worker_specs
+from taquba._service.settings import Handlers, check_sending, worker_specs
 from taquba._telemetry.choosing import instrument
 from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.source import HasSources, JobSource
+from taquba._worker.worker import WorkerSpec
 from taquba._worker.workers import run_workers, stopping
 from taquba.extending import RunsInBackground
 
@@ -146,7 +151,8 @@ class Service(HasSources, RunsInBackground):
             url: Where the store is: a local folder or a bucket, as for `Queue.open`.
             handlers: The handlers that this process runs: a mapping of queue names to handlers, of
                 which each runs up to 8 jobs at a time, or a list of `WorkerSpec`. Processes may
-                have different ones: each gets only jobs of its own queues.
+                have different ones: each gets only jobs of its own queues. A `WorkerSpec` with
+                `processes` runs in that many child processes, which take part as workers.
             role: ``"auto"`` runs handlers and stands for election, ``"worker"`` runs handlers and
                 is never the owner, ``"producer"`` does neither.
             call_timeout: How long a call waits for an owner where there is none, seconds.
@@ -161,7 +167,7 @@ class Service(HasSources, RunsInBackground):
             raise InvalidArgument(f"role must be 'auto', 'worker' or 'producer'; got {role!r}")
         takeover_ms = validate.duration_ms(takeover_after, "takeover_after", minimum=100)
         call_ms = validate.duration_ms(call_timeout, "call_timeout")
-        validate.optional_duration_ms(drain_timeout, "drain_timeout")
+        drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
         self._location = StoreLocation.parse(url)
         election = stand_for(self._location, takeover_ms / 1000)
 
@@ -171,7 +177,14 @@ class Service(HasSources, RunsInBackground):
                 "out, or pass an InboxConfig"
             )
 
-        self._workers = worker_specs(handlers)
+        specs = worker_specs(handlers)
+        self._workers = [spec for spec in specs if not spec.processes]
+        self._processes = Processes(
+            _programs(
+                self._location, specs, options, call_timeout=call_timeout, drain=drain_timeout
+            ),
+            None if drain_ms is None else drain_ms / 1000,
+        )
         self._stands = role == "auto"
         self._works = role != "producer"
         self._drain_timeout = drain_timeout
@@ -473,7 +486,14 @@ class Service(HasSources, RunsInBackground):
                     await asyncio.wait([task])
 
     async def _work(self, stop: Shutdown) -> None:
-        if self._works and self._workers:
+        if not self._works:
+            await stop.wait()
+            return
+        async with self._processes.running(stop):
+            await self._work_here(stop)
+
+    async def _work_here(self, stop: Shutdown) -> None:
+        if self._workers:
             await run_workers(
                 self,
                 *self._workers,
@@ -621,8 +641,67 @@ def _is_fresh(request: EnqueueRequest) -> bool:
     return request.job_id is None and request.dedup_key is None
 
 
+def _programs(
+    location: StoreLocation,
+    specs: Iterable[WorkerSpec],
+    options: OwnerOptions,
+    *,
+    call_timeout: Duration,
+    drain: Duration | None,
+) -> list[Program]:
+    """What the child processes of a service run."""
+    programs: list[Program] = []
+    given: dict[str, Any] = dict(options)
+    for spec in specs:
+        if spec.processes:
+            check_sending(spec, given)
+            if given.get("payload_url") is not None:
+                given["payload_url"] = _absolute(StoreLocation.parse(given["payload_url"]))
+            work = partial(
+                _run_alone,
+                _absolute(location),
+                replace(spec, processes=None),
+                call_timeout,
+                drain,
+                cast("OwnerOptions", given),
+            )
+            programs.append(Program.pack(f"queue {spec.queue!r}", work, spec.processes))
+    return programs
+
+
+def _absolute(location: StoreLocation) -> str:
+    """The URL of a location, for a process with another working directory."""
+    return location.url if location.folder is None else str(location.folder)
+
+
+async def _run_alone(
+    url: str,
+    spec: WorkerSpec,
+    call_timeout: Duration,
+    drain_timeout: Duration | None,
+    options: OwnerOptions,
+    orders: Orders,
+) -> None:
+    """Run one worker loop; in a process that was started for it."""
+    service = Service(
+        url,
+        [spec],
+        role="worker",
+        call_timeout=call_timeout,
+        drain_timeout=drain_timeout,
+        **options,
+    )
+    await run_as_told(service, orders)
+
+
+async def run_as_told(service: Service, orders: Orders) -> None:
+    """Run a service in a child process."""
+    orders.on_interrupt.append(service._interrupt)  # pyright: ignore[reportPrivateUsage] - its own
+    await service.run(orders.stop)
+
+
 async def run_service(
-    url: str | os.PathLike[str],
+    service: Service | str | os.PathLike[str],
     handlers: Handlers = (),
     *,
     role: Part = "auto",
@@ -638,7 +717,8 @@ async def run_service(
     and handlers that do not end are left behind.
 
     Args:
-        url: As for `Service`, like the other arguments that are not named here.
+        service: A `Service` that is not running yet, or the URL of one to make with the arguments
+            that follow.
         handlers: The handlers to run.
         role: ``"auto"``, ``"worker"`` or ``"producer"``.
         takeover_after: Seconds after which an owner without a sign of life is replaced.
@@ -651,14 +731,19 @@ async def run_service(
     Raises:
         TaqubaError: The store cannot be opened, by this process or any other.
     """
-    service = Service(
-        url,
-        handlers,
-        role=role,
-        takeover_after=takeover_after,
-        drain_timeout=drain_timeout,
-        **options,
-    )
+    if not isinstance(service, Service):
+        service = Service(
+            service,
+            handlers,
+            role=role,
+            takeover_after=takeover_after,
+            drain_timeout=drain_timeout,
+            **options,
+        )
+    elif handlers or options or (role, takeover_after, drain_timeout) != ("auto", 5, None):
+        raise InvalidArgument(
+            "run_service was given a Service and settings for one: give the settings to the Service"
+        )
     interrupt = service._interrupt  # pyright: ignore[reportPrivateUsage] - its own
     async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
         await service.run(stop)

@@ -10,6 +10,7 @@ The modules, top to bottom; each uses only those below it:
     handlers      handlers: the forms a user may write them in, as one async call
     plain         plain functions: called in a worker thread or an executor
     pools         where plain functions run besides the threads of this process: an executor
+    overrun       a function that does not end by its timeout, and so ends its process
     threads       threads that call plain functions, and the end of a program that was asked to end
     shutdown      the event that asks a loop to end
     lease_handle  the lease as a handler sees it

@@ -51,6 +51,11 @@ def check_handler(handler: Handler, executor: ExecutorOrFactory | None) -> Calla
     return call
 
 
+def is_async(handler: Handler) -> bool:
+    """Whether a handler, which was checked, runs on the event loop."""
+    return _is_async(_callable(handler))
+
+
 def as_async(handler: Handler, pool: Pool | None, concurrency: int, clock: Clock) -> AsyncHandler:
     """The handler, which was checked, as a coroutine function, wherever it really runs."""
     call = _callable(handler)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures.thread import BrokenThreadPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final, cast
 
 import anyio
@@ -157,7 +157,7 @@ class Pool:
         self, executor: Executor, function: Callable[..., object], *args: object
     ) -> Future[Any]:
         """Call a function there."""
-        with _children_spared(executor):
+        with children_spared() if is_process_pool(executor) else nullcontext():
             future = executor.submit(function, *args)
         self._calls[future] = None
         return future
@@ -245,8 +245,12 @@ def is_process_pool(executor: object) -> bool:
 
 def check_portable(function: object, executor: object) -> None:
     """Refuse a function that cannot be sent to the processes of a pool."""
-    if not is_process_pool(executor):
-        return
+    if is_process_pool(executor):
+        check_sendable(function)
+
+
+def check_sendable(function: object) -> None:
+    """Refuse a function that cannot be sent to another process."""
     try:
         pickle.dumps(function)
     except Exception as error:
@@ -268,9 +272,9 @@ def probe() -> None:
 
 
 @contextmanager
-def _children_spared(executor: Executor) -> Generator[None]:
+def children_spared() -> Generator[None]:
     """Processes that are started within this block ignore the signals that ask them to stop."""
-    if not is_process_pool(executor) or not hasattr(signal, "pthread_sigmask"):
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Literal, cast, get_args
@@ -27,6 +27,7 @@ from taquba._worker.handlers import (
     Handler,
     as_async,
     check_handler,
+    is_async,
     returned,
 )
 from taquba._worker.lease_handle import LeaseHandle
@@ -39,6 +40,7 @@ from taquba._worker.outcomes import (
     Snooze,
     reason_of,
 )
+from taquba._worker.overrun import LoopWatch, Overran, OwnProcess
 from taquba._worker.plain import RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
 from taquba._worker.shutdown import Shutdown, check_shutdown
@@ -73,7 +75,20 @@ OnCancel = Literal["notify", "interrupt"]
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """One worker loop for `run_workers`; the fields are arguments of `run_worker`."""
+    """One worker loop for `run_workers` or a `Service`; most fields are arguments of `run_worker`.
+
+    Two are for a `Service` only:
+
+    Attributes:
+        processes: How many child processes run it, each with `concurrency` jobs at a time; None or
+            0, the default, runs it in this process. The handler must be importable in another
+            process: a function at the top level of a module, or an object that can be pickled.
+            A process that dies is replaced.
+        kill: With `processes` and `timeout`: a function that does not end by its timeout ends its
+            process. Only its own job pays: the attempt has failed, and the other jobs of the
+            process return unspent. An async handler gets five seconds to end after it was
+            cancelled, and so does a blocked event loop.
+    """
 
     queue: str
     handler: Handler
@@ -84,6 +99,8 @@ class WorkerSpec:
     auto_renew: bool = field(default=True, kw_only=True)
     executor: ExecutorOrFactory | None = field(default=None, kw_only=True)
     on_cancel: OnCancel = field(default="notify", kw_only=True)
+    processes: int | None = field(default=None, kw_only=True)
+    kill: bool = field(default=False, kw_only=True)
 
 
 async def run_worker(
@@ -180,6 +197,12 @@ class Worker:
             raise InvalidArgument(
                 f"on_cancel must be 'notify' or 'interrupt'; got {spec.on_cancel!r}"
             )
+        if spec.processes or (spec.kill and not OwnProcess.is_one):
+            raise InvalidArgument(
+                f"the WorkerSpec of queue {spec.queue!r} has "
+                f"{'processes' if spec.processes else 'kill'}={spec.processes or spec.kill}, and "
+                "only a Service starts processes: use Service(url, [WorkerSpec(...)])"
+            )
         self.source = source
         self._group = group
         self._handler = spec.handler
@@ -195,6 +218,11 @@ class Worker:
         self._drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
         self._auto_renew = spec.auto_renew
         self._interrupts = spec.on_cancel == "interrupt"
+        self._is_plain = not is_async(spec.handler)
+        self._watch: LoopWatch | None = None
+        if spec.kill and self._timeout_ms is not None:
+            seconds = self._timeout_ms / 1000 + _ABANDONED_AFTER_SECONDS
+            self._watch = LoopWatch(source.loop, seconds, lambda: bool(self._running))
         self._running: dict[asyncio.Task[None], HeldClaim] = {}
         """Tasks whose handler runs; one that settles has left, but is still in `_tasks`."""
         self._tasks: dict[asyncio.Task[None], HeldClaim] = {}
@@ -242,6 +270,8 @@ class Worker:
                 self._group.close()
             try:
                 await self._stop()
+                if self._watch is not None:
+                    self._watch.end()
             finally:
                 self.source.detach(self)
         if self._failure is not None:
@@ -315,6 +345,8 @@ class Worker:
         self._running[task] = claim
         self._tasks[task] = claim
         task.add_done_callback(self._ended)
+        if self._watch is not None:
+            self._watch.begin()
         if self._auto_renew and self._renewal is None:
             self._arm_renewal()
 
@@ -420,6 +452,9 @@ class Worker:
         call = self._call_interruptibly if self._interrupts else self._call_plainly
         if self._timeout_ms is None:
             return await call(claim, handle)
+        if self._watch is not None:
+            work = partial(call, claim, handle)
+            return await self._call_or_end(claim, work, handle, self._timeout_ms, self._watch)
         return await self._call_in_time(call(claim, handle), handle, self._timeout_ms)
 
     async def _call_in_time(
@@ -442,12 +477,52 @@ class Worker:
                 return await call
         except TimeoutError:
             if limit.expired():
-                raise TimeoutError(
-                    f"the handler ran longer than its timeout of {timeout_ms / 1000:g} s"
-                ) from None
+                raise _too_long(timeout_ms) from None
             raise
         finally:
             timer.cancel()
+
+    async def _call_or_end(
+        self,
+        claim: HeldClaim,
+        call: Callable[[], Awaitable[SettlementEffects | None]],
+        handle: LeaseHandle,
+        timeout_ms: int,
+        watch: LoopWatch,
+    ) -> SettlementEffects | None:
+        """Call a function that ends this process if it does not end by its timeout."""
+        running = asyncio.ensure_future(_contained(call))
+        due: asyncio.Future[None] = self.source.loop.create_future()
+        timer = RunTimer(self.source.clock, handle, timeout_ms, partial(_set, due))
+        try:
+            either: set[asyncio.Future[Any]] = {running, due}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await _cancel(running)
+            raise
+        finally:
+            timer.cancel()
+            due.cancel()
+        if running.done():
+            return running.result()
+        ended = await _cancel(running)
+        if self._is_plain or not ended:
+            self._end_process(claim, watch)
+        if ended and not running.cancelled():
+            return running.result()
+        raise _too_long(timeout_ms)
+
+    def _end_process(self, claim: HeldClaim, watch: LoopWatch) -> None:
+        """Settle what ends now, and let the jobs of this process return; then it ends."""
+        _log.error(
+            "the handler of job %s of queue %r does not end by its timeout: its process ends",
+            claim.id,
+            claim.queue,
+            extra=about_job(claim),
+        )
+        watch.must_end()
+        self._drain_ms = 0
+        self.end(Overran(f"job {claim.id} does not end by its timeout"))
 
     async def _call_plainly(
         self, claim: HeldClaim, handle: LeaseHandle
@@ -614,6 +689,31 @@ def _log_failure(claim: HeldClaim, cause: str | BaseException, *, retried: bool)
         exc_info=None if unforeseen is None else without_secrets(unforeseen),
         extra=about_job(claim),
     )
+
+
+def _too_long(timeout_ms: int) -> TimeoutError:
+    return TimeoutError(f"the handler ran longer than its timeout of {timeout_ms / 1000:g} s")
+
+
+async def _contained(
+    call: Callable[[], Awaitable[SettlementEffects | None]],
+) -> SettlementEffects | None:
+    # Called here: a task that is cancelled before its first step would leave it unawaited.
+    return await contained(call())
+
+
+async def _cancel(task: asyncio.Task[Any]) -> bool:
+    """Cancel a task; returns whether it ends. One that does not is left behind."""
+    task.cancel()
+    try:
+        await asyncio.wait([task], timeout=_ABANDONED_AFTER_SECONDS)
+    finally:
+        if not task.done():
+            leave_behind(task)
+        elif not task.cancelled():
+            # Nobody need ask for it.
+            task.exception()
+    return task.done()
 
 
 def _set(asked: asyncio.Future[None]) -> None:

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
-from typing import Final
+from typing import Final, NoReturn
 
 from taquba._model.clock import Clock, Timer
 from taquba._model.errors import StoreError
@@ -46,6 +46,9 @@ class MockClock(Clock):
         """A heap: monotonic ms at which it is due, a number that keeps the order, the timer."""
         self._order = count()
         self._busy: list[Callable[[], bool]] = []
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the time of a MockClock passes in its own process only")
 
     def time_ms(self) -> int:
         """Virtual wall time, in ms since the Unix epoch."""
