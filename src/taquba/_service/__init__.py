@@ -3,6 +3,7 @@
 The modules, top to bottom; each uses only those below it:
 
     service         `Service`: one of the processes that share a store, and a handle on it in each
+    asking          the methods of a handle that an owner carries out, wherever it is
     processes       child processes that run worker loops, and are started again when they die
     child           a child process from within
     served          whether a store is served by a service, as seen from outside

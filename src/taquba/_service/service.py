@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import (
@@ -26,7 +25,6 @@ from typing import (
 
 import anyio
 
-from taquba._interface.claim import Claim
 from taquba._interface.store import Store
 from taquba._line.identity import this_process
 from taquba._line.joining import MemberInfo
@@ -50,30 +48,15 @@ from taquba._model.options import (
     InboxConfig,
     ProducerOptions,
     QueueConfig,
-    SettlementEffects,
     check_entries_of,
 )
 from taquba._model.own_tasks import was_cancelled
 from taquba._model.place import Place, refuse
 from taquba._model.records import (
-    CancelOutcome,
     EnqueueResult,
-    InboxStats,
-    JobAttempt,
-    JobPage,
-    JobRecord,
-    JobStatus,
-    K,
-    KvPage,
-    NackOutcome,
-    QueueStats,
-    RejectedBatch,
-    WaitOutcome,
-    WakeOutcome,
 )
-from taquba._model.records import Member as MemberRecord
 from taquba._model.resources import Opening
-from taquba._model.validate import Duration, KvKey
+from taquba._model.validate import Duration
 from taquba._objects.candidates import stand_for
 from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation, make_folder
@@ -85,6 +68,7 @@ from taquba._queue.open_options import OpenSettings, OwnerOptions
 from taquba._queue.opening import find_store
 from taquba._queue.owner import Owner, owner_of
 from taquba._queue.queue import Queue, open_with
+from taquba._service.asking import AskingStore
 from taquba._service.child import Orders
 from taquba._service.held import MemberClaim
 from taquba._service.lazily import Lazily
@@ -96,7 +80,7 @@ from taquba._service.remote import SLOWEST_ANSWER_SECONDS, MovedHere, RemoteOwne
 from taquba._service.settings import Handlers, check_sending, worker_specs
 from taquba._telemetry.choosing import instrument
 from taquba._worker.shutdown import Shutdown, check_shutdown
-from taquba._worker.source import HasSources, JobSource
+from taquba._worker.source import JobSource
 from taquba._worker.worker import WorkerSpec
 from taquba._worker.workers import run_workers, stopping
 from taquba.extending import RunsInBackground
@@ -110,7 +94,7 @@ Part = Literal["auto", "worker", "producer"]
 Role = Literal["owner", "worker", "producer"]
 
 
-class Service(HasSources, RunsInBackground):
+class Service(AskingStore, RunsInBackground):
     """One of several processes that share a store.
 
     Each of them is a handle on the store, with all operations, and runs handlers. One of them at a
@@ -300,107 +284,6 @@ class Service(HasSources, RunsInBackground):
         self._check()
         queue = self._ownership.queue
         return self._ids.next() if queue is None else queue.next_job_id()
-
-    # -- everything else, which an owner does -------------------------------------------------
-
-    async def claim_batch(
-        self,
-        queue: str,
-        max_jobs: int,
-        *,
-        lease: Duration | None = None,
-        wait: Duration | None = None,
-    ) -> list[Claim]:
-        return await self._do(Store.claim_batch, queue, max_jobs, lease=lease, wait=wait)
-
-    async def wait_for_jobs_on(self, *queues: str, timeout: Duration) -> bool:
-        return await self._do(Store.wait_for_jobs_on, *queues, timeout=timeout)
-
-    async def ack(
-        self, claim: Claim, effects: SettlementEffects | None = None
-    ) -> list[EnqueueResult]:
-        return await self._do(Store.ack, claim, effects)
-
-    async def nack(
-        self, claim: Claim, error: str, effects: SettlementEffects | None = None
-    ) -> NackOutcome:
-        return await self._do(Store.nack, claim, error, effects)
-
-    async def dead_letter(
-        self, claim: Claim, reason: str, effects: SettlementEffects | None = None
-    ) -> list[EnqueueResult]:
-        return await self._do(Store.dead_letter, claim, reason, effects)
-
-    async def renew_lease(self, claim: Claim, extension: Duration) -> datetime:
-        return await self._do(Store.renew_lease, claim, extension)
-
-    async def lease_expiry(self, claim: Claim | str) -> datetime | None:
-        return await self._do(Store.lease_expiry, claim)
-
-    async def cancel(self, job_id: str, effects: SettlementEffects | None = None) -> CancelOutcome:
-        return await self._do(Store.cancel, job_id, effects)
-
-    async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
-        return await self._do(Store.wake_scheduled, job_id, payload)
-
-    async def requeue_dead(self, job_id: str) -> None:
-        await self._do(Store.requeue_dead, job_id)
-
-    async def purge_dead(self, job_id: str) -> None:
-        await self._do(Store.purge_dead, job_id)
-
-    async def wait_for_completion(self, job_id: str, timeout: Duration) -> WaitOutcome:
-        return await self._do(Store.wait_for_completion, job_id, timeout)
-
-    async def members(self) -> list[MemberRecord]:
-        return await self._do(Store.members)
-
-    async def kv_put(self, key: KvKey, value: bytes) -> None:
-        await self._do(Store.kv_put, key, value)
-
-    async def kv_delete(self, key: KvKey) -> None:
-        await self._do(Store.kv_delete, key)
-
-    async def kv_compare_put(self, key: KvKey, expected: bytes | None, value: bytes) -> bool:
-        return await self._do(Store.kv_compare_put, key, expected, value)
-
-    async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
-        return await self._do(Store.kv_compare_delete, key, expected)
-
-    async def kv_get(self, key: KvKey) -> bytes | None:
-        return await self._do(Store.kv_get, key)
-
-    async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
-        return await self._do(Store.kv_scan, prefix, cursor, limit)
-
-    async def stats(self, queue: str) -> QueueStats:
-        return await self._do(Store.stats, queue)
-
-    async def list_queues(self) -> list[str]:
-        return await self._do(Store.list_queues)
-
-    async def get_job(self, job_id: str) -> JobRecord | None:
-        return await self._do(Store.get_job, job_id)
-
-    async def list_jobs(
-        self,
-        queue: str,
-        status: JobStatus | str,
-        cursor: str | None = None,
-        limit: int = 100,
-        *,
-        payloads: bool = True,
-    ) -> JobPage:
-        return await self._do(Store.list_jobs, queue, status, cursor, limit, payloads=payloads)
-
-    async def attempt_history(self, job_id: str) -> list[JobAttempt]:
-        return await self._do(Store.attempt_history, job_id)
-
-    async def inbox_stats(self) -> InboxStats:
-        return await self._do(Store.inbox_stats)
-
-    async def rejected_batches(self, limit: int = 100) -> list[RejectedBatch]:
-        return await self._do(Store.rejected_batches, limit)
 
     async def _do(
         self,
