@@ -367,15 +367,21 @@ async def test_a_killer_among_processes_that_all_may_own(
 ) -> None:
     alive = [await site.start("auto") for _ in range(3)]
     await until(lambda: any(child.is_owner for child in alive))
+
+    async def replace_the_dead() -> None:
+        while True:
+            for child in [one for one in alive if one.process.returncode is not None]:
+                alive.remove(child)
+                alive.append(await site.start("auto"))
+            await asyncio.sleep(0.02)
+
+    replacing = asyncio.create_task(replace_the_dead())
     jobs = await enqueue(producer, ["sleep 0.01"] * 40)
     (killer,) = await enqueue(producer, [f"die {ms}"])
     jobs += await enqueue(producer, ["sleep 0.01"] * 40)
     async with asyncio.timeout(PATIENCE):
         while (await producer.stats("q")).dead == 0:
             await asyncio.sleep(0.02)
-            for child in [one for one in alive if one.process.returncode is not None]:
-                alive.remove(child)
-                alive.append(await site.start("auto"))
     await until_done(producer, jobs)
     stats = await producer.stats("q")
     assert (stats.done, stats.dead) == (80, 1)
@@ -383,3 +389,4 @@ async def test_a_killer_among_processes_that_all_may_own(
         assert set(await outcomes(producer, innocent)) <= {LOST, DONE}
     counted = [one for one in await producer.attempt_history(killer) if one.counted]
     assert len(counted) == 3
+    replacing.cancel()
