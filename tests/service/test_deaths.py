@@ -51,6 +51,10 @@ class Child:
         roles = [line for line in whole.splitlines() if line in ("owner", "worker")]
         return roles[-1:] == ["owner"]
 
+    @property
+    def takes_part(self) -> bool:
+        return bool(self._log.read_text())
+
     async def kill(self) -> None:
         self.process.kill()
         await self.process.wait()
@@ -265,6 +269,7 @@ async def test_all_members_are_restarted_under_load(site: Site, producer: Servic
         sent = len(jobs)
         await until(lambda sent=sent: len(jobs) > sent + 20 or producing.done())  # type: ignore[misc]
         replacement = await site.start("auto")
+        await until(lambda one=members[number]: one.takes_part)  # type: ignore[misc]
         await members[number].stop()
         members[number] = replacement
     await until(lambda: any(member.is_owner for member in members))
@@ -380,7 +385,7 @@ async def test_a_killer_among_processes_that_all_may_own(
     (killer,) = await enqueue(producer, [f"die {ms}"])
     jobs += await enqueue(producer, ["sleep 0.01"] * 40)
     async with asyncio.timeout(PATIENCE):
-        while (await producer.stats("q")).dead == 0:
+        while (await producer.stats("q")).dead == 0:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.02)
     await until_done(producer, jobs)
     stats = await producer.stats("q")
