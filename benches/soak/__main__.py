@@ -80,7 +80,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--store", choices=("folder", "s3", "both"), default="folder")
     parser.add_argument("--rate", type=float, default=100, help="jobs per second at most")
     parser.add_argument(
-        "--members", type=int, help="processes of a service that work, instead of owners; on a folder"
+        "--members",
+        type=int,
+        help="processes of a service that work, instead of owners; on a folder",
     )
     parser.add_argument("--seed", type=int, default=random.randrange(1000), help="of the troubles")
     parser.add_argument("--out", type=Path, help="where histories go; default: a new folder")

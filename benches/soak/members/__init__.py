@@ -1,4 +1,4 @@
-"""Members of a service that are killed, stopped and replaced, and the proof that nobody pays for it.
+"""Members of a service that are killed, suspended and replaced, and the proof that none else pays.
 
 Processes take part in a service on one store: they enqueue, run handlers, claim by hand, and ask
 for everything that can be asked. They are killed, suspended beyond their leases, and replaced, the

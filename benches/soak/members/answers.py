@@ -108,7 +108,9 @@ def _check_acknowledged(
     if (name := call.asked.get("name")) is not None:
         # In the inbox every request counts as new.
         ((job_id, _),) = call.result
-        if named.setdefault(name, job_id) != job_id or (call.asked["way"] == "owned" and job_id != name):
+        if named.setdefault(name, job_id) != job_id or (
+            call.asked["way"] == "owned" and job_id != name
+        ):
             yield f"made once: {call.where} returned {job_id} for {name}, known as {named[name]}"
 
 

@@ -75,9 +75,7 @@ class Conductor:
         rest: How long the members are left in peace, least and most.
     """
 
-    def __init__(
-        self, folder: Path, plan: Plan, seconds: float, rest: tuple[float, float]
-    ) -> None:
+    def __init__(self, folder: Path, plan: Plan, seconds: float, rest: tuple[float, float]) -> None:
         self.folder = folder
         self.plan = plan
         self.seconds = seconds
@@ -269,7 +267,9 @@ class Conductor:
             process.say("enough")
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while not any(one.drained and not one.ended for one in self.at.values()):
+                while not any(  # noqa: ASYNC110 - processes come and go
+                    one.drained and not one.ended for one in self.at.values()
+                ):
                     await asyncio.sleep(0.1)
         except TimeoutError:
             self._problem(f"not everything was worked off within {DRAIN_SECONDS:.0f} s")

@@ -2,8 +2,8 @@
 
     python -m benches.soak.members.member FOLDER NUMBER ROLE PLAN
 
-Reads lines: ``stop``; ``enough``, to enqueue nothing more; ``killer MS``, to enqueue a job that ends
-its process so many milliseconds after its start. Prints its role whenever that changes, and
+Reads lines: ``stop``; ``enough``, to enqueue nothing more; ``killer MS``, to enqueue a job that
+ends its process so many milliseconds after its start. Prints its role whenever that changes, and
 ``drained`` when nothing is left to do.
 """
 
@@ -108,14 +108,18 @@ class Member:
             result = await call
         except TaqubaError as error:
             permanent = getattr(error, "permanent", True)
-            self.log.write(id=number, error=type(error).__name__, permanent=permanent, why=str(error))
+            self.log.write(
+                id=number, error=type(error).__name__, permanent=permanent, why=str(error)
+            )
             raise
         self.log.write(id=number, result=None if show is None else show(result))
         return result
 
     # -- jobs -------------------------------------------------------------------------------
 
-    def begin(self, job: Claim | JobRecord, claimed: float | None = None) -> tuple[int, dict[str, Any]]:
+    def begin(
+        self, job: Claim | JobRecord, claimed: float | None = None
+    ) -> tuple[int, dict[str, Any]]:
         what = read_content(job.payload)
         run = self.next()
         self.log.write(
