@@ -100,7 +100,9 @@ class Conductor:
             await self._trouble()
             await self._drain()
             self._replaces = False
-            for process in list(self.at.values()):
+            owner = self._owner()
+            # Without an owner the calls of the others would wait for one.
+            for process in sorted(self.at.values(), key=lambda one: one is owner):
                 await self._stop(process)
             await self._examine()
         finally:

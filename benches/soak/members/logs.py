@@ -86,7 +86,7 @@ class Log:
 
     def pauses_between(self, begin: float, end: float) -> bool:
         """Whether it did nothing for long, so that it may have lost a job that it had then."""
-        return any(since < end and until > begin for since, until in self.pauses)
+        return any(since <= end and until >= begin for since, until in self.pauses)
 
     def was_owner(self, moment: float) -> bool:
         roles = [role for when, role in self.roles if when <= moment]
@@ -141,11 +141,13 @@ def read_logs(folder: Path, events: Iterable[dict[str, Any]]) -> dict[int, Log]:
     numbers = [int(path.stem.removeprefix("member-")) for path in paths]
     logs = {n: read_log(read_lines(p), n) for n, p in zip(numbers, paths, strict=True)}
     for number, begin, end in _suspensions(events):
-        logs[number].pauses.append((begin, end))
+        if (log := logs.get(number)) is not None:
+            log.pauses.append((begin, end))
     for event in events:
-        if event["event"] == "kills" and event["t"] < logs[event["member"]].killed:
-            logs[event["member"]].killed = event["t"]
-            logs[event["member"]].by_job = False
+        log = logs.get(event["member"]) if event["event"] == "kills" else None
+        # Without a log it was killed before it did anything.
+        if log is not None and event["t"] < log.killed:
+            log.killed, log.by_job = event["t"], False
     return logs
 
 

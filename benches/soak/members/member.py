@@ -291,6 +291,8 @@ class Member:
                 ("stats", lambda: service.stats("no-such-queue")),
                 ("invalid", lambda: service.stats("")),
             ):
+                if self.stopping.is_set():
+                    return
                 try:
                     await self.ask(name, make(), _shown, value=value.decode())
                 except TaqubaError:

@@ -47,6 +47,10 @@ class Runs:
         late = run.claimed is not None and until - run.claimed > self.lease - _SLACK
         return late or self.logs[run.member].pauses_between(run.begin, until)
 
+    def slept(self, run: Run, moment: float) -> bool:
+        """Whether the process of a run did nothing at a moment before."""
+        return self.logs[run.member].pauses_between(moment, moment)
+
     def by(self, run: Run) -> str:
         log = self.logs[run.member]
         role = "owner" if log.was_owner(run.begin) else "member"
@@ -65,6 +69,9 @@ def check_runs(runs: Runs) -> Iterator[str]:
                 yield f"content: the payload was damaged: {runs.by(run)}"
         for before, after in pairwise(found):
             if before.how == "raised" or runs.died(before, after.begin):
+                continue
+            if runs.slept(after, before.begin):
+                # It had lost the job, and did not know yet.
                 continue
             if not runs.paused(before, after.begin):
                 yield (
