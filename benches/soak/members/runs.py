@@ -40,7 +40,8 @@ class Runs:
 
     def died(self, run: Run, until: float) -> bool:
         """Whether the process that ran a job was killed."""
-        return self.logs[run.member].killed <= until
+        killed = self.logs[run.member].killed
+        return killed < math.inf and killed <= until
 
     def paused(self, run: Run, until: float) -> bool:
         """Whether the lease may have expired."""
