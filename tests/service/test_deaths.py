@@ -390,12 +390,24 @@ async def test_a_killer_among_processes_that_all_may_own(
     jobs = await enqueue(producer, ["sleep 0.01"] * 40)
     (killer,) = await enqueue(producer, [f"die {ms}"])
     jobs += await enqueue(producer, ["sleep 0.01"] * 40)
-    async with asyncio.timeout(PATIENCE):
-        while (await producer.stats("q")).dead == 0:
+    given_up = asyncio.Event()
+
+    async def replace_what_dies() -> None:
+        while not given_up.is_set():
             await asyncio.sleep(0.02)
             for child in [one for one in alive if one.process.returncode is not None]:
                 alive.remove(child)
                 alive.append(await site.start("auto"))
+
+    # Where all of them have died, a call waits for those that come.
+    replacing = asyncio.create_task(replace_what_dies())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while (await producer.stats("q")).dead == 0:
+                await asyncio.sleep(0.02)
+    finally:
+        given_up.set()
+        await replacing
     await until_done(producer, jobs)
     stats = await producer.stats("q")
     assert (stats.done, stats.dead) == (80, 1)
