@@ -403,7 +403,7 @@ async def test_a_killer_among_processes_that_all_may_own(
     replacing = asyncio.create_task(replace_what_dies())
     try:
         async with asyncio.timeout(PATIENCE):
-            while (await producer.stats("q")).dead == 0:
+            while (await producer.stats("q")).dead == 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     finally:
         given_up.set()
