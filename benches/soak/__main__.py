@@ -13,6 +13,8 @@ from pathlib import Path
 from benches._harness import machine
 from benches.soak.checker import EXAMINED, Verdict, check_folder
 from benches.soak.conduct import Conductor, times_of
+from benches.soak.members.checker import check_folder as check_members
+from benches.soak.members.conduct import soak_members
 from benches.soak.places import a_place
 
 MOST_SHOWN = 40
@@ -35,6 +37,10 @@ async def soak(kind: str, folder: Path, seconds: float, rate: float, seed: int) 
 
 def report(folder: Path) -> bool:
     """Check a soak's folder and print the verdict; whether everything held."""
+    if (folder / "stored.json").exists():
+        verdict = check_members(folder)
+        print(f"{folder}:\n{shown(verdict)}\n", flush=True)
+        return not verdict.violations
     held = True
     for file, when in EXAMINED.items():
         verdict = check_folder(folder, file)
@@ -73,6 +79,11 @@ def main(arguments: Sequence[str]) -> int:
     length.add_argument("--hours", type=float, help="of trouble")
     parser.add_argument("--store", choices=("folder", "s3", "both"), default="folder")
     parser.add_argument("--rate", type=float, default=100, help="jobs per second at most")
+    parser.add_argument(
+        "--members",
+        type=int,
+        help="processes of a service that work, instead of owners; on a folder",
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1000), help="of the troubles")
     parser.add_argument("--out", type=Path, help="where histories go; default: a new folder")
     parser.add_argument("--check", type=Path, help="only check the folder of a former soak")
@@ -83,6 +94,16 @@ def main(arguments: Sequence[str]) -> int:
     folder = options.out or Path(tempfile.mkdtemp(prefix="taquba-soak-")) / "run"
     kinds = ("folder", "s3") if options.store == "both" else (options.store,)
     print(f"{machine()}\nseed {options.seed}, histories in {folder}", flush=True)
+    if options.members is not None:
+        soaking = soak_members(
+            folder,
+            seconds=seconds,
+            members=options.members,
+            rate=options.rate,
+            seed=options.seed,
+        )
+        asyncio.run(soaking)
+        return 0 if report(folder) else 1
     held = asyncio.run(soak_all(kinds, folder, seconds, options.rate, options.seed))
     return 0 if held else 1
 

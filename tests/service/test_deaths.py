@@ -221,6 +221,26 @@ async def test_jobs_outlive_an_owner_that_is_killed(site: Site, producer: Servic
     assert [child.process.returncode for child in others] == [None, None]
 
 
+async def test_no_job_pays_for_an_owner_that_hangs(site: Site, producer: Service) -> None:
+    hangs = await site.start("auto", concurrency=1)
+    await until(lambda: hangs.is_owner)
+    gate = site.url.with_name("gate")
+    works = await site.start("worker", lease=1.5)
+    jobs = await enqueue(producer, [f"until {gate}"] * 6)
+    await until(lambda: site.runs().total() == 6)
+    hangs.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(2.5)
+    hangs.process.send_signal(signal.SIGCONT)
+    # What lost its job would run again now.
+    assert await producer.kv_get("nothing") is None
+    await asyncio.sleep(0.5)
+    gate.touch()
+    await until_done(producer, jobs)
+    assert site.runs() == dict.fromkeys(jobs, 1)
+    for job in works.started():
+        assert await outcomes(producer, job) == [DONE]
+
+
 async def test_an_owner_and_a_member_are_killed_together(site: Site, producer: Service) -> None:
     first = await site.start("auto", concurrency=1)
     await until(lambda: first.is_owner)

@@ -86,6 +86,19 @@ async def test_one_process_alone_owns_and_works(url: str) -> None:
     assert only.role == "worker"
 
 
+async def test_a_claim_for_which_a_process_waited_when_it_became_the_owner(tmp_path: Path) -> None:
+    async with Service(tmp_path, {}) as only:
+        waiting = asyncio.create_task(only.claim("q", wait=PATIENCE))
+        await asyncio.sleep(0)
+        assert only.role == "worker"
+        added = await only.enqueue("q", b"")
+        claim = await waiting
+        assert claim is not None
+        assert (claim.id, only.role) == (added.id, "owner")
+        await only.ack(claim)
+        assert (await only.stats("q")).done == 1
+
+
 async def test_both_work_and_the_second_owns_when_the_first_has_ended(url: str) -> None:
     first_handler, second_handler = Handler(), Handler()
     first, second = service(url, first_handler), service(url, second_handler)

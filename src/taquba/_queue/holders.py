@@ -17,7 +17,7 @@ from taquba._line.tokens import SentJob, dump_jobs
 from taquba._memory.leases import Lease
 from taquba._model import keys
 from taquba._model.errors import ClaimLost
-from taquba._queue import claims, settling
+from taquba._queue import claims, loops, settling
 from taquba._queue.adoption import member_row
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.dispatching import Dispatch
@@ -285,6 +285,7 @@ class Holders:
         """Look whether the processes hang, until cancelled."""
         while True:
             await asyncio.sleep(methods.ALIVE_SECONDS)
+            await loops.hear_what_came()
             for holder in list(self._by_connection.values()):
                 holder.look(self._owner.loop.time())
 

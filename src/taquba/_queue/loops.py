@@ -29,6 +29,9 @@ _log: Final = logging.getLogger(__name__)
 _ROUND: Final = 512
 """Jobs moved by one commit of a loop."""
 
+_TURNS: Final = 10
+"""Turns of the event loop in which what lies in a socket is read and taken in."""
+
 _ENGINE_WATCH_SECONDS: Final = 1.0
 _RETRY_MS: Final = 1000
 _ORPHAN_SWEEP_MS: Final = 24 * 3600 * 1000
@@ -100,9 +103,20 @@ async def run_scheduler(owner: Owner, recheck_ms: int) -> None:
         await owner.scheduler_alarm.sleep(timer)
 
 
+async def hear_what_came() -> None:
+    """Take in what other processes have said, before they are judged by their silence.
+
+    If this process did nothing for a while, what they said meanwhile lies in its sockets.
+    """
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
 async def reap(owner: Owner) -> Counter[str]:
     """Take back every job whose lease expired; returns how many of each queue."""
     expired = owner.leases.expired(owner.clock.monotonic_ms())
+    if any(lease.holder is not None for lease in expired):
+        await hear_what_came()
     reaped = Counter[str]()
     for start in range(0, len(expired), _ROUND):
         transaction = Transaction()

@@ -96,7 +96,7 @@ class Works(Protocol):
 
 
 class MovedHere(Exception):
-    """A claim has moved to an owner in this process."""
+    """The owner is in this process now, and holds the claims that this process had elsewhere."""
 
 
 class RemoteOwner:
@@ -128,6 +128,7 @@ class RemoteOwner:
 
         Raises:
             OwnerUnreachable: There is no owner.
+            MovedHere: The owner is in this process now.
             StoreError: The owner ended meanwhile, and may have carried it out.
         """
         claim = arguments.get("claim")
@@ -210,6 +211,9 @@ class RemoteOwner:
         while True:
             try:
                 connection = await self._socket.connected()
+                if method == methods.STORE and self.works and self.works.owner is not None:
+                    # A claim is to be held by that one, not by way of its socket.
+                    raise MovedHere
                 return connection, await self._call_on(connection, waits, late, method, *arguments)
             except (NoOwner, NotCarriedOut) as error:
                 failure: Exception = error
