@@ -50,6 +50,14 @@ def service_of(place: Path, *specs: WorkerSpec, **options: Any) -> Service:
     return Service(place / "s", list(specs), fsync=False, default_config=NO_WAIT, **options)
 
 
+@contextlib.asynccontextmanager
+async def owning(place: Path, *specs: WorkerSpec) -> AsyncIterator[Service]:
+    async with service_of(place, *specs) as service:
+        # What is enqueued before there is an owner is seen later.
+        await service.stats("q")
+        yield service
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not condition():  # noqa: ASYNC110 - another process makes it true
@@ -87,9 +95,7 @@ def is_free(lock: Path) -> bool:
 
 
 async def test_each_process_runs_jobs_of_its_own(short_path: Path) -> None:
-    async with service_of(
-        short_path, WorkerSpec("q", Meeting(short_path, 3), processes=3)
-    ) as service:
+    async with owning(short_path, WorkerSpec("q", Meeting(short_path, 3), processes=3)) as service:
         jobs = [(await service.enqueue("q", b"")).id for _ in range(3)]
         for job_id in jobs:
             assert (await must_complete(service, job_id)).status is JobStatus.DONE
@@ -101,7 +107,7 @@ async def test_each_process_runs_jobs_of_its_own(short_path: Path) -> None:
 async def test_a_process_that_is_killed_is_replaced_and_its_job_runs_again_alone(
     short_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with service_of(short_path, WorkerSpec("q", Holding(short_path), processes=1)) as service:
+    async with owning(short_path, WorkerSpec("q", Holding(short_path), processes=1)) as service:
         job_id = (await service.enqueue("q", b"")).id
         first, trust = await said(short_path / f"{job_id}.run0")
         assert trust == "trusted"
@@ -220,7 +226,7 @@ async def test_what_is_not_done_in_time_returns(short_path: Path) -> None:
 
 async def test_a_function_that_never_ends_is_given_up_and_nothing_else(short_path: Path) -> None:
     spec = WorkerSpec("q", functions.never_ends, processes=2, concurrency=5, timeout=0.5, kill=True)
-    async with service_of(short_path, spec) as service:
+    async with owning(short_path, spec) as service:
         bad = (await service.enqueue("q", b"never")).id
         others = [(await service.enqueue("q", b"")).id for _ in range(50)]
         job = await must_complete(service, bad)
@@ -235,7 +241,7 @@ async def test_a_function_that_never_ends_is_given_up_and_nothing_else(short_pat
 
 async def test_an_async_handler_that_ignores_its_timeout_is_ended(short_path: Path) -> None:
     spec = WorkerSpec("q", functions.never_ends_async, processes=1, timeout=0.3, kill=True)
-    async with service_of(short_path, spec) as service:
+    async with owning(short_path, spec) as service:
         job_id = (await service.enqueue("q", b"ignores", max_attempts=1)).id
         # The one behind it is run by the next process.
         other = (await service.enqueue("q", b"")).id
@@ -249,7 +255,7 @@ async def test_one_that_obeys_its_timeout_costs_no_process(
     short_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = WorkerSpec("q", functions.never_ends_async, processes=1, timeout=0.3, kill=True)
-    async with service_of(short_path, spec) as service:
+    async with owning(short_path, spec) as service:
         job_id = (await service.enqueue("q", b"obeys", max_attempts=1)).id
         assert (await must_complete(service, job_id)).status is JobStatus.DEAD
     assert "has ended after" not in caplog.text
@@ -260,7 +266,7 @@ async def test_a_blocked_event_loop_ends_its_process(short_path: Path) -> None:
     spec = WorkerSpec(
         "q", functions.never_ends_async, processes=1, concurrency=5, timeout=0.3, kill=True
     )
-    async with service_of(short_path, spec) as service:
+    async with owning(short_path, spec) as service:
         job_id = (await service.enqueue("q", b"blocks", max_attempts=1)).id
         others = [(await service.enqueue("q", b"")).id for _ in range(10)]
         job = await must_complete(service, job_id)
