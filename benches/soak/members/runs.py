@@ -64,6 +64,7 @@ class Runs:
 
 def check_runs(runs: Runs) -> Iterator[str]:
     """Started once, content."""
+    enqueued = _acknowledged(runs.logs)
     for found in runs.of.values():
         for run in found:
             if not run.whole:
@@ -74,11 +75,25 @@ def check_runs(runs: Runs) -> Iterator[str]:
             if runs.slept(after, before.begin):
                 # It had lost the job, and did not know yet.
                 continue
+            if enqueued.get(before.tag, math.inf) > before.end:
+                # It ran before it was stored, and its owner may have ended in between.
+                continue
             if not runs.paused(before, after.begin):
                 yield (
                     f"started once: {runs.by(before)}; its process lived and was not late, but the "
                     f"job was started again: {runs.by(after)}"
                 )
+
+
+def _acknowledged(logs: Mapping[int, Log]) -> dict[str, float]:
+    """When the caller knew that a job is stored, by the job's tag."""
+    found: dict[str, float] = {}
+    for log in logs.values():
+        for call in log.calls:
+            if call.name == "enqueue" and call.ok and call.end is not None:
+                for tag in call.asked["tags"]:
+                    found[tag] = min(call.end, found.get(tag, math.inf))
+    return found
 
 
 def check_attempts(runs: Runs, stored: Stored) -> Iterator[str]:

@@ -52,6 +52,8 @@ class Holder:
         self._heard_at = owner.loop.time()
         self._unread: set[int] = set()
         """The claims that were handed out since the process was last heard."""
+        self._sent_at = 0.0
+        """When the first of them was."""
         self.hangs = False
         self.about: MemberInfo | None = None
         """The process, once it takes part."""
@@ -113,7 +115,12 @@ class Holder:
 
     def hear(self) -> None:
         """The process has said something: it has read what it was sent."""
-        self._heard_at = self._owner.loop.time()
+        now = self._heard_at = self._owner.loop.time()
+        if self._unread and now > self._sent_at + methods.ALIVE_SECONDS:
+            # It begins these only now.
+            for lease in self._held(self._unread):
+                policy = self._owner.queue(lease.job.queue).policy
+                claims.keep_alive(self._owner, lease, policy.lease_ms)
         self._unread.clear()
         if self.hangs:
             self.hangs = False
@@ -222,6 +229,8 @@ class Holder:
             claims.release(self._owner, leases, claims.ABANDONED)
             return 0
         jobs = [SentJob(self.take(lease), lease.job) for lease in leases]
+        if not self._unread:
+            self._sent_at = self._owner.loop.time()
         self._unread.update(job.token for job in jobs)
         try:
             self._connection.push(methods.JOBS, number, dump_jobs(jobs))

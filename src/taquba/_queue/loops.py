@@ -29,6 +29,9 @@ _log: Final = logging.getLogger(__name__)
 _ROUND: Final = 512
 """Jobs moved by one commit of a loop."""
 
+_LATE_MS: Final = 500
+"""A reaper that finds a lease so long after its end has not been awake at that time."""
+
 _TURNS: Final = 10
 """Turns of the event loop in which what lies in a socket is read and taken in."""
 
@@ -115,8 +118,6 @@ async def hear_what_came() -> None:
 async def reap(owner: Owner) -> Counter[str]:
     """Take back every job whose lease expired; returns how many of each queue."""
     expired = owner.leases.expired(owner.clock.monotonic_ms())
-    if any(lease.holder is not None for lease in expired):
-        await hear_what_came()
     reaped = Counter[str]()
     for start in range(0, len(expired), _ROUND):
         transaction = Transaction()
@@ -125,6 +126,11 @@ async def reap(owner: Owner) -> Counter[str]:
         for lease in expired[start : start + _ROUND]:
             # It may have been settled or renewed while earlier ones were written.
             if lease.state != "held" or lease.expires_at > monotonic:
+                continue
+            if lease.holder is not None and monotonic > lease.expires_at + _LATE_MS:
+                # This process did nothing for a while: renewals lie in its sockets, or the job
+                # has not even left it.
+                lease.expires_at = monotonic + owner.queue(lease.job.queue).policy.lease_ms
                 continue
             reaped[lease.job.queue] += 1
             if lease.holder is None or lease.holder.expires(lease):

@@ -24,9 +24,11 @@ class MemberClaim(HeldClaim):
         owner: The owner in this process.
         connection: To the owner elsewhere.
         token: Its name there.
+        asking: How many calls about it are under way there.
+        said_over: Whether the owner elsewhere has said meanwhile that it is over.
     """
 
-    __slots__ = ("connection", "handle", "owner", "token")
+    __slots__ = ("asking", "connection", "handle", "owner", "said_over", "token")
 
     def __init__(self, lease: Lease, handle: object) -> None:
         super().__init__(lease)
@@ -34,6 +36,8 @@ class MemberClaim(HeldClaim):
         self.owner: Owner | None = None
         self.connection: SocketClient | None = None
         self.token = 0
+        self.asking = 0
+        self.said_over = False
 
     @property
     def lease(self) -> Lease:
@@ -107,6 +111,22 @@ class HeldClaims:
         """The claims that are held through a connection."""
         return list(self._bound.get(connection, {}).values())
 
+    def hear_over(self, claim: MemberClaim) -> None:
+        """The owner elsewhere says that a claim is over.
+
+        That may be the work of a call whose answer is still to come. Should the owner end before it
+        answers, what it did may not be stored: the next owner is asked.
+        """
+        if claim.asking:
+            claim.said_over = True
+        else:
+            self.end(claim)
+
+    def answered(self, claim: MemberClaim) -> None:
+        """A call about a claim was answered: what was said before is stored."""
+        if claim.said_over and not claim.asking and claim.lease.state != "over":
+            self.end(claim)
+
     def end(self, claim: MemberClaim) -> None:
         """A claim is over."""
         self._forget(claim)
@@ -116,6 +136,7 @@ class HeldClaims:
         """The owner of a claim has ended."""
         self._forget(claim)
         claim.owner = claim.connection = None
+        claim.said_over = False
         if claim.lease.state in ("held", "settling"):
             claim.lease.enter("held")
             self._adrift[claim] = None

@@ -295,7 +295,7 @@ class RemoteOwner:
                     _ask_to_cancel(claim)
             case methods.OVER, [int() as token]:
                 if (claim := self.claims.get(connection, token)) is not None:
-                    self.claims.end(claim)
+                    self.claims.hear_over(claim)
             case _:
                 # Of a later version.
                 pass
@@ -398,16 +398,32 @@ class RemoteOwner:
                 raise ClaimLost(claim.id, SETTLED)
             connection = claim.connection
             try:
-                answer = await self._call_on(connection, 0, None, *call())
+                return await self._ask_about(claim, connection, call())
             except NotCarriedOut:
                 pass
             except Disconnected as error:
                 interrupted = error
-            else:
-                return None if answer is None else load_result(cast("bytes", answer))
             # Should the next owner still hold it for this process, it was not carried out.
             if claim.connection is connection:
                 self.claims.cast_adrift(claim)
+
+    async def _ask_about(
+        self, claim: MemberClaim, connection: SocketClient, call: list[Any]
+    ) -> Any:
+        """The answer of the owner that holds a claim; raises its error, or `Disconnected`."""
+        claim.asking += 1
+        try:
+            answer = await self._call_on(connection, 0, None, *call)
+        except Disconnected:
+            claim.asking -= 1
+            raise
+        except BaseException:
+            claim.asking -= 1
+            self.claims.answered(claim)
+            raise
+        claim.asking -= 1
+        self.claims.answered(claim)
+        return None if answer is None else load_result(cast("bytes", answer))
 
     async def until_bound(self, claim: MemberClaim, deadline: float | None = None) -> None:
         """Wait until an owner has said whether a claim is this process's own.
