@@ -53,7 +53,8 @@ RENEW: Final = "renew"
 """Said of claims: ``(lease_ms, tokens)``: they are worked on."""
 
 ALIVE: Final = "alive"
-"""Said every `ALIVE_SECONDS` by a process that takes jobs, and when it was sent some: ``()``."""
+"""Said every `ALIVE_SECONDS` by a process that takes jobs: ``()``; and when it has read some that
+it was sent: ``(token)`` of the last of them."""
 
 ALIVE_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 4.0

@@ -51,7 +51,7 @@ class Holder:
         self._gone = False
         self._heard_at = owner.loop.time()
         self._unread: set[int] = set()
-        """The claims that were handed out since the process was last heard."""
+        """The claims that were handed out, and that the process has not said it has read."""
         self._sent_at = 0.0
         """When the first of them was."""
         self.hangs = False
@@ -114,18 +114,22 @@ class Holder:
         return lease.number not in self._unread
 
     def hear(self) -> None:
-        """The process has said something: it has read what it was sent."""
-        now = self._heard_at = self._owner.loop.time()
-        if self._unread and now > self._sent_at + methods.ALIVE_SECONDS:
-            # It begins these only now.
-            for lease in self._held(self._unread):
-                policy = self._owner.queue(lease.job.queue).policy
-                claims.keep_alive(self._owner, lease, policy.lease_ms)
-        self._unread.clear()
+        """The process has said something."""
+        self._heard_at = self._owner.loop.time()
         if self.hangs:
             self.hangs = False
             for loop in self._loops.values():
                 loop.free(0)
+
+    def has_read(self, token: int) -> None:
+        """The process has read what it was sent, up to the claim of that name."""
+        read = {one for one in self._unread if one <= token}
+        if read and self._owner.loop.time() > self._sent_at + methods.ALIVE_SECONDS:
+            # It begins these only now.
+            for lease in self._held(read):
+                policy = self._owner.queue(lease.job.queue).policy
+                claims.keep_alive(self._owner, lease, policy.lease_ms)
+        self._unread -= read
 
     def look(self, now: float) -> None:
         """Take back what a process has not read that has not been heard for long."""

@@ -103,6 +103,8 @@ class MemberCalls:
                     holder.work(loop, queue, lease_ms, places)
                 case methods.FREE, [int() as loop, int() as places]:
                     holder.free(loop, places)
+                case methods.ALIVE, [int() as token]:
+                    holder.has_read(token)
                 case methods.LEAVE, [int() as loop]:
                     holder.leave(loop)
                 case methods.RENEW, [int() as lease_ms, tokens]:

@@ -307,6 +307,8 @@ class RemoteOwner:
             jobs = load_jobs(queue or "", data)
         except NotTokens as error:
             raise BrokenFrame("jobs of an unknown form") from error
+        if not jobs:
+            return
         if works is None or queue is None:
             # The loop has ended meanwhile.
             tokens = dump_tokens([sent.token for sent in jobs])
@@ -314,7 +316,7 @@ class RemoteOwner:
             return
         # Before a handler can block the event loop: if this process hangs, the owner must know
         # which jobs had reached it.
-        connection.say(methods.ALIVE)
+        connection.say(methods.ALIVE, jobs[-1].token)
         works.arrived(number, [self._claimed(connection, *sent) for sent in jobs])
 
     def _disconnected(self, connection: SocketClient) -> None:
