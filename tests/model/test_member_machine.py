@@ -570,3 +570,21 @@ def take_in(member: Member, kind: str, fields: list[object]) -> None:
 
 TestMembers = MemberMachine.TestCase
 TestMembers.settings = settings(max_examples=settings().max_examples // 2)
+
+
+def test_a_suspect_that_goes_on_under_the_next_owner_lets_others_in_after_a_while() -> None:
+    machine = MemberMachine()
+    try:
+        machine.begin()
+        machine.work([("t", 0, 0, True)])
+        machine.end(who=0, ends="dies")
+        machine.work([("t", 0, 0, True)])
+        (member,) = machine.members
+        assert len(member.holds) == 1
+        assert machine.takes(member) == []
+        machine.change_owner(died=False, flushed=True, dead=set())
+        machine.advance(seconds=31, renews=True)
+        (member,) = machine.members
+        assert len(machine.takes(member)) > 1
+    finally:
+        machine.teardown()

@@ -96,6 +96,7 @@ class Adoption:
         if job.suspicion is not None and job.suspicion.alone:
             owner.gate.enter(lease)
             lease.on_over.append(lambda: _let_others_in(owner, lease))
+            claims.let_others_in_later(owner, lease)
 
     async def adopt(self, worker: str, named: Sequence[NamedJob]) -> list[Lease | None]:
         """The claims of the jobs that a process names; None for those it has lost."""
@@ -208,6 +209,7 @@ def replace(owner: Owner, found: Lease, lease: Lease) -> None:
     if owner.gate.is_alone(found):
         owner.gate.enter(lease)
         lease.on_over.append(lambda: _let_others_in(owner, lease))
+        claims.let_others_in_later(owner, lease)
     lease.enter("held")
     owner.leases.add(lease)
 

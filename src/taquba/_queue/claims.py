@@ -268,11 +268,12 @@ def _take_suspect(
     owner.add_lease(lease)
     gate.enter(lease)
     _follow(owner, state.window, transaction, [(key, job, lease)])
-    _let_others_in_later(owner, lease)
+    let_others_in_later(owner, lease)
     return transaction, [lease]
 
 
-def _let_others_in_later(owner: Owner, lease: Lease) -> None:
+def let_others_in_later(owner: Owner, lease: Lease) -> None:
+    """Let others run beside a suspect once it has run alone for long enough."""
     owner.clock.call_later(alone_ms(lease.job), lambda: _let_others_in(owner, lease))
 
 
@@ -281,7 +282,7 @@ def _let_others_in(owner: Owner, lease: Lease) -> None:
     if not owner.gate.is_alone(lease) or owner.failure is not None:
         return
     if lease.state != "held":
-        _let_others_in_later(owner, lease)
+        let_others_in_later(owner, lease)
         return
     transaction = Transaction()
     change = transitions.join(lease.job)
@@ -293,7 +294,7 @@ def _let_others_in(owner: Owner, lease: Lease) -> None:
 
     def written(answer: asyncio.Future[None]) -> None:
         if answer.exception() is not None:
-            _let_others_in_later(owner, lease)
+            let_others_in_later(owner, lease)
             return
         owner.gate.open(lease.job.worker)
         owner.wake_claimers()
