@@ -7,6 +7,7 @@ import contextlib
 import random
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,16 @@ from taquba import (
     SettlementEffects,
     Store,
     StoreError,
+    StoreFenced,
 )
 from taquba._line import methods
 from taquba._line.address import socket_path
 from taquba._line.client import CallFailed, SocketClient
 from taquba._line.values import dump_arguments
 from taquba._objects.location import StoreLocation
+from tests.servers.faults import Faults
+from tests.servers.proxy import FaultyProxy
+from tests.servers.stores import S3Server
 from tests.service.support import children
 
 CHILD = Path(__file__).with_name("member_child.py")
@@ -376,3 +381,31 @@ async def test_a_token_of_another_job_settles_nothing(owner: Queue, short_path: 
     await client.call(SECONDS, methods.STORE, "ack", dump_arguments({"claim": [1, "mine"]}))
     assert (await owner.stats("q")).done == 1
     await client.close()
+
+
+async def test_a_settlement_that_its_owner_has_not_stored_is_made_at_the_next(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3_server.root}{tmp_path}"
+    opens = partial(Queue.open, url, inbox=True, producer_socket=True, take_over=True)
+    async with FaultyProxy(s3_server.endpoint) as proxy:
+        for name, value in s3_server.environment(proxy.endpoint).items():
+            monkeypatch.setenv(name, value)
+        first = await opens()
+        async with Service(url, {}, role="producer") as member:
+            added = await first.enqueue("q", b"")
+            claim = await must_claim(member)
+            await first.kv_put("claim", b"stored")
+            # The next owner may write again.
+            await proxy.inject(Faults(hang=1, limit=1, methods=("PUT",), kinds=("wal",)))
+            settling = asyncio.create_task(member.ack(claim))
+            async with asyncio.timeout(SECONDS):
+                while (await first.stats("q")).claimed:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            async with opens() as second:
+                await proxy.calm()
+                with contextlib.suppress(StoreError, StoreFenced):
+                    await first.close()
+                assert await settling == []
+                assert (await second.stats("q")).done == 1
+                assert await second.get_job(added.id) is None
