@@ -303,7 +303,6 @@ class MemberMachine(RuleBasedStateMachine):
     async def be_heard(self, member: Member) -> None:
         """Wait until the owner has taken in what a member said."""
         await member.client.call(PATIENCE, methods.BRING_IN, QUEUE)
-        member.unread.clear()
 
     def pick(self, number: int) -> Member | None:
         return self.members[number % len(self.members)] if self.members else None
@@ -367,7 +366,6 @@ class MemberMachine(RuleBasedStateMachine):
 
     async def hand_out(self, member: Member, due: list[str], heard: bool) -> None:
         member.arrived.clear()
-        member.unread.clear()
         member.client.say(methods.FREE, LOOP, len(due))
         async with asyncio.timeout(PATIENCE):
             while len(member.arrived) < len(due):  # noqa: ASYNC110 - a socket
@@ -379,7 +377,9 @@ class MemberMachine(RuleBasedStateMachine):
             member.holds[sent.job.id] = sent
             member.unread.add(sent.job.id)
         if heard:
+            member.client.say(methods.ALIVE, member.arrived[-1].token)
             await self.be_heard(member)
+            member.unread.clear()
         await self.agree()
 
     async def say_done(self, member: Member, chosen: list[SentJob]) -> None:
@@ -390,7 +390,6 @@ class MemberMachine(RuleBasedStateMachine):
         for job_id in [held[token] for token in tokens if token in held]:
             self.change(job_id, self.jobs[job_id].finished("done", "completed"), durable=True)
             member.drop(job_id)
-        member.unread.clear()
         await self.agree()
 
     async def say_nack(self, member: Member, sent: SentJob) -> None:
@@ -405,7 +404,6 @@ class MemberMachine(RuleBasedStateMachine):
             await call
             self.change(job_id, self.jobs[job_id].failed("retried"), durable=True)
             member.drop(job_id)
-        member.unread.clear()
         await self.agree()
 
     async def say_child_died(self, member: Member, sent: SentJob) -> None:
@@ -414,7 +412,6 @@ class MemberMachine(RuleBasedStateMachine):
         for job_id in [one for one, held in member.holds.items() if held is sent]:
             self.change(job_id, self.jobs[job_id].process_died(), durable=True)
             member.drop(job_id)
-        member.unread.clear()
         await self.agree()
 
     @rule(who=st.integers(0, 5), ends=st.sampled_from(["leaves", "dies"]))
