@@ -83,6 +83,8 @@ class Log:
     killed: float = math.inf
     by_job: bool = False
     left: bool = False
+    last: float = 0.0
+    """When it last wrote something down."""
 
     def pauses_between(self, begin: float, end: float) -> bool:
         """Whether it did nothing for long, so that it may have lost a job that it had then."""
@@ -98,7 +100,7 @@ def read_log(lines: Iterable[dict[str, Any]], number: int) -> Log:
     runs: dict[int, Run] = {}
     calls: dict[int, Asked] = {}
     for line in lines:
-        moment = line.pop("t")
+        moment = log.last = line.pop("t")
         if "event" in line:
             _take_event(log, line, moment)
         elif "run" in line:
@@ -143,6 +145,12 @@ def read_logs(folder: Path, events: Iterable[dict[str, Any]]) -> dict[int, Log]:
     for number, begin, end in _suspensions(events):
         if (log := logs.get(number)) is not None:
             log.pauses.append((begin, end))
+    for event in events:
+        if event["event"] == "ended" and event["code"] < 0:
+            log = logs.get(event["member"])
+            if log is not None and log.killed == math.inf:
+                # Neither by the conductor nor by a job.
+                log.killed = log.last
     for event in events:
         log = logs.get(event["member"]) if event["event"] == "kills" else None
         # Without a log it was killed before it did anything.

@@ -29,7 +29,7 @@ _log: Final = logging.getLogger(__name__)
 _ROUND: Final = 512
 """Jobs moved by one commit of a loop."""
 
-_LATE_MS: Final = 500
+_LATE_MS: Final = 250
 """A reaper that finds a lease so long after its end has not been awake at that time."""
 
 _TURNS: Final = 10
@@ -118,6 +118,8 @@ async def hear_what_came() -> None:
 async def reap(owner: Owner) -> Counter[str]:
     """Take back every job whose lease expired; returns how many of each queue."""
     expired = owner.leases.expired(owner.clock.monotonic_ms())
+    if any(lease.holder is not None for lease in expired):
+        await hear_what_came()
     reaped = Counter[str]()
     for start in range(0, len(expired), _ROUND):
         transaction = Transaction()
