@@ -298,6 +298,7 @@ def test_damaged_content(story: Story, job: StoredJob) -> None:
     assert story.broken() == {"content"}
 
 
+@pytest.mark.long
 async def test_a_short_soak_of_members(tmp_path: Path) -> None:
     folder = tmp_path / "soak"
     await soak_members(

@@ -39,6 +39,9 @@ PAYLOADS: Final = "-payloads"
 INBOX: Final = "-inbox"
 """What is appended to a store's location for the places beside it."""
 
+_MOST_LEVELS: Final = 255
+"""Of a folder. Creating and removing a deeper one is beyond what Python's recursion allows."""
+
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -205,6 +208,12 @@ def make_folder(folder: Path) -> None:
     Raises:
         StoreError: It cannot be created, read or written.
     """
+    if len(folder.parts) > _MOST_LEVELS:
+        raise StoreError(
+            f"cannot create a store folder that is {len(folder.parts)} levels deep; choose a "
+            "shorter path",
+            permanent=True,
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -213,12 +222,6 @@ def make_folder(folder: Path) -> None:
             "choose a folder that this user can write",
             permanent=True,
         ) from error
-    except RecursionError:
-        raise StoreError(
-            f"cannot create a store folder that is {len(folder.parts)} levels deep; choose a "
-            "shorter path",
-            permanent=True,
-        ) from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise StoreError(
             f"no permission to read and write the store folder {folder}; "

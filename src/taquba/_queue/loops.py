@@ -115,8 +115,14 @@ async def hear_what_came() -> None:
         await asyncio.sleep(0)
 
 
-async def reap(owner: Owner) -> Counter[str]:
-    """Take back every job whose lease expired; returns how many of each queue."""
+async def reap(owner: Owner, *, on_time: bool = False) -> Counter[str]:
+    """Take back every job whose lease expired; returns how many of each queue.
+
+    Args:
+        owner: The owner of the store.
+        on_time: Whether the caller looks whenever a lease expires, so that one which expired long
+            ago shows that this process did nothing for a while.
+    """
     expired = owner.leases.expired(owner.clock.monotonic_ms())
     if any(lease.holder is not None for lease in expired):
         await hear_what_came()
@@ -129,9 +135,9 @@ async def reap(owner: Owner) -> Counter[str]:
             # It may have been settled or renewed while earlier ones were written.
             if lease.state != "held" or lease.expires_at > monotonic:
                 continue
-            if lease.holder is not None and monotonic > lease.expires_at + _LATE_MS:
-                # This process did nothing for a while: renewals lie in its sockets, or the job
-                # has not even left it.
+            late = monotonic > lease.expires_at + _LATE_MS
+            if on_time and late and lease.holder is not None:
+                # Renewals lie in its sockets, or the job has not even left it.
                 lease.expires_at = monotonic + owner.queue(lease.job.queue).policy.lease_ms
                 continue
             reaped[lease.job.queue] += 1
@@ -149,7 +155,7 @@ async def run_reaper(owner: Owner, interval_ms: int) -> None:
     gap_ms = min(interval_ms, _REAPER_GAP_MS)
 
     async def round_() -> None:
-        for name, count in (await reap(owner)).items():
+        for name, count in (await reap(owner, on_time=True)).items():
             _log.warning(
                 "took back %d jobs of queue %r whose lease expired",
                 count,
