@@ -204,6 +204,11 @@ def test_what_ran_alone_in_a_process_that_was_killed_has_spent_an_attempt(
     assert story.broken() == {"no innocent pays"}
 
 
+def test_a_job_that_nobody_ran(story: Story, job: StoredJob) -> None:
+    assert job.status == "pending"
+    assert story.broken() == {"no innocent pays"}
+
+
 def test_an_innocent_that_is_dead(story: Story, job: StoredJob) -> None:
     story.run(job, how="raised")
     job.status = "dead"

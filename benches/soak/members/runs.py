@@ -110,7 +110,7 @@ def _check_innocent(runs: Runs, job: StoredJob) -> Iterator[str]:
         yield f"no innocent pays: {job.id} ({job.kind}) is {job.status} in the end: {job.history}"
     allowed: Counter[str] = Counter()
     found = runs.of.get(job.id, [])
-    ends = [run.begin for run in found[1:]] + [math.inf]
+    ends = [*(run.begin for run in found), math.inf][1:]
     for run, until in zip(found, ends, strict=True):
         allowed["retried"] += run.how == "raised"
         allowed["lease_expired"] += runs.paused(run, until)
