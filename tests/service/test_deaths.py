@@ -189,7 +189,7 @@ async def test_a_member_that_hangs_for_longer_than_its_lease(owner: Queue, site:
 
 async def test_a_member_whose_event_loop_is_blocked(owner: Queue, site: Site) -> None:
     first = await site.start("worker", lease=0.5)
-    (job,) = await enqueue(owner, ["block 2"])
+    (job,) = await enqueue(owner, ["block 5"])
     await until(lambda: first.started() == [job])
     second = await site.start("worker")
     await until(lambda: job in second.started())

@@ -32,6 +32,9 @@ _ROUND: Final = 512
 _LATE_MS: Final = 250
 """A reaper that finds a lease so long after its end has not been awake at that time."""
 
+_TO_HEAR_MS: Final = 1000
+"""How long such a lease lasts then, for its holder to be heard."""
+
 _TURNS: Final = 10
 """Turns of the event loop in which what lies in a socket is read and taken in."""
 
@@ -138,7 +141,7 @@ async def reap(owner: Owner, *, on_time: bool = False) -> Counter[str]:
             late = monotonic > lease.expires_at + _LATE_MS
             if on_time and late and lease.holder is not None:
                 # Renewals lie in its sockets, or the job has not even left it.
-                lease.expires_at = monotonic + owner.queue(lease.job.queue).policy.lease_ms
+                lease.expires_at = monotonic + _TO_HEAR_MS
                 continue
             reaped[lease.job.queue] += 1
             if lease.holder is None or lease.holder.expires(lease):
