@@ -195,6 +195,7 @@ class Service(AskingStore, RunsInBackground):
         )
         self._working: asyncio.Task[None] | None = None
         self._interrupted = False
+        self._begun = False
         self._space = Lazily(self._open_space, lambda opened: opened.space.close())
         self._objects = MemberObjects(self._opened_objects)
         self._place: Place | None = None
@@ -320,16 +321,16 @@ class Service(AskingStore, RunsInBackground):
             TaqubaError: The store cannot be opened, by this process or any other.
         """
         check_shutdown(shutdown)
-        self._begin()
         stop = asyncio.Event() if shutdown is None else shutdown
         refusal: TaqubaError = ProducerClosed()
         try:
-            await self._look_at_place()
+            await self._begin()
             await self._take_part(stop)
         except TaqubaError as error:
             refusal = error
             raise
         finally:
+            self._begun = False
             self._member.close()
             self._refusal = refusal
             await self._disconnect()
@@ -399,9 +400,19 @@ class Service(AskingStore, RunsInBackground):
         return self._member.source(queue, lease_ms)
 
     async def __aenter__(self) -> Self:
-        self._begin()
-        await self._look_at_place()
+        await self._begin()
         return await super().__aenter__()
+
+    async def _begin(self) -> None:
+        """Begin to take part, unless the entry of the block has done that."""
+        if self._begun:
+            return
+        self._place = Place("service")
+        # It may have been created before a fork, or have run before.
+        self._remote.about = self._introduction()
+        self._refusal = None
+        await self._look_at_place()
+        self._begun = True
 
     async def _look_at_place(self) -> None:
         """Refuse a place that cannot be used; one that does not answer now may answer later."""
@@ -427,12 +438,6 @@ class Service(AskingStore, RunsInBackground):
             return
         if self._stands or await asyncio.to_thread(location.folder.exists):
             await asyncio.to_thread(make_folder, location.folder)
-
-    def _begin(self) -> None:
-        self._place = Place("service")
-        # It may have been created before a fork, or have run before.
-        self._remote.about = self._introduction()
-        self._refusal = None
 
     def _introduction(self) -> MemberInfo:
         """This process, under a name that nothing else has."""
