@@ -88,15 +88,10 @@ class Adoption:
 
     def hold_back(self, job: Job) -> None:
         """Keep a job claimed until it is known who runs it."""
-        owner = self._owner
-        lease = Lease(job, owner.clock.monotonic_ms() + owner.queue(job.queue).policy.lease_ms)
-        lease.enter("held")
-        owner.add_lease(lease)
+        lease = self._hold(job)
         self._held_back.setdefault(job.worker, {})[job.id] = lease
         if job.suspicion is not None and job.suspicion.alone:
-            owner.gate.enter(lease)
-            lease.on_over.append(lambda: _let_others_in(owner, lease))
-            claims.let_others_in_later(owner, lease)
+            _keep_alone(self._owner, lease)
 
     async def adopt(self, worker: str, named: Sequence[NamedJob]) -> list[Lease | None]:
         """The claims of the jobs that a process names; None for those it has lost."""
@@ -177,12 +172,17 @@ class Adoption:
         change = transitions.claim(job, key, named.claimed_at, worker)
         transaction.add(change)
         leave_window(owner, transaction, found)
-        state = owner.queue(job.queue)
-        lease = Lease(change.job, owner.clock.monotonic_ms() + state.policy.lease_ms)
-        owner.add_lease(lease)
-        lease.enter("held")
+        lease = self._hold(change.job)
         transaction.on_failed.append(lambda: owner.leases.drop(lease))
         owner.committer.submit(transaction, durable=False)
+        return lease
+
+    def _hold(self, job: Job) -> Lease:
+        """A lease for a claimed job, as if it had just been claimed."""
+        owner = self._owner
+        lease = Lease(job, owner.clock.monotonic_ms() + owner.queue(job.queue).policy.lease_ms)
+        lease.enter("held")
+        owner.add_lease(lease)
         return lease
 
     def _unspent(self, job: Job) -> transitions.Change:
@@ -207,11 +207,16 @@ def replace(owner: Owner, found: Lease, lease: Lease) -> None:
     lease.on_over += found.on_over
     found.on_over.clear()
     if owner.gate.is_alone(found):
-        owner.gate.enter(lease)
-        lease.on_over.append(lambda: _let_others_in(owner, lease))
-        claims.let_others_in_later(owner, lease)
+        _keep_alone(owner, lease)
     lease.enter("held")
     owner.leases.add(lease)
+
+
+def _keep_alone(owner: Owner, lease: Lease) -> None:
+    """Let nothing run beside a suspect that ran alone before, for as long as a suspect may."""
+    owner.gate.enter(lease)
+    lease.on_over.append(lambda: _let_others_in(owner, lease))
+    claims.let_others_in_later(owner, lease)
 
 
 def _let_others_in(owner: Owner, lease: Lease) -> None:

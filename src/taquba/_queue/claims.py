@@ -34,6 +34,7 @@ _REFILL_ROWS: Final = 2048
 _REFILL_BYTES: Final = 8 * 1024 * 1024
 _REFILL_BATCH: Final = 128
 
+SETTLED: Final = "it was settled, or its lease expired and was taken back"
 ABANDONED: Final = "the claim was abandoned by its caller"
 
 
@@ -428,11 +429,15 @@ def lease_in_force(owner: Owner, claim: Claim) -> Lease | None:
 
 def held_lease(owner: Owner, claim: Claim) -> Lease:
     """The lease of a claim that may be settled or renewed, or the error that says why not."""
-    lease = _lease_here(owner, claim)
+    return still_held(_lease_here(owner, claim))
+
+
+def still_held(lease: Lease) -> Lease:
+    """A lease under which its job may be settled or renewed, or the error that says why not."""
     if lease.state == "settling":
-        raise ClaimLost(claim.id, "a settlement of it is under way")
+        raise ClaimLost(lease.job.id, "a settlement of it is under way")
     if lease.state != "held":
-        raise ClaimLost(claim.id, "it was settled, or its lease expired and was taken back")
+        raise ClaimLost(lease.job.id, SETTLED)
     return lease
 
 

@@ -146,7 +146,7 @@ class Holder:
         """
         lease = self._leases.get(token)
         if lease is None or lease.job.id != job_id:
-            raise ClaimLost(job_id, "it was settled, or its lease expired and was taken back")
+            raise ClaimLost(job_id, claims.SETTLED)
         return OwnedClaim(self._owner, lease)
 
     async def done(self, tokens: Iterable[int]) -> list[int]:
@@ -298,7 +298,8 @@ class Holders:
         """Look whether the processes hang, until cancelled."""
         while True:
             await asyncio.sleep(methods.ALIVE_SECONDS)
-            await loops.hear_what_came()
+            if self._by_connection:
+                await loops.hear_what_came()
             for holder in list(self._by_connection.values()):
                 holder.look(self._owner.loop.time())
 

@@ -58,6 +58,13 @@ async def promote_due(owner: Owner) -> int:
             return promoted
 
 
+async def bring_in(owner: Owner) -> None:
+    """Make every job of the store pending that may run now, those in the inbox as well."""
+    if owner.take_inbox is not None:
+        await owner.take_inbox()
+    await promote_due(owner)
+
+
 def _next_scheduled(owner: Owner) -> int:
     """When the first scheduled job is due, in wall ms."""
     first = owner.scheduled.first_key()

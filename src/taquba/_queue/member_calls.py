@@ -71,7 +71,9 @@ class MemberCalls:
                 case methods.LOST, [int() as token, str() as why]:
                     landed = holder.lose_process(token, why[:_LONGEST_REASON])
                 case methods.BRING_IN, [str() as queue]:
-                    return await self._bring_in(validate.queue_name(queue))
+                    state = self._owner.queue(validate.queue_name(queue))
+                    await loops.bring_in(self._owner)
+                    return state.empty
                 case methods.BYE, []:
                     await holder.bye()
                     return None
@@ -115,13 +117,6 @@ class MemberCalls:
                     pass
         except (NotTokens, TaqubaError) as error:
             raise BrokenFrame(f"{kind}: {error!s:.200}") from None
-
-    async def _bring_in(self, queue: str) -> bool:
-        owner = self._owner
-        if owner.take_inbox is not None:
-            await owner.take_inbox()
-        await loops.promote_due(owner)
-        return owner.queue(queue).empty
 
     async def _end(self, claim: OwnedClaim, how: str, known: Mapping[str, Any]) -> object:
         owner = self._owner

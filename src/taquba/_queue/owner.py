@@ -366,6 +366,11 @@ class Owner:
             state = self.add_queue(name, None)
         return state
 
+    def handlers(self, queue: str) -> list[object]:
+        """What serves a queue in this process: a runner that has reserved it, worker loops."""
+        found = (self.runners.get(queue), self.queue(queue).handler)
+        return [handler for handler in found if handler is not None]
+
     def add_queue(self, name: str, horizon: bytes | None) -> QueueState:
         state = self.queues[name] = QueueState(name, self.config(name).policy(), horizon)
         return state

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taquba._model.errors import TaqubaError
 from taquba._model.redaction import without_secrets
-from taquba._worker.overrun import OVERRAN, Overran, OwnProcess, end_process
-from taquba._worker.threads import busy, end_without_them
+from taquba._worker.overrun import OVERRAN, Overran, OwnProcess
+from taquba._worker.threads import busy, end_process, end_without_them
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

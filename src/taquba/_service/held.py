@@ -6,11 +6,8 @@ from taquba._interface.claim import HeldClaim
 from taquba._line.client import SocketClient
 from taquba._memory.callbacks import call_soon
 from taquba._memory.leases import Lease
-from taquba._model.errors import ClaimLost
-from taquba._queue.claims import OwnedClaim
+from taquba._queue.claims import OwnedClaim, still_held
 from taquba._queue.owner import Owner
-
-SETTLED: str = "it was settled, or its lease expired and was taken back"
 
 
 class MemberClaim(HeldClaim):
@@ -47,12 +44,7 @@ class MemberClaim(HeldClaim):
     @property
     def held(self) -> Lease:
         """The lease, while the job is held; raises `ClaimLost`."""
-        lease = self._lease
-        if lease.state == "settling":
-            raise ClaimLost(self.id, "a settlement of it is under way")
-        if lease.state != "held":
-            raise ClaimLost(self.id, SETTLED)
-        return lease
+        return still_held(self._lease)
 
     @property
     def adrift(self) -> bool:

@@ -67,9 +67,7 @@ class Member:
             if source.queue == queue and source.takes:
                 yield source.handler
         if self.owner is not None:
-            for other in (self.owner.runners.get(queue), self.owner.queue(queue).handler):
-                if other is not None:
-                    yield other
+            yield from self.owner.handlers(queue)
 
     @property
     def takes(self) -> bool:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from taquba._interface.claim import HeldClaim, lease_of
 from taquba._line import methods
 from taquba._line.client import Disconnected
 from taquba._line.values import dump_arguments
 from taquba._model.clock import Clock
-from taquba._model.describing import shown
-from taquba._model.errors import CancelRequested, ClaimLost, InvalidArgument, TaqubaError
+from taquba._model.errors import CancelRequested, TaqubaError
 from taquba._model.options import SettlementEffects
 from taquba._objects.payloads import PayloadReads
-from taquba._queue import claims, loops, settling
-from taquba._queue.claims import OwnedClaim
-from taquba._queue.owner import Owner, QueueState
-from taquba._queue.payload_reads import AFTER_FAILURE_SECONDS, load, read_payload
-from taquba._service.held import SETTLED, MemberClaim
-from taquba._service.remote import MovedHere, RemoteOwner
-from taquba._worker.handlers import same_handler
+from taquba._queue import claims, settling
+from taquba._queue.owner import Owner
+from taquba._queue.payload_reads import AFTER_FAILURE_SECONDS, read_payload
+from taquba._service.held import MemberClaim
+from taquba._service.remote import MovedHere, RemoteOwner, by_method
+from taquba._worker.handlers import refuse_others
+from taquba._worker.own_source import OwnSource
 from taquba._worker.source import JobSource, Loop
 
 if TYPE_CHECKING:
@@ -79,13 +79,6 @@ class Workplace(Protocol):
         """A worker loop has ended."""
 
 
-class _Here(NamedTuple):
-    """The owner of the store, in this process, and its queue."""
-
-    owner: Owner
-    state: QueueState
-
-
 class MemberSource(JobSource):
     """The jobs of a queue for one worker loop.
 
@@ -109,7 +102,7 @@ class MemberSource(JobSource):
         self._places = 0
         self._claims = False
         """Whether the loop takes jobs."""
-        self._here: _Here | None = None
+        self._here: OwnSource | None = None
         """While it claims from an owner in this process."""
         self._arrived: deque[MemberClaim] = deque()
         """Jobs that an owner elsewhere has sent, and that the loop has not taken."""
@@ -153,8 +146,8 @@ class MemberSource(JobSource):
         self._asked = 0
         owner = self._member.owner
         if owner is not None:
-            self._here = _Here(owner, owner.queue(self.queue))
-            self._here.state.loop_begins(self.handler, self._places)
+            self._here = self._source_of(owner)
+            self._here.begin_claiming(self.handler, self._places)
         else:
             places = self._places
             self._remote.say(methods.WORK, self.number, self.queue, self.lease_ms, places)
@@ -162,18 +155,16 @@ class MemberSource(JobSource):
     def _leave_owner(self) -> None:
         here, self._here = self._here, None
         if here is not None:
-            here.state.loop_ends(self.handler, self._places)
+            here.end_claiming(self.handler)
+
+    def _source_of(self, owner: Owner) -> OwnSource:
+        """The jobs of an owner in this process."""
+        return OwnSource(owner, self.queue, self.lease_ms)
 
     # -- claiming ---------------------------------------------------------------------------
 
     def attach(self, loop: Loop, handler: object) -> None:
-        for other in self._member.handlers(self.queue):
-            if not same_handler(other, handler):
-                raise InvalidArgument(
-                    f"queue {self.queue!r} is already served in this process by {shown(other)}, "
-                    "and each handler would take the other's jobs: use another queue for one of "
-                    "them, or pass the same handler to both"
-                )
+        refuse_others(self.queue, handler, self._member.handlers(self.queue))
         self._worker = loop
         self._member.add(self)
 
@@ -213,18 +204,16 @@ class MemberSource(JobSource):
         return owner is not None and owner.gate.active
 
     async def take(self, limit: int) -> Sequence[HeldClaim]:
-        here = self._here
-        if here is not None and not self._arrived:
+        here, owner = self._here, self._member.owner
+        if here is not None and owner is not None and not self._arrived:
             try:
-                found = await claims.claim_ahead(
-                    here.owner, here.state, limit, self.lease_ms, here.owner.about.id
-                )
+                found = await here.take(limit)
             except TaqubaError:
                 # Another owner is to come, which sends jobs, or takes them here.
-                if here.owner.failure is None:
+                if owner.failure is None:
                     raise
                 return ()
-            return [self._claim_here(here.owner, claim) for claim in found]
+            return [self._claim_here(owner, claim) for claim in found]
         taken: list[MemberClaim] = []
         while self._arrived and len(taken) < limit:
             claim = self._arrived.popleft()
@@ -237,7 +226,7 @@ class MemberSource(JobSource):
         self._empty = not taken
         return taken
 
-    def _claim_here(self, owner: Owner, found: OwnedClaim) -> MemberClaim:
+    def _claim_here(self, owner: Owner, found: HeldClaim) -> MemberClaim:
         claim = MemberClaim(lease_of(found), self._remote)
         claim.owner = owner
         return claim
@@ -252,29 +241,22 @@ class MemberSource(JobSource):
 
     def join(self, loop: Loop) -> object:
         here = self._here
-        if here is None:
-            return None
-        ready = here.state.waiters.join()
-        ready.add_done_callback(partial(_woken, loop))
-        return here.state, ready
+        return None if here is None else (here, here.join(loop))
 
     def leave(self, joined: object, *, goes_on: bool) -> None:
         if joined is not None:
-            state, ready = cast("tuple[QueueState, asyncio.Future[None]]", joined)
-            state.waiters.leave(ready, pass_on=not goes_on)
+            here, ready = cast("tuple[OwnSource, object]", joined)
+            here.leave(ready, goes_on=goes_on)
 
     @property
     def empty(self) -> bool:
         if self._arrived:
             return False
-        return self._empty if self._here is None else self._here.state.empty
+        return self._empty if self._here is None else self._here.empty
 
     async def bring_in(self) -> None:
-        here = self._here
-        if here is not None:
-            if here.owner.take_inbox is not None:
-                await here.owner.take_inbox()
-            await loops.promote_due(here.owner)
+        if self._here is not None:
+            await self._here.bring_in()
         else:
             self._empty = await self._remote.bring_in(self.queue)
 
@@ -285,13 +267,18 @@ class MemberSource(JobSource):
         owner = member_claim.owner
         if owner is not None:
             here = member_claim.at(owner)
-            loaded = await load(owner, here, self.lease_ms)
+            loaded = await self._source_of(owner).load(here)
             member_claim.take_payload(here)
             return loaded
         problem = await read_payload(await self._member.payloads(), member_claim)
         if problem is not None:
             arguments = {"kind": type(problem).__name__, "why": str(problem)}
-            await self._settle(member_claim, "unread", arguments)
+            try:
+                await self._remote.about_claim(
+                    member_claim, partial(_end_otherwise, "unread", member_claim, arguments)
+                )
+            except MovedHere:
+                return await self.load(claim)
             await asyncio.sleep(AFTER_FAILURE_SECONDS)
         return problem is None and member_claim.lease.state == "held"
 
@@ -329,7 +316,7 @@ class MemberSource(JobSource):
     async def ack(self, claim: HeldClaim, effects: SettlementEffects | None) -> None:
         member_claim = cast("MemberClaim", claim)
         if effects is not None:
-            await self._settle_by_call(member_claim, "ack", {"effects": self._carried(effects)})
+            await self._settle_by_method(member_claim, "ack", {"effects": self._carried(effects)})
             return
         while True:
             owner = member_claim.owner
@@ -338,24 +325,30 @@ class MemberSource(JobSource):
                     await settling.ack(owner, member_claim.at(owner), None)
                     return
                 except TaqubaError:
-                    if owner.failure is None or not member_claim.adrift:
+                    if not _is_anothers(member_claim, owner):
                         raise
-            else:
-                lease = member_claim.held
-                await self._remote.until_bound(member_claim)
-                if member_claim.connection is not None:
-                    lease.enter("settling")
-                    try:
-                        await self._remote.done(member_claim)
-                        return
-                    except Disconnected:
-                        # The next owner is told.
-                        if not member_claim.adrift and lease.state != "over":
-                            self._remote.claims.cast_adrift(member_claim)
-                    except BaseException:
-                        if lease.state == "settling":
-                            lease.enter("held")
-                        raise
+            elif await self._done(member_claim):
+                return
+
+    async def _done(self, claim: MemberClaim) -> bool:
+        """Acknowledge at an owner elsewhere; False if another one must be asked."""
+        lease = claim.held
+        await self._remote.until_bound(claim)
+        if claim.connection is None:
+            return False
+        lease.enter("settling")
+        try:
+            await self._remote.done(claim)
+        except Disconnected:
+            # The next owner is told.
+            if not claim.adrift and lease.state != "over":
+                self._remote.claims.cast_adrift(claim)
+            return False
+        except BaseException:
+            if lease.state == "settling":
+                lease.enter("held")
+            raise
+        return True
 
     async def nack(
         self,
@@ -365,17 +358,17 @@ class MemberSource(JobSource):
         delay_ms: int | None,
     ) -> bool:
         arguments = {"error": error, "effects": self._carried(effects), "delay_ms": delay_ms}
-        return cast("bool", await self._settle(cast("MemberClaim", claim), "nack", arguments))
+        return cast("bool", await self._settle_otherwise(claim, "nack", arguments))
 
     async def dead_letter(
         self, claim: HeldClaim, reason: str, effects: SettlementEffects | None
     ) -> None:
         arguments = {"reason": reason, "effects": self._carried(effects)}
-        await self._settle_by_call(cast("MemberClaim", claim), "dead_letter", arguments)
+        await self._settle_by_method(claim, "dead_letter", arguments)
 
     async def snooze(self, claim: HeldClaim, reason: str, delay_ms: int) -> None:
         arguments = {"reason": reason, "delay_ms": delay_ms}
-        await self._settle(cast("MemberClaim", claim), "snooze", arguments)
+        await self._settle_otherwise(claim, "snooze", arguments)
 
     def _carried(self, effects: SettlementEffects | None) -> SettlementEffects | None:
         """Effects whose jobs continue the trace of the handler that returned them."""
@@ -384,62 +377,41 @@ class MemberSource(JobSource):
             return effects
         return replace(effects, enqueues=telemetry.carried(effects.enqueues))
 
-    async def _settle_by_call(
-        self, claim: MemberClaim, name: str, arguments: Mapping[str, object]
+    async def _settle_by_method(
+        self, claim: HeldClaim, name: str, arguments: Mapping[str, object]
     ) -> None:
-        """Settle by a method of the handle."""
+        """Settle as a method of the handle does."""
+        await self._settle(claim, name, arguments, by_method)
 
-        def call() -> list[Any]:
-            data = dump_arguments({**arguments, "claim": [claim.token, claim.id]})
-            return [methods.STORE, name, data]
-
-        await self._settle(claim, name, arguments, call)
+    async def _settle_otherwise(
+        self, claim: HeldClaim, how: str, arguments: Mapping[str, object]
+    ) -> object:
+        """Settle as only worker loops do."""
+        return await self._settle(claim, how, arguments, _end_otherwise)
 
     async def _settle(
         self,
-        claim: MemberClaim,
+        claim: HeldClaim,
         how: str,
         arguments: Mapping[str, object],
-        call: Callable[[], list[Any]] | None = None,
+        call: Callable[[str, MemberClaim, Mapping[str, object]], list[Any]],
     ) -> object:
-        """Settle a claim at whichever owner holds it."""
-
-        def end() -> list[Any]:
-            return [methods.END, claim.token, claim.id, how, dump_arguments(arguments)]
-
+        """Settle a claim at whichever owner holds it: by a method of its `OwnSource`, or a call."""
+        member_claim = cast("MemberClaim", claim)
         while True:
-            owner = claim.owner
+            owner = member_claim.owner
             if owner is None:
-                if claim.lease.state == "over":
-                    raise ClaimLost(claim.id, SETTLED)
-                try:
-                    return await self._remote.about_claim(claim, call or end)
-                except MovedHere:
-                    continue
-            results: list[object] = []
-
-            async def decide(
-                here: OwnedClaim, owner: Owner = owner, results: list[object] = results
-            ) -> None:
-                results.append(await _HOW[how](owner, here, **arguments))
-
-            if await self._at(owner, claim, decide):
-                return results[0]
-
-    async def _at(
-        self,
-        owner: Owner,
-        claim: MemberClaim,
-        decide: Callable[[OwnedClaim], Awaitable[object]],
-    ) -> bool:
-        """Settle at an owner in this process; False if it has ended, and another must decide."""
-        try:
-            await decide(claim.at(owner))
-        except TaqubaError:
-            if owner.failure is None or not claim.adrift:
-                raise
-            return False
-        return True
+                with suppress(MovedHere):
+                    return await self._remote.about_claim(
+                        member_claim, partial(call, how, member_claim, arguments)
+                    )
+                continue
+            settle = getattr(self._source_of(owner), how)
+            try:
+                return await settle(member_claim.at(owner), **arguments)
+            except TaqubaError:
+                if not _is_anothers(member_claim, owner):
+                    raise
 
     def release(self, held: Sequence[HeldClaim], why: str) -> Awaitable[None] | None:
         given = cast("Sequence[MemberClaim]", held)
@@ -463,25 +435,11 @@ async def _both(one: Awaitable[None], other: Awaitable[None]) -> None:
     await other
 
 
-async def _nack(
-    owner: Owner,
-    claim: OwnedClaim,
-    *,
-    error: str,
-    effects: SettlementEffects | None,
-    delay_ms: int | None,
-) -> bool:
-    return (await settling.nack(owner, claim, error, effects, delay_ms)).retried
+def _is_anothers(claim: MemberClaim, owner: Owner) -> bool:
+    """Whether an owner in this process has ended, so that another one decides on a claim."""
+    return owner.failure is not None and claim.adrift
 
 
-_HOW: dict[str, Callable[..., Awaitable[object]]] = {
-    "ack": settling.ack,
-    "nack": _nack,
-    "dead_letter": settling.dead_letter,
-    "snooze": settling.snooze,
-}
-
-
-def _woken(loop: Loop, ready: asyncio.Future[None]) -> None:
-    if not ready.cancelled():
-        loop.wake()
+def _end_otherwise(how: str, claim: MemberClaim, arguments: Mapping[str, object]) -> list[Any]:
+    """The call that ends an attempt as only worker loops do, wherever its claim is held now."""
+    return [methods.END, claim.token, claim.id, how, dump_arguments(arguments)]

@@ -283,10 +283,8 @@ class Child:
 
 
 def _longer(pause: float, lived: float) -> float:
-    return _FIRST_PAUSE if lived >= _SOUND_SECONDS else _grown(pause)
-
-
-def _grown(pause: float) -> float:
+    if lived >= _SOUND_SECONDS:
+        return _FIRST_PAUSE
     return min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
 
 

@@ -28,7 +28,7 @@ from taquba._model.errors import (
 from taquba._model.records import Job, JobRecord
 from taquba._objects.location import StoreLocation
 from taquba._queue import claims
-from taquba._service.held import SETTLED, HeldClaims, MemberClaim
+from taquba._service.held import HeldClaims, MemberClaim
 
 SLOWEST_ANSWER_SECONDS: Final = 35.0
 """Longer than an owner waits for its store."""
@@ -153,10 +153,6 @@ class RemoteOwner:
         """The id of the store."""
         _, answer = await self._ask(methods.ABOUT, again=True)
         return cast("str", answer)
-
-    async def connected(self) -> SocketClient:
-        """A connection to an owner that knows this process; raises `NoOwner`."""
-        return await self._socket.connected()
 
     async def stay_connected(self) -> None:
         """Connect whenever there is an owner, until cancelled."""
@@ -361,17 +357,9 @@ class RemoteOwner:
         if not isinstance(claim, MemberClaim) or claim.lease.state == "over":
             if name == "lease_expiry":
                 return None
-            raise ClaimLost(claim.id, SETTLED)
+            raise ClaimLost(claim.id, claims.SETTLED)
         deadline = asyncio.get_running_loop().time() + self._call_timeout
-        return await self.about_claim(
-            claim,
-            lambda: [
-                methods.STORE,
-                name,
-                dump_arguments({**arguments, "claim": [claim.token, claim.id]}),
-            ],
-            deadline,
-        )
+        return await self.about_claim(claim, partial(by_method, name, claim, arguments), deadline)
 
     async def about_claim(
         self, claim: MemberClaim, call: Callable[[], list[Any]], deadline: float | None = None
@@ -397,7 +385,7 @@ class RemoteOwner:
             if claim.connection is None:
                 if interrupted is not None:
                     raise _unknown(interrupted) from interrupted
-                raise ClaimLost(claim.id, SETTLED)
+                raise ClaimLost(claim.id, claims.SETTLED)
             connection = claim.connection
             try:
                 return await self._ask_about(claim, connection, call())
@@ -414,17 +402,16 @@ class RemoteOwner:
     ) -> Any:
         """The answer of the owner that holds a claim; raises its error, or `Disconnected`."""
         claim.asking += 1
+        answered = True
         try:
             answer = await self._call_on(connection, 0, None, *call)
         except Disconnected:
-            claim.asking -= 1
+            answered = False
             raise
-        except BaseException:
+        finally:
             claim.asking -= 1
-            self.claims.answered(claim)
-            raise
-        claim.asking -= 1
-        self.claims.answered(claim)
+            if answered:
+                self.claims.answered(claim)
         return None if answer is None else load_result(cast("bytes", answer))
 
     async def until_bound(self, claim: MemberClaim, deadline: float | None = None) -> None:
@@ -480,22 +467,19 @@ class RemoteOwner:
         for one, token in zip(batch, tokens, strict=True):
             self.claims.end(one.claim)
             if token in lost:
-                one.refuse(ClaimLost(one.claim.id, SETTLED))
+                one.refuse(ClaimLost(one.claim.id, claims.SETTLED))
             elif not one.settled.done():
                 one.settled.set_result(None)
 
     def release(self, held: Iterable[MemberClaim], why: str) -> asyncio.Future[None] | None:
         """Give claims back without spending their attempts."""
-        at: dict[SocketClient, list[int]] = {}
-        for claim in held:
-            if claim.lease.state == "held":
-                if claim.connection is not None:
-                    at.setdefault(claim.connection, []).append(claim.token)
-                self.claims.end(claim)
+        given = [claim for claim in held if claim.lease.state == "held"]
         calls = [
             self._give_up(connection, methods.RELEASE, why, dump_tokens(tokens))
-            for connection, tokens in at.items()
+            for connection, tokens in _tokens_at(given).items()
         ]
+        for claim in given:
+            self.claims.end(claim)
         return _together(calls) if calls else None
 
     def lose_process(self, claim: MemberClaim, why: str) -> asyncio.Future[None] | None:
@@ -514,11 +498,7 @@ class RemoteOwner:
 
     def renew(self, held: Iterable[MemberClaim], lease_ms: int) -> None:
         """Say that jobs are worked on."""
-        at: dict[SocketClient, list[int]] = {}
-        for claim in held:
-            if claim.connection is not None:
-                at.setdefault(claim.connection, []).append(claim.token)
-        for connection, tokens in at.items():
+        for connection, tokens in _tokens_at(held).items():
             for start in range(0, len(tokens), MOST_TOKENS):
                 some = dump_tokens(tokens[start : start + MOST_TOKENS])
                 connection.say(methods.RENEW, lease_ms, some)
@@ -535,6 +515,21 @@ class _Done(NamedTuple):
             self.settled.set_exception(error)
             # A caller that was cancelled does not collect its error.
             self.settled.exception()
+
+
+def by_method(name: str, claim: MemberClaim, arguments: Mapping[str, object]) -> list[Any]:
+    """The call of a method of the handle that is about a claim, wherever that is held now."""
+    data = dump_arguments({**arguments, "claim": [claim.token, claim.id]})
+    return [methods.STORE, name, data]
+
+
+def _tokens_at(held: Iterable[MemberClaim]) -> dict[SocketClient, list[int]]:
+    """The names of claims that are held elsewhere, by where."""
+    at: dict[SocketClient, list[int]] = {}
+    for claim in held:
+        if claim.connection is not None:
+            at.setdefault(claim.connection, []).append(claim.token)
+    return at
 
 
 def _ask_to_cancel(claim: MemberClaim) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol, cast
 
@@ -84,6 +84,23 @@ def returned(value: object) -> HandlerResult:
 def same_handler(one: object, other: object) -> bool:
     """Whether two handlers do the same with a job, as far as can be told by comparing them."""
     return _equal(one, other) or _equal(_parts(one), _parts(other))
+
+
+def refuse_others(queue: str, handler: object, others: Iterable[object]) -> None:
+    """Refuse to serve a queue beside another handler, which each would take jobs from.
+
+    Args:
+        queue: Name of the queue.
+        handler: What is to serve it.
+        others: What serves it in this process already.
+    """
+    for other in others:
+        if not same_handler(other, handler):
+            raise InvalidArgument(
+                f"queue {queue!r} is already served in this process by {shown(other)}, "
+                "and each handler would take the other's jobs: use another queue for one of "
+                "them, or pass the same handler to both"
+            )
 
 
 def _parts(handler: object) -> object:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final, NoReturn
+from typing import Any, Final
+
+from taquba._worker.threads import end_process
 
 OVERRAN: Final = 75
 """The exit code of such a process."""
@@ -81,15 +81,6 @@ class LoopWatch:
     def must_end(self) -> None:
         """End this process soon, whatever it waits for."""
         self._loop.call_later(_LAST_SECONDS, end_process, OVERRAN)
-
-
-def end_process(code: int) -> NoReturn:
-    """End this process at once, although threads run in it."""
-    with suppress(BaseException):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def _standard_error() -> Any:

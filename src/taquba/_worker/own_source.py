@@ -9,14 +9,13 @@ from functools import partial
 from typing import TypeVar, cast
 
 from taquba._interface.claim import HeldClaim, lease_of
-from taquba._model.describing import shown
-from taquba._model.errors import CancelRequested, InvalidArgument
+from taquba._model.errors import CancelRequested
 from taquba._model.options import SettlementEffects
 from taquba._queue import claims, loops, settling
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.owner import Owner
 from taquba._queue.payload_reads import load
-from taquba._worker.handlers import same_handler
+from taquba._worker.handlers import refuse_others
 from taquba._worker.source import JobSource, Loop
 
 T = TypeVar("T")
@@ -53,13 +52,7 @@ class OwnSource(JobSource):
     # -- claiming ---------------------------------------------------------------------------
 
     def attach(self, loop: Loop, handler: object) -> None:
-        for other in (self._owner.runners.get(self.queue), self._state.handler):
-            if other is not None and not same_handler(other, handler):
-                raise InvalidArgument(
-                    f"queue {self.queue!r} is already served in this process by {shown(other)}, "
-                    "and each handler would take the other's jobs: use another queue for one of "
-                    "them, or pass the same handler to both"
-                )
+        refuse_others(self.queue, handler, self._owner.handlers(self.queue))
         self._owner.on_failure.add(loop.wake)
         self._owner.on_closing.add(loop.let_go)
 
@@ -104,9 +97,7 @@ class OwnSource(JobSource):
         return self._state.empty
 
     async def bring_in(self) -> None:
-        if self._owner.take_inbox is not None:
-            await self._owner.take_inbox()
-        await loops.promote_due(self._owner)
+        await loops.bring_in(self._owner)
 
     # -- what is held -----------------------------------------------------------------------
 

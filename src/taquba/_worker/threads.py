@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
 _LOOK_SECONDS: Final = 0.05
 _GRACE_SECONDS: Final = 0.5
@@ -46,6 +46,11 @@ def _watch(code: int) -> None:
     # When the last of them ends, this thread ends with the program.
     while busy and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)
+    end_process(code)
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process at once, although threads run in it."""
     with suppress(BaseException):
         logging.shutdown()
         sys.stdout.flush()
