@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from taquba import EnqueueRequest, Queue, TaqubaError
+from taquba import EnqueueRequest, Queue, Store, TaqubaError
 
 ROOT = Path(__file__).parent.parent
 QUEUE = "bench"
@@ -199,7 +199,7 @@ def size_option(name: str, default: int, help_: str) -> Callable[[argparse.Argum
 # -- work ---------------------------------------------------------------------------------------
 
 
-async def fill(queue: Queue, jobs: int, payload: bytes = bytes(64), name: str = QUEUE) -> None:
+async def fill(queue: Store, jobs: int, payload: bytes = bytes(64), name: str = QUEUE) -> None:
     """Enqueue `jobs` jobs as fast as one caller can."""
     request = EnqueueRequest(name, payload)
     for start in range(0, jobs, BATCH):
@@ -222,7 +222,7 @@ async def close_fenced(queue: Queue) -> None:
         await queue.close()
 
 
-async def expect(queue: Queue, name: str = QUEUE, **counters: int) -> None:
+async def expect(queue: Store, name: str = QUEUE, **counters: int) -> None:
     """Whether the work that was timed really happened."""
     stats = await queue.stats(name)
     for counter, expected in counters.items():

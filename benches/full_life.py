@@ -6,10 +6,10 @@ import argparse
 import asyncio
 
 from benches._harness import QUEUE, Bench, Row, elapsed, expect, fill, positive
-from taquba import JobRecord, LeaseHandle, Queue, run_worker
+from taquba import JobRecord, LeaseHandle, Queue, Store, run_worker
 
 
-async def work(queue: Queue, jobs: int, concurrency: int) -> float:
+async def work(queue: Store, jobs: int, concurrency: int) -> float:
     """Jobs per second of a worker loop, until the last ack is durable."""
     handled = 0
     stop = asyncio.Event()

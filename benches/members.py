@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from benches import full_life
 from benches._harness import (
     QUEUE,
     Bench,
@@ -129,33 +130,17 @@ async def enqueue_all(store: Store, callers: int, jobs: int) -> None:
 
 async def worked_off_here(url: str, jobs: int, concurrency: int, case: str, service: bool) -> Row:
     """By a worker loop in the owner's process."""
-    async with AsyncExitStack() as stack:
-        store: Store
-        if service:
-            store = await stack.enter_async_context(Service(url))
-            while store.role != "owner":  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0.01)
-            await fill(store, jobs)  # type: ignore[arg-type]
-        else:
-            store = await stack.enter_async_context(
-                await Queue.open(url, inbox=True, producer_socket=True)
-            )
-            await fill(store, jobs)
-        handled = 0
-        stop = asyncio.Event()
-
-        async def handler(job: JobRecord, lease: LeaseHandle) -> None:
-            nonlocal handled
-            handled += 1
-            if handled == jobs:
-                stop.set()
-
+    async with (
+        Service(url) if service else Queue.open(url, inbox=True, producer_socket=True)
+    ) as store:
+        while isinstance(store, Service) and store.role != "owner":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await fill(store, jobs)
         cpu = time.process_time()
-        with elapsed() as total:
-            await run_worker(store, QUEUE, handler, concurrency=concurrency, shutdown=stop)
+        rate = await full_life.work(store, jobs, concurrency)
         spent = time.process_time() - cpu
-        await expect(store, pending=0, claimed=0, done=jobs)  # type: ignore[arg-type]
-    return Row(case, {"jobs": jobs, "jobs/s": total.rate(jobs), "owner us/job": spent / jobs * 1e6})
+        await expect(store, pending=0, claimed=0, done=jobs)
+    return Row(case, {"jobs": jobs, "jobs/s": rate, "owner us/job": spent / jobs * 1e6})
 
 
 async def worked_off(url: str, members: int, jobs: int, concurrency: int) -> Row:

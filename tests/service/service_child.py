@@ -3,8 +3,8 @@
     python service_child.py STORE LOG TAKEOVER_SECONDS ROLE
 
 Each report is one line of the log, written whole: ``sent ID`` after the call returned, ``handled
-ID`` by a handler, ``owner`` and ``producer`` when the role changed. Each settlement brings its own
-evidence: an entry ``settled/ID/TOKEN`` in the same commit.
+ID`` by a handler, ``owner``, ``worker`` or ``producer`` when the role changed. Each settlement
+brings its own evidence: an entry ``settled/ID/TOKEN`` in the same commit.
 """
 
 from __future__ import annotations

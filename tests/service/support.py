@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,14 @@ def store_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{server.root}{tmp_path}"
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - conditions of any kind
+            await asyncio.sleep(0.01)
+
+
 class Child:
-    """A process that takes part in a service; see `service_child.py`."""
+    """A process that takes part in a service, and reports what it does by lines of a log."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self.process = process
@@ -52,7 +58,7 @@ class Child:
     def is_owner(self) -> bool:
         whole, _, _ = self.log.read_text().rpartition("\n")
         roles = [line.split()[0] for line in whole.splitlines()]
-        roles = [role for role in roles if role in ("owner", "producer")]
+        roles = [role for role in roles if role in ("owner", "worker", "producer")]
         return roles[-1:] == ["owner"] and self.process.returncode is None
 
     async def kill(self) -> None:

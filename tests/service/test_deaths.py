@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,47 +21,23 @@ from taquba import AttemptOutcome, EnqueueRequest, Queue, QueueConfig, Service, 
 from taquba._line.address import socket_path
 from taquba._line.frames import VERSION, frame
 from taquba._objects.location import StoreLocation
+from tests.service import support
+from tests.service.support import PATIENCE, ROOT, until
 
 CHILD = Path(__file__).with_name("working_child.py")
-ROOT = Path(__file__).parents[2]
-PATIENCE = 60
 
 NO_WAIT = QueueConfig(retry_backoff_base=0, retry_jitter=0, keep_done_jobs=600)
 
 
-class Child:
+class Child(support.Child):
     """A process that works; see `working_child.py`."""
-
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self.process = process
-        self._log = log
-
-    def reports(self, kind: str) -> list[str]:
-        """What follows `kind` in the whole lines of the log."""
-        whole, _, _ = self._log.read_text().rpartition("\n")
-        words = (line.partition(" ") for line in whole.splitlines())
-        return [rest for first, _, rest in words if first == kind]
 
     def started(self) -> list[str]:
         return [report.split()[0] for report in self.reports("started")]
 
     @property
-    def is_owner(self) -> bool:
-        whole, _, _ = self._log.read_text().rpartition("\n")
-        roles = [line for line in whole.splitlines() if line in ("owner", "worker")]
-        return roles[-1:] == ["owner"]
-
-    @property
     def takes_part(self) -> bool:
-        return bool(self._log.read_text())
-
-    async def kill(self) -> None:
-        self.process.kill()
-        await self.process.wait()
-
-    async def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(self.process.wait(), PATIENCE) == 0
+        return bool(self.log.read_text())
 
 
 class Site:
@@ -128,12 +104,6 @@ OWNER: dict[str, Any] = {
 }
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.01)
-
-
 async def enqueue(store: Store, payloads: Iterable[str]) -> list[str]:
     requests = [EnqueueRequest("q", payload.encode()) for payload in payloads]
     return [result.id for result in await store.enqueue_batch(requests)]
@@ -180,7 +150,7 @@ async def test_a_member_that_hangs_for_longer_than_its_lease(owner: Queue, site:
     await until_done(owner, [job])
     # What the first says of it later changes nothing, and it works on.
     await until(lambda: [*first.reports("ended"), *second.reports("ended")] != [])
-    await second.stop()
+    assert await second.stop() == 0
     (other,) = await enqueue(owner, ["sleep 0"])
     await until_done(owner, [other])
     assert other in first.started()
@@ -293,7 +263,7 @@ async def test_all_members_are_restarted_under_load(site: Site, producer: Servic
         await until(lambda sent=sent: len(jobs) > sent + 20 or producing.done())  # type: ignore[misc]
         replacement = await site.start("auto")
         await until(lambda one=members[number]: one.takes_part)  # type: ignore[misc]
-        await members[number].stop()
+        assert await members[number].stop() == 0
         members[number] = replacement
     await until(lambda: any(member.is_owner for member in members))
     enough.set()
@@ -361,7 +331,7 @@ async def test_a_member_that_hangs_is_handed_nothing(owner: Queue, site: Site) -
         assert record is not None
         assert (record.attempts, record.suspect) == (1, False)
     hangs.process.send_signal(signal.SIGCONT)
-    await works.stop()
+    assert await works.stop() == 0
     (last,) = await enqueue(owner, ["sleep 0"])
     await until_done(owner, [last])
     assert hangs.started() == [first, last]

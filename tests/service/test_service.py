@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from taquba import (
 from tests.servers.faults import Faults
 from tests.servers.proxy import FaultyProxy
 from tests.servers.stores import S3Server
-from tests.service.support import PATIENCE, store_url
+from tests.service.support import PATIENCE, store_url, until
 
 
 class Handler:
@@ -50,12 +49,6 @@ class Handler:
         except asyncio.CancelledError:
             self.cancelled.append(job.id)
             raise
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - conditions of any kind
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(params=["folder", "S3"])
