@@ -44,8 +44,8 @@ def service_lifespan(
 
     Args:
         url: As for `Service`, like the other arguments.
-        handlers: The handlers to run in the process that is the owner.
-        role: ``"auto"`` or ``"producer"``.
+        handlers: The handlers that each process runs.
+        role: ``"auto"``, ``"worker"`` or ``"producer"``.
         takeover_after: Seconds after which an owner without a sign of life is replaced.
         drain_timeout: How long running handlers may take when the server stops, seconds.
         options: Options of `Queue.open`.

@@ -21,8 +21,8 @@ class Command(BaseCommand):
     """The command."""
 
     help = (
-        "Run the tasks of a backend until SIGTERM or SIGINT. Of several such processes one runs "
-        "them, and another takes over when it ends."
+        "Run the tasks of a backend until SIGTERM or SIGINT. Of several such processes each runs "
+        "some of them."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
