@@ -30,3 +30,5 @@ def test_a_forked_child_is_refused_and_its_parent_works_on(
     )
     assert ran.stdout.splitlines() == ["child 0", "parent 2"], ran.stderr
     assert ran.returncode == 0, ran.stderr
+    # The child says nothing in the name of a store that its parent has open.
+    assert not ran.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ class OwnTask(asyncio.Task[None]):
 
     So nothing that it awaits may use `cancel` for its own purposes, as timeouts do.
 
+    In a forked child that ends its parent's event loop it is cut off: what it does is its parent's
+    work, and the threads that would answer it are not there.
+
     Args:
         work: The coroutine that it runs.
         name: Its name.
@@ -32,11 +36,14 @@ class OwnTask(asyncio.Task[None]):
     ) -> None:
         super().__init__(work, name=name)
         self._tell_owner = cancelled
+        self._pid = os.getpid()
 
     def cancel(self, msg: Any = None) -> bool:
         """Ask the owner to end it."""
         if self.done():
             return False
+        if os.getpid() != self._pid:
+            return super().cancel(msg)
         self._tell_owner()
         return True
 
@@ -49,7 +56,7 @@ class LastTask(asyncio.Task[T]):
     """A task that completes even when its event loop ends, which waits for it.
 
     It is for work that must be done at the end, such as closing, and that limits its own time. A
-    cancellation while the event loop runs has the usual effect.
+    cancellation while the event loop runs, or in a forked child, has the usual effect.
 
     Args:
         work: The coroutine that it runs.
@@ -62,11 +69,12 @@ class LastTask(asyncio.Task[T]):
     ) -> None:
         super().__init__(work)
         self._loop_ends = loop_ends
+        self._pid = os.getpid()
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel it, unless the event loop is ending."""
         # Runners cancel all tasks when they have stopped the loop, and then let it run once more.
-        if asyncio._get_running_loop() is None:
+        if asyncio._get_running_loop() is None and os.getpid() == self._pid:
             self._loop_ends()
             return False
         return super().cancel(msg)

@@ -12,7 +12,7 @@ from obstore.store import ObjectStore, S3Store
 from taquba._model.own_tasks import only_it_was_cancelled
 from taquba._objects.left_alone import leave_alone
 from taquba._objects.location import StoreLocation
-from taquba._objects.object_info import ObjectInfo
+from taquba._objects.object_info import ObjectInfo, listed
 from taquba._objects.signed_listing import SignedListing
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class BucketListing:
         # Some stores begin a later listing with the last key of the former, or with the first one.
         new = [info for info in found if behind is None or info["path"] > behind]
         self._last = max((info["path"] for info in new), default=self._last)
-        return [ObjectInfo(info["path"], info["size"], info["last_modified"]) for info in new]
+        return list(map(listed, new))
 
     async def _client_page(self) -> Sequence[ObjectMeta]:
         if self._pages is None:

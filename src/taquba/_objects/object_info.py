@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 
 class ObjectInfo(NamedTuple):
@@ -18,3 +21,8 @@ class ObjectInfo(NamedTuple):
     key: str
     size: int
     modified_at: datetime
+
+
+def listed(meta: ObjectMeta) -> ObjectInfo:
+    """An object as the client lists it."""
+    return ObjectInfo(meta["path"], meta["size"], meta["last_modified"])

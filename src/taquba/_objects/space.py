@@ -20,7 +20,7 @@ from taquba._objects.folder import remove_unfinished
 from taquba._objects.folder_files import FolderFiles
 from taquba._objects.limits import OPERATION_TIMEOUT
 from taquba._objects.location import StoreLocation
-from taquba._objects.object_info import ObjectInfo
+from taquba._objects.object_info import ObjectInfo, listed
 from taquba._objects.places import Place
 from taquba._objects.problems import explain
 from taquba._objects.repeating import PAUSES, ask
@@ -224,7 +224,16 @@ class ObjectSpace:
                 with contextlib.suppress(ValueError):
                     files.close()
             return
-        listing = BucketListing(self._location, await self._connect(), prefix, self._listing)
+        store = await self._connect()
+        if isinstance(store, MemoryStore):
+            # Nothing to wait for. The client sets itself up at its first request that is awaited:
+            # a child that is forked meanwhile would wait for the end of that forever.
+            for metas in store.list(  # pyright: ignore[reportUnknownMemberType] - its other form returns a type of a library that is not installed
+                prefix, chunk_size=_PAGE
+            ):
+                yield list(map(listed, metas))
+            return
+        listing = BucketListing(self._location, store, prefix, self._listing)
         while (page := await self._ask(listing.next_page, f"list {prefix}")) is not None:
             yield page
 
