@@ -92,6 +92,8 @@ def merged(first: SettlementEffects, second: SettlementEffects) -> SettlementEff
         enqueues=[*first.enqueues, *second.enqueues],
         kv_writes={**first.kv_writes, **second.kv_writes},
         kv_deletes=[*first.kv_deletes, *second.kv_deletes],
+        kv_expected={**(first.kv_expected or {}), **(second.kv_expected or {})},
+        unless_cancelled=first.unless_cancelled or second.unless_cancelled,
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any, Final, Generic
 from typing_extensions import TypeVar
 
 from taquba import CancelOutcome, Duration, JobNotFound
-from taquba.extending import until_durable
 from taquba.extending.checks import at_least_one, duration_ms
 from taquba_jobs._decisions import Failure
 from taquba_jobs._errors import FailureKind
@@ -25,7 +24,7 @@ from taquba_jobs._outcomes import (
     result_of,
 )
 from taquba_jobs._retention import Retention
-from taquba_jobs._rows import Outcome, outcome_key
+from taquba_jobs._rows import Outcome
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -80,9 +79,8 @@ class JobHandle(Generic[T_co]):
         """Internal: wait for the job's end."""
         if not self.new:
             # Most often it has ended. After a failure it may have been requeued.
-            outcome = await read_outcome(self._store, self.id)
+            outcome = await read_outcome(self._store, self.id, durable=True)
             if outcome is not None and outcome.failure is None:
-                await until_durable(self._store, outcome_key(self.id))
                 return outcome
         deadline = None if timeout_ms is None else self._now() + timeout_ms
         while True:

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, ParamSpec, TypeVar
 
-from taquba import Duration, EnqueueRequest, InvalidArgument, JobRecord, JobStatus, KvKey
-from taquba.extending import HeldLocks, locks_of, seen_through, until_durable
+from taquba import (
+    Duration,
+    EnqueueRequest,
+    EntryChanged,
+    InvalidArgument,
+    JobRecord,
+    JobStatus,
+    KvKey,
+)
+from taquba.extending import seen_through
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
 from taquba_jobs._errors import InputMismatch
 from taquba_jobs._handle import JobHandle
@@ -95,61 +103,56 @@ class Submissions:
             added = await self._store.enqueue_batch([request])
             return self._handle(job, added[0].id, True)
         mark = job.signature.fingerprint(values)
-        # One turn per idempotency key, whichever runner of the queue it is.
-        turn = await locks_of(self._store).acquire([("taquba_jobs", key)])
-        try:
-            submission = await self._standing(key)
-            if submission is not None:
-                # A job may have ended before its submission is durable.
-                await until_durable(self._store, key)
-        except BaseException:
-            turn.release()
-            raise
-        if submission is not None:
-            turn.release()
-            return self._met(job, key, submission, mark)
-        return await seen_through(self._submit_new(turn, job, options, payload, key, mark))
+        return await seen_through(self._once(job, options, payload, key, mark))
 
-    async def _submit_new(
+    async def _once(
         self,
-        turn: HeldLocks,
         job: Job[Any, ..., T],
         options: SubmitOptions,
         payload: bytes,
         key: str,
         mark: bytes,
     ) -> JobHandle[T]:
-        """Submit a job whose key is free, and release the lock."""
-        with turn:
-            job_id = self._store.next_job_id()
-            request = self._request(
-                job,
-                options,
-                payload,
-                job_headers(options.headers, job, key, mark),
-                job_id=job_id,
-                kv_writes={key: encode(Submission(job_id, mark))},
-            )
-            await self._store.enqueue_batch([request])
-            return self._handle(job, job_id, True)
+        """Submit a job, unless its key has one."""
+        job_id = self._store.next_job_id()
+        request = self._request(
+            job,
+            options,
+            payload,
+            job_headers(options.headers, job, key, mark),
+            job_id=job_id,
+            kv_writes={key: encode(Submission(job_id, mark))},
+        )
+        # Most keys are new.
+        row: bytes | None = None
+        while True:
+            try:
+                await self._store.enqueue_batch([request], kv_expected={key: row})
+            except EntryChanged:
+                pass
+            else:
+                return self._handle(job, job_id, True)
+            row = await self._store.kv_get(key, durable=True)
+            submission = self._read(key, row)
+            if submission is not None and await self._stands(submission):
+                return self._met(job, key, submission, mark)
 
-    async def _standing(self, key: str) -> Submission | None:
-        """The submission that holds a key: its outcome is kept, or its job exists."""
-        submission = await self._read(key)
-        while look_up(submission, self._now()) is Answer.UNFINISHED and submission is not None:
-            job = await self._store.get_job(submission.job_id)
-            if job is not None and not _is_cancelled(job):
-                return submission
-            if job is not None:
-                return None
-            # It has ended since it was read, or somebody removed it and its outcome is unknown.
-            before, submission = submission, await self._read(key)
-            if submission == before:
-                return None
-        return submission if look_up(submission, self._now()) is Answer.FINISHED else None
+    async def _stands(self, submission: Submission) -> bool:
+        """Whether a submission holds its key: its outcome is kept, or its job exists.
 
-    async def _read(self, key: str) -> Submission | None:
-        row = await self._store.kv_get(key)
+        A job that is not there may have ended since its submission was read: then the entry of the
+        key is another one by now.
+        """
+        match look_up(submission, self._now()):
+            case Answer.FINISHED:
+                return True
+            case Answer.UNFINISHED:
+                job = await self._store.get_job(submission.job_id)
+                return job is not None and not _is_cancelled(job)
+            case Answer.NOTHING:
+                return False
+
+    def _read(self, key: str, row: bytes | None) -> Submission | None:
         try:
             return None if row is None else decode(Submission, key, row)
         except Damaged as error:

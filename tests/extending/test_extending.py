@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from taquba import InvalidArgument, Queue
-from taquba.extending import RunsInBackground, locks_of, seen_through, until_durable
+from taquba.extending import RunsInBackground, locks_of, seen_through
 from tests.crash.held_engine import hold_engine
 from tests.queue.support import OpenQueue
 
@@ -55,8 +55,8 @@ async def test_what_an_entry_holds_is_waited_for_until_it_is_durable(queue: Queu
     held.hold("flush")
     writing = asyncio.create_task(queue.kv_put("new", b""))
     await held.reached("flush", held.calls["flush"] + 1)
-    await until_durable(queue, "old")
-    waiting = asyncio.create_task(until_durable(queue, "new"))
+    assert await queue.kv_get("old", durable=True) == b""
+    waiting = asyncio.create_task(queue.kv_get("new", durable=True))
     assert not (await asyncio.wait([writing, waiting], timeout=0.1))[0]
     held.release()
     await waiting

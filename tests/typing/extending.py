@@ -40,13 +40,12 @@ from taquba.extending import (
     passes_through,
     seen_through,
     together,
-    until_durable,
     until_one_ends,
     was_cancelled,
 )
 from taquba.extending.checks import at_least_one, check_shutdown, duration_ms, instance, key
 from taquba.extending.expiries import Expiries, Expiry, Sweeper, expiry_key
-from taquba.extending.halves import Holds, TwoHalves
+from taquba.extending.halves import TwoHalves
 from taquba.extending.named import entry_is, new_name, read_named
 from taquba.extending.parking import parked, parked_jobs, too_new
 from taquba.extending.times import from_ms, later, to_ms
@@ -84,7 +83,7 @@ class Doubling(TwoHalves[int, int, str]):
 
 
 async def doubled(queue: Queue) -> None:
-    await run_worker(queue, "numbers", Doubling(Holds(locks_of(queue))))
+    await run_worker(queue, "numbers", Doubling())
 
 
 async def used(queue: Queue) -> None:
@@ -93,7 +92,6 @@ async def used(queue: Queue) -> None:
     Unfinished()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
     assert_type(locks_of(queue), KeyLocks)
     assert_type(await seen_through(queue.kv_get(b"key")), bytes | None)
-    await until_durable(queue, "key")
     assert_type(describe(ValueError(), bare=(ValueError, TypeError)), str)
     assert_type(is_stopped(ValueError()), bool)
     assert_type(legible(ValueError()), BaseException)

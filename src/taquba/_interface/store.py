@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Unpack
 
@@ -149,17 +149,25 @@ class Store(ReadableStore):
         """
 
     @abstractmethod
-    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
+    async def enqueue_batch(
+        self,
+        requests: Iterable[EnqueueRequest],
+        *,
+        kv_expected: Mapping[KvKey, bytes | None] | None = None,
+    ) -> list[EnqueueResult]:
         """Add jobs to any queues in one atomic commit.
 
         Args:
             requests: At most 10,000.
+            kv_expected: Entries on which the decision to add them was based, as they were read;
+                None for one that was absent.
 
         Returns:
             A result for each request, in their order.
 
         Raises:
             DuplicateJobId: A `job_id` already exists, or occurs twice; nothing was written.
+            EntryChanged: An entry is not as `kv_expected` says; nothing was written.
             InvalidArgument: There are too many; nothing was written.
         """
 
@@ -228,6 +236,9 @@ class Store(ReadableStore):
 
         Raises:
             ClaimLost: The lease was taken back or the claim settled before; nothing was applied.
+            EntryChanged: An entry is not as the effects expect; nothing was applied.
+            CancelRequested: The effects are for a job that was not asked to cancel, and this one
+                was; nothing was applied.
         """
 
     @abstractmethod
@@ -282,12 +293,15 @@ class Store(ReadableStore):
         """
 
     @abstractmethod
-    async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
+    async def wake_scheduled(
+        self, job_id: str, payload: bytes | None = None, *, if_unbegun: bool = False
+    ) -> WakeOutcome:
         """Start a scheduled job now; it sees `woken_at` and `wake_payload`.
 
         Args:
             job_id: The job.
             payload: A message for it, at most `MAX_KV_VALUE_SIZE` bytes.
+            if_unbegun: Leave alone a job that was woken before, or that waits for a retry.
         """
 
     @abstractmethod
@@ -326,6 +340,16 @@ class Store(ReadableStore):
         """
 
     # -- caller-owned entries ---------------------------------------------------------------
+
+    @abstractmethod
+    async def kv_get(self, key: KvKey, *, durable: bool = False) -> bytes | None:
+        """Return the value of a caller-owned entry, or None.
+
+        Args:
+            key: The entry.
+            durable: Wait until a crash could not undo what is returned. Without it a commit is seen
+                a moment earlier.
+        """
 
     @abstractmethod
     async def kv_put(self, key: KvKey, value: bytes) -> None:

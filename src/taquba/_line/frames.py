@@ -19,7 +19,7 @@ import msgpack
 
 from taquba._model.unpacking import UNREADABLE, Unpacking
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Changes with the meaning of a body; both ends refuse any other version."""
 
 MAX_BODY: Final = 17 * 1024 * 1024

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Literal, Protocol
 
 from taquba._memory.callbacks import call_all, call_soon
+from taquba._model.options import SettlementEffects
 from taquba._model.records import Job
 
 
@@ -96,6 +97,7 @@ class Lease:
     __slots__ = (
         "_landed",
         "_token",
+        "again",
         "call",
         "expires_at",
         "holder",
@@ -116,6 +118,8 @@ class Lease:
         """Called once, by the event loop, when the state is `over`."""
         self.call: WaitingCall | None = None
         """The call that does the job's work, if that is a plain function."""
+        self.again: Callable[[], Awaitable[SettlementEffects | None]] | None = None
+        """Decides anew how the job ends, when the store has changed meanwhile."""
         self.holder: Elsewhere | None = None
         """The process that holds it, if that is not the owner's."""
         self.number = 0

@@ -192,6 +192,26 @@ class StoreError(TaqubaError):
         self.permanent = permanent
 
 
+class EntryChanged(TaqubaError):
+    """An entry is not as `kv_expected` says, so nothing was written: read it, and decide again.
+
+    Attributes:
+        key: The entry.
+    """
+
+    permanent = False
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"the entry {self.key!r} is not as kv_expected says, so nothing was written: read it "
+            "with kv_get(), and decide again"
+        )
+
+
 class ObjectDamaged(StoreError):
     """An object of `Queue.objects` exists, but is not as it was written under its key.
 

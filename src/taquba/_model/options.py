@@ -286,6 +286,11 @@ class SettlementEffects:
         enqueues: Follow-up jobs. Only a job whose dedup key is already held is skipped.
         kv_writes: Caller-owned entries to write.
         kv_deletes: Caller-owned entries to delete.
+        kv_expected: Entries on which the decision was based, as they were read; None for one that
+            was absent. If one of them is different by now, the settlement raises `EntryChanged`,
+            and changes nothing. See `LeaseHandle.decides_again`.
+        unless_cancelled: Raise `CancelRequested` instead, and change nothing, if the job was asked
+            to cancel before the settlement is decided.
 
     Raises:
         InvalidArgument: One key would be written and deleted, or written twice with different
@@ -295,6 +300,8 @@ class SettlementEffects:
     enqueues: Sequence[EnqueueRequest] = ()
     kv_writes: Mapping[KvKey, bytes] = field(default_factory=dict[KvKey, bytes])
     kv_deletes: Sequence[KvKey] = ()
+    kv_expected: Mapping[KvKey, bytes | None] | None = None
+    unless_cancelled: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.enqueues, EnqueueRequest):
@@ -316,6 +323,8 @@ class SettlementEffects:
             check_entries_of(enqueues, writes, deletes)
         object.__setattr__(self, "kv_writes", writes)
         object.__setattr__(self, "kv_deletes", deletes)
+        if self.kv_expected is not None:
+            object.__setattr__(self, "kv_expected", validate.kv_expected(self.kv_expected))
 
 
 def check_entries_of(

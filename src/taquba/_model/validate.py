@@ -226,13 +226,29 @@ def kv_writes(value: Mapping[KvKey, bytes]) -> dict[bytes, bytes]:
     if not isinstance(value, Mapping):
         raise InvalidArgumentType(f"kv_writes must map keys to bytes, not {value!r}")
     writes = {kv_key(key): kv_value(key, content) for key, content in value.items()}
-    if len(writes) < len(value):
-        twice = next(key for key in value if isinstance(key, str) and key.encode() in value)
+    _refuse_twice(value, writes, "kv_writes")
+    return writes
+
+
+def kv_expected(value: Mapping[KvKey, bytes | None]) -> dict[bytes, bytes | None]:
+    """Entries as a commit expects them; None stands for one that is absent."""
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentType(f"kv_expected must map keys to bytes or None, not {value!r}")
+    expected = {
+        kv_key(key): None if content is None else kv_value(key, content)
+        for key, content in value.items()
+    }
+    _refuse_twice(value, expected, "kv_expected")
+    return expected
+
+
+def _refuse_twice(given: Mapping[KvKey, object], keys: Collection[bytes], what: str) -> None:
+    if len(keys) < len(given):
+        twice = next(key for key in given if isinstance(key, str) and key.encode() in given)
         raise InvalidArgument(
-            f"kv_writes has the key {twice!r} twice, as str and as bytes, which are one entry: "
+            f"{what} has the key {twice!r} twice, as str and as bytes, which are one entry: "
             "leave one of them out"
         )
-    return writes
 
 
 def kv_changes(writes: Mapping[bytes, bytes], deletes: Collection[bytes]) -> None:

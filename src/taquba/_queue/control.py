@@ -11,7 +11,13 @@ from taquba._memory.locks import HeldLocks
 from taquba._model import keys, validate
 from taquba._model.clock import wait_until_done
 from taquba._model.codec import decode_job
-from taquba._model.errors import DuplicateJobId, InvalidState, JobNotFound, UnreadableJob
+from taquba._model.errors import (
+    DuplicateJobId,
+    EntryChanged,
+    InvalidState,
+    JobNotFound,
+    UnreadableJob,
+)
 from taquba._model.options import SettlementEffects
 from taquba._model.records import (
     CancelOutcome,
@@ -133,8 +139,8 @@ async def _stage_effects(
     """Stage the effects of a removal, and read the job again, which may have moved."""
     try:
         await stage_effects(owner, removal, effects, at_once=False, leaving=job_id)
-    except DuplicateJobId:
-        # Effects of a missing job are not refused; another cancel may have used this id.
+    except (DuplicateJobId, EntryChanged):
+        # Effects of a missing job are not refused; another cancel may have had the same ones.
         moved = await locate_job(owner, job_id)
         if _can_be_removed(moved):
             raise
@@ -184,9 +190,15 @@ def leave_window(owner: Owner, transaction: Transaction, found: Resting) -> None
     transaction.on_failed.append(lambda: put_back(key, job))
 
 
-async def wake_scheduled(owner: Owner, job_id: str, payload: bytes | None) -> WakeOutcome:
+async def wake_scheduled(
+    owner: Owner, job_id: str, payload: bytes | None, *, if_unbegun: bool
+) -> WakeOutcome:
     found = await locate_job(owner, job_id)
-    if not isinstance(found, Resting) or found.status is not JobStatus.SCHEDULED:
+    if (
+        not isinstance(found, Resting)
+        or found.status is not JobStatus.SCHEDULED
+        or (if_unbegun and not _is_unbegun(found.job))
+    ):
         await _until_durable(owner, job_id)
         return WakeOutcome.NOT_FOUND if found is None else WakeOutcome.NOT_SCHEDULED
     if found.damage is not None:
@@ -198,6 +210,11 @@ async def wake_scheduled(owner: Owner, job_id: str, payload: bytes | None) -> Wa
     owner.landed_with(transaction, (change,))
     await owner.committer.submit(transaction, durable=True)
     return WakeOutcome.WOKEN
+
+
+def _is_unbegun(job: Job) -> bool:
+    # A job that was given back has an error.
+    return job.last_error is None and job.woken_at is None
 
 
 async def requeue_dead(owner: Owner, job_id: str) -> None:

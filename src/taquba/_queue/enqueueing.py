@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from taquba._model import keys
 from taquba._model.batch import Batch
-from taquba._model.errors import DuplicateJobId
+from taquba._model.errors import DuplicateJobId, EntryChanged
 from taquba._model.options import EnqueueRequest, SettlementEffects
 from taquba._model.records import EnqueueResult, Job
+from taquba._queue import key_values
 from taquba._queue.in_slices import in_slices
 from taquba._queue.owner import Owner
 from taquba._queue.payload_writes import Uploads, large_payloads, upload
 from taquba._rules import marks, transitions
 from taquba._store.transaction import Transaction
+
+_NOTHING_EXPECTED: Final[Mapping[bytes, bytes | None]] = MappingProxyType({})
 
 _FEW: Final = 16
 """Up to this number, ids are looked up one by one."""
@@ -25,22 +29,33 @@ T = TypeVar("T")
 
 
 def enqueue(
-    owner: Owner, requests: Sequence[EnqueueRequest]
+    owner: Owner,
+    requests: Sequence[EnqueueRequest],
+    expected: Mapping[bytes, bytes | None] | None = None,
 ) -> Coroutine[Any, Any, list[EnqueueResult]]:
-    """Enqueue `requests` in one commit; returns when it is durable."""
-    enqueued = _enqueue(owner, requests)
+    """Enqueue `requests` in one commit, if entries are as `expected`; returns when it is durable.
+
+    Raises `EntryChanged` where they are not.
+    """
+    enqueued = _enqueue(owner, requests, expected)
     telemetry = owner.telemetry
     return enqueued if telemetry is None else telemetry.sending(requests, enqueued)
 
 
-async def _enqueue(owner: Owner, requests: Sequence[EnqueueRequest]) -> list[EnqueueResult]:
+async def _enqueue(
+    owner: Owner,
+    requests: Sequence[EnqueueRequest],
+    expected: Mapping[bytes, bytes | None] | None,
+) -> list[EnqueueResult]:
     transaction = Transaction()
-    if _all_plain(owner, requests):
+    if not expected and _all_plain(owner, requests):
         results = _stage_jobs(owner, transaction, requests, _NOTHING_FOUND, None, None)
         await owner.committer.submit(transaction, durable=True)
         return results
     try:
-        results = await _stage(owner, transaction, requests, {}, ())
+        results = await _stage(
+            owner, transaction, requests, {}, (), expected=expected or _NOTHING_EXPECTED
+        )
     except DuplicateJobId as error:
         # To a caller that repeats an enqueue this means that the first one succeeded: make that
         # durable.
@@ -89,6 +104,7 @@ async def stage_effects(
         # The options object has turned its keys into bytes.
         cast("Mapping[bytes, bytes]", effects.kv_writes),
         cast("Sequence[bytes]", effects.kv_deletes),
+        expected=cast("Mapping[bytes, bytes | None]", effects.kv_expected or _NOTHING_EXPECTED),
         at_once=at_once,
         leaving=leaving,
     )
@@ -110,28 +126,37 @@ async def _stage(
     kv_writes: Mapping[bytes, bytes],
     kv_deletes: Sequence[bytes],
     *,
+    expected: Mapping[bytes, bytes | None] = _NOTHING_EXPECTED,
     at_once: bool = True,
     leaving: str | None = None,
     batch: Batch | None = None,
 ) -> list[EnqueueResult]:
     """Add new jobs and caller-owned entries to a transaction that is about to be submitted.
 
-    It reads the store only for dedup keys and custom ids; their locks are held until the
-    transaction is applied or has failed. `at_once` says whether the caller submits without awaiting
-    anything in between. A dedup key that the job `leaving` holds counts as free: that job leaves in
-    the same transaction. Any id in a `batch` may already exist.
+    It reads the store only for dedup keys, custom ids and what is `expected` of entries; their
+    locks are held until the transaction is applied or has failed. `at_once` says whether the caller
+    submits without awaiting anything in between. A dedup key that the job `leaving` holds counts as
+    free: that job leaves in the same transaction. Any id in a `batch` may already exist.
     """
     own_ids = _own_ids(requests) if batch is None else batch.ids()
     uploads = None
     if large := large_payloads(owner, requests):
         uploads = await upload(owner, requests, large, leaving)
-    names = _names_to_lock(owner, requests, own_ids, kv_writes, kv_deletes, at_once)
+    touched = {*kv_writes, *kv_deletes}
+    names = _names_to_lock(owner, requests, own_ids, touched, expected, at_once)
     found = _NOTHING_FOUND
     if names:
         try:
             locks = await owner.lock(names)
             try:
+                if expected:
+                    await key_values.check(owner, expected)
                 found = await _find(owner, requests, own_ids, leaving, batch)
+            except EntryChanged as changed:
+                locks.release()
+                # Whoever reads it now decides by it.
+                await key_values.until_durable(owner, changed.key)
+                raise
             except BaseException:
                 locks.release()
                 raise
@@ -164,11 +189,12 @@ def _names_to_lock(
     owner: Owner,
     requests: Sequence[EnqueueRequest],
     own_ids: Collection[str],
-    kv_writes: Mapping[bytes, bytes],
-    kv_deletes: Sequence[bytes],
+    touched: set[bytes],
+    expected: Mapping[bytes, bytes | None],
     at_once: bool,
 ) -> set[object]:
     names: set[object] = {("id", job_id) for job_id in own_ids}
+    names.update(("kv", key) for key in expected)
     for request in requests:
         if request.dedup_key is not None:
             names.add(("dedup", request.queue, request.dedup_key))
@@ -177,7 +203,6 @@ def _names_to_lock(
         return names
     # A compare-and-set that has read an entry and a plain write of it take turns. A write that is
     # submitted at once need only wait; one that awaits something first must lock the others out.
-    touched = {*kv_writes, *kv_deletes}
     for request in requests:
         touched.update(_entries(request))
     kv_names = [("kv", key) for key in touched]

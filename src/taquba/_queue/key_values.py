@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from taquba._engine.reads import Reads
 from taquba._model import keys, validate
+from taquba._model.errors import EntryChanged
 from taquba._model.records import K, KvEntry, KvPage, UnreadableRecord
 from taquba._model.validate import KvKey
+from taquba._queue.in_slices import in_slices
 from taquba._queue.listings import MAX_PAGE, decode_cursor, encode_cursor
 from taquba._queue.owner import Owner
 from taquba._store.transaction import Transaction
@@ -41,19 +45,35 @@ async def compare_write(
     locks = await owner.lock([("kv", name)])
     transaction.finally_(locks.release)
     try:
-        # Writes decided before the lock was taken must be visible to the read.
-        await owner.committer.barrier()
-        current = await owner.engine.get(keys.user(name))
-    except BaseException:
-        transaction.abandon()
-        raise
-    if current != expected:
+        await check(owner, {name: expected})
+    except EntryChanged:
         transaction.abandon()
         await until_durable(owner, name)
         return False
+    except BaseException:
+        transaction.abandon()
+        raise
     transaction.ops.append((keys.user(name), value))
     await owner.committer.submit(transaction, durable=True)
     return True
+
+
+async def check(owner: Owner, expected: Mapping[bytes, bytes | None]) -> None:
+    """Make sure that entries, whose locks are held, are as expected; None stands for absent.
+
+    Raises:
+        EntryChanged: One of them is different; perhaps not durably.
+    """
+    # Writes decided before the locks were taken must be visible to the reads.
+    await owner.committer.barrier()
+
+    async def is_other(name: bytes) -> bool:
+        return await owner.engine.get(keys.user(name)) != expected[name]
+
+    names = list(expected)
+    found = [await is_other(names[0])] if len(names) == 1 else await in_slices(is_other, names)
+    if True in found:
+        raise EntryChanged(names[found.index(True)])
 
 
 async def until_durable(owner: Owner, name: bytes) -> None:

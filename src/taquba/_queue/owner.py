@@ -200,8 +200,6 @@ class Owner:
         self.leases.on_quiet = self._quiet
         self.moves = Moves()
         self.locks = KeyLocks()
-        self.turns = KeyLocks()
-        """Locks for packages that read, decide and write."""
         self.queues: dict[str, QueueState] = {}
         self.served: dict[str, Served] = {}
         """The calls that packages serve, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -220,7 +220,12 @@ class Queue(OwnersHandle, ClosedAtExit):
         (result,) = await enqueueing.enqueue(self._owner, (request,))
         return result
 
-    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
+    async def enqueue_batch(
+        self,
+        requests: Iterable[EnqueueRequest],
+        *,
+        kv_expected: Mapping[KvKey, bytes | None] | None = None,
+    ) -> list[EnqueueResult]:
         if not self._owner.admits():
             await self._owner.enter()
         batch = list(islice(requests, MAX_BATCH_JOBS + 1))
@@ -232,7 +237,8 @@ class Queue(OwnersHandle, ClosedAtExit):
         for request in batch:
             validate.instance(request, EnqueueRequest, "each request")
         check_entries_of(batch)
-        return await enqueueing.enqueue(self._owner, batch) if batch else []
+        expected = None if kv_expected is None else validate.kv_expected(kv_expected)
+        return await enqueueing.enqueue(self._owner, batch, expected) if batch else []
 
     def next_job_id(self) -> str:
         self._owner.check()
@@ -306,11 +312,15 @@ class Queue(OwnersHandle, ClosedAtExit):
         await self._owner.enter()
         return await control.cancel(self._owner, validate.job_id(job_id), effects)
 
-    async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
+    async def wake_scheduled(
+        self, job_id: str, payload: bytes | None = None, *, if_unbegun: bool = False
+    ) -> WakeOutcome:
         await self._owner.enter()
         if payload is not None:
             payload = validate.wake_payload(payload)
-        return await control.wake_scheduled(self._owner, validate.job_id(job_id), payload)
+        return await control.wake_scheduled(
+            self._owner, validate.job_id(job_id), payload, if_unbegun=if_unbegun
+        )
 
     async def requeue_dead(self, job_id: str) -> None:
         await self._owner.enter()
@@ -362,10 +372,13 @@ class Queue(OwnersHandle, ClosedAtExit):
 
     # -- caller-owned entries ---------------------------------------------------------------
 
-    async def kv_get(self, key: KvKey) -> bytes | None:
+    async def kv_get(self, key: KvKey, *, durable: bool = False) -> bytes | None:
         if not self._owner.admits():
             await self._owner.enter()
-        return await key_values.get(self._owner.engine, key)
+        value = await key_values.get(self._owner.engine, key)
+        if durable:
+            await key_values.until_durable(self._owner, validate.kv_key(key))
+        return value
 
     async def kv_put(self, key: KvKey, value: bytes) -> None:
         if not self._owner.admits():

@@ -8,7 +8,7 @@ from taquba._interface.claim import Claim
 from taquba._memory.leases import Lease
 from taquba._model import validate
 from taquba._model.clock import to_ms
-from taquba._model.errors import ClaimLost
+from taquba._model.errors import CancelRequested, ClaimLost
 from taquba._model.options import SettlementEffects
 from taquba._model.records import AttemptOutcome, EnqueueResult, Job, JobStatus, NackOutcome
 from taquba._queue import listings
@@ -118,6 +118,10 @@ async def _settle(
             # The store hung, and the claim itself was withdrawn meanwhile.
             transaction.abandon()
             raise ClaimLost(lease.job.id, "the claim could not be written")
+        if effects.unless_cancelled and lease.job.cancel_requested:
+            transaction.abandon()
+            lease.enter("held")
+            raise CancelRequested(lease.job.id)
     end_lease(owner, transaction, lease, decide(lease.job))
     await owner.committer.submit(transaction, durable=True)
     return results

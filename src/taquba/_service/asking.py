@@ -83,8 +83,10 @@ class AskingStore(HasSources):
     async def cancel(self, job_id: str, effects: SettlementEffects | None = None) -> CancelOutcome:
         return await self._do(Store.cancel, job_id, effects)
 
-    async def wake_scheduled(self, job_id: str, payload: bytes | None = None) -> WakeOutcome:
-        return await self._do(Store.wake_scheduled, job_id, payload)
+    async def wake_scheduled(
+        self, job_id: str, payload: bytes | None = None, *, if_unbegun: bool = False
+    ) -> WakeOutcome:
+        return await self._do(Store.wake_scheduled, job_id, payload, if_unbegun=if_unbegun)
 
     async def requeue_dead(self, job_id: str) -> None:
         await self._do(Store.requeue_dead, job_id)
@@ -110,8 +112,8 @@ class AskingStore(HasSources):
     async def kv_compare_delete(self, key: KvKey, expected: bytes) -> bool:
         return await self._do(Store.kv_compare_delete, key, expected)
 
-    async def kv_get(self, key: KvKey) -> bytes | None:
-        return await self._do(Store.kv_get, key)
+    async def kv_get(self, key: KvKey, *, durable: bool = False) -> bytes | None:
+        return await self._do(Store.kv_get, key, durable=durable)
 
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
         return await self._do(Store.kv_scan, prefix, cursor, limit)

@@ -53,6 +53,8 @@ class Member:
         """Whether this process is about to become the owner."""
         self._numbers = count(1)
         self._sources: dict[int, MemberSource] = {}
+        self.runners: dict[str, object] = {}
+        """By queue name: the handler of the runner that has reserved the queue."""
         remote.works = self
 
     # -- worker loops -----------------------------------------------------------------------
@@ -63,6 +65,8 @@ class Member:
 
     def handlers(self, queue: str) -> Iterator[object]:
         """What serves a queue in this process."""
+        if queue in self.runners:
+            yield self.runners[queue]
         for source in self._sources.values():
             if source.queue == queue and source.takes:
                 yield source.handler

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -56,7 +56,7 @@ from taquba._model.records import (
     EnqueueResult,
 )
 from taquba._model.resources import Opening
-from taquba._model.validate import Duration
+from taquba._model.validate import Duration, KvKey
 from taquba._objects.candidates import stand_for
 from taquba._objects.inbox_objects import InboxObjects
 from taquba._objects.location import StoreLocation, make_folder
@@ -221,7 +221,6 @@ class Service(AskingStore, RunsInBackground):
 
     def config(self, queue: str) -> QueueConfig:
         """Return the settings with which this process would open a queue, if it were the owner."""
-        self._check()
         return self._settings.config_of(validate.queue_name(queue))
 
     # -- enqueue ----------------------------------------------------------------------------
@@ -251,29 +250,44 @@ class Service(AskingStore, RunsInBackground):
         (result,) = await self._enqueue([request], once=key is not None)
         return result
 
-    async def enqueue_batch(self, requests: Iterable[EnqueueRequest]) -> list[EnqueueResult]:
+    async def enqueue_batch(
+        self,
+        requests: Iterable[EnqueueRequest],
+        *,
+        kv_expected: Mapping[KvKey, bytes | None] | None = None,
+    ) -> list[EnqueueResult]:
         await self._enter()
         batch = list(islice(requests, MAX_BATCH_JOBS + 1))
         for request in batch:
             validate.instance(request, EnqueueRequest, "each request")
-        return await self._enqueue(batch, once=False) if batch else []
+        return await self._enqueue(batch, once=False, expected=kv_expected) if batch else []
 
     async def _enqueue(
-        self, requests: Sequence[EnqueueRequest], *, once: bool
+        self,
+        requests: Sequence[EnqueueRequest],
+        *,
+        once: bool,
+        expected: Mapping[KvKey, bytes | None] | None = None,
     ) -> list[EnqueueResult]:
         """Enqueue requests that were begun; `once` says that their ids stand for one job each."""
         telemetry = self._member.telemetry
         if telemetry is None or self._ownership.queue is not None:
-            return await self._pass_on(requests, once=once)
+            return await self._pass_on(requests, once, expected)
 
         async def carried() -> list[EnqueueResult]:
-            return await self._pass_on(telemetry.carried(requests), once=once)
+            return await self._pass_on(telemetry.carried(requests), once, expected)
 
         return await telemetry.sending(requests, carried())
 
     async def _pass_on(
-        self, requests: Sequence[EnqueueRequest], *, once: bool
+        self,
+        requests: Sequence[EnqueueRequest],
+        once: bool,
+        expected: Mapping[KvKey, bytes | None] | None,
     ) -> list[EnqueueResult]:
+        if expected:
+            # Only an owner can look.
+            return await self._do(Store.enqueue_batch, requests, kv_expected=expected)
         fresh = self._ownership.queue is None and all(map(_is_fresh, requests))
         if (once or fresh) and len(requests) <= MAX_BATCH_JOBS:
             check_entries(requests)
@@ -398,6 +412,13 @@ class Service(AskingStore, RunsInBackground):
         if lease_ms is None:
             lease_ms = self._settings.config_of(queue).policy().lease_ms
         return self._member.source(queue, lease_ms)
+
+    @property
+    def _runners(self) -> dict[str, object]:
+        return self._member.runners
+
+    def _handlers(self, queue: str) -> Iterable[object]:
+        return self._member.handlers(queue)
 
     async def __aenter__(self) -> Self:
         await self._begin()

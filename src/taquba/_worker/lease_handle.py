@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, wait
 from datetime import datetime
 from typing import Final
@@ -13,6 +13,7 @@ from taquba._memory.callbacks import call_soon
 from taquba._memory.leases import CancelToken, WaitingCall
 from taquba._model import validate
 from taquba._model.errors import ClaimLost
+from taquba._model.options import SettlementEffects
 from taquba._model.validate import Duration
 from taquba._worker.source import JobSource
 
@@ -94,6 +95,20 @@ class LeaseHandle:
             call_soon((callback,), lease.job)
         else:
             lease.on_over.append(callback)
+
+    def decides_again(self, decide: Callable[[], Awaitable[SettlementEffects | None]]) -> None:
+        """Have the end of the job decided anew where its settlement is refused.
+
+        That is where an entry is not as `SettlementEffects.kv_expected` says, or where the job was
+        asked to cancel and the effects were `unless_cancelled`. The handler does not run again:
+        `decide` is awaited instead, as often as necessary, and returns or raises what the handler
+        would. Without it such a refusal is a failed attempt.
+
+        Args:
+            decide: Reads the entries again. Register it last: another handler's replaces it.
+        """
+        if self._source is not None:
+            lease_of(self._held_claim()).again = decide
 
     def _extend_from_thread(self, extension_ms: int) -> None:
         """Let the event loop extend the lease; callable from any thread of any pool."""

@@ -168,3 +168,12 @@ class HasSources(Store):
     @abstractmethod
     def _job_source(self, queue: str, lease_ms: int | None) -> JobSource:
         """The source of a worker loop; `lease_ms` is None for the queue's own."""
+
+    @property
+    @abstractmethod
+    def _runners(self) -> dict[str, object]:
+        """By queue name: the handler of the runner that has reserved the queue in this process."""
+
+    @abstractmethod
+    def _handlers(self, queue: str) -> Iterable[object]:
+        """What serves a queue in this process."""

@@ -1,9 +1,14 @@
-"""The source of a worker loop, by the handle on the store that it was given."""
+"""The source of a worker loop, and what else runs here, by the handle that was given."""
 
 from __future__ import annotations
 
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
 from taquba._interface.store import Store
 from taquba._model import validate
+from taquba._model.describing import shown
+from taquba._model.errors import InvalidArgument
 from taquba._model.validate import Duration
 from taquba._queue.owner import owner_of
 from taquba._worker.own_source import OwnSource
@@ -17,3 +22,33 @@ def source_of(store: Store, queue: str, lease: Duration | None) -> JobSource:
     if isinstance(store, HasSources):
         return store._job_source(name, lease_ms)  # pyright: ignore[reportPrivateUsage] - shown to this module only
     return OwnSource(owner_of(store), name, lease_ms)
+
+
+@contextmanager
+def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]:
+    """Reserve queues for one runner in this process, for the length of a block.
+
+    Args:
+        store: An open handle on a store.
+        handlers: The handler of each queue, by its name, as given to `run_worker`.
+
+    Raises:
+        InvalidArgument: Another runner or worker already serves one of the queues.
+    """
+    if isinstance(store, HasSources):
+        runners, served_by = store._runners, store._handlers  # pyright: ignore[reportPrivateUsage] - shown to this module only
+    else:
+        owner = owner_of(store)
+        runners, served_by = owner.runners, owner.handlers
+    for name in handlers:
+        for other in served_by(validate.queue_name(name)):
+            raise InvalidArgument(
+                f"queue {name!r} is already served in this process, by {shown(other)}, "
+                "and each would take the other's jobs: give one of them another queue_name"
+            )
+    runners.update(handlers)
+    try:
+        yield
+    finally:
+        for name in handlers:
+            runners.pop(name, None)

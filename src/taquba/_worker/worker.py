@@ -16,7 +16,7 @@ from taquba._interface.store import Store
 from taquba._model import validate
 from taquba._model.clock import Timer, wait_until_done
 from taquba._model.ending import contained, ends_program, legible
-from taquba._model.errors import CancelRequested, InvalidArgument, TaqubaError
+from taquba._model.errors import CancelRequested, EntryChanged, InvalidArgument, TaqubaError
 from taquba._model.log_fields import about_job, about_queue
 from taquba._model.options import MAX_ATTEMPTS, SettlementEffects
 from taquba._model.own_tasks import leave_behind
@@ -420,22 +420,42 @@ class Worker:
     async def _settle(
         self, claim: HeldClaim, effects: SettlementEffects | None, failure: BaseException | None
     ) -> None:
+        while True:
+            try:
+                if failure is None:
+                    await self.source.ack(claim, effects)
+                else:
+                    await self._settle_failure(claim, failure)
+                return
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) or ends_program(error):
+                    raise
+                refused = isinstance(error, EntryChanged)
+                transient = isinstance(error, TaqubaError) and not error.permanent
+                if (transient and not refused) or not is_held(claim):
+                    # Nobody knows whether it was applied, and a store that recovers would record a
+                    # failure that did not happen: let the lease expire instead.
+                    raise
+                again = lease_of(claim).again
+                if again is None or not (refused or isinstance(error, CancelRequested)):
+                    # The decision was refused, or could not be understood, so nothing was settled:
+                    # the attempt failed.
+                    await self._fail(claim, error)
+                    return
+            effects, failure = await self._decide_again(again)
+
+    async def _decide_again(
+        self, decide: Callable[[], Awaitable[SettlementEffects | None]]
+    ) -> tuple[SettlementEffects | None, BaseException | None]:
+        """What a handler decides now that the store has changed."""
         try:
-            if failure is None:
-                await self.source.ack(claim, effects)
-            else:
-                await self._settle_failure(claim, failure)
-        except BaseException as error:
+            effects = await contained(decide())
+            return (None if effects is None else returned(effects)), None
+        except BaseException as raised:
+            error = legible(raised)
             if isinstance(error, asyncio.CancelledError) or ends_program(error):
                 raise
-            transient = isinstance(error, TaqubaError) and not error.permanent
-            if transient or not is_held(claim):
-                # Nobody knows whether it was applied, and a store that recovers would record a
-                # failure that did not happen: let the lease expire instead.
-                raise
-            # The decision was refused, or could not be understood, so nothing was settled: the
-            # attempt failed.
-            await self._fail(claim, error)
+            return None, error
 
     def let_go(self) -> None:
         """The queue closes before this worker has ended: nothing can be settled after that."""

@@ -1,9 +1,9 @@
-"""For packages built on a queue: locks in the owner's memory, and a loop behind ``async with``.
+"""For packages built on a queue: decisions that any process may make, and loops that run in each.
 
-One process owns a store. So code that reads an entry, decides, and writes it must lock out only
-other code of the same process: `locks_of` returns the locks for that, and `seen_through` keeps a
-decision from being cut off, and its lock from being released, while it is on its way to the store.
-Code that answers from an entry without writing calls `until_durable` first.
+Code that reads an entry, decides, and writes says what it has read: `kv_expected` of an enqueue and
+of effects. Where that has changed meanwhile, by whichever process, nothing is written, and the code
+decides again. `seen_through` keeps a decision from being cut off while it is on its way. Code that
+answers from an entry without writing reads it with ``kv_get(..., durable=True)``.
 
 The modules, top to bottom; each uses only those below it:
 
@@ -13,7 +13,7 @@ The modules, top to bottom; each uses only those below it:
     expiries     retention: records to remove, in the order of time, and their sweep
     parking      a job that this program cannot run waits, unspent, for a program that can
     _background  loops that have exclusive queues, and run for the length of a block
-    _deciding    decisions based on an entry: in turns, and on durable values
+    _deciding    decisions based on an entry: in turns within a process, and seen through
     _functions   the function that a user wrote, below its decorators
     _leash       awaiting code of users so that it can be left behind, whatever it swallows
     _schemas     facts about the values of an annotation, from its pydantic schema
@@ -39,8 +39,9 @@ from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
 from taquba._worker.shutdown import Shutdown
-from taquba.extending._background import RunsInBackground, only_runner
-from taquba.extending._deciding import locks_of, seen_through, until_durable
+from taquba._worker.sources import only_runner
+from taquba.extending._background import RunsInBackground
+from taquba.extending._deciding import locks_of, seen_through
 from taquba.extending._leash import Leash, awaited
 
 __all__ = [
@@ -70,7 +71,6 @@ __all__ = [
     "seen_through",
     "shown",
     "together",
-    "until_durable",
     "until_one_ends",
     "was_cancelled",
     "without_secrets",

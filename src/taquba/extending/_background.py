@@ -5,48 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from taquba._interface.store import Store
-from taquba._model.describing import shown
 from taquba._model.errors import InvalidArgument
 from taquba._model.own_tasks import was_cancelled
 from taquba._model.redaction import without_secrets
-from taquba._queue.owner import owner_of
 
 _log: Final = logging.getLogger(__name__)
-
-
-@contextmanager
-def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]:
-    """Reserve queues for one runner in this process, for the length of a block.
-
-    Args:
-        store: An open `taquba.Queue`.
-        handlers: The handler of each queue, by its name, as given to `run_worker`.
-
-    Raises:
-        InvalidArgument: Another runner or worker already serves one of the queues.
-    """
-    owner = owner_of(store)
-    for name in handlers:
-        state = owner.queue(name)
-        if name in owner.runners or state.loops:
-            other = owner.runners.get(name, state.handler)
-            raise InvalidArgument(
-                f"queue {name!r} is already served in this process, by {shown(other)}, "
-                "and each would take the other's jobs: give one of them another queue_name"
-            )
-    owner.runners.update(handlers)
-    try:
-        yield
-    finally:
-        for name in handlers:
-            owner.runners.pop(name, None)
 
 
 class RunsInBackground(ABC):

@@ -1,38 +1,28 @@
-"""Decisions based on an entry: in turns, and not on values that a crash could undo."""
+"""Decisions based on an entry: in turns within this process, and seen through."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from taquba._interface.store import Store
 from taquba._memory.locks import KeyLocks
-from taquba._model import validate
-from taquba._model.validate import KvKey
-from taquba._queue import key_values
-from taquba._queue.owner import owner_of
 
 T = TypeVar("T")
 
+_turns: Final[WeakKeyDictionary[Store, KeyLocks]] = WeakKeyDictionary()
+
 
 def locks_of(store: Store) -> KeyLocks:
-    """Return the locks that all users of a store share.
+    """Return the locks that all users of a handle share; other processes have their own.
 
-    Begin their names with your package's, as in ``("taquba_cron", schedule_name)``.
+    They keep code of one process from disturbing itself. What others decide at the same time is
+    noticed by `kv_expected`. Begin their names with your package's, as in
+    ``("taquba_cron", schedule_name)``.
     """
-    return owner_of(store).turns
-
-
-async def until_durable(store: Store, key: KvKey) -> None:
-    """Wait until the value of an entry, or its absence, would survive a crash.
-
-    `Store.kv_get` sees a commit a moment before it is durable. Most often the commit is durable by
-    now, and this call costs nothing.
-    """
-    owner = owner_of(store)
-    owner.check()
-    await key_values.until_durable(owner, validate.kv_key(key))
+    return _turns.setdefault(store, KeyLocks())
 
 
 async def seen_through(work: Coroutine[Any, Any, T]) -> T:
