@@ -234,7 +234,11 @@ class MemberSource(JobSource):
     def arrived(self, found: Iterable[MemberClaim]) -> None:
         """An owner elsewhere has sent jobs."""
         before = len(self._arrived)
-        self._arrived += found
+        # The owner's own lease began when it claimed: some of it may have passed on the way.
+        expires_at = self.clock.monotonic_ms() + self.lease_ms * 9 // 10
+        for claim in found:
+            claim.lease.expires_at = expires_at
+            self._arrived.append(claim)
         self._asked -= len(self._arrived) - before
         if self._worker is not None:
             self._worker.wake()
