@@ -111,7 +111,8 @@ if TYPE_CHECKING:
     from taquba._queue.open_options import OpenOptions, OwnerOptions
     from taquba._queue.queue import Queue
     from taquba._queue.reader import QueueReader
-    from taquba._service.service import Service, run_service
+    from taquba._service.running import run_service
+    from taquba._service.service import Service
     from taquba._telemetry.settings import Telemetry
     from taquba._worker.handlers import (
         AsyncHandler,
@@ -244,6 +245,7 @@ _HOMES: Final = (
     "_worker.worker",
     "_worker.workers",
     "_service.service",
+    "_service.running",
 )
 """Where `__getattr__` looks for a name: modules without the storage engine come first."""
 

@@ -37,6 +37,7 @@ from taquba.extending import (
 )
 from taquba.extending.halves import TwoHalves
 from taquba.extending.parking import parked, too_new
+from taquba.extending.times import to_ms
 from taquba.extending.typed import Arguments, Undecodable
 from taquba_jobs._context import JobContext, Middleware, Submitter
 from taquba_jobs._decisions import NAME, VERSION, Failure, Stored, merged
@@ -187,11 +188,14 @@ class Attempts(TwoHalves[JobRecord, Succeeded | Failed | PutOff, Succeeded | Fai
         job = None if name is None else self._jobs.get(name)
         if job is None:
             why = "it names no job" if name is None else f"no job {name!r} is known here"
-            raise parked(why)
+            raise parked(why, self._age_ms(record))
         version = _version(record)
         if version > job.version:
-            raise too_new(version, f"job {name!r}", job.version)
+            raise too_new(version, f"job {name!r}", job.version, self._age_ms(record))
         return job, version
+
+    def _age_ms(self, record: JobRecord) -> int:
+        return self._runner.store.clock.time_ms() - to_ms(record.enqueued_at)
 
     def _context(
         self,

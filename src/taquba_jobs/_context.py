@@ -125,7 +125,7 @@ class JobContext(Generic[S_co]):
 
     @property
     def store(self) -> Store:
-        """The handle on the store, in the process that owns it."""
+        """The handle on the store under which the job runs."""
         return self._owner("store").store
 
     async def submit(

@@ -24,6 +24,7 @@ from taquba.extending import (
     ExecutorOrFactory,
     RunsInBackground,
     Shutdown,
+    made_for,
     only_runner,
     until_one_ends,
 )
@@ -47,21 +48,29 @@ _RETRY_SECONDS: Final = 1.0
 
 
 class JobRunner(RunsInBackground, Generic[S]):
-    """Submits jobs and runs them, in the process that owns the store.
+    """Submits jobs and runs them, in any process with a handle on the store.
 
-    Use it with ``async with``, or await `run`; submitting works without either.
+    Use it with ``async with``, or await `run`, or have a service run it; submitting works without.
 
         async with Queue.open("./data") as queue, JobRunner(queue, jobs=[send_email]) as runner:
             handle = await runner.submit(send_email, to="a@b.c", subject="Hi")
             message_id = await handle
 
+    Several processes that share a store through a `taquba.Service` each have a runner, made for it
+    before it runs: what one submits runs in any of them.
+
+        service = Service("s3://bucket/app")
+        runner = JobRunner(service, jobs=[send_email])
+        await run_service(service, runner)
+
     Args:
-        store: An open `taquba.Queue`; the runner belongs to its event loop.
-        jobs: The jobs that this program knows. Others wait, see `parked`.
+        store: A `taquba.Queue`, or a `taquba.Service`.
+        jobs: The jobs that this program knows. Others wait for a process that knows them, see
+            `parked`.
         state: The value of ``ctx.state`` in the jobs' functions.
         queue_name: The queue of jobs that do not name their own; configure retries, backoff and
             leases under this name. One runner per queue name.
-        concurrency: Functions that run at the same time, for each queue.
+        concurrency: Functions that run at the same time, for each queue, in this process.
         executor: Where plain functions run: any `concurrent.futures.Executor`, or a function that
             makes one and is called again when it breaks, such as
             ``lambda: ProcessPoolExecutor(4)``; threads of this process by default. Functions,
@@ -144,10 +153,11 @@ class JobRunner(RunsInBackground, Generic[S]):
             executor=executor,
             concurrency=concurrency,
         )
+        made_for(store, self)
 
     @property
     def store(self) -> Store:
-        """The queue to which it submits."""
+        """The handle on the store to which it submits."""
         return self._store
 
     # -- submit -----------------------------------------------------------------------------
@@ -185,15 +195,16 @@ class JobRunner(RunsInBackground, Generic[S]):
         instance(job, Job, "job")
         if self._jobs.get(job.name) is not job:
             raise InvalidArgument(
-                f"{job!r} is not one of this runner's jobs: JobRunner(queue, jobs=[...])"
+                f"{job!r} is not one of this runner's jobs: JobRunner(store, jobs=[...])"
             )
         return job
 
     async def parked(self, limit: int = 100) -> list[JobRecord]:
         """Return the jobs that wait for a program that knows them, or their version.
 
-        `JobRecord.last_error` says why. They are tried again every 30 seconds, which spends no
-        attempt, and run once the program of this store's owner knows them.
+        `JobRecord.last_error` says why. They are tried again, which spends no attempt, after a
+        quarter of their age, between one second and 30, and run once a process that knows them
+        gets them.
 
         Args:
             limit: The most to return, per queue.

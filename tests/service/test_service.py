@@ -218,7 +218,7 @@ async def test_who_is_fenced_while_it_opens_the_store_comes_again(
 
 async def test_a_producer_never_owns(tmp_path: Path) -> None:
     handler = Handler()
-    async with service(tmp_path, handler, role="producer") as one:
+    async with service(tmp_path, handler, role="producer", call_timeout=0.1) as one:
         with pytest.raises(InboxNotOpen):
             await one.enqueue("q", b"")
         async with service(tmp_path, handler) as two:

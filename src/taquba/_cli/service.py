@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,6 @@ from taquba._cli.options import command
 from taquba._cli.output import log_to_terminal, note
 from taquba._service.child import Orders
 from taquba._service.processes import Processes, Program
-from taquba._service.service import run_as_told
 from taquba._worker.workers import stopping
 
 
@@ -39,6 +38,8 @@ async def run(
 ) -> None:
     """Take part in a service that a module has made, until Ctrl-C or SIGTERM.
 
+    The runners of jobs, the runtimes of workflows and the schedulers that were made for the service
+    run as well.
     Then running handlers finish, and an owner hands over; a second Ctrl-C cancels the handlers, and
     their jobs return to their queues. With --processes, child processes take part, each of which
     imports the module, and they are replaced when they die. The module is looked for in the current
@@ -48,7 +49,7 @@ async def run(
     log_to_terminal()
     note(f"running {service}; Ctrl-C ends")
     if processes is None:
-        await run_service(found)
+        await run_service(found, *_parts(found))
         return
     program = Program.pack(service, partial(_run_loaded, service), processes)
     children = Processes([program], None)
@@ -68,4 +69,11 @@ def _load(where: str) -> Service:
 
 async def _run_loaded(where: str, orders: Orders) -> None:
     """Run a service in a child process, which has one of its own."""
-    await run_as_told(_load(where), orders)
+    service = _load(where)
+    service._with_parts(_parts(service))  # pyright: ignore[reportPrivateUsage] - as run_service does
+    await service._run_as_told(orders)  # pyright: ignore[reportPrivateUsage] - its own
+
+
+def _parts(service: Service) -> list[Any]:
+    """What the module has made for its service."""
+    return service._made_parts()  # pyright: ignore[reportPrivateUsage] - for this command

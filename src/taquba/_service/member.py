@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
+from taquba._interface.store import Store
 from taquba._line.joining import NamedJob
 from taquba._model import keys
 from taquba._model.clock import Clock
@@ -25,6 +26,7 @@ class Member:
     """The part of a service's process that runs handlers.
 
     Args:
+        store: The handle of this process.
         remote: Calls an owner in another process.
         clock: The clock of the service.
         enter: Waits, or raises, where a call would.
@@ -34,6 +36,7 @@ class Member:
 
     def __init__(
         self,
+        store: Store,
         remote: RemoteOwner,
         clock: Clock,
         *,
@@ -41,6 +44,7 @@ class Member:
         check: Callable[[], None],
         payloads: Callable[[], Awaitable[PayloadReads]],
     ) -> None:
+        self.store = store
         self.remote = remote
         self.clock = clock
         self.enter = enter

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from taquba._interface.claim import HeldClaim, lease_of
+from taquba._interface.store import Store
 from taquba._line import methods
 from taquba._line.client import Disconnected
 from taquba._line.values import dump_arguments
@@ -36,6 +37,11 @@ T = TypeVar("T")
 
 class Workplace(Protocol):
     """The process of a worker loop."""
+
+    @property
+    def store(self) -> Store:
+        """Its handle on the store."""
+        ...
 
     @property
     def remote(self) -> RemoteOwner:
@@ -92,6 +98,7 @@ class MemberSource(JobSource):
     def __init__(self, member: Workplace, number: int, queue: str, lease_ms: int) -> None:
         self._member = member
         self._remote = member.remote
+        self.store = member.store
         self.number = number
         self.queue = queue
         self.lease_ms = lease_ms
@@ -159,7 +166,7 @@ class MemberSource(JobSource):
 
     def _source_of(self, owner: Owner) -> OwnSource:
         """The jobs of an owner in this process."""
-        return OwnSource(owner, self.queue, self.lease_ms)
+        return OwnSource(owner, self.queue, self.lease_ms, self.store)
 
     # -- claiming ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,7 @@ from taquba._model.errors import (
     ClaimLost,
     InboxNotOpen,
     InvalidArgument,
+    OwnerUnreachable,
     ProducerClosed,
     QueueClosed,
     TaqubaError,
@@ -75,6 +77,7 @@ from taquba._service.lazily import Lazily
 from taquba._service.member import Member
 from taquba._service.member_objects import MemberObjects
 from taquba._service.ownership import Ownership
+from taquba._service.parts import Part, Work, run_all, work_of
 from taquba._service.processes import Processes, Program
 from taquba._service.remote import SLOWEST_ANSWER_SECONDS, MovedHere, RemoteOwner
 from taquba._service.settings import Handlers, check_sending, worker_specs
@@ -82,7 +85,7 @@ from taquba._telemetry.choosing import instrument
 from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.source import JobSource
 from taquba._worker.worker import WorkerSpec
-from taquba._worker.workers import run_workers, stopping
+from taquba._worker.workers import run_workers
 from taquba.extending import RunsInBackground
 
 _log: Final = logging.getLogger(__name__)
@@ -90,7 +93,7 @@ _log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 Q = ParamSpec("Q")
 
-Part = Literal["auto", "worker", "producer"]
+RoleChoice = Literal["auto", "worker", "producer"]
 Role = Literal["owner", "worker", "producer"]
 
 
@@ -123,7 +126,7 @@ class Service(AskingStore, RunsInBackground):
         url: str | os.PathLike[str],
         handlers: Handlers = (),
         *,
-        role: Part = "auto",
+        role: RoleChoice = "auto",
         call_timeout: Duration = 30,
         takeover_after: Duration = 5,
         drain_timeout: Duration | None = None,
@@ -147,7 +150,7 @@ class Service(AskingStore, RunsInBackground):
             drain_timeout: How long running handlers get at the end, seconds; None waits for them.
             options: How an owner opens the store: options of `Queue.open`.
         """
-        if role not in get_args(Part):
+        if role not in get_args(RoleChoice):
             raise InvalidArgument(f"role must be 'auto', 'worker' or 'producer'; got {role!r}")
         takeover_ms = validate.duration_ms(takeover_after, "takeover_after", minimum=100)
         call_ms = validate.duration_ms(call_timeout, "call_timeout")
@@ -180,6 +183,7 @@ class Service(AskingStore, RunsInBackground):
         self._producer = Lazily(self._connect, Producer.close)
         self._remote = RemoteOwner(self._location, call_ms / 1000, self._introduction())
         self._member = Member(
+            self,
             self._remote,
             clock,
             enter=self._enter,
@@ -193,6 +197,8 @@ class Service(AskingStore, RunsInBackground):
             self._member,
             pause_seconds=takeover_ms / 1000,
         )
+        self._parts: tuple[Work, ...] = ()
+        self._made: list[weakref.ref[object]] = []
         self._working: asyncio.Task[None] | None = None
         self._interrupted = False
         self._begun = False
@@ -292,8 +298,19 @@ class Service(AskingStore, RunsInBackground):
         if (once or fresh) and len(requests) <= MAX_BATCH_JOBS:
             check_entries(requests)
             check_entries_of(requests)
-            return await send(await self._producer.get(), requests, self._ids)
+            return await send(await self._sender(), requests, self._ids)
         return await self._do(Store.enqueue_batch, requests)
+
+    async def _sender(self) -> Producer:
+        try:
+            return await self._producer.get()
+        except InboxNotOpen as error:
+            # The owner may start last.
+            try:
+                await self._remote.store_id()
+            except OwnerUnreachable:
+                raise error from None
+            return await self._producer.get()
 
     def next_job_id(self) -> str:
         self._check()
@@ -384,23 +401,32 @@ class Service(AskingStore, RunsInBackground):
                     await asyncio.wait([task])
 
     async def _work(self, stop: Shutdown) -> None:
+        work = list(self._parts)
+        if self._works and self._workers:
+            work.append(self._run_handlers)
         if not self._works:
-            await stop.wait()
+            await run_all(work, stop)
             return
         async with self._processes.running(stop):
-            await self._work_here(stop)
+            await run_all(work, stop)
 
-    async def _work_here(self, stop: Shutdown) -> None:
-        if self._workers:
-            await run_workers(
-                self,
-                *self._workers,
-                shutdown=stop,
-                drain_timeout=self._drain_timeout,
-                handle_signals=False,
-            )
-        else:
-            await stop.wait()
+    async def _run_handlers(self, stop: Shutdown) -> None:
+        await run_workers(
+            self,
+            *self._workers,
+            shutdown=stop,
+            drain_timeout=self._drain_timeout,
+            handle_signals=False,
+        )
+
+    def _with_parts(self, parts: Iterable[Part]) -> None:
+        """Have parts of the program run in this process, once the service runs."""
+        self._parts = tuple(map(work_of, parts))
+
+    async def _run_as_told(self, orders: Orders) -> None:
+        """Run in a child process."""
+        orders.on_interrupt.append(self._interrupt)
+        await self.run(orders.stop)
 
     def _interrupt(self) -> None:
         """Cancel running handlers; their jobs return without spending the attempt."""
@@ -412,6 +438,14 @@ class Service(AskingStore, RunsInBackground):
         if lease_ms is None:
             lease_ms = self._settings.config_of(queue).policy().lease_ms
         return self._member.source(queue, lease_ms)
+
+    def _note_part(self, part: object) -> None:
+        self._made = [made for made in self._made if made() is not None]
+        self._made.append(weakref.ref(part))
+
+    def _made_parts(self) -> list[Any]:
+        """The parts of the program that were made for this service, as far as they are left."""
+        return [part for made in self._made if (part := made()) is not None]
 
     @property
     def _runners(self) -> dict[str, object]:
@@ -600,59 +634,4 @@ async def _run_alone(
         drain_timeout=drain_timeout,
         **options,
     )
-    await run_as_told(service, orders)
-
-
-async def run_as_told(service: Service, orders: Orders) -> None:
-    """Run a service in a child process."""
-    orders.on_interrupt.append(service._interrupt)  # pyright: ignore[reportPrivateUsage] - its own
-    await service.run(orders.stop)
-
-
-async def run_service(
-    service: Service | str | os.PathLike[str],
-    handlers: Handlers = (),
-    *,
-    role: Part = "auto",
-    takeover_after: Duration = 5,
-    drain_timeout: Duration | None = None,
-    shutdown: Shutdown | None = None,
-    handle_signals: bool = True,
-    **options: Unpack[OwnerOptions],
-) -> None:
-    """Take part in a service until SIGTERM, SIGINT or `shutdown`; see `Service`.
-
-    A second signal cancels the handlers at once; their jobs return without spending the attempt,
-    and handlers that do not end are left behind.
-
-    Args:
-        service: A `Service` that is not running yet, or the URL of one to make with the arguments
-            that follow.
-        handlers: The handlers to run.
-        role: ``"auto"``, ``"worker"`` or ``"producer"``.
-        takeover_after: Seconds after which an owner without a sign of life is replaced.
-        drain_timeout: How long running handlers get at the end, seconds.
-        shutdown: Another way to stop.
-        handle_signals: Install handlers for SIGTERM and SIGINT while this runs. Only the main
-            thread can; elsewhere pass False and use `shutdown`.
-        options: Options of `Queue.open`.
-
-    Raises:
-        TaqubaError: The store cannot be opened, by this process or any other.
-    """
-    if not isinstance(service, Service):
-        service = Service(
-            service,
-            handlers,
-            role=role,
-            takeover_after=takeover_after,
-            drain_timeout=drain_timeout,
-            **options,
-        )
-    elif handlers or options or (role, takeover_after, drain_timeout) != ("auto", 5, None):
-        raise InvalidArgument(
-            "run_service was given a Service and settings for one: give the settings to the Service"
-        )
-    interrupt = service._interrupt  # pyright: ignore[reportPrivateUsage] - its own
-    async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
-        await service.run(stop)
+    await service._run_as_told(orders)  # pyright: ignore[reportPrivateUsage] - its own

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Final
 
 from taquba._interface.claim import HeldClaim, lease_of
+from taquba._interface.store import Store
 from taquba._memory.callbacks import call_soon
 from taquba._memory.leases import CancelToken, WaitingCall
 from taquba._model import validate
-from taquba._model.errors import ClaimLost
+from taquba._model.errors import ClaimLost, InvalidArgument
 from taquba._model.options import SettlementEffects
 from taquba._model.validate import Duration
 from taquba._worker.source import JobSource
@@ -55,6 +56,20 @@ class LeaseHandle:
         if self._token is not None:
             return self._token
         return self._held_claim().cancel_token
+
+    @property
+    def store(self) -> Store:
+        """The handle on the store under which the handler runs, in whichever process.
+
+        Raises:
+            InvalidArgument: The handle is detached: it has no store.
+        """
+        if self._source is None:
+            raise InvalidArgument(
+                "a detached lease has no store: pass the handler what it needs, or run it in the "
+                "process of a worker loop"
+            )
+        return self._source.store
 
     @property
     def expires_at(self) -> datetime | None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from taquba._interface.claim import HeldClaim, lease_of
+from taquba._interface.store import Store
 from taquba._model.errors import CancelRequested
 from taquba._model.options import SettlementEffects
 from taquba._queue import claims, loops, settling
@@ -28,11 +29,13 @@ class OwnSource(JobSource):
         owner: The owner.
         queue: Name of the queue.
         lease_ms: How long a claim is held; None for the queue's own.
+        store: The handle under which the loop runs.
     """
 
-    def __init__(self, owner: Owner, queue: str, lease_ms: int | None) -> None:
+    def __init__(self, owner: Owner, queue: str, lease_ms: int | None, store: Store) -> None:
         self._owner = owner
         self._state = owner.queue(queue)
+        self.store = store
         self.queue = queue
         self.lease_ms = self._state.policy.lease_ms if lease_ms is None else lease_ms
         self.clock = owner.clock

@@ -34,12 +34,14 @@ class JobSource(ABC):
     """The owner of a queue, in this process or another, as a worker loop uses it.
 
     Attributes:
+        store: The handle on the store under which the loop runs.
         queue: Name of the queue.
         lease_ms: How long a claim is held before it must be renewed.
         clock: The clock that measures that.
         loop: The event loop of this process.
     """
 
+    store: Store
     queue: str
     lease_ms: int
     clock: Clock
@@ -168,6 +170,10 @@ class HasSources(Store):
     @abstractmethod
     def _job_source(self, queue: str, lease_ms: int | None) -> JobSource:
         """The source of a worker loop; `lease_ms` is None for the queue's own."""
+
+    @abstractmethod
+    def _note_part(self, part: object) -> None:
+        """A part of the program was made for this handle."""
 
     @property
     @abstractmethod

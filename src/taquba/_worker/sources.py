@@ -21,7 +21,18 @@ def source_of(store: Store, queue: str, lease: Duration | None) -> JobSource:
     lease_ms = None if lease is None else validate.duration_ms(lease, "lease", minimum=1)
     if isinstance(store, HasSources):
         return store._job_source(name, lease_ms)  # pyright: ignore[reportPrivateUsage] - shown to this module only
-    return OwnSource(owner_of(store), name, lease_ms)
+    return OwnSource(owner_of(store), name, lease_ms, store)
+
+
+def made_for(store: Store, part: object) -> None:
+    """Note that a part of the program was made for a handle: ``taquba run`` runs it.
+
+    Args:
+        store: A handle on a store.
+        part: Something with ``run(shutdown)`` or ``async with``; it is not kept.
+    """
+    if isinstance(store, HasSources):
+        store._note_part(part)  # pyright: ignore[reportPrivateUsage] - shown to this module only
 
 
 @contextmanager

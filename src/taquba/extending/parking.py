@@ -15,28 +15,35 @@ __all__ = ["parked", "parked_jobs", "too_new"]
 _PARKED: Final = "parked: "
 """The beginning of the error of a parked job."""
 
-_SECONDS: Final = 30.0
-"""How long a job is parked before it is tried again."""
+_LEAST_MS: Final = 1_000
+_MOST_MS: Final = 30_000
+_SHARE: Final = 4
 
 
-def parked(why: object) -> Snooze:
+def parked(why: object, age_ms: int = _MOST_MS * _SHARE) -> Snooze:
     """Return the exception by which a handler parks its job.
+
+    The job is tried again after a quarter of its age, between one second and 30: while a new
+    release replaces another one, the next process that gets it may know it.
 
     Args:
         why: The reason, for `taquba.JobRecord.last_error`.
+        age_ms: For how long the job has been there, in ms.
     """
-    return Snooze(_SECONDS, f"{_PARKED}{why}")
+    delay_ms = min(max(age_ms // _SHARE, _LEAST_MS), _MOST_MS)
+    return Snooze(delay_ms / 1000, f"{_PARKED}{why}")
 
 
-def too_new(version: int, what: str, known: int) -> Snooze:
+def too_new(version: int, what: str, known: int, age_ms: int = _MOST_MS * _SHARE) -> Snooze:
     """Return the exception for a job whose version only a newer program knows.
 
     Args:
         version: The job's.
         what: The thing that the job runs, such as ``job 'email.send'``.
         known: Its version in this program.
+        age_ms: For how long the job has been there, in ms.
     """
-    return parked(f"it has version {version}, but {what} has version {known} here")
+    return parked(f"it has version {version}, but {what} has version {known} here", age_ms)
 
 
 async def parked_jobs(store: Store, name: str) -> AsyncGenerator[JobRecord]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, cast
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
+from taquba._model.errors import InvalidArgument
 from taquba._model.validate import Duration
 from taquba._queue.open_options import OwnerOptions
-from taquba._service.service import Part, Service
+from taquba._service.parts import Part
+from taquba._service.running import made, refuse_handlers
+from taquba._service.service import RoleChoice, Service
 from taquba._service.settings import Handlers
 
 __all__ = ["ServiceState", "service_lifespan", "service_of"]
@@ -25,10 +28,9 @@ class ServiceState(TypedDict):
 
 
 def service_lifespan(
-    url: str | os.PathLike[str],
-    handlers: Handlers,
-    *,
-    role: Part = "auto",
+    service: Service | str | os.PathLike[str],
+    *parts: Part | Handlers,
+    role: RoleChoice = "auto",
     takeover_after: Duration = 5,
     drain_timeout: Duration | None = 10,
     **options: Unpack[OwnerOptions],
@@ -42,28 +44,47 @@ def service_lifespan(
             receipt = await service.enqueue("mail", mail.model_dump_json().encode())
             return receipt.id
 
+    With typed jobs, workflows and schedules, which are made for the service beforehand:
+
+        service = Service("s3://bucket/prefix", drain_timeout=10)
+        jobs = JobRunner(service, jobs=[make_report])
+        app = FastAPI(lifespan=service_lifespan(service, jobs))
+
     Args:
-        url: As for `Service`, like the other arguments.
-        handlers: The handlers that each process runs.
+        service: A `Service` that is not running yet, or the URL of one to make with the arguments
+            that follow, which are those of `Service`.
+        parts: With a `Service`, what each process runs beside its handlers: `JobRunner`,
+            `WorkflowRuntime`, `CronScheduler`, anything else with ``async with``. With a URL, also
+            the handlers of the service.
         role: ``"auto"``, ``"worker"`` or ``"producer"``.
         takeover_after: Seconds after which an owner without a sign of life is replaced.
         drain_timeout: How long running handlers may take when the server stops, seconds.
         options: Options of `Queue.open`.
     """
+    if isinstance(service, Service):
+        if options or (role, takeover_after, drain_timeout) != ("auto", 5, 10):
+            raise InvalidArgument(
+                "service_lifespan was given a Service and settings for one: give the settings to "
+                "the Service"
+            )
+        refuse_handlers(parts)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[ServiceState]:
-        # Created here, not with the application, which may be before the server forks.
-        service = Service(
-            url,
-            handlers,
-            role=role,
-            takeover_after=takeover_after,
-            drain_timeout=drain_timeout,
-            **options,
-        )
-        async with service:
-            yield {"taquba": service}
+        running, rest = service, parts
+        if not isinstance(running, Service):
+            # Created here, not with the application, which may be before the server forks.
+            running, rest = made(
+                running,
+                parts,
+                role=role,
+                takeover_after=takeover_after,
+                drain_timeout=drain_timeout,
+                **options,
+            )
+        running._with_parts(cast("tuple[Part, ...]", rest))  # pyright: ignore[reportPrivateUsage] - its own
+        async with running:
+            yield {"taquba": running}
 
     return lifespan
 

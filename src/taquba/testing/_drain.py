@@ -37,7 +37,7 @@ async def drain(
     """
     owner = owner_of(store)
     lease_ms = None if lease is None else validate.duration_ms(lease, "lease", minimum=1)
-    source = OwnSource(owner, validate.queue_name(queue), lease_ms)
+    source = OwnSource(owner, validate.queue_name(queue), lease_ms, store)
     worker = Worker(source, WorkerSpec(queue, handler, timeout=timeout))
     attempts = 0
     while True:
