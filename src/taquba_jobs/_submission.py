@@ -17,7 +17,7 @@ from taquba import (
     JobStatus,
     KvKey,
 )
-from taquba.extending import seen_through
+from taquba.extending import OutcomeUnknown, seen_through
 from taquba_jobs._decisions import RESERVED, Answer, job_headers, look_up
 from taquba_jobs._errors import InputMismatch
 from taquba_jobs._handle import JobHandle
@@ -128,12 +128,15 @@ class Submissions:
         while True:
             try:
                 await self._store.enqueue_batch([request], kv_expected={key: row})
-            except EntryChanged:
+            except (EntryChanged, OutcomeUnknown):
                 pass
             else:
                 return self._handle(job, job_id, True)
             row = await self._store.kv_get(key, durable=True)
             submission = self._read(key, row)
+            if submission is not None and submission.job_id == job_id:
+                # The call was carried out by an owner that did not live to answer it.
+                return self._handle(job, job_id, True)
             if submission is not None and await self._stands(submission):
                 return self._met(job, key, submission, mark)
 

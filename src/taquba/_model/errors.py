@@ -192,6 +192,10 @@ class StoreError(TaqubaError):
         self.permanent = permanent
 
 
+class OutcomeUnknown(StoreError):
+    """The owner ended during a call, and may have carried it out."""
+
+
 class EntryChanged(TaqubaError):
     """An entry is not as `kv_expected` says, so nothing was written: read it, and decide again.
 

@@ -21,8 +21,8 @@ from taquba._model import validate
 from taquba._model.errors import (
     ClaimLost,
     InvalidArgument,
+    OutcomeUnknown,
     OwnerUnreachable,
-    StoreError,
     TaqubaError,
 )
 from taquba._model.records import Job, JobRecord
@@ -554,8 +554,10 @@ def _handed_out(answer: object) -> list[tuple[int, JobRecord]]:
     return cast("list[tuple[int, JobRecord]]", load_result(cast("bytes", answer)))
 
 
-def _unknown(error: Disconnected) -> StoreError:
-    return StoreError(f"the owner ended during the call, which it may have carried out: {error}")
+def _unknown(error: Disconnected) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"the owner ended during the call, which it may have carried out: {error}"
+    )
 
 
 def _give_back(connection: SocketClient, answer: object) -> None:

@@ -31,6 +31,7 @@ from taquba._memory.locks import HeldLocks, KeyLocks
 from taquba._model.codec import UNREADABLE
 from taquba._model.describing import describe, shown
 from taquba._model.ending import contained, ends_program, is_stopped, legible, passes_through
+from taquba._model.errors import OutcomeUnknown
 from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.tasks import together, until_one_ends
@@ -51,6 +52,7 @@ __all__ = [
     "KeyLocks",
     "Leash",
     "NotStarted",
+    "OutcomeUnknown",
     "PlainCall",
     "Pool",
     "RunTimer",
