@@ -91,7 +91,7 @@ def noted(folder: Path, kind: str) -> Counter[int]:
 
 
 async def until_ended(folder: Path, count: int) -> None:
-    while not (folder / "log").exists() or len(noted(folder, "ended")) < count:
+    while not (folder / "log").exists() or len(noted(folder, "ended")) < count:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
@@ -103,7 +103,7 @@ async def test_each_job_has_one_outcome_whoever_dies(
         asyncio.timeout(SECONDS),
         program(short_path, monkeypatch) as (service, runner, functions, processes),
     ):
-        while len(await pids(service, "worker")) < 2:
+        while len(await pids(service, "worker")) < 2:  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(0.01)
         first = [await runner.submit(functions.square, number) for number in range(COUNT)]
         await until_ended(short_path, 10)
