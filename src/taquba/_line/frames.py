@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, cast
 
 import msgpack
 
-from taquba._model.unpacking import UNREADABLE, Unpacking
+from taquba._model.unpacking import UNREADABLE, read_whole
 
 VERSION: Final = 4
 """Changes with the meaning of a body; both ends refuse any other version."""
@@ -113,10 +113,8 @@ class Frames:
 
 
 def _fields(body: bytes) -> list[object]:
-    unpacking = Unpacking(body)
     try:
-        fields = unpacking.nested(_MOST_VALUES, _DEEPEST)
-        unpacking.end()
+        fields = read_whole(body, _MOST_VALUES, _DEEPEST)
     except UNREADABLE as error:
         raise BrokenFrame(f"a body that is not valid MessagePack: {error!s:.200}") from None
     if not isinstance(fields, list):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from taquba._interface.store import Store
 
@@ -76,7 +77,43 @@ CLOSED: Final = "closed"
 """The kind of failure of an owner that closes: it has not carried out the call."""
 
 
+class Parameters(NamedTuple):
+    """What a method of the handle takes.
+
+    Attributes:
+        names: Of all its parameters, in their order; that of a variable number is left out.
+        required: Of those without a default.
+        more: The name of that of a variable number, if it has one.
+    """
+
+    names: tuple[str, ...]
+    required: frozenset[str]
+    more: str | None
+
+    def bind(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
+        """The arguments of a call by name; raises `TypeError` for those of no call."""
+        if self.more is not None:
+            bound: dict[str, object] = {self.more: tuple(args)}
+        else:
+            bound = dict(zip(self.names, args, strict=False))
+            if len(args) > len(self.names):
+                raise TypeError(f"{len(args)} arguments")
+        for name, value in kwargs.items():
+            if name in bound or name not in self.names:
+                raise TypeError(f"the argument {name!r}")
+            bound[name] = value
+        if not self.required <= bound.keys():
+            raise TypeError(f"no argument {min(self.required - bound.keys())!r}")
+        return bound
+
+
 @cache
-def signature_of(name: str) -> inspect.Signature:
+def parameters_of(name: str) -> Parameters:
     """What a method of the handle takes."""
-    return inspect.signature(getattr(Store, name))
+    _, *parameters = inspect.signature(getattr(Store, name)).parameters.values()
+    named = [one for one in parameters if one.kind is not one.VAR_POSITIONAL]
+    return Parameters(
+        tuple(one.name for one in named),
+        frozenset(one.name for one in named if one.default is one.empty),
+        next((one.name for one in parameters if one.kind is one.VAR_POSITIONAL), None),
+    )

@@ -41,7 +41,7 @@ from taquba._model.records import (
     WakeOutcome,
     with_damage,
 )
-from taquba._model.unpacking import LONGEST_TEXT, UNREADABLE, Unpacking
+from taquba._model.unpacking import LONGEST_TEXT, UNREADABLE, read_whole
 from taquba._model.validate import moment_ms
 
 _MOST_VALUES: Final = 500_000
@@ -294,9 +294,7 @@ _SHAPES: Final = {name: _shape(kind) for name, kind in {**_REQUESTS, **_RECORDS}
 
 def _read(data: bytes) -> list[object]:
     try:
-        unpacking = Unpacking(data)
-        value = unpacking.nested(_MOST_VALUES, _DEEPEST)
-        unpacking.end()
+        value = read_whole(data, _MOST_VALUES, _DEEPEST)
     except UNREADABLE as error:
         raise Unreadable(f"{error!s:.200}") from None
     if not isinstance(value, list):
@@ -310,7 +308,7 @@ def _checked(values: list[object], known: Mapping[str, type[Any]]) -> list[objec
     except TaqubaError:
         # A value that is refused, as where it was made.
         raise
-    except UNREADABLE as error:
+    except (*UNREADABLE, RecursionError) as error:
         raise Unreadable(f"{error!s:.200}") from None
 
 

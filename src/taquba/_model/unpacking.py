@@ -21,6 +21,27 @@ _MAPS: Final = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 _NIL: Final = 0xC0
 
 
+_SMALL: Final = 64 * 1024
+"""Bytes that take a few megabytes of memory at most, whatever they hold."""
+
+
+def read_whole(data: bytes, most: int, depth: int) -> object:
+    """Read bytes that are one value, which is not trusted; raises one of `UNREADABLE`.
+
+    Args:
+        data: The bytes.
+        most: How many values it may hold in all, if it is large.
+        depth: How deep they may be nested in a large one. A small one may be as deep as MessagePack
+            allows.
+    """
+    if len(data) <= _SMALL:
+        return msgpack.unpackb(data, max_str_len=LONGEST_TEXT, max_ext_len=0, strict_map_key=False)
+    unpacking = Unpacking(data)
+    value = unpacking.nested(most, depth)
+    unpacking.end()
+    return value
+
+
 class Unpacking:
     """Reads values from bytes, one after the other; raises one of `UNREADABLE`."""
 

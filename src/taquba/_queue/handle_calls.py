@@ -178,6 +178,6 @@ def as_refusals() -> Generator[None]:
 def _check(name: str, arguments: dict[str, object]) -> None:
     """Refuse arguments that the method does not take."""
     try:
-        methods.signature_of(name).bind(None, **arguments)
+        methods.parameters_of(name).bind((), arguments)
     except TypeError as error:
         raise Refused("UnknownCall", f"{name}: {error!s:.200}") from None

@@ -29,7 +29,7 @@ import anyio
 from taquba._interface.store import Store
 from taquba._line.identity import this_process
 from taquba._line.joining import MemberInfo
-from taquba._line.methods import signature_of
+from taquba._line.methods import parameters_of
 from taquba._model import validate
 from taquba._model.batch import MAX_BATCH_JOBS, check_entries
 from taquba._model.clock import Clock
@@ -337,8 +337,7 @@ class Service(AskingStore, RunsInBackground):
                     # This process hands over: its successor carries it out.
                     await self._enter()
             if bound is None:
-                bound = dict(signature_of(name).bind(self, *args, **kwargs).arguments)
-                del bound["self"]
+                bound = parameters_of(name).bind(args, kwargs)
             try:
                 return cast("T", await self._remote.call(name, bound))
             except MovedHere:
