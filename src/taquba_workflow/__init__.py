@@ -8,7 +8,7 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _kinds        the kinds of jobs that a workflow has: how each is performed and concluded
     _children     runs that belong to another: their end wakes it
     _status       the status of a run, read from its row and its job
-    _signals      signals: rows in both directions, decided under one lock per key
+    _signals      signals: rows in both directions, each replaced only by code that has read it
     _transitions  every state change of a run, as a pure function of step, outcome and time
     _replay       outputs of steps, kept until they are settled
     _steps        a step: the job that carries it, and the view of its runner
@@ -22,7 +22,6 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _records      the rows of runs, and the views that callers see
     _errors       what can go wrong with runs, beside the errors of taquba itself
     _keys         where the rows and objects of a workflow queue are kept
-    _turns        the state in memory that the runtimes of one workflow queue share
     _values       checks of arguments
 """
 

@@ -24,7 +24,6 @@ class WorkflowHandler:
     def __init__(
         self, settling: Settling, runner: Runner | None, run_turn: RunTurn, *, replay: bool
     ) -> None:
-        self._holds = settling.holds
         self._steps = StepKind(settling, runner, replay=replay)
         self._turns = TurnKind(settling, run_turn)
         self._ended_children = EndedChild(settling.store, settling.queue_name)
@@ -37,7 +36,3 @@ class WorkflowHandler:
         elif _headers.FUNCTION in job.headers:
             kind = self._turns
         return await kind.process(job, lease)
-
-    def let_go(self) -> None:
-        """Release all locks, once no step is running."""
-        self._holds.let_go()

@@ -129,6 +129,7 @@ class Suspend:
         at_once: Whether the next turn begins now.
         signals: Keys of the signals for which it waits.
         children: Ids of the runs for which it waits.
+        mark: The mark of the ends of its children, as it was before it looked at them.
         entries: What its waits write into the history.
         cancelling: Whether it was asked to cancel and knows.
     """
@@ -137,5 +138,6 @@ class Suspend:
     at_once: bool = False
     signals: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
+    mark: bytes | None = None
     entries: Mapping[KvKey, bytes] = field(default_factory=dict[KvKey, bytes])
     cancelling: bool = False

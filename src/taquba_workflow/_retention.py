@@ -45,7 +45,11 @@ class Retention:
         return await self._expiries.sweep(self._forget, keep_ms=self._keep_ms)
 
     async def _forget(self, due: Expiry) -> None:
-        """Remove one run; after a crash at any point, the next sweep continues with it."""
+        """Remove one run; after a crash at any point, the next sweep continues with it.
+
+        Any number of processes may do so at the same time, and one that is slow may come to the
+        memos of another run, which has the id by now.
+        """
         ended_at, run_id = due.at_ms, due.what
         key = self._keys.run(run_id)
         row = await self._store.kv_get(key)
@@ -61,14 +65,20 @@ class Retention:
             return
         # Otherwise an earlier sweep got as far as the row, and the id may be another run's by now.
         if row is not None and isinstance(run, EndedRun) and run.ended_at == ended_at:
-            await self._forget_memos(run_id)
+            await self._forget_memos(run_id, key, row)
             await self._store.kv_compare_delete(key, row)
         await self._store.kv_delete(due.key)
 
-    async def _forget_memos(self, run_id: str) -> None:
+    async def _forget_memos(self, run_id: str, key: str, row: bytes) -> None:
+        """Remove what a run remembers, as long as it still has its row."""
         prefix = self._keys.memos(run_id)
-        async for page in pages(lambda cursor: self._store.kv_scan(prefix, cursor)):
-            await together(self._store.kv_delete(entry.key) for entry in page.entries)
         objects = [info.key async for info in self._store.objects.list(self._keys.objects(run_id))]
-        if objects:
+        async for page in pages(lambda cursor: self._store.kv_scan(prefix, cursor)):
+            if page.entries and await self._store.kv_get(key) != row:
+                return
+            # Memos of another run are different ones.
+            await together(
+                self._store.kv_compare_delete(entry.key, entry.value) for entry in page.entries
+            )
+        if objects and await self._store.kv_get(key) == row:
             await self._store.objects.delete(objects)

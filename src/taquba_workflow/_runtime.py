@@ -13,6 +13,7 @@ from taquba import (
     Clock,
     Duration,
     EnqueueRequest,
+    EntryChanged,
     InvalidArgument,
     JobRecord,
     KvKey,
@@ -36,6 +37,7 @@ from taquba_workflow._functions.phases import Services
 from taquba_workflow._functions.runner import FunctionRunner
 from taquba_workflow._functions.turn import RunningTurns
 from taquba_workflow._handler import WorkflowHandler
+from taquba_workflow._keys import keys_of
 from taquba_workflow._kinds.ended_run import EndedRun
 from taquba_workflow._kinds.settling import CANCELLED, Settling
 from taquba_workflow._outcomes import Suspend
@@ -47,13 +49,12 @@ from taquba_workflow._steps import Runner, StepJob, read_step
 from taquba_workflow._termination import Notifier, TerminalHook, termination_queue
 from taquba_workflow._transitions import (
     UNBOUNDED,
+    Basis,
     Ending,
-    SignalRows,
     end_run,
     first_step,
     next_turn,
 )
-from taquba_workflow._turns import turns_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -125,7 +126,6 @@ class WorkflowRuntime(RunsInBackground):
         self._clock = store.clock if clock is None else clock
         self._signals = SignalBoard(store, queue_name)
         self._notifier = Notifier(queue_name, hook)
-        self._turns = turns_of(store, queue_name)
         self._retention: Retention | None = None
         if memo_retention is not None:
             keep_ms = duration_ms(memo_retention, "memo_retention")
@@ -202,11 +202,7 @@ class WorkflowRuntime(RunsInBackground):
         }
         if self._retention is not None:
             loops["taquba-workflow-retention"] = self._retention.run()
-        try:
-            await until_one_ends(loops)
-        finally:
-            # If the store has failed, leases never end; nothing more is decided.
-            self._handler.let_go()
+        await until_one_ends(loops)
 
     async def _stop_turns(self, shutdown: Shutdown | None) -> None:
         """Have turns end when the workers are asked to end, which then do."""
@@ -330,13 +326,20 @@ class WorkflowRuntime(RunsInBackground):
     async def _submit_once(
         self, spec: RunSpec, run_id: str, request: Callable[[str], EnqueueRequest]
     ) -> SubmitOutcome:
-        with await self._turns.submissions.acquire([run_id]):
-            run = await read_run(self._store, self._queue_name, run_id)
-            if run is None:
-                await self._store.enqueue_batch([request(run_id)])
-            elif run.input_hash != spec.input_hash():
+        new_run = request(run_id)
+        key = keys_of(self._queue_name).run(run_id)
+        while True:
+            try:
+                # Most ids are new.
+                await self._store.enqueue_batch([new_run], kv_expected={key: None})
+            except EntryChanged:
+                run = await read_run(self._store, self._queue_name, run_id, durable=True)
+            else:
+                return SubmitOutcome(run_id, True)
+            if run is not None and run.input_hash != spec.input_hash():
                 raise InputMismatch(run_id)
-            return SubmitOutcome(run_id, run is None)
+            if run is not None:
+                return SubmitOutcome(run_id, False)
 
     async def status(self, run_id: str) -> RunStatus | None:
         """Return the status of a run; None if it was never submitted, or has been removed."""
@@ -370,7 +373,7 @@ class WorkflowRuntime(RunsInBackground):
         remaining_ms = duration_ms(timeout, "timeout")
         deadline = self._clock.time_ms() + remaining_ms
         while remaining_ms > 0:
-            run = await read_run(self._store, self._queue_name, run_id)
+            run = await read_run(self._store, self._queue_name, run_id, durable=True)
             if not isinstance(run, LiveRun):
                 break
             await self._store.wait_for_completion(run.job_id, remaining_ms / 1000)
@@ -391,47 +394,44 @@ class WorkflowRuntime(RunsInBackground):
         return await seen_through(self._cancel(run_id))
 
     async def _cancel(self, run_id: str) -> bool:
-        cancelling = self._turns.cancelling
-        cancelling[run_id] += 1
-        try:
-            if not isinstance(await read_run(self._store, self._queue_name, run_id), LiveRun):
-                return False
-            while True:
-                found = await read_step_job(self._store, self._queue_name, run_id)
-                if not isinstance(found, JobRecord):
-                    # A step that settled meanwhile may have ended the run on behalf of this call.
-                    return found is not None and found.state is RunState.CANCELLED
-                if await self._cancel_job(found):
-                    return True
-        finally:
-            cancelling[run_id] -= 1
-            if not cancelling[run_id]:
-                del cancelling[run_id]
+        lived = False
+        while True:
+            found = await read_step_job(self._store, self._queue_name, run_id, durable=True)
+            if not isinstance(found, JobRecord):
+                # Another call, or this one before its answer was lost, may have cancelled it.
+                return lived and found is not None and found.state is RunState.CANCELLED
+            lived = True
+            if await self._cancel_job(found):
+                return True
 
     async def _cancel_job(self, job: JobRecord) -> bool:
-        """Cancel a run by its step's job; False when the run has moved on."""
+        """Cancel a run by its step's job; False when something has changed meanwhile."""
         step = read_step(job)
         if step.function is not None and step.function.cancelling:
             return True
-        with await self._signals.hold(step.waited_for):
-            rows = await self._signals.rows(step.waited_for)
-            if step.function is None:
-                effects = self._end_run(step, CANCELLED, SettlementEffects(), rows)
-            else:
-                # A turn that begins at once takes the place of the one that waits.
-                asked = Suspend(at_once=True, cancelling=True)
-                now = self._clock.now()
-                effects = next_turn(step, asked, rows, (), self._store.next_job_id(), now)
+        expected: dict[KvKey, bytes | None] = {}
+        rows = await self._signals.rows(step.waited_for, expected)
+        basis = Basis(rows, expected, unless_cancelled=False)
+        if step.function is None:
+            effects = self._end_run(step, CANCELLED, SettlementEffects(), basis)
+        else:
+            # A turn that begins at once takes the place of the one that waits.
+            asked = Suspend(at_once=True, cancelling=True)
+            now = self._clock.now()
+            effects = next_turn(step, asked, basis, (), self._store.next_job_id(), now)
+        try:
             cancelled = await self._store.cancel(job.id, effects)
-            if cancelled is CancelOutcome.REMOVED:
-                self._ended()
-            return cancelled is not CancelOutcome.NOT_FOUND
+        except EntryChanged:
+            return False
+        if cancelled is CancelOutcome.REMOVED:
+            self._ended()
+        return cancelled is not CancelOutcome.NOT_FOUND
 
     def _end_run(
-        self, step: StepJob, ending: Ending, staged: SettlementEffects, signals: SignalRows
+        self, step: StepJob, ending: Ending, staged: SettlementEffects, basis: Basis
     ) -> SettlementEffects:
         now_ms = self._clock.time_ms()
-        return end_run(step, ending, staged, signals, self._notifier.announce, now_ms)
+        return end_run(step, ending, staged, basis, self._notifier.announce, now_ms)
 
     def _ended(self) -> None:
         """The end of a run has landed."""

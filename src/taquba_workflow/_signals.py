@@ -1,14 +1,16 @@
-"""Signals: rows in both directions, decided under one lock per key.
+"""Signals: rows in both directions, each replaced only by code that has read it.
 
 A row is either a waiter or a buffered signal. Code that decides on it (for a signal that arrives, a
-step that will wait, a step whose wait ended, a cancellation) holds the key's lock from reading the
-row until the decision is applied, so no decision is made on a row that is about to change.
+step that will wait, a step whose wait ended, a cancellation) writes only while the row is as it was
+read, and otherwise decides again. A signal wakes a waiter's job only if that never began and was
+not woken, which the owner of the store decides; a job that has begun never waits again, so its row
+is free for a signal to be kept.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from taquba import (
@@ -16,10 +18,11 @@ from taquba import (
     InvalidArgument,
     JobRecord,
     JobStatus,
+    KvKey,
     Store,
     WakeOutcome,
 )
-from taquba.extending import UNREADABLE, HeldLocks, WordEnum, describe, seen_through
+from taquba.extending import UNREADABLE, WordEnum, describe, seen_through
 from taquba_workflow import _headers, _values
 from taquba_workflow._keys import keys_of
 from taquba_workflow._records import (
@@ -30,7 +33,6 @@ from taquba_workflow._records import (
 )
 from taquba_workflow._steps import encode_wake
 from taquba_workflow._transitions import SignalRows
-from taquba_workflow._turns import turns_of
 
 _log: Final = logging.getLogger(__name__)
 
@@ -59,7 +61,6 @@ class SignalBoard:
     def __init__(self, store: Store, queue_name: str) -> None:
         self._store = store
         self._keys = keys_of(queue_name)
-        self._locks = turns_of(store, queue_name).signals
 
     async def signal(self, key: str, payload: bytes) -> SignalOutcome:
         _values.name(key, "a signal key")
@@ -72,57 +73,57 @@ class SignalBoard:
         return await seen_through(self._signal(key, payload))
 
     async def _signal(self, key: str, payload: bytes) -> SignalOutcome:
-        with await self.hold([key]):
-            row = await self.read(key)
-            if isinstance(row, Waiter) and await self._wake(key, row, payload):
+        name = self._keys.signal(key)
+        kept = encode_signal(Buffered(payload))
+        while True:
+            row = await self._store.kv_get(name)
+            waiter = _decode(key, row)
+            if isinstance(waiter, Waiter) and await self._wake(key, waiter, payload):
                 # The row goes with the settlement of the step that was woken.
                 return SignalOutcome.DELIVERED
-            await self._store.kv_put(self._keys.signal(key), encode_signal(Buffered(payload)))
-            return SignalOutcome.BUFFERED
+            if await self._store.kv_compare_put(name, row, kept):
+                return SignalOutcome.BUFFERED
 
     async def _wake(self, key: str, waiter: Waiter, payload: bytes) -> bool:
         job = await self._store.get_job(waiter.job_id)
-        if job is None or not is_waiting(job):
-            return False
-        if _headers.FUNCTION in job.headers:
+        if job is not None and _headers.FUNCTION in job.headers:
             payload = encode_wake(key, payload)
-        return await self._store.wake_scheduled(waiter.job_id, payload) is WakeOutcome.WOKEN
+        # Also for a job that no longer waits: that answer must survive a crash.
+        woken = await self._store.wake_scheduled(waiter.job_id, payload, if_unbegun=True)
+        return woken is WakeOutcome.WOKEN
 
     async def clear(self, key: str) -> bool:
         _values.name(key, "a signal key")
         return await seen_through(self._clear(key))
 
     async def _clear(self, key: str) -> bool:
-        with await self.hold([key]):
-            if not isinstance(await self.read(key), Buffered):
+        name = self._keys.signal(key)
+        while True:
+            row = await self._store.kv_get(name, durable=True)
+            if row is None or not isinstance(_decode(key, row), Buffered):
                 return False
-            await self._store.kv_delete(self._keys.signal(key))
-            return True
+            if await self._store.kv_compare_delete(name, row):
+                return True
 
-    async def waiter(self, key: str) -> Waiter | None:
-        """Who waits for a signal; its lock must be held."""
-        row = await self.read(key)
-        if not isinstance(row, Waiter):
-            return None
-        job = await self._store.get_job(row.job_id)
-        return row if job is not None and is_waiting(job) else None
+    async def rows(self, keys: Iterable[str], expected: dict[KvKey, bytes | None]) -> SignalRows:
+        """The rows of signals; what was read is noted in `expected`."""
+        rows: dict[str, Waiter | Buffered | None] = {}
+        for key in keys:
+            name = self._keys.signal(key)
+            row = expected[name] = await self._store.kv_get(name)
+            rows[key] = _decode(key, row)
+        return rows
 
-    async def look(self, keys: Collection[str]) -> None:
-        """Wait until nobody decides on signals: their waiter, which begins now, cannot be woken."""
-        (await self.hold(keys)).release()
+    async def waits(self, waiter: Waiter) -> bool:
+        """Whether a run still waits for the signal whose row names it."""
+        job = await self._store.get_job(waiter.job_id)
+        return job is not None and is_waiting(job)
 
-    async def hold(self, names: Collection[Hashable]) -> HeldLocks:
-        """Keep others from deciding on these signals, until it is released."""
-        return await self._locks.acquire(names)
 
-    async def read(self, key: str) -> Waiter | Buffered | None:
-        row = await self._store.kv_get(self._keys.signal(key))
-        try:
-            return None if row is None else decode_signal(row)
-        except UNREADABLE as error:
-            _log.warning("the row of signal %r cannot be read: %s", key, describe(error))
-            return None
-
-    async def rows(self, keys: Iterable[str]) -> SignalRows:
-        """The rows of signals whose locks are held."""
-        return {key: await self.read(key) for key in keys}
+def _decode(key: str, row: bytes | None) -> Waiter | Buffered | None:
+    """The row of a signal; one that cannot be read counts as none."""
+    try:
+        return None if row is None else decode_signal(row)
+    except UNREADABLE as error:
+        _log.warning("the row of signal %r cannot be read: %s", key, describe(error))
+        return None

@@ -10,6 +10,7 @@ from taquba import (
     JobStatus,
     PermanentFailure,
     ReadableStore,
+    Store,
     StoreError,
 )
 from taquba.extending import UNREADABLE, describe
@@ -29,9 +30,22 @@ from taquba_workflow._steps import StepJob, read_step
 from taquba_workflow._transitions import NEVER
 
 
-async def read_run(store: ReadableStore, queue_name: str, run_id: str) -> LiveRun | EndedRun | None:
+async def read_run(
+    store: ReadableStore, queue_name: str, run_id: str, *, durable: bool = False
+) -> LiveRun | EndedRun | None:
+    """The row of a run; on request as it would survive a crash, where the store can say so."""
     key = keys_of(queue_name).run(run_id)
-    row = await store.kv_get(key)
+    if durable and isinstance(store, Store):
+        return run_of(run_id, key, await store.kv_get(key, durable=True))
+    return run_of(run_id, key, await store.kv_get(key))
+
+
+def run_of(run_id: str, key: str, row: bytes | None) -> LiveRun | EndedRun | None:
+    """What the row of a run says.
+
+    Raises:
+        StoreError: It is damaged.
+    """
     try:
         return None if row is None else decode_run(row)
     except UNREADABLE as error:
@@ -43,7 +57,7 @@ async def read_run(store: ReadableStore, queue_name: str, run_id: str) -> LiveRu
 
 
 async def read_step_job(
-    store: ReadableStore, queue_name: str, run_id: str
+    store: ReadableStore, queue_name: str, run_id: str, *, durable: bool = False
 ) -> JobRecord | EndedRun | None:
     """The job of a run's step, or how the run ended, or None if there is no such run.
 
@@ -52,7 +66,7 @@ async def read_step_job(
     """
     before: LiveRun | None = None
     while True:
-        run = await read_run(store, queue_name, run_id)
+        run = await read_run(store, queue_name, run_id, durable=durable)
         if not isinstance(run, LiveRun):
             return run
         if run == before:

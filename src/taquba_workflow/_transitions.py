@@ -47,7 +47,17 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 _NO_WRITES: Final[Mapping[KvKey, bytes]] = {}
 
 SignalRows = Mapping[str, Waiter | Buffered | None]
-"""Rows of the signals that a transition touches, as read under their locks."""
+"""Rows of the signals that a transition touches."""
+
+
+class Basis(NamedTuple):
+    """What a transition is based on; it lands only where that is still so."""
+
+    signals: SignalRows
+    expected: Mapping[KvKey, bytes | None] | None
+    """The entries that were read for it."""
+    unless_cancelled: bool
+    """Whether the run was not asked to cancel."""
 
 
 class Ending(NamedTuple):
@@ -103,7 +113,7 @@ def next_step(
     step: StepJob,
     outcome: Continue,
     staged: SettlementEffects,
-    signals: SignalRows,
+    basis: Basis,
     job_id: str,
     now: datetime,
 ) -> SettlementEffects:
@@ -112,13 +122,13 @@ def next_step(
     headers: dict[str, str] = {}
     payload = outcome.payload
     run_at = None
-    freed = _ended_waits(step, signals)
+    freed = _ended_waits(step, basis.signals)
     writes: dict[KvKey, bytes] = {}
     if isinstance(outcome.when, After):
         run_at = later(now, outcome.when.delay, "delay")
     elif not isinstance(outcome.when, Immediate):
         key = outcome.when.key
-        row = signals[key]
+        row = basis.signals[key]
         if isinstance(row, Buffered):
             headers[_headers.CARRIES] = _headers.CARRIES_SIGNAL
             payload = msgpack.packb((payload, row.payload))
@@ -129,13 +139,13 @@ def next_step(
             run_at = now + NEVER if timeout is None else later(now, timeout, "timeout")
             writes[keys.signal(key)] = encode_signal(Waiter(step.run_id, job_id))
     successor = _successor(step, payload, headers, run_at, job_id)
-    return _moved_on(step, successor, staged, writes, freed)
+    return _moved_on(step, successor, staged, basis, writes, freed)
 
 
 def next_turn(
     step: StepJob,
     outcome: Suspend,
-    signals: SignalRows,
+    basis: Basis,
     taken: Collection[str],
     job_id: str,
     now: datetime,
@@ -145,7 +155,7 @@ def next_turn(
     Args:
         step: The turn that ends.
         outcome: What it waits for.
-        signals: Rows of these signals, and of those that the turn had waited for.
+        basis: With the rows of these signals, and of those that the turn had waited for.
         taken: Those of the signals that another run waits for.
         job_id: Id of the next turn's job.
         now: The time.
@@ -156,11 +166,11 @@ def next_turn(
         headers[_headers.CANCELLING] = "yes"
     payload = step.payload
     run_at = None
-    freed = _ended_waits(step, signals)
+    freed = _ended_waits(step, basis.signals)
     writes: dict[KvKey, bytes] = {**outcome.entries}
     came: dict[str, bytes] = {}
     for key in outcome.signals:
-        row = signals[key]
+        row = basis.signals[key]
         if isinstance(row, Buffered):
             came[key] = row.payload
     if came or taken:
@@ -174,7 +184,7 @@ def next_turn(
         waiter = encode_signal(Waiter(step.run_id, job_id))
         writes |= {keys.signal(key): waiter for key in outcome.signals}
     successor = _successor(step, payload, headers, run_at, job_id)
-    return _moved_on(step, successor, _NOTHING, writes, freed)
+    return _moved_on(step, successor, _NOTHING, basis, writes, freed)
 
 
 def _successor(
@@ -206,6 +216,7 @@ def _moved_on(
     step: StepJob,
     successor: EnqueueRequest,
     staged: SettlementEffects,
+    basis: Basis,
     writes: Mapping[KvKey, bytes],
     freed: set[str],
 ) -> SettlementEffects:
@@ -217,6 +228,8 @@ def _moved_on(
         enqueues=[*staged.enqueues, successor],
         kv_writes={**staged.kv_writes, **writes, **own},
         kv_deletes=[*staged.kv_deletes, *(freed - writes.keys())],
+        kv_expected=basis.expected,
+        unless_cancelled=basis.unless_cancelled,
     )
 
 
@@ -224,7 +237,7 @@ def end_run(
     step: StepJob,
     ending: Ending,
     staged: SettlementEffects,
-    signals: SignalRows,
+    basis: Basis,
     announce: Callable[[RunOutcome], list[EnqueueRequest]],
     now_ms: int,
 ) -> SettlementEffects:
@@ -256,7 +269,9 @@ def end_run(
     return SettlementEffects(
         enqueues=[*staged.enqueues, *announce(outcome), *_tell_parent(step)],
         kv_writes={**staged.kv_writes, **writes},
-        kv_deletes=[*staged.kv_deletes, *_ended_waits(step, signals)],
+        kv_deletes=[*staged.kv_deletes, *_ended_waits(step, basis.signals)],
+        kv_expected=basis.expected,
+        unless_cancelled=basis.unless_cancelled,
     )
 
 

@@ -12,6 +12,7 @@ from taquba import CancelToken, Clock, KvKey, LeaseHandle, Store
 from taquba.extending import describe as describe_error
 from taquba.extending.times import from_ms
 from taquba.extending.typed import Undecodable
+from taquba_workflow._children import mark_key
 from taquba_workflow._errors import ChildFailed, NonDeterminism, StepFailed
 from taquba_workflow._functions.context import Compensation, WorkflowContext
 from taquba_workflow._functions.definitions import Workflow
@@ -104,6 +105,10 @@ class Phases:
         self._history = history
         self._token = lease.cancel_token
         values = Values(services.store, step.queue)
+        self._looked = False
+        """Whether the turn has looked at a child."""
+        self._mark: bytes | None = None
+        """The mark of the ends of its children before that."""
         self._recorder = Recorder(services.store, values, step, lease, services.clock)
 
     async def run(self) -> Suspend | Succeed | Fail | Cancel:
@@ -196,6 +201,7 @@ class Phases:
             at_once=turn.pausing,
             signals=tuple(wait.signal for wait in waits if wait.signal is not None),
             children=tuple(wait.child for wait in waits if wait.child is not None),
+            mark=self._mark,
             entries={**self._recorder.unwritten(), **entries},
             cancelling=cancelling,
         )
@@ -214,4 +220,11 @@ class Phases:
 
     async def look(self, run_id: str) -> LiveRun | EndedRun | None:
         """Where a child is."""
-        return await read_run(self._services.store, self._step.queue, run_id)
+        store, queue_name = self._services.store, self._step.queue
+        if not self._looked:
+            mark = await store.kv_get(mark_key(queue_name, self._step.run_id))
+            if not self._looked:
+                # Of several branches the first one counts: others may have looked since.
+                self._mark, self._looked = mark, True
+        # What is read of its end is written down as what it came to.
+        return await read_run(store, queue_name, run_id, durable=True)

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple, TypeVar
 
 from taquba import (
+    CancelRequested,
     Clock,
     FailWith,
     JobRecord,
+    KvKey,
     LeaseHandle,
     PermanentFailure,
     SettlementEffects,
     Store,
 )
 from taquba.extending import UNREADABLE, describe
-from taquba.extending.halves import Holds, TwoHalves
+from taquba.extending.halves import TwoHalves
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import Values
 from taquba_workflow._outcomes import Cancel, Fail, Succeed
 from taquba_workflow._records import LiveRun, RunState, decode_run
 from taquba_workflow._signals import SignalBoard
 from taquba_workflow._steps import StepJob, read_step
-from taquba_workflow._transitions import Ending, SignalRows
-from taquba_workflow._turns import turns_of
+from taquba_workflow._transitions import Basis, Ending
 
 CANCELLED: Final = Ending(RunState.CANCELLED, reason="cancelled on request")
 
-EndRun = Callable[[StepJob, Ending, SettlementEffects, SignalRows], SettlementEffects]
+EndRun = Callable[[StepJob, Ending, SettlementEffects, Basis], SettlementEffects]
 """Changes that must be in the commit of a step that ends its run."""
 
 V = TypeVar("V")
@@ -73,19 +74,13 @@ class Settling:
         self.signals = signals
         self.keys = keys_of(queue_name)
         self.values = Values(store, queue_name)
-        turns = turns_of(store, queue_name)
-        self.holds = Holds(turns.signals)
-        self._cancelling = turns.cancelling
         self._end_run = end_run
         self._ended = ended
 
     async def begin(self, delivery: Delivery) -> None:
-        """Make sure that a step is its run's, and that nobody decides on the signals it got."""
-        step = delivery.step
+        """Make sure that a step is its run's."""
         if delivery.last_error is not None:
-            await self._check_current(step)
-        if step.waited_for:
-            await self.signals.look(step.waited_for)
+            await self._check_current(delivery.step)
 
     async def _check_current(self, step: StepJob) -> None:
         """Refuse a dead step that somebody requeued after its run had ended."""
@@ -112,26 +107,33 @@ class Settling:
             case Cancel(reason):
                 return Ending(RunState.CANCELLED, reason=reason)
 
-    def is_cancelled(self, step: StepJob, lease: LeaseHandle) -> bool:
-        """Whether a run was asked to cancel.
+    def is_cancelled(self, lease: LeaseHandle) -> bool:
+        """Whether a run was asked to cancel, as far as this process knows."""
+        try:
+            # It refuses to be extended a moment before its token fires.
+            lease.ensure_at_least(0)
+        except CancelRequested:
+            return True
+        return False
 
-        Ask this last: from then on until the job is being settled nothing may be awaited. So a
-        request comes either before, and is seen here, or after, and finds the next step.
-        """
-        # A request is decided a moment before the job's token fires, and no settlement may be
-        # decided in between without it.
-        return lease.cancel_token.cancelled or step.run_id in self._cancelling
+    async def basis(self, signals: Collection[str], *, cancelled: bool) -> Basis:
+        """What the settlement of a step is based on; no entry is read where it has no signals."""
+        if not signals:
+            return Basis({}, None, not cancelled)
+        expected: dict[KvKey, bytes | None] = {}
+        rows = await self.signals.rows(signals, expected)
+        return Basis(rows, expected, not cancelled)
 
     def end(
         self,
         step: StepJob,
         ending: Ending,
         staged: SettlementEffects,
-        rows: SignalRows,
+        basis: Basis,
         lease: LeaseHandle,
     ) -> SettlementEffects:
         """What ends a run; raises with it where the job is to be a dead letter."""
-        effects = self._end_run(step, ending, staged, rows)
+        effects = self._end_run(step, ending, staged, basis)
         lease.on_end(self._ended)
         if ending.dead_letter:
             raise FailWith(PermanentFailure(ending.reason or ""), effects)
@@ -146,7 +148,7 @@ class RunKind(TwoHalves[Delivery, V, D]):
     """
 
     def __init__(self, settling: Settling) -> None:
-        super().__init__(settling.holds)
+        super().__init__()
         self._settling = settling
 
     def read(self, job: JobRecord) -> Delivery:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -27,11 +26,12 @@ from taquba.extending.parking import parked
 from taquba_workflow._effects import StepEffects
 from taquba_workflow._errors import StepError
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling, broken
-from taquba_workflow._memo import Memo
+from taquba_workflow._memo import Memo, Remembered
 from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed
+from taquba_workflow._records import Waiter
 from taquba_workflow._replay import Output, decode_output, encode_output, replay_key
 from taquba_workflow._steps import Runner, Step, StepJob
-from taquba_workflow._transitions import Ending, next_step
+from taquba_workflow._transitions import Ending, SignalRows, next_step
 
 _log: Final = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
                 raise
             return Raised(error)
         if self._replay and isinstance(output, Output):
-            await self._values.put(step.run_id, replay_key(step), encode_output(output))
+            await self._remembered(step).put(replay_key(step), encode_output(output))
         return output
 
     async def _kept_output(self, step: StepJob) -> Output | None:
@@ -138,7 +138,7 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
             attempts=step.attempts,
             cancel_token=lease.cancel_token,
             lease=lease,
-            memo=Memo(self._values, memos, step.run_id),
+            memo=Memo(self._remembered(step), memos),
             effects=effects,
             signal=step.signal,
         )
@@ -154,6 +154,9 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
             )
         return Output(outcome, effects.settlement(), self._clock.now(), step.attempts)
 
+    def _remembered(self, step: StepJob) -> Remembered:
+        return Remembered(self._values, step.run_id, step.submitted_at)
+
     def _without_outcome(self, ending: Ending) -> StepVerdict:
         return StepVerdict(ending, _NOTHING, self._clock.now())
 
@@ -162,21 +165,17 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
     def judge(
         self, work: Delivery, verdict: StepVerdict | Raised, lease: LeaseHandle
     ) -> StepVerdict:
-        """How an error ends the run; raises one after which the step is tried again."""
+        """How the run goes on; raises the error after which the step is tried again."""
+        cancelled = self._settling.is_cancelled(lease)
         if isinstance(verdict, StepVerdict):
-            return verdict
+            return self._without_outcome(CANCELLED) if cancelled else verdict
         step, error = work.step, verdict.error
-        # A lease refuses to be extended a moment before the token fires.
-        asked = isinstance(error, CancelRequested) and error.job_id == step.job_id
-        if asked or self._settling.is_cancelled(step, lease):
+        if cancelled or (isinstance(error, CancelRequested) and error.job_id == step.job_id):
             return self._without_outcome(CANCELLED)
         if _is_final(error, step):
             return self._without_outcome(broken(describe(error, bare=_SAY_ALL)))
+        # A request that arrives now is kept with the job, and seen by its next attempt.
         raise error
-
-    def locks(self, work: Delivery, decision: StepVerdict) -> Collection[Hashable]:
-        """The signals that it waited for, and the one that the next step waits for."""
-        return _signals_of(work.step, decision)
 
     async def conclude(
         self, work: Delivery, decision: StepVerdict, lease: LeaseHandle
@@ -184,26 +183,25 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
         """The job of the next step, or the end of the run, and what the step has staged."""
         settling, step = self._settling, work.step
         comes, staged, at = decision
-        rows = await settling.signals.rows(_signals_of(step, decision))
+        signals = _signals_of(step, decision)
+        basis = await settling.basis(signals, cancelled=comes is CANCELLED)
         if isinstance(comes, Continue) and isinstance(comes.when, OnSignal):
-            comes = await self._wait(comes, comes.when.key)
-        if settling.is_cancelled(step, lease):
-            comes = CANCELLED
+            comes = await self._wait(comes, comes.when.key, basis.signals)
         if isinstance(comes, Ending) and not comes.keeps_staged:
             staged = _NOTHING
         if self._replay:
             staged = replace(staged, kv_deletes=[*staged.kv_deletes, replay_key(step)])
         if isinstance(comes, Ending):
-            return settling.end(step, comes, staged, rows, lease)
-        return next_step(step, comes, staged, rows, settling.store.next_job_id(), at)
+            return settling.end(step, comes, staged, basis, lease)
+        return next_step(step, comes, staged, basis, settling.store.next_job_id(), at)
 
-    async def _wait(self, outcome: Continue, key: str) -> Continue | Ending:
+    async def _wait(self, outcome: Continue, key: str, rows: SignalRows) -> Continue | Ending:
         """Refuse to wait for a signal that another run waits for."""
-        waiter = await self._settling.signals.waiter(key)
-        if waiter is None:
+        row = rows[key]
+        if not isinstance(row, Waiter) or not await self._settling.signals.waits(row):
             return outcome
         return broken(
-            f"run {waiter.run_id!r} already waits for the signal {key!r}: "
+            f"run {row.run_id!r} already waits for the signal {key!r}: "
             "use a separate key for each run"
         )
 

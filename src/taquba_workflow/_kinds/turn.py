@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Hashable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from taquba import LeaseHandle, SettlementEffects
-from taquba_workflow._children import any_ended, waiting_lock
+from taquba import KvKey, LeaseHandle, SettlementEffects
+from taquba_workflow._children import any_ended, mark_key
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
-from taquba_workflow._records import RunState
+from taquba_workflow._records import RunState, Waiter
 from taquba_workflow._steps import StepJob
-from taquba_workflow._transitions import Ending, SignalRows, next_turn
+from taquba_workflow._transitions import Basis, Ending, next_turn
 
 RunTurn = Callable[[StepJob, str | None, LeaseHandle], Awaitable[Suspend | Succeed | Fail | Cancel]]
 """Runs a turn of a function, given the error of its job's attempt before."""
@@ -45,31 +45,39 @@ class TurnKind(RunKind[Suspend | Ending, Suspend | Ending]):
         """What it came to: errors of the function are outcomes already."""
         return verdict
 
-    def locks(self, work: Delivery, decision: Suspend | Ending) -> Collection[Hashable]:
-        """The signals that it waited for, and what it waits for from now on."""
-        step = work.step
-        names: set[Hashable] = {*_signals_of(step, decision)}
-        if isinstance(decision, Suspend) and decision.children:
-            names.add(waiting_lock(step.run_id))
-        return names
-
     async def conclude(
         self, work: Delivery, decision: Suspend | Ending, lease: LeaseHandle
     ) -> SettlementEffects:
         """The job of the next turn with what its waits need, or the end of the run."""
         settling, step = self._settling, work.step
-        rows: SignalRows = await settling.signals.rows(_signals_of(step, decision))
-        taken: list[str] = []
-        if isinstance(decision, Suspend):
-            taken = [key for key in decision.signals if await settling.signals.waiter(key)]
-            if await any_ended(settling.store, settling.queue_name, decision.children):
-                decision = replace(decision, at_once=True)
-        if settling.is_cancelled(step, lease):
+        cancelled = settling.is_cancelled(lease)
+        if cancelled:
             decision = _cancelled(step, decision)
+        basis = await settling.basis(_signals_of(step, decision), cancelled=cancelled)
         if isinstance(decision, Ending):
-            return settling.end(step, decision, _NOTHING, rows, lease)
+            return settling.end(step, decision, _NOTHING, basis, lease)
+        taken = [key for key in decision.signals if await self._is_taken(basis, key)]
+        if decision.children and not decision.at_once:
+            decision, basis = await self._wait_for_children(step, decision, basis)
         now = settling.clock.now()
-        return next_turn(step, decision, rows, taken, settling.store.next_job_id(), now)
+        return next_turn(step, decision, basis, taken, settling.store.next_job_id(), now)
+
+    async def _is_taken(self, basis: Basis, key: str) -> bool:
+        """Whether another run waits for a signal."""
+        row = basis.signals[key]
+        return isinstance(row, Waiter) and await self._settling.signals.waits(row)
+
+    async def _wait_for_children(
+        self, step: StepJob, decision: Suspend, basis: Basis
+    ) -> tuple[Suspend, Basis]:
+        """Wait for children, unless one has ended since the turn looked at them."""
+        store, queue_name = self._settling.store, self._settling.queue_name
+        key = mark_key(queue_name, step.run_id)
+        mark = await store.kv_get(key)
+        if mark != decision.mark and await any_ended(store, queue_name, decision.children):
+            return replace(decision, at_once=True), basis
+        expected: Mapping[KvKey, bytes | None] = {**(basis.expected or {}), key: mark}
+        return decision, basis._replace(expected=expected)
 
 
 def _cancelled(step: StepJob, verdict: Suspend | Ending) -> Suspend | Ending:
