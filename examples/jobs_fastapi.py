@@ -1,29 +1,28 @@
 """A web application whose requests start background jobs: submit, look, wait, cancel.
 
-    pip install taquba-jobs fastapi uvicorn
-    STORE=./data uvicorn examples.jobs_fastapi:app
+    pip install 'taquba[starlette]' taquba-jobs fastapi uvicorn
+    STORE=./data uvicorn examples.jobs_fastapi:app --workers 4
 
     curl -X POST localhost:8000/reports -d '{"customer": "acme", "month": "2030-01"}' \\
         -H 'content-type: application/json'
     curl localhost:8000/reports/<id>
     curl localhost:8000/reports/<id>/result?wait=10
 
-Run it with one process (uvicorn's default): one process at a time owns a store.
+The processes of the server share the store: what one of them is asked for runs in any of them, and
+any of them can be asked how far it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel, Field
 
-from taquba import CancelOutcome, JobNotFound, Queue
+from taquba import CancelOutcome, JobNotFound, Service
+from taquba.integrations.starlette import service_lifespan
 from taquba_jobs import InputMismatch, JobContext, JobFailed, JobRunner, JobState, job
 
 
@@ -63,27 +62,15 @@ async def make_report(ctx: JobContext[Deps], order: Order) -> Report:
     return Report(customer=order.customer, month=order.month, text="\n".join(pages))
 
 
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-    deps = Deps(seconds_per_page=float(os.environ.get("SECONDS_PER_PAGE", "0.5")))
-    async with (
-        Queue.open(os.environ.get("STORE", "./data")) as queue,
-        # What still runs after five seconds goes back, and is run by the next process.
-        JobRunner(queue, jobs=[make_report], state=deps, drain_timeout=5) as runner,
-    ):
-        app.state.runner = runner
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
-
-
-def get_runner(request: Request) -> JobRunner[Deps]:
-    runner: JobRunner[Deps] = request.app.state.runner
-    return runner
-
-
-Runner = Annotated[JobRunner[Deps], Depends(get_runner)]
+service = Service(os.environ.get("STORE", "./data"))
+runner = JobRunner(
+    service,
+    jobs=[make_report],
+    state=Deps(seconds_per_page=float(os.environ.get("SECONDS_PER_PAGE", "0.5"))),
+    # What still runs after five seconds goes back, and is run by another process.
+    drain_timeout=5,
+)
+app = FastAPI(lifespan=service_lifespan(service, runner))
 
 
 class Status(BaseModel):
@@ -95,18 +82,18 @@ class Status(BaseModel):
 
 
 @app.post("/reports", status_code=202)
-async def order_report(order: Order, runner: Runner, response: Response) -> Status:
+async def order_report(order: Order, response: Response) -> Status:
     """Answer as soon as the job is durable."""
     try:
         handle = await runner.submit(make_report, order)
     except InputMismatch as error:
         raise HTTPException(409, str(error)) from error
     response.headers["location"] = f"/reports/{handle.id}"
-    return await look(handle.id, runner)
+    return await look(handle.id)
 
 
 @app.get("/reports/{job_id}")
-async def look(job_id: str, runner: Runner) -> Status:
+async def look(job_id: str) -> Status:
     handle = runner.handle(make_report, job_id)
     state = await handle.status()
     if state is None:
@@ -120,7 +107,7 @@ async def look(job_id: str, runner: Runner) -> Status:
 
 
 @app.get("/reports/{job_id}/result")
-async def wait_for_result(job_id: str, runner: Runner, wait: float = 10) -> Report:
+async def wait_for_result(job_id: str, wait: float = 10) -> Report:
     """Wait for the report, without polling, for as long as the client likes."""
     try:
         return await runner.handle(make_report, job_id).join(min(max(wait, 0.001), 60))
@@ -133,5 +120,5 @@ async def wait_for_result(job_id: str, runner: Runner, wait: float = 10) -> Repo
 
 
 @app.delete("/reports/{job_id}")
-async def cancel(job_id: str, runner: Runner) -> CancelOutcome:
+async def cancel(job_id: str) -> CancelOutcome:
     return await runner.handle(make_report, job_id).cancel()

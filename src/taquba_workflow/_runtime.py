@@ -24,7 +24,14 @@ from taquba import (
     WorkerSpec,
     run_workers,
 )
-from taquba.extending import RunsInBackground, Shutdown, only_runner, seen_through, until_one_ends
+from taquba.extending import (
+    RunsInBackground,
+    Shutdown,
+    made_for,
+    only_runner,
+    seen_through,
+    until_one_ends,
+)
 from taquba.extending.checks import at_least_one, duration_ms, instance, plain_function
 from taquba.extending.parking import parked_jobs
 from taquba.extending.times import to_ms
@@ -156,6 +163,7 @@ class WorkflowRuntime(RunsInBackground):
         self._handler = WorkflowHandler(
             settling, runner, self._functions.run, replay=step_output_replay
         )
+        made_for(store, self)
 
     # -- run --------------------------------------------------------------------------------
 

@@ -24,7 +24,16 @@ def serving(store: Path, seconds_per_page: str) -> Iterator[str]:
         # It inherits a socket that listens already, so nobody can take the port, and a client
         # that comes early waits.
         server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", APP, "--fd", str(listener.fileno())],
+            [
+                sys.executable,
+                "-m",
+                "uvicorn",
+                APP,
+                "--workers",
+                "3",
+                "--fd",
+                str(listener.fileno()),
+            ],
             cwd=ROOT,
             env={**os.environ, "STORE": str(store), "SECONDS_PER_PAGE": seconds_per_page},
             pass_fds=[listener.fileno()],

@@ -42,7 +42,7 @@ class Effects(NamedTuple):
     deletes: tuple[bytes, ...] = ()
 
 
-ALONE = 30_000
+ALONE = 3_000
 """How long a suspect keeps others out at first, ms; each further end of its process doubles it."""
 
 

@@ -12,6 +12,7 @@ from tests.queue.support import OpenQueue, fresh_url, must_claim
 
 ALONE = gate._ALONE_MS / 1000
 PATIENCE = gate._PATIENCE_MS / 1000
+WAITS = gate._WAITS_MS / 1000
 
 
 async def crashed(
@@ -309,3 +310,62 @@ async def test_a_queue_without_suspects_is_said_to_be_ready_while_another_holds_
     assert not await queue.wait_for_jobs_on("q", timeout=0)
     assert await queue.wait_for_jobs_on("other", timeout=0)
     assert await queue.claim("other") is not None
+
+
+async def test_a_suspect_that_others_wait_for_runs_beside_them(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    """A job that awaits another one, both of which ran in the process that has ended."""
+    url = fresh_url()
+    first = await open_queue(url)
+    awaited = (await first.enqueue("b", b"")).id
+    await first.enqueue("a", awaited.encode())
+    await must_claim(first, "a")
+    await must_claim(first, "b")
+    await first.kv_delete("nothing")  # makes the claims durable
+    queue = await open_queue(url, take_over=True)
+
+    async def wait_for_it(job: JobRecord, lease: LeaseHandle) -> None:
+        await queue.wait_for_completion(job.payload.decode(), 10**6)
+
+    ran: list[bool] = []
+
+    async def note(job: JobRecord, lease: LeaseHandle) -> None:
+        ran.append(job.suspect)
+
+    shutdown = asyncio.Event()
+    # The one that waits comes first, and runs alone.
+    one = asyncio.create_task(run_worker(queue, "a", wait_for_it, shutdown=shutdown))
+    await mock_clock.advance(0)
+    other = asyncio.create_task(run_worker(queue, "b", note, shutdown=shutdown))
+    await mock_clock.advance(ALONE)
+    assert ran == []
+    await mock_clock.advance(WAITS)
+    assert ran == [True]
+    assert (await queue.stats("a")).done == 1
+    shutdown.set()
+    await asyncio.gather(one, other)
+
+
+async def test_a_suspect_that_ran_beside_others_spends_nothing_when_its_process_ends(
+    open_queue: OpenQueue, mock_clock: MockClock
+) -> None:
+    url = fresh_url()
+    first = await open_queue(url)
+    await first.enqueue("q", b"")
+    suspect = await must_claim(first)
+    await first.kv_delete("nothing")  # makes the claim durable
+    queue = await open_queue(url, take_over=True)
+    await queue.enqueue("other", b"")
+    await must_claim(queue, "other", lease=1000)
+    assert await queue.claim("q") is None
+    claiming = asyncio.create_task(queue.claim("q", wait=1000))
+    await mock_clock.advance(WAITS)
+    beside = await claiming
+    assert beside is not None
+    assert (beside.id, beside.attempts) == (suspect.id, 1)
+    await queue.kv_delete("nothing")
+    third = await open_queue(url, take_over=True)
+    job = await third.get_job(suspect.id)
+    assert job is not None
+    assert (job.attempts, job.suspect) == (0, True)

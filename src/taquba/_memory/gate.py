@@ -1,11 +1,13 @@
 """The gate that claims pass: suspects run alone, and do not wait for that forever.
 
-A suspect is a job whose process ended while it ran. It is claimed only by a process that holds no
-other job, and while it runs, that process gets no other one. Where no process is without jobs, one
-of them volunteers: it gets no job for a while, so that the running ones can end. If one of them
-takes longer, it may get other jobs again for as long as it was held back, and the next volunteer is
-held back twice as long. So a suspect runs in the end, whatever the stream of jobs, and costs one
-process at most half of its time.
+A suspect is a job whose process ended while it ran. It is claimed by a process that holds no other
+job, and while it runs, that process gets no other one. Where no process is without jobs, one of
+them volunteers: it gets no job for a while, so that the running ones can end. If one of them takes
+longer, it may get other jobs again for as long as it was held back, and the next volunteer is held
+back twice as long. That costs one process at most half of its time.
+
+A running job may wait for the suspect itself. So a suspect that has waited for long enough runs
+beside others; if its process ends then, that does not count, and the next time it waits for longer.
 """
 
 from __future__ import annotations
@@ -20,17 +22,20 @@ from taquba._model.records import Job
 _PATIENCE_MS: Final = 1000
 """How long a suspect first holds others back."""
 
-_ALONE_MS: Final = 30_000
+_ALONE_MS: Final = 3_000
 """How long a suspect first keeps others out while it runs.
 
-A job that ends its process usually does so soon. An innocent job that takes hours, or waits for
-another job, must not stop everything. Each further end of its process doubles the time, so a slow
-killer is caught as well.
+A job that ends its process usually does so soon. Innocent jobs that take a minute each must not
+run one after the other, and one that waits for another job must not stop everything. Each further
+end of its process doubles the time, so a slow killer is caught as well.
 """
+
+_WAITS_MS: Final = 5_000
+"""How long a suspect first waits for a process without jobs. Each end of its process doubles it."""
 
 _MAX_DOUBLINGS: Final = 20
 
-Admission = Literal["nobody", "a suspect", "others", "everybody"]
+Admission = Literal["nobody", "a suspect", "a suspect beside others", "others", "everybody"]
 """Who may be claimed now. ``others`` are the jobs that come before the queue's first suspect."""
 
 
@@ -60,8 +65,17 @@ def is_next(queue: HasSuspects) -> bool:
 
 def alone_ms(job: Job) -> int:
     """How long a suspect keeps others out while it runs."""
+    return _ALONE_MS << _doublings(job)
+
+
+def _waits_ms(job: Job) -> int:
+    """How long a suspect waits for a process without jobs."""
+    return _WAITS_MS << _doublings(job)
+
+
+def _doublings(job: Job) -> int:
     interruptions = 0 if job.suspicion is None else job.suspicion.interruptions
-    return _ALONE_MS << min(max(0, interruptions - 1), _MAX_DOUBLINGS)
+    return min(max(0, interruptions - 1), _MAX_DOUBLINGS)
 
 
 class Gate:
@@ -84,6 +98,8 @@ class Gate:
         self._next_hold = 0
         """Monotonic ms; before that they hold nobody back again."""
         self._patience_ms = _PATIENCE_MS
+        self._waits_since: dict[bytes, int] = {}
+        """Monotonic ms: since when a suspect waits for a process without jobs, by its key."""
 
     def is_alone(self, lease: Lease) -> bool:
         """Whether a lease is that of a suspect that runs alone."""
@@ -98,6 +114,7 @@ class Gate:
     def remove(self, queue: HasSuspects, key: bytes) -> Job | None:
         """A suspect no longer waits: it is claimed, or leaves."""
         job = queue.suspects.pop(key, None)
+        self._waits_since.pop(key, None)
         if not queue.suspects:
             self._waiting.discard(queue)
             self._consider()
@@ -143,6 +160,8 @@ class Gate:
         due = is_next(queue)
         if due and not self._leases.holds_any(worker):
             return "a suspect", None
+        if due and self._waits_ms(queue, now) <= 0:
+            return "a suspect beside others", None
         if not due and not _due_elsewhere(self._waiting, queue):
             return "others", None
         if now < self._held_until:
@@ -156,6 +175,24 @@ class Gate:
             return "nobody", wait
         return "everybody", None
 
+    def begins_to_wait(self, queue: HasSuspects, now: int) -> int | None:
+        """In how many ms to ask for a queue's suspect again, which waits from now on.
+
+        None if it has waited before, or is not the next job.
+        """
+        if not is_next(queue):
+            return None
+        key = min(queue.suspects)
+        if key in self._waits_since:
+            return None
+        self._waits_since[key] = now
+        return self._waits_ms(queue, now)
+
+    def _waits_ms(self, queue: HasSuspects, now: int) -> int:
+        """How long a queue's suspect waits for a process without jobs, from now."""
+        key = min(queue.suspects)
+        return self._waits_since.get(key, now) + _waits_ms(queue.suspects[key]) - now
+
     def lets_through(self, queue: HasSuspects, worker: str | None, now: int) -> bool:
         """Whether a claim of a process from `queue` would find a job in memory."""
         if not self.active:
@@ -164,6 +201,8 @@ class Gate:
             return False
         due = is_next(queue)
         if due and not self._leases.holds_any(worker):
+            return True
+        if due and self._waits_ms(queue, now) <= 0:
             return True
         held_back = (
             (due or _due_elsewhere(self._waiting, queue))

@@ -165,13 +165,16 @@ async def _claim_ready(
     while True:
         await look_ahead(owner, state)
         now = owner.clock.monotonic_ms()
+        if gate.active and (waits := gate.begins_to_wait(state, now)) is not None:
+            owner.clock.call_later(waits, owner.wake_claimers)
         admitted, ask_again = gate.admit(state, worker, now, patient=patient)
         if admitted == "nobody":
             if ask_again is not None:
                 owner.clock.call_later(ask_again, owner.wake_claimers)
             return []
-        if admitted == "a suspect":
-            transaction, leases = _take_suspect(owner, state, lease_ms, worker)
+        if admitted in ("a suspect", "a suspect beside others"):
+            alone = admitted == "a suspect"
+            transaction, leases = _take_suspect(owner, state, lease_ms, worker, alone=alone)
             break
         before = None if admitted == "everybody" else first_suspect(state)
         set_aside = len(state.suspects)
@@ -254,22 +257,24 @@ def _follow(
 
 
 def _take_suspect(
-    owner: Owner, state: QueueState, lease_ms: int, worker: str | None
+    owner: Owner, state: QueueState, lease_ms: int, worker: str | None, *, alone: bool
 ) -> tuple[Transaction, list[Lease]]:
-    """Decide on a claim of the queue's first suspect, and let no other job pass."""
+    """Decide on a claim of a suspect; where it runs alone, no other job passes."""
     gate = owner.gate
     key = first_suspect(state)
     assert key is not None
     job = gate.remove(state, key)
     assert job is not None
     transaction = Transaction()
-    change = transitions.claim_alone(job, key, owner.clock.time_ms(), worker)
+    claim = transitions.claim_alone if alone else transitions.claim
+    change = claim(job, key, owner.clock.time_ms(), worker)
     transaction.add(change)
     lease = Lease(change.job, owner.clock.monotonic_ms() + lease_ms)
     owner.add_lease(lease)
-    gate.enter(lease)
     _follow(owner, state.window, transaction, [(key, job, lease)])
-    let_others_in_later(owner, lease)
+    if alone:
+        gate.enter(lease)
+        let_others_in_later(owner, lease)
     return transaction, [lease]
 
 
