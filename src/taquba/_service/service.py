@@ -420,6 +420,10 @@ class Service(AskingStore, RunsInBackground):
     def _handlers(self, queue: str) -> Iterable[object]:
         return self._member.handlers(queue)
 
+    @property
+    def _member_id(self) -> str:
+        return self._remote.about.id
+
     async def __aenter__(self) -> Self:
         await self._begin()
         return await super().__aenter__()

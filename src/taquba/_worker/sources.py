@@ -24,6 +24,13 @@ def source_of(store: Store, queue: str, lease: Duration | None) -> JobSource:
     return OwnSource(owner_of(store), name, lease_ms)
 
 
+def member_id(store: Store) -> str:
+    """Return the name of this process among `Store.members`: the `id` of its `Member`."""
+    if isinstance(store, HasSources):
+        return store._member_id  # pyright: ignore[reportPrivateUsage] - shown to this module only
+    return owner_of(store).about.id
+
+
 @contextmanager
 def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]:
     """Reserve queues for one runner in this process, for the length of a block.
