@@ -80,16 +80,16 @@ class _Entry:
     def start_over(self) -> None:
         """A scheduler starts to run: nobody was watching before."""
         self.look_at = _AT_ONCE
-        self.looked = False
-        """Whether a look has succeeded."""
+        self.looked_at: datetime | None = None
+        """Wall time of the last look that succeeded."""
         self.watched_since_ms: int | None = None
         """Monotonic time of the first look."""
         self.failing_since: datetime | None = None
         """Wall time of the first of the consecutive looks that failed."""
-        self.rests_since: datetime | None = None
-        """Wall time of the last look at which a newer definition was in force; None without one."""
-        self.missing_since: datetime | None = None
-        """Wall time of the look at which no process was found that has the newer definition."""
+        self.rests = False
+        """Whether a newer definition was in force at the last look."""
+        self.newer_missing = False
+        """Whether no process was found then that has the newer definition."""
 
 
 class CronScheduler:
@@ -418,7 +418,7 @@ class CronScheduler:
                 look_at = await self._rest(entry, stored, now)
                 if look_at is not None:
                     return look_at
-            record = schedule.registered(stored, now, began=entry.rests_since)
+            record = schedule.registered(stored, now, began=entry.looked_at)
             firings = due(
                 record,
                 now,
@@ -433,7 +433,7 @@ class CronScheduler:
                 break  # removed
             if await self._commit(entry, value, record, firings):
                 break
-        entry.looked, entry.rests_since, entry.missing_since = True, None, None
+        entry.looked_at, entry.rests, entry.newer_missing = now, False, False
         return next_firing(record, now)
 
     async def _rest(self, entry: _Entry, stored: Record, now: datetime) -> datetime | None:
@@ -441,26 +441,26 @@ class CronScheduler:
 
         None once no process has it any longer.
         """
-        name, first = entry.schedule.name, entry.rests_since is None
+        name = entry.schedule.name
         if await self._lives(stored.holder):
-            if first:
+            if not entry.rests:
                 _log.warning(
                     "schedule %r was defined anew by another process, and fires by the newer "
                     "definition; the one of this process rests until no process has the newer one",
                     name,
                 )
-            entry.rests_since, entry.missing_since = now, None
+            entry.looked_at, entry.rests, entry.newer_missing = now, True, False
             return entry.schedule.expression.next_after(now)
-        if not first and entry.missing_since is None:
+        if entry.looked_at is not None and not entry.newer_missing:
             # The process may be about to connect to an owner that has just begun.
-            entry.missing_since = now
+            entry.newer_missing = True
             return now + _CONNECTING
         _log.info("schedule %r fires by the definition of this process again", name)
         return None
 
     async def _is_held(self, entry: _Entry, record: Record) -> bool:
         """Whether others see that the current definition has a process; looked at once a run."""
-        return entry.looked or await self._lives(record.holder)
+        return entry.looked_at is not None or await self._lives(record.holder)
 
     async def _lives(self, holder: str) -> bool:
         """Whether a scheduler still runs; of another process, whether that takes part."""

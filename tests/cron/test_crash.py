@@ -101,7 +101,7 @@ async def test_schedulers_that_fire_at_once_take_turns(queue: Queue, mock_clock:
         looked = held.calls["get"]
 
         async def let_the_job_finish() -> None:
-            # All of them have read the record; the first one looks at it again, and for its dedup key.
+            # All have read the record; the first looks at it again, and for its dedup key.
             if held.calls["get"] > looked + 5:
                 await turns_until(lambda: bool(seen))
 
@@ -112,7 +112,8 @@ async def test_schedulers_that_fire_at_once_take_turns(queue: Queue, mock_clock:
 
 async def test_a_commit_under_way_is_waited_for_before_a_firing_is_tried_again() -> None:
     """It can land, and its job finish, between the look at the record and the enqueue."""
-    clock = FastClock(time.time())
+    # A moment before the full hour.
+    clock = FastClock(time.time() - 5.7)
     async with Queue.open("memory://", default_config=CONFIG, clock=clock) as queue:
         held = hold_engine(queue, timeout=0.03)
         scheduler = CronScheduler(queue)
