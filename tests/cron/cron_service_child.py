@@ -31,8 +31,7 @@ async def main(store: str, origin: str) -> None:
     scheduler.schedule("s", "* * * * *", "q", b"", catch_up="all")
     async with service, scheduler:
         print("ready", flush=True)
-        while True:
-            await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
