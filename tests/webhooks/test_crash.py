@@ -92,11 +92,13 @@ async def test_a_process_that_dies_while_it_delivers_leaves_the_delivery_to_anot
             await receiver.received(1)
             hangs = False
             processes[0].kill()
+            await processes[0].wait()
             processes.append(await start())
             outcome = await service.wait_for_completion(job.id, REAL_SECONDS)
             assert outcome.completed
         finally:
             for process in processes:
-                process.kill()
+                if process.returncode is None:
+                    process.kill()
                 await process.wait()
     assert [received.headers["webhook-id"] for received in receiver.requests] == [job.id] * 2
