@@ -498,9 +498,7 @@ class Service(AskingStore, RunsInBackground):
         """Requests put there now will be taken by the first owner, this process or another."""
         inbox = await InboxObjects.open(self._location, fsync=self._settings.fsync)
         try:
-            await inbox.check_sign()
-        except InboxNotOpen:
-            await inbox.put_up_sign()
+            await inbox.prepare()
         finally:
             await inbox.close()
 
