@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from slatedb.uniffi import Error
 
-from taquba import Queue, QueueClosed, StoreError, StoreFenced
+from taquba import Queue, QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba.testing import MockClock
 from taquba_cron import CronScheduler
 from tests.conftest import LONG
@@ -176,6 +176,22 @@ async def test_a_firing_during_an_outage_is_not_dropped(
         await mock_clock.set_time(at("02:05"))
         await mock_clock.advance(3600)
         assert seen == [at("01:00"), at("03:00")]
+
+
+async def test_a_look_that_somebody_cancels_ends_the_scheduler_with_its_name(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    held = hold_engine(queue)
+    scheduler = CronScheduler(queue)
+    scheduler.schedule("s", "0 * * * *", "q", b"")
+    held.hold("get")
+    run = asyncio.create_task(scheduler.run())
+    await held.reached("get")
+    (look,) = [task for task in asyncio.all_tasks() if task.get_name() == "taquba-cron-look"]
+    look.cancel()
+    with pytest.raises(TaqubaError, match="taquba-cron-look"):
+        await run
+    held.release()
 
 
 async def test_a_queue_that_ends_ends_its_scheduler(tmp_path: Path) -> None:

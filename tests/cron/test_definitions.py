@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from taquba import InboxConfig, Queue, Service, Store
 from taquba.testing import MockClock
 from taquba_cron import CronScheduler, list_schedules
 from tests.cron.support import at, fired
+
+SECONDS = 30
 
 OPTIONS: dict[str, Any] = {
     # The owner need not look into an inbox every second of a virtual clock.
@@ -34,17 +38,34 @@ def half_past(store: Store) -> CronScheduler:
     return scheduler
 
 
+NEWER = """
+import asyncio, sys
+from taquba import Service
+from taquba_cron import CronScheduler
+
+async def main():
+    service = Service(sys.argv[1], role="producer", fsync=False)
+    scheduler = CronScheduler(service)
+    scheduler.schedule("s", "0 0 1 1 *", "q", b"")
+    async with service, scheduler:
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
 class Processes:
     """An owner, and processes with a scheduler each: as many members in this one."""
 
     def __init__(self, place: Path, clock: MockClock, owner: Queue) -> None:
         self.owner = owner
-        self._place = place
+        self.place = place
         self._clock = clock
 
     @asynccontextmanager
     async def process(self, made: Callable[[Store], CronScheduler]) -> AsyncIterator[CronScheduler]:
-        service = Service(self._place, role="producer", clock=self._clock, **OPTIONS)
+        service = Service(self.place, role="producer", clock=self._clock, **OPTIONS)
         # As in a module: made before the service is entered.
         scheduler = made(service)
         async with service, scheduler:
@@ -140,6 +161,28 @@ async def test_a_release_that_is_rolled_back_to_fires_when_no_process_has_the_ne
         async with processes.process(half_past):
             await mock_clock.advance(3600)
             assert (await fired(processes.owner))[4:] == [at("04:30")]
+
+
+async def test_a_process_with_the_newer_definition_that_is_killed_counts_no_longer(
+    processes: Processes, mock_clock: MockClock
+) -> None:
+    async with processes.process(hourly):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", NEWER, str(processes.place)), stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"ready\n"
+            await mock_clock.advance(3600)
+            assert await fired(processes.owner) == []
+        finally:
+            process.kill()
+            await process.wait()
+        async with asyncio.timeout(SECONDS):
+            while process.pid in [one.pid for one in await processes.owner.members()]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await mock_clock.advance(2 * 3600)
+        assert await fired(processes.owner) == [at("02:00"), at("03:00")]
 
 
 async def test_a_program_whose_expression_is_changed_back_and_forth_follows_at_once(

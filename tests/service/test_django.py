@@ -212,6 +212,19 @@ async def test_the_result_of_a_task_is_there_in_every_state(backend: TaqubaBacke
         assert result.return_value == 3
 
 
+async def test_without_time_zones_times_are_local_ones(backend: TaqubaBackend) -> None:
+    async with owner(backend) as queue:
+        with override_settings(USE_TZ=False, TIME_ZONE="Asia/Tokyo"):
+            result = await project.add.aenqueue(1)
+            await work(queue, backend, result)
+            local = await result_of(result)
+        aware = await result_of(result)
+        for name in ("enqueued_at", "started_at", "last_attempted_at", "finished_at"):
+            one, other = getattr(local, name), getattr(aware, name)
+            assert one.tzinfo is None
+            assert one - other.replace(tzinfo=None) == timedelta(hours=9)
+
+
 async def test_a_task_that_failed_tells_the_errors_of_all_its_attempts(
     backend: TaqubaBackend,
 ) -> None:
