@@ -11,9 +11,11 @@ except ImportError:  # before Django 6
 
 
 @task(queue_name="mail", takes_context=True)
-def send_mail(context: TaskContext, to: str, text: str) -> None:
+def send_mail(context: TaskContext, to: str, text: str) -> str:
     """Put a mail into a folder; a real task talks to a mail server here."""
     folder = Path(settings.OUTBOX)
     folder.mkdir(exist_ok=True)
     # A task may run twice. This one does the same thing again then.
-    (folder / f"{context.task_result.id}.txt").write_text(f"To: {to}\n\n{text}\n")
+    file = folder / f"{context.task_result.id}.txt"
+    file.write_text(f"To: {to}\n\n{text}\n")
+    return file.name

@@ -31,6 +31,8 @@ _ON_TIME: Final = timedelta(minutes=1)
 """How late a firing may be, because the event loop was busy, and still count as on time."""
 
 _MAX_RUNS: Final = 8
+_MAX_DEFINITIONS: Final = 16
+"""How many are remembered; one that was forgotten counts as new."""
 
 Run = tuple[datetime, datetime]
 """The first and the last of consecutive firings."""
@@ -49,6 +51,10 @@ class Record:
             back would repeat firings, or keep the schedule silent until the clock has caught up
             with a wrong time.
         paused: Whether firings are dropped.
+        definitions: Marks of the definitions under which programs have registered it, in the order
+            in which the store saw them first.
+        current: Mark of the definition by which it fires.
+        holder: The scheduler that fired it last, or that made `current` current.
     """
 
     expression: CronExpression
@@ -56,6 +62,9 @@ class Record:
     since: datetime
     fired: tuple[Run, ...] = ()
     paused: bool = False
+    definitions: tuple[str, ...] = ()
+    current: str = ""
+    holder: str = ""
 
     @property
     def last_fired(self) -> datetime | None:
@@ -108,6 +117,26 @@ def _missed(record: Record, now: datetime, limit: int) -> list[datetime]:
     return list(islice(newest_first, limit))[::-1]
 
 
+def under(record: Record, definition: str) -> Record:
+    """The record once a definition is the current one."""
+    if record.current == definition:
+        return record
+    known = record.definitions
+    if definition not in known:
+        known = (*known, definition)[-_MAX_DEFINITIONS:]
+    return replace(record, definitions=known, current=definition)
+
+
+def supersedes(record: Record, definition: str) -> bool:
+    """Whether the current definition is newer than this one: the store saw it later."""
+    known = record.definitions
+    return (
+        definition in known
+        and record.current in known
+        and known.index(definition) < known.index(record.current)
+    )
+
+
 def with_fired(record: Record, firings: Iterable[datetime]) -> Record:
     """The record after more firings."""
     runs = list(record.fired)
@@ -134,6 +163,9 @@ def encode(record: Record) -> bytes:
         "since_ms": to_ms(record.since),
         "fired_ms": [[to_ms(first), to_ms(last)] for first, last in record.fired],
         "paused": record.paused,
+        "definitions": record.definitions,
+        "current": record.current,
+        "holder": record.holder,
     }
     return json.dumps(value).encode()
 
@@ -165,6 +197,9 @@ def decode(key: str, value: bytes, instead: CronExpression | None = None) -> Rec
             since=from_ms(fields["since_ms"]),
             fired=tuple((from_ms(first), from_ms(last)) for first, last in fields["fired_ms"]),
             paused=cast("bool", fields["paused"]),
+            definitions=tuple(map(_text, fields.get("definitions", ()))),
+            current=_text(fields.get("current", "")),
+            holder=_text(fields.get("holder", "")),
         )
     except UNREADABLE as error:
         raise UnreadableSchedule(key, error) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 from collections.abc import Sequence
@@ -28,9 +30,10 @@ from taquba_cron._record import (
     CatchUp,
     Record,
     decode,
-    encode,
     next_firing,
+    supersedes,
     told,
+    under,
 )
 
 _MAX_NAME_BYTES: Final = 255
@@ -58,26 +61,38 @@ class Schedule:
         self.catch_up: CatchUp = _catch_up(catch_up)
         self.expression = expression
         self._template = template
-        self._jitter = timedelta(milliseconds=duration_ms(jitter, "jitter", maximum=_MAX_JITTER_MS))
+        jitter_ms = duration_ms(jitter, "jitter", maximum=_MAX_JITTER_MS)
+        self._jitter = timedelta(milliseconds=jitter_ms)
+        self.definition = _mark(expression, template, jitter_ms, catch_up)
+        """Stands for everything that was registered under the name."""
 
-    def registered(self, stored: Record | None, now: datetime) -> Record:
-        """The record to store when a program starts with this schedule.
+    def is_superseded(self, stored: Record) -> bool:
+        """Whether the store holds a newer definition of this schedule."""
+        return supersedes(stored, self.definition)
+
+    def registered(
+        self, stored: Record | None, now: datetime, *, began: datetime | None = None
+    ) -> Record:
+        """The record under the definition of this schedule.
 
         A schedule that is new, or fires at other times than before, begins now. So does one that
         began later than now, because the wall clock was set back.
+
+        Args:
+            stored: The record so far.
+            now: Wall time.
+            began: Since when firings at other times than before count instead.
         """
+        queue_name = self._template.queue
         if stored is None:
-            return Record(self.expression, self._template.queue, since=now)
-        since = min(stored.since, now) if stored.expression == self.expression else now
-        return replace(self.continued(stored), since=since)
+            return under(Record(self.expression, queue_name, since=now), self.definition)
+        since = min(stored.since, now) if stored.expression == self.expression else began or now
+        record = replace(stored, expression=self.expression, queue_name=queue_name, since=since)
+        return under(record, self.definition)
 
-    def continued(self, stored: Record) -> Record:
-        """The stored record, as this schedule continues with it."""
-        return replace(stored, expression=self.expression, queue_name=self._template.queue)
-
-    def requests(self, firings: Sequence[datetime], record: Record) -> list[EnqueueRequest]:
-        """The jobs of `firings`; each new one takes `record` into its commit."""
-        kv_writes: dict[KvKey, bytes] = {self.key: encode(record)}
+    def requests(self, firings: Sequence[datetime], row: bytes) -> list[EnqueueRequest]:
+        """The jobs of `firings`; each new one takes the record's `row` into its commit."""
+        kv_writes: dict[KvKey, bytes] = {self.key: row}
         return [
             replace(
                 self._template,
@@ -175,6 +190,23 @@ def firing_time(job: JobRecord) -> datetime | None:
     """
     match = _DEDUP_KEY.fullmatch(job.dedup_key or "")
     return None if match is None else from_ms(int(match[1]))
+
+
+def _mark(
+    expression: CronExpression, template: EnqueueRequest, jitter_ms: int, catch_up: CatchUp
+) -> str:
+    said = [
+        expression.expression,
+        expression.timezone,
+        template.queue,
+        hashlib.sha256(template.payload).hexdigest(),
+        sorted((template.headers or {}).items()),
+        template.priority,
+        template.max_attempts,
+        jitter_ms,
+        catch_up,
+    ]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def _name(name: str) -> str:

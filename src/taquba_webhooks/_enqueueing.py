@@ -25,7 +25,7 @@ async def enqueue_webhook(
     """Enqueue a delivery; it is durable when this returns.
 
     Args:
-        store: An open `taquba.Queue`, or another handle.
+        store: A handle on the store: a `taquba.Service` of any process, or a `taquba.Queue`.
         queue: Name of the queue whose jobs a `WebhookWorker` runs.
         request: What to send, and where.
         body: Sent as it is; name its type in a ``Content-Type`` header.

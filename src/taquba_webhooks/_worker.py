@@ -77,9 +77,9 @@ class WebhookWorker:
             new one.
         allow_private_addresses: Also deliver to addresses that are not public: those of this
             machine, of its network, and of its cloud's metadata service.
-        limit_per_host: Deliveries to one host at the same time. Further ones are snoozed, so that a
-            slow receiver does not occupy every worker; keep it below the `concurrency` of the
-            worker loop.
+        limit_per_host: Deliveries of this process to one host at the same time. Further ones are
+            snoozed, so that a slow receiver does not occupy every worker; keep it below the
+            `concurrency` of the worker loop.
 
     Raises:
         InvalidArgument: A value cannot be used.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from slatedb.uniffi import Error
 
-from taquba import Queue, QueueClosed, StoreError, StoreFenced
+from taquba import Queue, QueueClosed, StoreError, StoreFenced, TaqubaError
 from taquba.testing import MockClock
 from taquba_cron import CronScheduler
 from tests.conftest import LONG
@@ -101,8 +101,8 @@ async def test_schedulers_that_fire_at_once_take_turns(queue: Queue, mock_clock:
         looked = held.calls["get"]
 
         async def let_the_job_finish() -> None:
-            # All of them have read the record; the first one looks for its dedup key.
-            if held.calls["get"] > looked + 4:
+            # All have read the record; the first looks at it again, and for its dedup key.
+            if held.calls["get"] > looked + 5:
                 await turns_until(lambda: bool(seen))
 
         held.before["get"] = let_the_job_finish
@@ -112,7 +112,8 @@ async def test_schedulers_that_fire_at_once_take_turns(queue: Queue, mock_clock:
 
 async def test_a_commit_under_way_is_waited_for_before_a_firing_is_tried_again() -> None:
     """It can land, and its job finish, between the look at the record and the enqueue."""
-    clock = FastClock(time.time())
+    # A moment before the full hour.
+    clock = FastClock(time.time() - 5.7)
     async with Queue.open("memory://", default_config=CONFIG, clock=clock) as queue:
         held = hold_engine(queue, timeout=0.03)
         scheduler = CronScheduler(queue)
@@ -120,8 +121,8 @@ async def test_a_commit_under_way_is_waited_for_before_a_firing_is_tried_again()
         async with worked_on(queue) as seen, scheduler:
             looked = held.calls["get"]
             held.hold("write")
-            # The first try reads the record and the dedup key, the second the record.
-            await held.reached("get", looked + 3)
+            # The first try reads the record twice and the dedup key, the second the record.
+            await held.reached("get", looked + 4)
             await asyncio.sleep(0.01)
 
             async def let_the_job_finish() -> None:
@@ -175,6 +176,22 @@ async def test_a_firing_during_an_outage_is_not_dropped(
         await mock_clock.set_time(at("02:05"))
         await mock_clock.advance(3600)
         assert seen == [at("01:00"), at("03:00")]
+
+
+async def test_a_look_that_somebody_cancels_ends_the_scheduler_with_its_name(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    held = hold_engine(queue)
+    scheduler = CronScheduler(queue)
+    scheduler.schedule("s", "0 * * * *", "q", b"")
+    held.hold("get")
+    run = asyncio.create_task(scheduler.run())
+    await held.reached("get")
+    (look,) = [task for task in asyncio.all_tasks() if task.get_name() == "taquba-cron-look"]
+    look.cancel()
+    with pytest.raises(TaqubaError, match="taquba-cron-look"):
+        await run
+    held.release()
 
 
 async def test_a_queue_that_ends_ends_its_scheduler(tmp_path: Path) -> None:

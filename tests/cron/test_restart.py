@@ -121,17 +121,6 @@ async def test_a_changed_expression_or_zone_makes_up_for_nothing(program: Progra
     assert (await program.runs_for(3600, "15 * * * *", timezone=zone))[1:] == [at("06:45")]
 
 
-async def test_two_schedulers_with_other_ideas_of_one_schedule_do_not_stop_each_other(
-    queue: Queue, mock_clock: MockClock
-) -> None:
-    hourly, half_past = CronScheduler(queue), CronScheduler(queue)
-    hourly.schedule("s", "0 * * * *", "q", b"")
-    half_past.schedule("s", "30 * * * *", "q", b"")
-    async with hourly, half_past:
-        await mock_clock.advance(2 * 3600)
-    assert await fired(queue) == [at("00:30"), at("01:00"), at("01:30"), at("02:00")]
-
-
 async def test_one_scheduler_object_that_stopped_and_runs_again_was_away(
     queue: Queue, mock_clock: MockClock
 ) -> None:

@@ -82,10 +82,10 @@ async def open_queue(short_path: Path, mock_clock: MockClock) -> AsyncIterator[O
         async def open_one(url: str | None = None, **options: Any) -> Any:
             if url is not None and str(url).startswith("memory:"):
                 pytest.skip("a store in memory has no other processes")
-            options = {"clock": mock_clock, "fsync": False, **options}
+            options = {"clock": mock_clock, "fsync": False, "inbox": INBOX, **options}
             place = short_path / f"store{next(numbers)}" if url is None else url
             owner = await stack.enter_async_context(
-                await Queue.open(place, inbox=INBOX, producer_socket=True, **options)
+                await Queue.open(place, producer_socket=True, **options)
             )
             handle = Handle(place, {}, role="producer", **options)
             handle.behind = owner

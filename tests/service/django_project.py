@@ -28,8 +28,10 @@ if not settings.configured:
 
 try:
     from django.tasks import task
+    from django.tasks.exceptions import TaskResultMismatch as TaskResultMismatch
 except ImportError:  # before Django 6
     from django_tasks import task
+    from django_tasks.exceptions import TaskResultMismatch as TaskResultMismatch
 
 calls: list[object] = []
 
@@ -76,3 +78,26 @@ def which(context: TaskContext) -> None:
 def fail(text: str) -> None:
     calls.append(text)
     raise ValueError(text)
+
+
+@task
+def fail_once() -> str:
+    calls.append("fail_once")
+    if calls.count("fail_once") == 1:
+        raise ValueError("the first time")
+    return "done"
+
+
+@task
+def give_back(value: Any) -> Any:
+    return value
+
+
+@task
+def give_an_object() -> object:
+    return object()
+
+
+@task
+def large_both(value: str) -> str:
+    return value[:100_000]

@@ -29,6 +29,7 @@ from taquba import (
 from taquba._interface.claim import lease_of
 from taquba._queue import claims
 from taquba._queue.owner import owner_of
+from taquba.extending import member_id
 from tests.service.test_deaths import OWNER, PATIENCE, Child, Site, enqueue, until, until_done
 
 HOLDER = Path(__file__).with_name("member_child.py")
@@ -80,6 +81,8 @@ async def test_members_say_what_they_run_and_jobs_who_ran_them(place: Site) -> N
                 assert (found.worker, found.claimed_at) == (member.id, job.since)
         members = await producer.members()
         assert members == await owner.members()
+        assert {member_id(owner), member_id(producer)} < {member.id for member in members}
+        assert member_id(owner) == members[0].id
         assert [member.role for member in members][:1] == ["owner"]
         assert sorted(member.role for member in members[1:]) == ["producer", "worker", "worker"]
         assert len({member.id for member in members}) == 4

@@ -35,6 +35,7 @@ from taquba.extending import (
     is_stopped,
     legible,
     locks_of,
+    member_id,
     only_it_was_cancelled,
     only_runner,
     passes_through,
@@ -91,6 +92,7 @@ async def used(queue: Queue) -> None:
         assert_type(loop, Loop)
     Unfinished()  # type: ignore[abstract]  # pyright: ignore[reportAbstractUsage]
     assert_type(locks_of(queue), KeyLocks)
+    assert_type(member_id(queue), str)
     assert_type(await seen_through(queue.kv_get(b"key")), bytes | None)
     assert_type(describe(ValueError(), bare=(ValueError, TypeError)), str)
     assert_type(is_stopped(ValueError()), bool)

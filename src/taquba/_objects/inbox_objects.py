@@ -53,6 +53,17 @@ class InboxObjects:
         if await self._space.get(_SIGN) != sign:
             await self._space.put(_SIGN, sign)
 
+    async def prepare(self) -> None:
+        """Make a store's first requests possible: its first owner takes what is put here.
+
+        Raises:
+            IncompatibleStore: The owner is of a version that does not know this one's batches.
+        """
+        try:
+            await self.check_sign()
+        except InboxNotOpen:
+            await self.put_up_sign()
+
     async def check_sign(self) -> None:
         """Make sure that the owner takes what is going to be put here.
 

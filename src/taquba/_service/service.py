@@ -453,6 +453,10 @@ class Service(AskingStore, RunsInBackground):
     def _handlers(self, queue: str) -> Iterable[object]:
         return self._member.handlers(queue)
 
+    @property
+    def _member_id(self) -> str:
+        return self._remote.about.id
+
     async def __aenter__(self) -> Self:
         await self._begin()
         return await super().__aenter__()
@@ -527,9 +531,7 @@ class Service(AskingStore, RunsInBackground):
         """Requests put there now will be taken by the first owner, this process or another."""
         inbox = await InboxObjects.open(self._location, fsync=self._settings.fsync)
         try:
-            await inbox.check_sign()
-        except InboxNotOpen:
-            await inbox.put_up_sign()
+            await inbox.prepare()
         finally:
             await inbox.close()
 

@@ -183,3 +183,8 @@ class HasSources(Store):
     @abstractmethod
     def _handlers(self, queue: str) -> Iterable[object]:
         """What serves a queue in this process."""
+
+    @property
+    @abstractmethod
+    def _member_id(self) -> str:
+        """The name of this process among the members."""

@@ -35,6 +35,13 @@ def made_for(store: Store, part: object) -> None:
         store._note_part(part)  # pyright: ignore[reportPrivateUsage] - shown to this module only
 
 
+def member_id(store: Store) -> str:
+    """Return the name of this process among `Store.members`: the `id` of its `Member`."""
+    if isinstance(store, HasSources):
+        return store._member_id  # pyright: ignore[reportPrivateUsage] - shown to this module only
+    return owner_of(store).about.id
+
+
 @contextmanager
 def only_runner(store: Store, handlers: Mapping[str, object]) -> Generator[None]:
     """Reserve queues for one runner in this process, for the length of a block.

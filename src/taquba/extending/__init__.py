@@ -40,7 +40,7 @@ from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
 from taquba._worker.shutdown import Shutdown
-from taquba._worker.sources import made_for, only_runner
+from taquba._worker.sources import made_for, member_id, only_runner
 from taquba.extending._background import RunsInBackground
 from taquba.extending._deciding import locks_of, seen_through
 from taquba.extending._leash import Leash, awaited
@@ -67,6 +67,7 @@ __all__ = [
     "legible",
     "locks_of",
     "made_for",
+    "member_id",
     "only_it_was_cancelled",
     "only_runner",
     "passes_through",

@@ -9,15 +9,18 @@
         }
     }
 
-Every process of the web server enqueues; ``manage.py taquba_worker`` runs the tasks. Start as many
-as you like: one of them runs the tasks, and the others stand by to take over.
+Every process enqueues tasks and reads their results; ``manage.py taquba_worker`` runs the tasks.
+Start as many as you like: each of them runs tasks, and one of them owns the store.
 
 The modules, top to bottom; each uses only those below it:
 
     management  where Django looks for commands
+    _working    a process that runs tasks
     _running    the handler that runs tasks
-    _backend    the backend: what Django calls to enqueue a task
-    _producers  one producer for each store that this process enqueues into
+    _backend    the backend: what Django calls to enqueue a task, and for its result
+    _results    results of tasks: what the store keeps of one, and what Django shows of it
+    _finding    tasks by their paths
+    _handles    what this process has for each store: a producer, and a handle to look
     _tasks      django's tasks: part of Django since 6.0
     apps        the application that brings the command ``taquba_worker``
 """

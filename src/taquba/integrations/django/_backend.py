@@ -9,20 +9,25 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 
-from taquba._model.errors import InvalidArgument, InvalidArgumentType
+from taquba._model.errors import InvalidArgument, InvalidArgumentType, InvalidJobId
 from taquba._model.options import PRIORITY_NORMAL
 from taquba._model.same import difference
-from taquba.integrations.django._producers import producer_of
+from taquba._model.validate import duration_ms
+from taquba._worker.outcomes import PermanentFailure
+from taquba.integrations.django._handles import look, producer_of
+from taquba.integrations.django._results import read, result_of
 from taquba.integrations.django._tasks import (
     BaseTaskBackend,
     Task,
     TaskResult,
+    TaskResultDoesNotExist,
     TaskResultStatus,
     task_enqueued,
 )
@@ -30,19 +35,22 @@ from taquba.integrations.django._tasks import (
 T = TypeVar("T")
 
 _REMEDY: Final = "pass JSON values: None, bool, int, float, str, list, and dict with str keys"
-_OPTIONS: Final = {"url", "max_attempts"}
+_OPTIONS: Final = {"url", "max_attempts", "keep_results"}
+_DAY: Final = 24 * 3600
 
 
 class TaqubaBackend(BaseTaskBackend):
     """Enqueues tasks as jobs; durable when `enqueue` returns.
 
     Options: ``url`` of the store; ``max_attempts``, after which a task that raises is a dead letter
-    (default: 3). Results are not kept: a task must write its results to the database.
+    (default: 3); ``keep_results``, the seconds for which the result of a task is kept once it has
+    ended (default: a day; 0 keeps none).
     """
 
     supports_defer = True
     supports_async_task = True
     supports_priority = True
+    supports_get_result = True
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
@@ -50,12 +58,17 @@ class TaqubaBackend(BaseTaskBackend):
         if unknown or not self.options.get("url"):
             raise ImproperlyConfigured(
                 f"TASKS[{alias!r}]['OPTIONS'] needs 'url', the store's, and may have "
-                f"'max_attempts'; got {self.options!r}"
+                f"'max_attempts' and 'keep_results'; got {self.options!r}"
             )
         if not self.queues:
             raise ImproperlyConfigured(
                 f"TASKS[{alias!r}]['QUEUES'] must name the queues that workers serve"
             )
+        try:
+            self.keep_ms = duration_ms(self.options.get("keep_results", _DAY), "keep_results")
+        except (InvalidArgument, InvalidArgumentType) as error:
+            raise ImproperlyConfigured(f"TASKS[{alias!r}]['OPTIONS']: {error}") from error
+        self.supports_get_result = self.keep_ms > 0
 
     @property
     def url(self) -> str:
@@ -95,6 +108,26 @@ class TaqubaBackend(BaseTaskBackend):
             worker_ids=[],
         )
         task_enqueued.send(type(self), task_result=result)
+        return result
+
+    def get_result(self, result_id: str) -> TaskResult[Any]:
+        """Return the result of a task, from any process.
+
+        Raises:
+            TaskResultDoesNotExist: There is no such task, or its result is kept no longer.
+            ImportError: This process does not know the task.
+            OwnerUnreachable: No worker runs on this machine, and the store does not know the task;
+                it may have been enqueued, and not been taken by a worker.
+            TaqubaError: The store cannot be read.
+        """
+        if not self.supports_get_result:
+            return super().get_result(result_id)
+        result: TaskResult[Any] | None = None
+        with suppress(InvalidJobId, InvalidArgumentType, PermanentFailure):
+            found = look(self.url, lambda store: read(store, result_id))
+            result = None if found is None else result_of(self.alias, result_id, *found)
+        if result is None:
+            raise TaskResultDoesNotExist(result_id)
         return result
 
 
