@@ -6,6 +6,7 @@ The layers, top to bottom; each uses only those below it, and of taquba only its
     _functions    workflows as functions, on top of runs and their steps
     _handler      the handler of a workflow queue: finds out the kind of a job
     _kinds        the kinds of jobs that a workflow has: how each is performed and concluded
+    _cancelling   requests to cancel runs whose steps are faster than the request
     _children     runs that belong to another: their end wakes it
     _status       the status of a run, read from its row and its job
     _signals      signals: rows in both directions, each replaced only by code that has read it

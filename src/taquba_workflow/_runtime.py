@@ -36,6 +36,7 @@ from taquba.extending.checks import at_least_one, duration_ms, instance, plain_f
 from taquba.extending.parking import parked_jobs
 from taquba.extending.times import to_ms
 from taquba_workflow import _headers, _values
+from taquba_workflow._cancelling import PATIENCE, withdraw, write_down
 from taquba_workflow._errors import InputMismatch
 from taquba_workflow._functions.definitions import Workflow
 from taquba_workflow._functions.handles import RunHandle, StartOptions
@@ -402,19 +403,27 @@ class WorkflowRuntime(RunsInBackground):
         return await seen_through(self._cancel(run_id))
 
     async def _cancel(self, run_id: str) -> bool:
-        lived = False
+        step: StepJob | None = None
+        refused = 0
         while True:
             found = await read_step_job(self._store, self._queue_name, run_id, durable=True)
             if not isinstance(found, JobRecord):
-                # Another call, or this one before its answer was lost, may have cancelled it.
-                return lived and found is not None and found.state is RunState.CANCELLED
-            lived = True
-            if await self._cancel_job(found):
-                return True
+                # A step, or another call, may have ended the run on behalf of this one.
+                lived = step is not None
+                cancelled = lived and found is not None and found.state is RunState.CANCELLED
+                break
+            step = read_step(found)
+            if cancelled := await self._cancel_step(step):
+                break
+            refused += 1
+            if refused == PATIENCE:
+                await write_down(self._store, step)
+        if step is not None and refused >= PATIENCE:
+            await withdraw(self._store, step)
+        return cancelled
 
-    async def _cancel_job(self, job: JobRecord) -> bool:
-        """Cancel a run by its step's job; False when something has changed meanwhile."""
-        step = read_step(job)
+    async def _cancel_step(self, step: StepJob) -> bool:
+        """Cancel a run by its step; False when something has changed meanwhile."""
         if step.function is not None and step.function.cancelling:
             return True
         expected: dict[KvKey, bytes | None] = {}
@@ -428,7 +437,7 @@ class WorkflowRuntime(RunsInBackground):
             now = self._clock.now()
             effects = next_turn(step, asked, basis, (), self._store.next_job_id(), now)
         try:
-            cancelled = await self._store.cancel(job.id, effects)
+            cancelled = await self._store.cancel(step.job_id, effects)
         except EntryChanged:
             return False
         if cancelled is CancelOutcome.REMOVED:

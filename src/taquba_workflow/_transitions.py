@@ -54,7 +54,7 @@ class Basis(NamedTuple):
     """What a transition is based on; it lands only where that is still so."""
 
     signals: SignalRows
-    expected: Mapping[KvKey, bytes | None] | None
+    expected: Mapping[KvKey, bytes | None]
     """The entries that were read for it."""
     unless_cancelled: bool
     """Whether the run was not asked to cancel."""
@@ -228,7 +228,7 @@ def _moved_on(
         enqueues=[*staged.enqueues, successor],
         kv_writes={**staged.kv_writes, **writes, **own},
         kv_deletes=[*staged.kv_deletes, *(freed - writes.keys())],
-        kv_expected=basis.expected,
+        kv_expected=basis.expected or None,
         unless_cancelled=basis.unless_cancelled,
     )
 
@@ -270,7 +270,7 @@ def end_run(
         enqueues=[*staged.enqueues, *announce(outcome), *_tell_parent(step)],
         kv_writes={**staged.kv_writes, **writes},
         kv_deletes=[*staged.kv_deletes, *_ended_waits(step, basis.signals)],
-        kv_expected=basis.expected,
+        kv_expected=basis.expected or None,
         unless_cancelled=basis.unless_cancelled,
     )
 

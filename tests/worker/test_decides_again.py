@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from taquba import (
+    CancelOutcome,
     EnqueueRequest,
     FailWith,
     JobRecord,
@@ -118,3 +119,29 @@ async def test_a_job_that_is_asked_to_cancel_meanwhile_is_decided_again(queue: Q
     with pytest.raises(asyncio.CancelledError):
         await worker
     assert await queue.kv_get("ended") == b"cancelled"
+
+
+async def test_the_token_has_fired_when_a_job_is_decided_again(queue: Queue) -> None:
+    decided: list[bool] = []
+    requests: list[asyncio.Task[CancelOutcome]] = []
+
+    async def handler(job: JobRecord, lease: LeaseHandle) -> SettlementEffects:
+        async def decide() -> SettlementEffects:
+            decided.append(token.cancelled)
+            return SettlementEffects(unless_cancelled=not token.cancelled)
+
+        token = lease.cancel_token
+        lease.decides_again(decide)
+        requests.append(asyncio.create_task(queue.cancel(job.id)))
+        await asyncio.sleep(0)
+        # The request is decided, or on its way, and not applied yet.
+        return await decide()
+
+    enqueued = await queue.enqueue("q", b"")
+    worker = asyncio.create_task(run_worker(queue, "q", handler))
+    await finish(queue, enqueued.id)
+    asked = await requests[0]
+    worker.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await worker
+    assert decided == ([False, True] if asked is CancelOutcome.REQUESTED else [False])

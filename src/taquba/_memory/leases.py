@@ -138,6 +138,11 @@ class Lease:
         if self._token is not None:
             self._token._fire(self.job)  # pyright: ignore[reportPrivateUsage] - the token is the read side of this lease
 
+    def hear_of_cancel(self) -> None:
+        """A settlement was refused because of a request to cancel, perhaps still on its way."""
+        self.job = self.job._replace(cancel_requested=True)
+        self.fire_token()
+
     def landed(self) -> asyncio.Future[None]:
         """Done when a claim or settlement in flight has been applied."""
         if self._landed is None:

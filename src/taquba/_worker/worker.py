@@ -442,6 +442,8 @@ class Worker:
                     # the attempt failed.
                     await self._fail(claim, error)
                     return
+                if not refused:
+                    lease_of(claim).hear_of_cancel()
             effects, failure = await self._decide_again(again)
 
     async def _decide_again(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
 from taquba import (
-    CancelRequested,
     Clock,
     FailWith,
     JobRecord,
@@ -19,6 +18,7 @@ from taquba import (
 )
 from taquba.extending import UNREADABLE, describe
 from taquba.extending.halves import TwoHalves
+from taquba_workflow._cancelling import looks, request_key, request_of
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import Values
 from taquba_workflow._outcomes import Cancel, Fail, Succeed
@@ -107,22 +107,17 @@ class Settling:
             case Cancel(reason):
                 return Ending(RunState.CANCELLED, reason=reason)
 
-    def is_cancelled(self, lease: LeaseHandle) -> bool:
-        """Whether a run was asked to cancel, as far as this process knows."""
-        try:
-            # It refuses to be extended a moment before its token fires.
-            lease.ensure_at_least(0)
-        except CancelRequested:
+    async def is_cancelled(
+        self, step: StepJob, lease: LeaseHandle, expected: dict[KvKey, bytes | None]
+    ) -> bool:
+        """Whether a run was asked to cancel; an entry that was read for that is in `expected`."""
+        if lease.cancel_token.cancelled:
             return True
-        return False
-
-    async def basis(self, signals: Collection[str], *, cancelled: bool) -> Basis:
-        """What the settlement of a step is based on; no entry is read where it has no signals."""
-        if not signals:
-            return Basis({}, None, not cancelled)
-        expected: dict[KvKey, bytes | None] = {}
-        rows = await self.signals.rows(signals, expected)
-        return Basis(rows, expected, not cancelled)
+        if not looks(step):
+            return False
+        key = request_key(self.queue_name, step.run_id)
+        request = expected[key] = await self.store.kv_get(key)
+        return request == request_of(step)
 
     def end(
         self,

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from taquba import (
     CancelRequested,
+    KvKey,
     LeaseHandle,
     ObjectDamaged,
     PermanentFailure,
@@ -31,7 +32,7 @@ from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed
 from taquba_workflow._records import Waiter
 from taquba_workflow._replay import Output, decode_output, encode_output, replay_key
 from taquba_workflow._steps import Runner, Step, StepJob
-from taquba_workflow._transitions import Ending, SignalRows, next_step
+from taquba_workflow._transitions import Basis, Ending, SignalRows, next_step
 
 _log: Final = logging.getLogger(__name__)
 
@@ -166,10 +167,11 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
         self, work: Delivery, verdict: StepVerdict | Raised, lease: LeaseHandle
     ) -> StepVerdict:
         """How the run goes on; raises the error after which the step is tried again."""
-        cancelled = self._settling.is_cancelled(lease)
+        cancelled = lease.cancel_token.cancelled
         if isinstance(verdict, StepVerdict):
             return self._without_outcome(CANCELLED) if cancelled else verdict
         step, error = work.step, verdict.error
+        # A lease refuses to be extended a moment before its token fires.
         if cancelled or (isinstance(error, CancelRequested) and error.job_id == step.job_id):
             return self._without_outcome(CANCELLED)
         if _is_final(error, step):
@@ -183,10 +185,13 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
         """The job of the next step, or the end of the run, and what the step has staged."""
         settling, step = self._settling, work.step
         comes, staged, at = decision
-        signals = _signals_of(step, decision)
-        basis = await settling.basis(signals, cancelled=comes is CANCELLED)
+        expected: dict[KvKey, bytes | None] = {}
+        if comes is not CANCELLED and await settling.is_cancelled(step, lease, expected):
+            comes = CANCELLED
+        rows = await settling.signals.rows(_signals_of(step, comes), expected)
+        basis = Basis(rows, expected, unless_cancelled=comes is not CANCELLED)
         if isinstance(comes, Continue) and isinstance(comes.when, OnSignal):
-            comes = await self._wait(comes, comes.when.key, basis.signals)
+            comes = await self._wait(comes, comes.when.key, rows)
         if isinstance(comes, Ending) and not comes.keeps_staged:
             staged = _NOTHING
         if self._replay:
@@ -214,9 +219,9 @@ def _is_final(error: BaseException, step: StepJob) -> bool:
     return step.attempts >= step.max_attempts and not isinstance(error, Snooze)
 
 
-def _signals_of(step: StepJob, verdict: StepVerdict) -> set[str]:
+def _signals_of(step: StepJob, comes: Continue | Ending) -> set[str]:
     """Signals whose rows the settlement may need to change."""
     keys = set(step.waited_for)
-    if isinstance(verdict.comes, Continue) and isinstance(verdict.comes.when, OnSignal):
-        keys.add(verdict.comes.when.key)
+    if isinstance(comes, Continue) and isinstance(comes.when, OnSignal):
+        keys.add(comes.when.key)
     return keys

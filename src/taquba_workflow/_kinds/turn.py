@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +10,7 @@ from taquba import KvKey, LeaseHandle, SettlementEffects
 from taquba_workflow._children import any_ended, mark_key
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
-from taquba_workflow._records import RunState, Waiter
+from taquba_workflow._records import Buffered, RunState, Waiter
 from taquba_workflow._steps import StepJob
 from taquba_workflow._transitions import Basis, Ending, next_turn
 
@@ -50,34 +50,35 @@ class TurnKind(RunKind[Suspend | Ending, Suspend | Ending]):
     ) -> SettlementEffects:
         """The job of the next turn with what its waits need, or the end of the run."""
         settling, step = self._settling, work.step
-        cancelled = settling.is_cancelled(lease)
+        expected: dict[KvKey, bytes | None] = {}
+        cancelled = await settling.is_cancelled(step, lease, expected)
         if cancelled:
             decision = _cancelled(step, decision)
-        basis = await settling.basis(_signals_of(step, decision), cancelled=cancelled)
+        rows = await settling.signals.rows(_signals_of(step, decision), expected)
+        basis = Basis(rows, expected, unless_cancelled=not cancelled)
         if isinstance(decision, Ending):
             return settling.end(step, decision, _NOTHING, basis, lease)
-        taken = [key for key in decision.signals if await self._is_taken(basis, key)]
+        taken = [key for key in decision.signals if await self._is_taken(rows[key])]
         if decision.children and not decision.at_once:
-            decision, basis = await self._wait_for_children(step, decision, basis)
+            decision = await self._wait_for_children(step, decision, expected)
         now = settling.clock.now()
         return next_turn(step, decision, basis, taken, settling.store.next_job_id(), now)
 
-    async def _is_taken(self, basis: Basis, key: str) -> bool:
+    async def _is_taken(self, row: Waiter | Buffered | None) -> bool:
         """Whether another run waits for a signal."""
-        row = basis.signals[key]
         return isinstance(row, Waiter) and await self._settling.signals.waits(row)
 
     async def _wait_for_children(
-        self, step: StepJob, decision: Suspend, basis: Basis
-    ) -> tuple[Suspend, Basis]:
+        self, step: StepJob, decision: Suspend, expected: dict[KvKey, bytes | None]
+    ) -> Suspend:
         """Wait for children, unless one has ended since the turn looked at them."""
         store, queue_name = self._settling.store, self._settling.queue_name
         key = mark_key(queue_name, step.run_id)
         mark = await store.kv_get(key)
         if mark != decision.mark and await any_ended(store, queue_name, decision.children):
-            return replace(decision, at_once=True), basis
-        expected: Mapping[KvKey, bytes | None] = {**(basis.expected or {}), key: mark}
-        return decision, basis._replace(expected=expected)
+            return replace(decision, at_once=True)
+        expected[key] = mark
+        return decision
 
 
 def _cancelled(step: StepJob, verdict: Suspend | Ending) -> Suspend | Ending:

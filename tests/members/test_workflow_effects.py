@@ -1,0 +1,1 @@
+from tests.workflow.test_effects import *  # noqa: F403 - the tests, on another handle

@@ -1,0 +1,1 @@
+from tests.workflow.functions.test_steps import *  # noqa: F403 - the tests, on another handle
