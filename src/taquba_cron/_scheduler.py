@@ -19,7 +19,7 @@ from taquba import (
     Store,
     TaqubaError,
 )
-from taquba.extending import Shutdown, member_id, only_it_was_cancelled, was_cancelled
+from taquba.extending import Shutdown, made_for, member_id, only_it_was_cancelled, was_cancelled
 from taquba.extending.checks import check_shutdown, instance
 from taquba.extending.times import to_ms
 from taquba_cron._errors import (
@@ -137,6 +137,7 @@ class CronScheduler:
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._clock.attach(lambda: not self._asleep)
+        made_for(store, self)
 
     # -- register -----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
@@ -25,6 +25,7 @@ from taquba import (
     run_workers,
 )
 from taquba.extending import (
+    OutcomeUnknown,
     RunsInBackground,
     Shutdown,
     made_for,
@@ -328,27 +329,33 @@ class WorkflowRuntime(RunsInBackground):
 
         if spec.run_id is None:
             run_id = self._store.next_job_id()
-            await self._store.enqueue_batch([request(run_id)])
+            new_run = request(run_id)
+            try:
+                await self._store.enqueue_batch([new_run])
+            except OutcomeUnknown:
+                await seen_through(self._submit_once(spec, run_id, new_run))
             return SubmitOutcome(run_id, True)
-        return await seen_through(self._submit_once(spec, spec.run_id, request))
+        new_run = request(spec.run_id)
+        return await seen_through(self._submit_once(spec, spec.run_id, new_run))
 
     async def _submit_once(
-        self, spec: RunSpec, run_id: str, request: Callable[[str], EnqueueRequest]
+        self, spec: RunSpec, run_id: str, new_run: EnqueueRequest
     ) -> SubmitOutcome:
-        new_run = request(run_id)
         key = keys_of(self._queue_name).run(run_id)
         while True:
             try:
                 # Most ids are new.
                 await self._store.enqueue_batch([new_run], kv_expected={key: None})
-            except EntryChanged:
+            except (EntryChanged, OutcomeUnknown):
                 run = await read_run(self._store, self._queue_name, run_id, durable=True)
             else:
                 return SubmitOutcome(run_id, True)
             if run is not None and run.input_hash != spec.input_hash():
                 raise InputMismatch(run_id)
             if run is not None:
-                return SubmitOutcome(run_id, False)
+                # The call may have been carried out by an owner that did not live to answer it.
+                own = isinstance(run, LiveRun) and run.job_id == new_run.job_id
+                return SubmitOutcome(run_id, own)
 
     async def status(self, run_id: str) -> RunStatus | None:
         """Return the status of a run; None if it was never submitted, or has been removed."""
@@ -364,7 +371,8 @@ class WorkflowRuntime(RunsInBackground):
 
         Either this program does not have the function, or only an older version of it, or the
         function has changed so that it does not make the calls that the run has made
-        (`NonDeterminism`). Parked runs are tried again every half a minute.
+        (`NonDeterminism`). Parked runs are tried again every half a minute, young ones sooner where
+        another process may have the function.
         """
         return [parked_status(job) async for job in parked_jobs(self._store, self._queue_name)]
 

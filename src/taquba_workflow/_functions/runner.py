@@ -62,7 +62,7 @@ class FunctionRunner:
             Snooze: This program cannot continue the run, or the store cannot be used now.
         """
         assert step.function is not None
-        workflow = self._workflow_of(step.function)
+        workflow = self._workflow_of(step, step.function)
         going_on = self._going_on.get(step.run_id)
         if going_on is not None and not step.function.cancelling:
             raise parked(going_on)
@@ -97,12 +97,13 @@ class FunctionRunner:
                 raise
             raise Snooze(_RETRY_SECONDS, str(error)) from error
 
-    def _workflow_of(self, turn: FunctionTurn) -> Workflow[..., Any]:
+    def _workflow_of(self, step: StepJob, turn: FunctionTurn) -> Workflow[..., Any]:
         workflow = self._workflows.get(turn.name)
+        age_ms = self._services.clock.time_ms() - step.submitted_at
         if workflow is None:
-            raise parked(f"no workflow {turn.name!r} is known here")
+            raise parked(f"no workflow {turn.name!r} is known here", age_ms)
         if turn.version > workflow.version:
-            raise too_new(turn.version, f"workflow {turn.name!r}", workflow.version)
+            raise too_new(turn.version, f"workflow {turn.name!r}", workflow.version, age_ms)
         return workflow
 
 

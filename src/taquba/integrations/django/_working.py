@@ -19,7 +19,6 @@ import django
 from taquba import QueueConfig, Service, TaqubaError, WorkerSpec, run_service
 from taquba._service.child import Orders
 from taquba._service.processes import Processes, Program
-from taquba._service.service import run_as_told
 from taquba._worker.workers import stopping
 from taquba.integrations.django._backend import TaqubaBackend
 from taquba.integrations.django._running import TaskRunner, sweep
@@ -64,7 +63,7 @@ async def _work_as_told(
     assert isinstance(backend, TaqubaBackend)
     service = _service(backend, concurrency, drain_timeout)
     async with _beside(service, partial(print, flush=True)):
-        await run_as_told(service, orders)
+        await service._run_as_told(orders)  # pyright: ignore[reportPrivateUsage] - as its own child processes do
 
 
 def _service(backend: TaqubaBackend, concurrency: int, drain_timeout: float | None) -> Service:
