@@ -46,6 +46,7 @@ LEFT_OUT = (
     "closing_the_queue",
     "an_empty_queue",
     "only_when_nothing_else_is_left",
+    "who_waits_in_the_block",
     "a_look_that_fails",
     "after_the_end_nothing_is_claimed",
     "a_loop_that_fails_ends",
