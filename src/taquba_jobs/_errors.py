@@ -64,7 +64,7 @@ class InputMismatch(TaqubaError):
 
 
 class DetachedContext(TaqubaError, RuntimeError):
-    """A function in another process used something that only the owner of the store has."""
+    """A function in an executor, or a unit test, used what only the process of its runner has."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -72,6 +72,6 @@ class DetachedContext(TaqubaError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"ctx.{self.what} is not available outside the process of the queue's owner; "
+            f"ctx.{self.what} is not available outside the process of the job's runner; "
             "pass what the function needs as arguments"
         )
