@@ -191,7 +191,7 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
         if looks(step) and await settling.is_to_be_cancelled(step, expected):
             comes = CANCELLED
         signals = _signals_of(step, comes)
-        rows = await settling.signals.rows(signals, expected) if signals else {}
+        rows: SignalRows = await settling.signals.rows(signals, expected) if signals else {}
         basis = Basis(rows, expected, unless_cancelled=comes is not CANCELLED)
         if isinstance(comes, Continue) and isinstance(comes.when, OnSignal):
             comes = await self._wait(comes, comes.when.key, rows)
