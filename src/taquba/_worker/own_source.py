@@ -11,7 +11,8 @@ from typing import TypeVar, cast
 from taquba._interface.claim import HeldClaim, lease_of
 from taquba._model.errors import CancelRequested
 from taquba._model.options import SettlementEffects
-from taquba._queue import claims, loops, settling
+from taquba._model.validate import KvKey
+from taquba._queue import claims, key_values, loops, settling
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.owner import Owner
 from taquba._queue.payload_reads import load
@@ -117,6 +118,10 @@ class OwnSource(JobSource):
 
     def expiry(self, claim: HeldClaim) -> datetime:
         return claims.expiry(self._owner, claims.held_lease(self._owner, claim))
+
+    async def kv_put(self, claim: HeldClaim, key: KvKey, value: bytes) -> None:
+        claims.held_lease(self._owner, claim)
+        await key_values.write(self._owner, key, value)
 
     # -- ends -------------------------------------------------------------------------------
 
