@@ -14,7 +14,7 @@ from taquba import Store
 from taquba_workflow._keys import keys_of
 from taquba_workflow._steps import StepJob
 
-_EVERY: Final = 16
+_EVERY: Final = 64
 """Of so many steps one looks for a request."""
 
 PATIENCE: Final = 3

@@ -10,6 +10,7 @@ import anyio
 
 from taquba import (
     CancelOutcome,
+    ClaimLost,
     Clock,
     Duration,
     EnqueueRequest,
@@ -50,7 +51,14 @@ from taquba_workflow._keys import keys_of
 from taquba_workflow._kinds.ended_run import EndedRun
 from taquba_workflow._kinds.settling import CANCELLED, Settling
 from taquba_workflow._outcomes import Suspend
-from taquba_workflow._records import LiveRun, RunSpec, RunState, RunStatus, SubmitOutcome
+from taquba_workflow._records import (
+    LiveRun,
+    RunSpec,
+    RunState,
+    RunStatus,
+    SubmitOutcome,
+    encode_run,
+)
 from taquba_workflow._retention import Retention
 from taquba_workflow._signals import SignalBoard, SignalOutcome
 from taquba_workflow._status import parked_status, read_run, read_status, read_step_job
@@ -295,7 +303,15 @@ class WorkflowRuntime(RunsInBackground):
     ) -> None:
         spec = RunSpec(input, run_id=run_id, priority=parent.priority)
         headers = {**self._of_function(workflow, spec), _headers.PARENT: parent.run_id}
-        await self._submit(spec, UNBOUNDED, headers, writes)
+        # As long as the parent's turn is the one that starts it.
+        row = encode_run(
+            LiveRun(parent.input_hash, parent.submitted_at, parent.step_number, parent.job_id)
+        )
+        key = keys_of(self._queue_name).run(parent.run_id)
+        try:
+            await self._submit(spec, UNBOUNDED, headers, writes, {key: row})
+        except EntryChanged:
+            raise ClaimLost(parent.job_id, "its run has moved on") from None
 
     def _of_function(self, workflow: Workflow[..., Any], spec: RunSpec) -> dict[str, str]:
         """The headers of a function's first turn."""
@@ -314,6 +330,7 @@ class WorkflowRuntime(RunsInBackground):
         max_attempts: int,
         headers: Mapping[str, str] | None = None,
         writes: Mapping[KvKey, bytes] | None = None,
+        expected: Mapping[KvKey, bytes | None] | None = None,
     ) -> SubmitOutcome:
         def request(run_id: str) -> EnqueueRequest:
             return first_step(
@@ -333,20 +350,27 @@ class WorkflowRuntime(RunsInBackground):
             try:
                 await self._store.enqueue_batch([new_run])
             except OutcomeUnknown:
-                await seen_through(self._submit_once(spec, run_id, new_run))
+                await seen_through(self._submit_once(spec, run_id, new_run, {}))
             return SubmitOutcome(run_id, True)
         new_run = request(spec.run_id)
-        return await seen_through(self._submit_once(spec, spec.run_id, new_run))
+        return await seen_through(self._submit_once(spec, spec.run_id, new_run, expected or {}))
 
     async def _submit_once(
-        self, spec: RunSpec, run_id: str, new_run: EnqueueRequest
+        self,
+        spec: RunSpec,
+        run_id: str,
+        new_run: EnqueueRequest,
+        others: Mapping[KvKey, bytes | None],
     ) -> SubmitOutcome:
+        """Submit a run, unless it was; raises `EntryChanged` where one of others is different."""
         key = keys_of(self._queue_name).run(run_id)
         while True:
             try:
                 # Most ids are new.
-                await self._store.enqueue_batch([new_run], kv_expected={key: None})
-            except (EntryChanged, OutcomeUnknown):
+                await self._store.enqueue_batch([new_run], kv_expected={**others, key: None})
+            except (EntryChanged, OutcomeUnknown) as unsure:
+                if isinstance(unsure, EntryChanged) and unsure.key != key.encode():
+                    raise
                 run = await read_run(self._store, self._queue_name, run_id, durable=True)
             else:
                 return SubmitOutcome(run_id, True)

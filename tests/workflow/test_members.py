@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -86,7 +86,7 @@ async def site(short_path: Path) -> AsyncIterator[Site]:
 
 
 @contextlib.asynccontextmanager
-async def elsewhere(site: Site) -> AsyncIterator[WorkflowRuntime]:
+async def elsewhere(site: Site) -> AsyncGenerator[WorkflowRuntime]:
     """The program in a process that neither owns nor works."""
     service = Service(site.url, role="producer", fsync=False, default_config=NO_WAIT)
     runtime = program(service)

@@ -166,6 +166,8 @@ class Adoption:
             or job.suspicion is not None
             or job.queue != named.queue
             or job.attempts != named.attempts - 1
+            # It was woken since then, and the process does not know of that.
+            or (job.woken_at is not None and job.woken_at > named.claimed_at)
         ):
             return None
         transaction = Transaction()

@@ -18,7 +18,7 @@ from taquba._model.errors import (
     StoreError,
     TaqubaError,
 )
-from taquba._queue import loops, settling
+from taquba._queue import claims, key_values, loops, settling
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.holders import Holders
 from taquba._queue.owner import Owner
@@ -128,6 +128,9 @@ class MemberCalls:
             case "snooze", {"reason": reason, "delay_ms": delay_ms}:
                 validate.integer(delay_ms, "delay_ms", 1, validate.MAX_DURATION_MS)
                 await settling.snooze(owner, claim, reason, delay_ms)
+            case "kv_put", {"key": str() | bytes() as key, "value": bytes() as value}:
+                claims.held_lease(owner, claim)
+                await key_values.write(owner, key, value)
             case "unread", {"kind": str() as kind, "why": str() as why}:
                 await give_back_unread(owner, claim, _problem(claim, kind, why))
             case _:

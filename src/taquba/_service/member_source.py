@@ -19,6 +19,7 @@ from taquba._line.values import dump_arguments
 from taquba._model.clock import Clock
 from taquba._model.errors import CancelRequested, TaqubaError
 from taquba._model.options import SettlementEffects
+from taquba._model.validate import KvKey
 from taquba._objects.payloads import PayloadReads
 from taquba._queue import claims, settling
 from taquba._queue.owner import Owner
@@ -322,6 +323,9 @@ class MemberSource(JobSource):
         remaining = cast("MemberClaim", claim).held.expires_at - self.clock.monotonic_ms()
         return self.clock.now() + timedelta(milliseconds=remaining)
 
+    async def kv_put(self, claim: HeldClaim, key: KvKey, value: bytes) -> None:
+        await self._settle_otherwise(claim, "kv_put", {"key": key, "value": value})
+
     # -- ends -------------------------------------------------------------------------------
 
     async def ack(self, claim: HeldClaim, effects: SettlementEffects | None) -> None:
@@ -397,7 +401,7 @@ class MemberSource(JobSource):
     async def _settle_otherwise(
         self, claim: HeldClaim, how: str, arguments: Mapping[str, object]
     ) -> object:
-        """Settle as only worker loops do."""
+        """Settle, or write, as only worker loops do."""
         return await self._settle(claim, how, arguments, _end_otherwise)
 
     async def _settle(
@@ -452,5 +456,5 @@ def _is_anothers(claim: MemberClaim, owner: Owner) -> bool:
 
 
 def _end_otherwise(how: str, claim: MemberClaim, arguments: Mapping[str, object]) -> list[Any]:
-    """The call that ends an attempt as only worker loops do, wherever its claim is held now."""
+    """A call about a claim that only worker loops make, wherever it is held now."""
     return [methods.END, claim.token, claim.id, how, dump_arguments(arguments)]

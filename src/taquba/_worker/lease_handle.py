@@ -15,7 +15,7 @@ from taquba._memory.leases import CancelToken, WaitingCall
 from taquba._model import validate
 from taquba._model.errors import ClaimLost, InvalidArgument
 from taquba._model.options import SettlementEffects
-from taquba._model.validate import Duration
+from taquba._model.validate import Duration, KvKey
 from taquba._worker.source import JobSource
 
 _LOOK_SECONDS: Final = 1.0
@@ -157,6 +157,24 @@ class LeaseHandle:
     def _held_claim(self) -> HeldClaim:
         assert self._claim is not None
         return self._claim
+
+
+async def put_while_held(handle: LeaseHandle, key: KvKey, value: bytes) -> None:
+    """Write an entry; durable on return. Nothing is written once the handle's job is not held.
+
+    So what a handler writes never lands behind the writes of another that was given its job, also
+    where the owner of the store is another one by then.
+
+    Args:
+        handle: The handler's hold on its job; not a detached one.
+        key: The entry.
+        value: At most `MAX_KV_VALUE_SIZE` bytes.
+
+    Raises:
+        ClaimLost: The job was taken back.
+    """
+    assert handle._source is not None  # pyright: ignore[reportPrivateUsage] - a part of the handle
+    await handle._source.kv_put(handle._held_claim(), key, value)  # pyright: ignore[reportPrivateUsage]
 
 
 def set_call(handle: LeaseHandle, call: WaitingCall) -> None:

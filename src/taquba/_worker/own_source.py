@@ -12,7 +12,8 @@ from taquba._interface.claim import HeldClaim, lease_of
 from taquba._interface.store import Store
 from taquba._model.errors import CancelRequested
 from taquba._model.options import SettlementEffects
-from taquba._queue import claims, loops, settling
+from taquba._model.validate import KvKey
+from taquba._queue import claims, key_values, loops, settling
 from taquba._queue.claims import OwnedClaim
 from taquba._queue.owner import Owner
 from taquba._queue.payload_reads import load
@@ -120,6 +121,10 @@ class OwnSource(JobSource):
 
     def expiry(self, claim: HeldClaim) -> datetime:
         return claims.expiry(self._owner, claims.held_lease(self._owner, claim))
+
+    async def kv_put(self, claim: HeldClaim, key: KvKey, value: bytes) -> None:
+        claims.held_lease(self._owner, claim)
+        await key_values.write(self._owner, key, value)
 
     # -- ends -------------------------------------------------------------------------------
 

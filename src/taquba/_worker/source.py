@@ -12,6 +12,7 @@ from taquba._interface.claim import HeldClaim
 from taquba._interface.store import Store
 from taquba._model.clock import Clock
 from taquba._model.options import SettlementEffects
+from taquba._model.validate import KvKey
 
 T = TypeVar("T")
 
@@ -125,6 +126,10 @@ class JobSource(ABC):
     @abstractmethod
     def expiry(self, claim: HeldClaim) -> datetime:
         """When a lease expires; raises `ClaimLost`."""
+
+    @abstractmethod
+    async def kv_put(self, claim: HeldClaim, key: KvKey, value: bytes) -> None:
+        """Write an entry, as long as the job is held; raises `ClaimLost`."""
 
     # -- ends -------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from taquba._model.own_tasks import only_it_was_cancelled, was_cancelled
 from taquba._model.redaction import redact, without_secrets
 from taquba._model.tasks import together, until_one_ends
 from taquba._model.words import WordEnum
+from taquba._worker.lease_handle import put_while_held
 from taquba._worker.outcomes import NotStarted
 from taquba._worker.plain import PlainCall, RunTimer
 from taquba._worker.pools import ExecutorOrFactory, Pool
@@ -71,6 +72,7 @@ __all__ = [
     "only_it_was_cancelled",
     "only_runner",
     "passes_through",
+    "put_while_held",
     "redact",
     "seen_through",
     "shown",

@@ -326,7 +326,6 @@ class WorkflowContext:
         digest = sha256(input).digest()
         entry = self._recorder.entry(CallKind.CHILD, workflow.name, digest, CallState.WAITING)
         await self._recorder.flush()
-        self._recorder.check_held()
         await self._children.start(
             workflow,
             child_run_id(self.run_id, call.place),

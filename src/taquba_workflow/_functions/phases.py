@@ -109,7 +109,7 @@ class Phases:
         """Whether the turn has looked at a child."""
         self._mark: bytes | None = None
         """The mark of the ends of its children before that."""
-        self._recorder = Recorder(services.store, values, step, lease, services.clock)
+        self._recorder = Recorder(values, step, lease, services.clock)
 
     async def run(self) -> Suspend | Succeed | Fail | Cancel:
         turn = self._turn(

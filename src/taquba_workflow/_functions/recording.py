@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from taquba import Clock, KvKey, LeaseHandle, Store
+from taquba import Clock, KvKey, LeaseHandle
+from taquba.extending import put_while_held
 from taquba_workflow._functions.history import (
     CallKind,
     CallState,
@@ -24,17 +25,13 @@ class Recorder:
     """Writes what a turn does into the history of its run.
 
     Args:
-        store: An open handle on the store.
         values: Where large results go.
         step: The turn.
         lease: The hold on its job.
         clock: Where time comes from.
     """
 
-    def __init__(
-        self, store: Store, values: Values, step: StepJob, lease: LeaseHandle, clock: Clock
-    ) -> None:
-        self._store = store
+    def __init__(self, values: Values, step: StepJob, lease: LeaseHandle, clock: Clock) -> None:
         self._values = values
         self._step = step
         self._lease = lease
@@ -92,12 +89,7 @@ class Recorder:
             ClaimLost: The turn was given to somebody else, who writes this history now.
         """
         await self.flush()
-        self.check_held()
-        await self._store.kv_put(self.key(place), encode_entry(entry))
-
-    def check_held(self) -> None:
-        """Raise `ClaimLost` if the turn was given to somebody else."""
-        _ = self._lease.expires_at
+        await put_while_held(self._lease, self.key(place), encode_entry(entry))
 
     def key(self, place: Place) -> str:
         return self._prefix + place_key(place)
@@ -110,8 +102,7 @@ class Recorder:
     async def flush(self) -> None:
         """Write the patches that were noted."""
         for key, row in list(self._patches.items()):
-            self.check_held()
-            await self._store.kv_put(key, row)
+            await put_while_held(self._lease, key, row)
             self._patches.pop(key, None)
 
     def unwritten(self) -> dict[KvKey, bytes]:

@@ -18,7 +18,7 @@ from taquba import (
 )
 from taquba.extending import UNREADABLE, describe
 from taquba.extending.halves import TwoHalves
-from taquba_workflow._cancelling import looks, request_key, request_of
+from taquba_workflow._cancelling import request_key, request_of
 from taquba_workflow._keys import keys_of
 from taquba_workflow._memo import Values
 from taquba_workflow._outcomes import Cancel, Fail, Succeed
@@ -107,14 +107,8 @@ class Settling:
             case Cancel(reason):
                 return Ending(RunState.CANCELLED, reason=reason)
 
-    async def is_cancelled(
-        self, step: StepJob, lease: LeaseHandle, expected: dict[KvKey, bytes | None]
-    ) -> bool:
-        """Whether a run was asked to cancel; an entry that was read for that is in `expected`."""
-        if lease.cancel_token.cancelled:
-            return True
-        if not looks(step):
-            return False
+    async def is_to_be_cancelled(self, step: StepJob, expected: dict[KvKey, bytes | None]) -> bool:
+        """Whether a request to cancel a run was written down; what was read is in `expected`."""
         key = request_key(self.queue_name, step.run_id)
         request = expected[key] = await self.store.kv_get(key)
         return request == request_of(step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -24,6 +25,7 @@ from taquba.extending import (
     passes_through,
 )
 from taquba.extending.parking import parked
+from taquba_workflow._cancelling import looks
 from taquba_workflow._effects import StepEffects
 from taquba_workflow._errors import StepError
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling, broken
@@ -186,9 +188,10 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
         settling, step = self._settling, work.step
         comes, staged, at = decision
         expected: dict[KvKey, bytes | None] = {}
-        if comes is not CANCELLED and await settling.is_cancelled(step, lease, expected):
+        if looks(step) and await settling.is_to_be_cancelled(step, expected):
             comes = CANCELLED
-        rows = await settling.signals.rows(_signals_of(step, comes), expected)
+        signals = _signals_of(step, comes)
+        rows: SignalRows = await settling.signals.rows(signals, expected) if signals else {}
         basis = Basis(rows, expected, unless_cancelled=comes is not CANCELLED)
         if isinstance(comes, Continue) and isinstance(comes.when, OnSignal):
             comes = await self._wait(comes, comes.when.key, rows)
@@ -219,9 +222,8 @@ def _is_final(error: BaseException, step: StepJob) -> bool:
     return step.attempts >= step.max_attempts and not isinstance(error, Snooze)
 
 
-def _signals_of(step: StepJob, comes: Continue | Ending) -> set[str]:
+def _signals_of(step: StepJob, comes: Continue | Ending) -> Collection[str]:
     """Signals whose rows the settlement may need to change."""
-    keys = set(step.waited_for)
     if isinstance(comes, Continue) and isinstance(comes.when, OnSignal):
-        keys.add(comes.when.key)
-    return keys
+        return {*step.waited_for, comes.when.key}
+    return step.waited_for

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from taquba import KvKey, LeaseHandle, SettlementEffects
+from taquba_workflow._cancelling import looks
 from taquba_workflow._children import any_ended, mark_key
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
@@ -51,7 +52,9 @@ class TurnKind(RunKind[Suspend | Ending, Suspend | Ending]):
         """The job of the next turn with what its waits need, or the end of the run."""
         settling, step = self._settling, work.step
         expected: dict[KvKey, bytes | None] = {}
-        cancelled = await settling.is_cancelled(step, lease, expected)
+        cancelled = lease.cancel_token.cancelled or (
+            looks(step) and await settling.is_to_be_cancelled(step, expected)
+        )
         if cancelled:
             decision = _cancelled(step, decision)
         rows = await settling.signals.rows(_signals_of(step, decision), expected)
