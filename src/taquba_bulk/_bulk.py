@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 
@@ -15,15 +16,18 @@ from taquba.extending import Shutdown, locks_of, was_cancelled
 from taquba.extending.checks import at_least_one, check_shutdown, instance, plain_function
 from taquba_bulk import _values
 from taquba_bulk._display import showing
+from taquba_bulk._helping import Helper
 from taquba_bulk._inputs import Inputs, check_inputs
 from taquba_bulk._pass import Batch, Pass
 from taquba_bulk._pipeline import Pipeline, TypedPipeline
 from taquba_bulk._rates import Rate
 from taquba_bulk._records import BulkRecord
 from taquba_bulk._report import BulkReport, ProgressSnapshot, Tally
-from taquba_bulk._runner import Ended, ItemRunner
+from taquba_bulk._runner import ItemRunner
+from taquba_bulk._running import RUN_HEADER, already_running
 from taquba_bulk._shared import Shared
 from taquba_bulk._sinks import NullSink, Sink
+from taquba_bulk._working import Switch
 from taquba_workflow import RunSpec, WorkflowRuntime
 
 In = TypeVar("In")
@@ -88,12 +92,15 @@ class Bulk(Generic[In, Out]):
         headers = dict(headers or {})
         # Refuses now the names that every submission would refuse.
         RunSpec(b"", headers=headers)
+        if RUN_HEADER in headers:
+            raise InvalidArgument(f"headers must not have {RUN_HEADER!r}, which is the batch's own")
         typed = TypedPipeline(pipeline)
         shared = Shared(store, queue_name, rate, budget)
         attempts = store.config(queue_name).max_attempts
+        switch = Switch()
         runtime = WorkflowRuntime(
             store,
-            ItemRunner(typed, queue_name, attempts, shared, self._is_read, self._settled),
+            ItemRunner(typed, queue_name, attempts, shared, switch),
             queue_name=queue_name,
             max_concurrent_steps=at_least_one(max_concurrent, "max_concurrent"),
         )
@@ -108,9 +115,23 @@ class Bulk(Generic[In, Out]):
             headers,
             max_concurrent,
             _values.threshold(fail_threshold),
+            switch,
         )
+        self._helper = Helper(store, queue_name, runtime, shared, switch, max_concurrent)
         self._shows = progress
         self._pass: Pass[In, Out] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._helper.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._helper.__aexit__(kind, error, trace)
 
     async def run(self, inputs: Inputs[In], shutdown: Shutdown | None = None) -> BulkReport:
         """Run the pipeline on every input; returns when all items have ended.
@@ -201,22 +222,12 @@ class Bulk(Generic[In, Out]):
         async with showing(self.progress) if self._shows else nullcontext():
             return await this.run(inputs, shutdown)
 
-    async def _is_read(self, run_id: str) -> bool:
-        return self._pass is not None and await self._pass.is_read(run_id)
-
-    def _settled(self, run_id: str, ended: Ended | None) -> None:
-        if self._pass is not None:
-            self._pass.settled(run_id, ended)
-
     @contextmanager
     def _one_pass(self, this: Pass[In, Out]) -> Generator[Pass[In, Out]]:
         name = self._batch.queue_name
         held = locks_of(self._batch.store).take_free([("taquba_bulk", name)])
         if held is None:
-            raise InvalidArgument(
-                f"a batch named {name!r} is already running on this queue: "
-                "wait for it, or give this one its own queue_name"
-            )
+            raise already_running(name)
         with held:
             self._pass = this
             yield this
