@@ -58,6 +58,9 @@ class Helper(RunsInBackground):
         self._helpers = Helpers(store, queue_name)
         self._places = places
         self._run = ""
+        self._joining = asyncio.Lock()
+        self._has_suspended = False
+        """Whether an item was suspended: it waits for the end of this help."""
         self._row: bytes | None = None
         """The entry of the run, as it was read last."""
 
@@ -94,9 +97,11 @@ class Helper(RunsInBackground):
     async def admits(self, step: Step) -> bool:
         """Whether the run has read the input of an item, of all the processes that might."""
         running = Running.decode(await self._store.kv_get(self._keys.run))
-        if running is None or running.run != self._run or running.stage is Stage.STOPS:
-            # `_watch` sees it within a moment.
+        if running is None or running.stage is Stage.STOPS or self._shared.stopping:
+            self._has_suspended = True
+        if running is None or self._has_suspended:
             raise Suspended
+        await self._join(running)
         if step.headers.get(RUN_HEADER) == self._run:
             return True
         read_in = await self._store.kv_get(self._keys.readmitted(step.run_id))
@@ -125,6 +130,7 @@ class Helper(RunsInBackground):
 
     async def _help(self, running: Running, shutdown: asyncio.Event) -> None:
         with await work_lock(self._store, self._name):
+            self._run, self._has_suspended = "", False
             await self._join(running)
             self._switch.gate = self
             working = Working(self._runtime, self._shared)
@@ -143,9 +149,14 @@ class Helper(RunsInBackground):
                 working.task.result()
 
     async def _join(self, running: Running) -> None:
-        await self._shared.begin(running.run, _leave_it_to_the_account, running.limits)
-        self._run = running.run
-        await self._helpers.join(running.run, self._places)
+        """Help with a run, perhaps after another of the same batch."""
+        if running.run == self._run:
+            return
+        async with self._joining:
+            if running.run != self._run:
+                await self._shared.begin(running.run, _leave_it_to_the_account, running.limits)
+                self._run = running.run
+                await self._helpers.join(running.run, self._places)
 
     async def _leave(self, working: Working, *others: asyncio.Task[object]) -> None:
         """Give back what still runs, and forget the run."""
@@ -171,9 +182,11 @@ class Helper(RunsInBackground):
                 return False
             if running.stage is Stage.STOPS or self._runs_it(self._row):
                 return True
-            if running.run != self._run:
-                # Another process goes on with the batch.
-                await self._join(running)
+            if self._has_suspended:
+                # What was suspended would wait for ever.
+                return True
+            # Perhaps another process goes on with the batch.
+            await self._join(running)
 
     async def _changes(self, row: bytes) -> bool:
         """Wait until the entry changes, or whoever runs the batch counts as dead."""

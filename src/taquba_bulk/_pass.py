@@ -43,6 +43,10 @@ _LOOK_SECONDS: Final = 0.5
 _TICK_SECONDS: Final = 0.02
 """How often it looks for items that may have been begun by those who help."""
 
+_MOST_WAITS: Final = 200
+"""Ends that are waited for at the same time, of the oldest items: each is a call under way, and the
+line to the owner has to carry others. What ends out of order is seen at the next look."""
+
 _LONG_SECONDS: Final = 3600
 
 _WORKED_ON: Final = (RunState.RUNNING, RunState.CANCELLING)
@@ -289,25 +293,34 @@ class Pass(Generic[In, Out]):
         looked_at = now()
         while True:
             await asyncio.sleep(_TICK_SECONDS if self._places else _LOOK_SECONDS)
+            waiting = [run_id for run_id in self._in_flight if run_id not in self._here]
             if self._places:
-                self._wait_for(self._in_flight.keys() - self._here)
+                self._wait_for(waiting)
             if now() - looked_at < _LOOK_SECONDS:
                 continue
             looked_at = now()
             # What nobody here begins for that long may have been begun by those who helped before.
-            waiting = self._in_flight.keys() - self._here
-            self._wait_for(waiting & self._waiting)
-            self._waiting = waiting
+            long = [run_id for run_id in waiting if run_id in self._waiting]
+            self._waiting = set(waiting)
+            self._wait_for(long)
             places = await self._helpers.places(self._tenure.run)
             if places or self._places:
+                await together(map(self._look_for, long))
                 await self._batch.shared.budget.look()
             self._places = places
             self._room.set()
 
     def _wait_for(self, run_ids: Iterable[str]) -> None:
         for run_id in run_ids:
+            if len(self._elsewhere) >= _MOST_WAITS:
+                return
             if run_id not in self._elsewhere:
                 self._elsewhere[run_id] = asyncio.create_task(self._until_ended(run_id))
+
+    async def _look_for(self, run_id: str) -> None:
+        """Look at an item if it has a row, which most of those have that ended."""
+        if run_id not in self._elsewhere and await self._row(run_id) is not None:
+            self.look_at(run_id)
 
     async def _until_ended(self, run_id: str) -> None:
         """Look at an item when its run has ended, wherever it ran."""
@@ -315,15 +328,14 @@ class Pass(Generic[In, Out]):
         while run_id in self._in_flight:
             try:
                 status = await runtime.wait_for_completion(run_id, _LONG_SECONDS)
+                is_over = status is not None and status.state.ended
             except TaqubaError as error:
-                if not error.permanent:
-                    await asyncio.sleep(_LOOK_SECONDS)
-                    continue
-                status = None
-            if status is None or status.state.ended:
-                # Where it cannot be read, this raises.
+                # Where it cannot be read, this raises once it is looked at.
+                is_over = error.permanent
+            if is_over:
                 self.look_at(run_id)
-                return
+            # It is being submitted, or being looked at.
+            await asyncio.sleep(_TICK_SECONDS)
 
     async def _end_watches(self) -> None:
         """Wait until no other process works on items of this run."""
@@ -340,10 +352,6 @@ class Pass(Generic[In, Out]):
     async def _others_work(self) -> bool:
         """Whether other processes work on items; looks at those that have ended."""
         run_ids = [run_id for run_id in self._in_flight if run_id not in self._here]
-        if not run_ids:
-            return False
-        if not self._elsewhere and not await self._helpers.places(self._tenure.run):
-            return False
         found = await together(map(self._batch.runtime.status, run_ids))
         for run_id, status in zip(run_ids, found, strict=True):
             if status is not None and status.state.ended:
