@@ -341,7 +341,7 @@ class Pass(Generic[In, Out]):
         """Wait until no other process works on items of this run."""
         with suppress(TaqubaError):
             # If the store has failed, the other tasks say so.
-            while not self._leaves_others and await self._others_work():
+            while not self._leaves_others and await self._others_work():  # noqa: ASYNC110
                 await asyncio.sleep(_TICK_SECONDS)
         watches = list(self._elsewhere.values())
         for watch in watches:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from taquba import InvalidArgument, Queue, QueueConfig, Service, Store
+from taquba import InvalidArgument, Queue, Service
 from taquba_bulk import BudgetExceeded, Bulk, BulkContext, JsonlSink, PaidCall
 from taquba_bulk._holds import Hold, HoldLost
 from tests.bulk.support import EAGER, REAL_SECONDS, rows_of, until
@@ -172,7 +172,7 @@ async def test_a_run_that_is_cancelled_has_its_items_given_back_unspent(join: Jo
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         async with asyncio.timeout(REAL_SECONDS):
-            while (await store.stats("bulk")).claimed:
+            while (await store.stats("bulk")).claimed:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)
         gate.set()
         assert (await bulks[0].run(range(6))).succeeded == 6
@@ -368,8 +368,8 @@ async def test_a_run_whose_process_does_not_answer_is_taken_over(
         going_on = asyncio.create_task(lives.run(range(3)))
         await asyncio.sleep(0.5)
         wakes.set()
+        site.gate.set()
         with pytest.raises(HoldLost, match="another process has taken over"):
-            site.gate.set()
             await late
         assert (await going_on).succeeded == 3
     assert len(rows_of(out)) == 3
