@@ -138,7 +138,7 @@ async def test_all_processes_of_a_batch_die_one_after_the_other(site: Site) -> N
     alive = [await site.start("auto") for _ in range(2)]
     await alive[0].run()
     for number in range(3):
-        await site.until_calls((number + 1) * ITEMS // 2, *alive)
+        await site.until_calls((number + 1) * ITEMS // 2, alive[0])
         runs = alive.pop(0)
         await runs.kill()
         await alive[0].run()

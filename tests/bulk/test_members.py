@@ -288,10 +288,10 @@ async def test_a_rate_holds_over_all_members(join: Join) -> None:
         assert (await bulks[0].run(range(100))).succeeded == 100
     times = [at for at, _ in sorted(granted)]
     assert len({name for _, name in granted}) > 1
-    # What two processes are granted at a time may be used a moment apart.
+    # A call begins when its grant is stored, which may take a moment.
     for first, later in zip(times, times[20:], strict=False):
-        assert later - first > 0.5 - 0.1
-    assert times[-1] - times[0] < 5
+        assert later - first > 0.25
+    assert times[-1] - times[0] > 1.5
 
 
 async def test_what_is_cached_is_made_once_by_all_members(join: Join) -> None:
