@@ -7,7 +7,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -108,7 +108,7 @@ async def _members(options: argparse.Namespace, folder: str) -> list[Row]:
 
 
 @asynccontextmanager
-async def _member(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _member(url: str) -> AsyncGenerator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benches.bulk", "--member", url),
         stdin=asyncio.subprocess.PIPE,

@@ -26,9 +26,9 @@ Rate = tuple[int, Duration | str]
 
 
 class Limit(NamedTuple):
-    """At most `count` in any `per_ms`."""
+    """At most `number` in any `per_ms`."""
 
-    count: int
+    number: int
     per_ms: int
 
 
@@ -85,7 +85,7 @@ class Grants:
         self._granted = recent
         if self.paused_until > now:
             return 0, self.paused_until - now
-        free = limit.count - sum(count for _, count in recent)
+        free = limit.number - sum(count for _, count in recent)
         if free > 0:
             return free, 0
         return 0, max(1, recent[0][0] + limit.per_ms - now)
@@ -105,7 +105,7 @@ class Grants:
 
 
 class RateLimit:
-    """At most `count` grants in any period, in the order of the requests of each process.
+    """At most a number of grants in any period, in the order of the requests of each process.
 
     The grants are an entry of the store, which all processes that work on the batch write. What is
     granted together shares a write, and what other processes have granted refuses it.

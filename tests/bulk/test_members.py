@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def helping(bulks: Sequence[Bulk[Any, Any]]) -> AsyncIterator[None]:
+async def helping(bulks: Sequence[Bulk[Any, Any]]) -> AsyncGenerator[None]:
     async with contextlib.AsyncExitStack() as stack:
         for bulk in bulks:
             await stack.enter_async_context(bulk)
