@@ -16,7 +16,7 @@ from taquba.extending import Shutdown, locks_of, was_cancelled
 from taquba.extending.checks import at_least_one, check_shutdown, instance, plain_function
 from taquba_bulk import _values
 from taquba_bulk._display import showing
-from taquba_bulk._helping import Helper
+from taquba_bulk._helping import BulkHelper
 from taquba_bulk._inputs import Inputs, check_inputs
 from taquba_bulk._pass import Batch, Pass
 from taquba_bulk._pipeline import Pipeline, TypedPipeline
@@ -47,8 +47,15 @@ class Bulk(Generic[In, Out]):
             bulk = Bulk(queue, summarize, output=JsonlSink("out.jsonl"))
             report = await bulk.run(read_jsonl("in.jsonl", Document))
 
+    One process at a time runs the batch. Others that have made the same `Bulk` work on its items
+    while they are in its block:
+
+        async with Service("./data") as service, Bulk(service, summarize):
+            await asyncio.Event().wait()
+
     Args:
-        store: An open `taquba.Queue`; the batch belongs to its event loop.
+        store: A handle on the store: a `taquba.Queue`, or a `taquba.Service` of any process, which
+            may be entered later.
         pipeline: ``async def run(ctx: BulkContext[In]) -> Out``, a function or an object with
             that method. Inputs and outputs are checked and stored by these annotations.
         output: Where records of ended items go.
@@ -56,13 +63,14 @@ class Bulk(Generic[In, Out]):
             worker thread. No two inputs may have the same key. By default the key is made from the
             input's content, and equal inputs are numbered.
         headers: Small string pairs that every pipeline sees.
-        max_concurrent: Items that run at the same time.
+        max_concurrent: Items that run at the same time in this process.
         queue_name: Names the batch in its store. Configure attempts and backoff of its items under
             this name.
         fail_threshold: Stop when more items than this fail: a number (int), or a share of the
             inputs (float, less than 1). With None, the batch continues whatever fails.
         budget: The maximum cost of the batch's paid calls, by metric, as in ``{"usd": 50}``, over
-            all its runs that had a budget. See `BulkContext.paid_call`.
+            all its runs that had a budget. See `BulkContext.paid_call`. The budget and the rate
+            limits of the process that runs the batch hold for all processes together.
         rate: Rate limits by key: at most a number of calls in any period, as in ``{"llm": (500,
             "1m")}``. See `BulkContext.acquire`.
         progress: Show the progress on standard error: as a bar, if that is a terminal and rich is
@@ -117,11 +125,12 @@ class Bulk(Generic[In, Out]):
             _values.threshold(fail_threshold),
             switch,
         )
-        self._helper = Helper(store, queue_name, runtime, shared, switch, max_concurrent)
+        self._helper = BulkHelper(store, queue_name, runtime, shared, switch, max_concurrent)
         self._shows = progress
         self._pass: Pass[In, Out] | None = None
 
     async def __aenter__(self) -> Self:
+        """Work on items of this batch, for the length of the block, whenever another runs it."""
         await self._helper.__aenter__()
         return self
 
@@ -150,9 +159,11 @@ class Bulk(Generic[In, Out]):
             BudgetExceeded: A call could not be paid; it has the report.
             DuplicateKey: Two inputs have the same key.
             InputMismatch: An item with this key was run before with another input.
-            InvalidArgument: An input does not fit the pipeline, or the output belongs to another
-                batch.
-            StoreError: The store fails, or the output cannot be written.
+            InvalidArgument: An input does not fit the pipeline, the output belongs to another
+                batch, or another process runs the batch. For one that was killed, this waits some
+                seconds to be sure, and then continues.
+            StoreError: The store fails, the output cannot be written, or another process has taken
+                the batch over, because this one did not answer for some seconds.
         """
         check_inputs(inputs)
         check_shutdown(shutdown)

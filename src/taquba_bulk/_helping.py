@@ -9,7 +9,7 @@ from typing import Final
 
 import anyio
 
-from taquba import Store, TaqubaError
+from taquba import QueueClosed, Store, StoreError, TaqubaError
 from taquba.extending import RunsInBackground, describe
 from taquba_bulk._holds import Stamp, handle_id, held_by_another
 from taquba_bulk._records import keys_of
@@ -28,7 +28,7 @@ _RETRY_SECONDS: Final = 1.0
 _log: Final = logging.getLogger(__name__)
 
 
-class Helper(RunsInBackground):
+class BulkHelper(RunsInBackground):
     """Helps with a batch whenever another process runs it.
 
     Args:
@@ -68,6 +68,10 @@ class Helper(RunsInBackground):
     def run_name(self) -> str:
         """The run that it helps with."""
         return self._run
+
+    def _is_heard_of(self, failure: BaseException) -> bool:
+        # Of a store that failed every call tells; of help that ended nobody does.
+        return isinstance(failure, StoreError | QueueClosed)
 
     async def run(self, shutdown: asyncio.Event | None = None) -> None:
         """Help until `shutdown` is set, then let running items end."""

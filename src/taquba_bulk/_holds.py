@@ -9,6 +9,7 @@ are alive or dead in it, and a virtual clock would never come to rest.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -29,10 +30,15 @@ _SLOW_SECONDS: Final = 0.5
 """A look that takes longer says nothing: beats may wait for an owner just as long."""
 
 _handles: Final[WeakKeyDictionary[Store, bytes]] = WeakKeyDictionary()
+# A process that forks may have made its handles before, as a web server does that loads first.
+os.register_at_fork(after_in_child=_handles.clear)
 
 
 def handle_id(store: Store) -> bytes:
-    """A name for a handle on a store, which no other handle has."""
+    """A name for a handle on a store in this process, which no other handle has.
+
+    Ask for it when it is needed: the process may fork until then.
+    """
     return _handles.setdefault(store, secrets.token_bytes(8))
 
 

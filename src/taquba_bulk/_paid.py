@@ -112,6 +112,8 @@ class Payment(Generic[T]):
         request: The call.
     """
 
+    __slots__ = ("_budget", "_id", "_made", "_name", "_phases", "_request", "_shared")
+
     def __init__(self, run_id: str, phases: Phases, shared: Shared, request: Request[T]) -> None:
         if is_paying():
             raise InvalidArgument(

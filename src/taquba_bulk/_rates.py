@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
 from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
@@ -18,7 +17,7 @@ from taquba import Duration, InvalidArgument, InvalidArgumentType, Store
 from taquba.extending import UNREADABLE, describe
 from taquba.extending.checks import at_least_one, duration_ms
 from taquba_bulk import _values
-from taquba_bulk._holds import swap
+from taquba_bulk._holds import handle_id, swap
 from taquba_bulk._stopping import Suspended
 
 Rate = tuple[int, Duration | str]
@@ -124,7 +123,6 @@ class RateLimit:
         self._row: bytes | None = None
         self._grants = Grants()
         """What `_row` says, and what has become known since."""
-        self._sign = secrets.token_bytes(6)
         self._writes = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._granting: asyncio.Task[None] | None = None
@@ -206,7 +204,7 @@ class RateLimit:
     async def _write(self) -> bool:
         """Store the grants; False, with those of the store, if others have written meanwhile."""
         self._writes += 1
-        row = self._grants.encode(self._sign + self._writes.to_bytes(8))
+        row = self._grants.encode(handle_id(self._store) + self._writes.to_bytes(8))
         if await swap(self._store, self._key, self._row, row):
             self._row = row
             return True

@@ -124,7 +124,10 @@ class Helpers:
     def __init__(self, store: Store, queue_name: str) -> None:
         self._store = store
         self._prefix = keys_of(queue_name).helpers
-        self._own = self._prefix + handle_id(store).hex()
+
+    @property
+    def _own(self) -> str:
+        return self._prefix + handle_id(self._store).hex()
 
     async def join(self, run: str, places: int) -> None:
         """This process helps with a run, with so many items at a time."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -375,7 +377,36 @@ async def test_a_run_whose_process_does_not_answer_is_taken_over(
     assert len(rows_of(out)) == 3
 
 
-async def test_a_batch_may_be_made_and_entered_before_there_is_any(join: Join) -> None:
+def test_a_batch_may_be_made_before_anything_runs(short_path: Path) -> None:
+    """As in a module that a web server loads before it forks."""
+    program = f"""
+import asyncio, os
+from taquba import Service
+from taquba_bulk import Bulk, BulkContext
+from taquba_bulk._holds import handle_id
+
+
+async def double(ctx: BulkContext[int]) -> int:
+    return 2 * ctx.input
+
+service = Service({str(short_path / "s")!r})
+bulk = Bulk(service, double)
+before = handle_id(service)
+if child := os.fork():
+    assert os.waitpid(child, 0)[1] == 0
+
+
+async def main():
+    async with service, bulk:
+        return await bulk.run(range(5))
+
+assert (handle_id(service) == before) == bool(child)
+assert asyncio.run(main()).succeeded == 5
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=REAL_SECONDS)
+
+
+async def test_a_batch_is_entered_once(join: Join) -> None:
     bulk = Bulk(await join(), Site().pipeline("a"))
     async with bulk:
         with pytest.raises(InvalidArgument, match="already running"):
