@@ -81,12 +81,15 @@ class Schedule:
         Args:
             stored: The record so far.
             now: Wall time.
-            began: Since when firings at other times than before count instead.
+            began: Since when firings at other times than before count instead, unless the record
+                began or was resumed later.
         """
         queue_name = self._template.queue
         if stored is None:
             return under(Record(self.expression, queue_name, since=now), self.definition)
-        since = min(stored.since, now) if stored.expression == self.expression else began or now
+        since = min(stored.since, now)
+        if stored.expression != self.expression:
+            since = now if began is None else max(began, since)
         record = replace(stored, expression=self.expression, queue_name=queue_name, since=since)
         return under(record, self.definition)
 

@@ -82,6 +82,8 @@ class _Entry:
         self.look_at = _AT_ONCE
         self.looked_at: datetime | None = None
         """Wall time of the last look that succeeded."""
+        self.row: bytes | None = None
+        """The record as it was then, if this schedule's definition was in force."""
         self.watched_since_ms: int | None = None
         """Monotonic time of the first look."""
         self.failing_since: datetime | None = None
@@ -410,9 +412,11 @@ class CronScheduler:
     async def _fire_due(self, entry: _Entry, started: datetime, watched_for: timedelta) -> datetime:
         """Enqueue the due firings of a schedule; returns when to look at it again."""
         schedule = entry.schedule
+        value, is_read = entry.row, False
         while True:
-            # What a crash may undo is not relied on: the firing would be lost.
-            value = await self._store.kv_get(schedule.key, durable=True)
+            if value is None:
+                # What a crash may undo is not relied on: the firing would be lost.
+                value, is_read = await self._store.kv_get(schedule.key, durable=True), True
             stored = self._decoded(entry, value)
             now = self._clock.now()
             if stored is not None and schedule.is_superseded(stored):
@@ -428,12 +432,18 @@ class CronScheduler:
                 # Calls wait while there is no owner, and a firing is not late for that.
                 failing_since=entry.failing_since or started,
             )
+            if not firings and not is_read:
+                # Others may have changed it since the last look. A commit would notice that.
+                value = None
+                continue
             if not firings and record == stored and await self._is_held(entry, record):
                 break
             if self._entries.get(schedule.name) is not entry:
                 break  # removed
-            if await self._commit(entry, value, record, firings):
+            value = await self._commit(entry, value, record, firings)
+            if value is not None:
                 break
+        entry.row = value
         entry.looked_at, entry.rests, entry.newer_missing = now, False, False
         return next_firing(record, now)
 
@@ -450,6 +460,7 @@ class CronScheduler:
                     "definition; the one of this process rests until no process has the newer one",
                     name,
                 )
+            entry.row = None
             entry.looked_at, entry.rests, entry.newer_missing = now, True, False
             return entry.schedule.expression.next_after(now)
         if entry.looked_at is not None and not entry.newer_missing:
@@ -472,12 +483,13 @@ class CronScheduler:
 
     async def _commit(
         self, entry: _Entry, value: bytes | None, record: Record, firings: list[datetime]
-    ) -> bool:
-        """Store a record, with the jobs of `firings`; False if it is not `value` any longer."""
+    ) -> bytes | None:
+        """Store a record, with the jobs of `firings`; None if it is not `value` any longer."""
         schedule = entry.schedule
         record = replace(record, holder=self._name)
         if not firings:
-            return await self._store.kv_compare_put(schedule.key, value, encode(record))
+            row = encode(record)
+            return row if await self._store.kv_compare_put(schedule.key, value, row) else None
         for start in range(0, len(firings), _JOBS_PER_COMMIT):
             some = firings[start : start + _JOBS_PER_COMMIT]
             record = with_fired(record, some)
@@ -487,16 +499,16 @@ class CronScheduler:
                     schedule.requests(some, row), kv_expected={schedule.key: value}
                 )
             except EntryChanged:
-                return False
+                return None
             except InvalidArgument as error:
                 raise _JobRefused(str(error)) from error
             # Another caller enqueued under these dedup keys, which dropped the record.
             if not any(result.new for result in results) and not (
                 await self._store.kv_compare_put(schedule.key, value, row)
             ):
-                return False
+                return None
             value = row
-        return True
+        return value
 
     @staticmethod
     def _decoded(entry: _Entry, value: bytes | None) -> Record | None:

@@ -220,3 +220,20 @@ async def test_a_pause_belongs_to_the_name_not_to_a_definition(
             await mock_clock.advance(3600)
             assert (await new.schedules())[0].expression == "30 * * * *"
     assert await fired(processes.owner) == [at("01:30")]
+
+
+async def test_what_a_pause_has_dropped_is_not_made_up_for_under_another_definition(
+    processes: Processes, mock_clock: MockClock
+) -> None:
+    def frequent(store: Store) -> CronScheduler:
+        scheduler = CronScheduler(store)
+        scheduler.schedule("s", "*/20 * * * *", "q", b"", catch_up="all")
+        return scheduler
+
+    async with processes.process(frequent) as old:
+        await old.pause("s")
+        async with processes.process(half_past):
+            await mock_clock.advance(3600 - 5 * 60)
+            await old.resume("s")
+        await mock_clock.advance(10 * 60)
+    assert await fired(processes.owner) == [at("01:00")]

@@ -14,7 +14,7 @@ _INBOX = InboxConfig(poll_interval=24 * 3600, idle_poll_interval=24 * 3600)
 
 @pytest.fixture
 async def open_queue(open_queue: OpenQueue) -> Any:
-    async def open_one(**options: Any) -> Any:
-        return await open_queue(inbox=_INBOX, **options)
+    async def open_one(*url: str, **options: Any) -> Any:
+        return await open_queue(*url, inbox=_INBOX, **options)
 
     return open_one
