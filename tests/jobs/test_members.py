@@ -80,8 +80,13 @@ async def program(
         await processes.end()
 
 
-async def pids(service: Service, role: str) -> list[int]:
-    return [member.pid for member in await service.members() if member.role == role]
+async def pids(service: Service, role: str, count: int = 1) -> list[int]:
+    """The processes of a role, once there are so many."""
+    while True:
+        found = [member.pid for member in await service.members() if member.role == role]
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.01)
 
 
 def noted(folder: Path, kind: str) -> Counter[int]:
@@ -103,8 +108,7 @@ async def test_each_job_has_one_outcome_whoever_dies(
         asyncio.timeout(SECONDS),
         program(short_path, monkeypatch) as (service, runner, functions, processes),
     ):
-        while len(await pids(service, "worker")) < 2:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.01)
+        await pids(service, "worker", 2)
         first = [await runner.submit(functions.square, number) for number in range(COUNT)]
         await until_ended(short_path, 10)
         if who in ("owner", "both"):
