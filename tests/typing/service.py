@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import Literal, assert_type
 
@@ -24,6 +25,9 @@ from taquba import (
     run_service,
 )
 from taquba.integrations.starlette import service_lifespan
+from taquba_cron import CronScheduler
+from taquba_jobs import JobRunner
+from taquba_workflow import WorkflowRuntime
 
 
 async def handle(job: JobRecord, lease: LeaseHandle) -> None: ...
@@ -53,6 +57,13 @@ async def a_service() -> None:
     await run_service(
         Service("./data", [WorkerSpec("mail", handle_plainly, processes=2, timeout=5, kill=True)])
     )
+    service = Service("./data")
+    runner = JobRunner(service, jobs=[])
+    await run_service(
+        service, runner, WorkflowRuntime(service, workflows=[]), CronScheduler(service)
+    )
+    await run_service("./data", {"mail": handle}, contextlib.nullcontext(), role="worker")
+    await run_service(service, 17)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Service("./data", {}, role="king")  # type: ignore[arg-type]
     Service("./data", {"mail": handle}, bogus=1)  # type: ignore[call-arg]
 
@@ -68,4 +79,5 @@ async def the_socket(producer: Producer, threads: SyncProducer) -> None:
 
 
 FastAPI(lifespan=service_lifespan("./data", {"sms": handle_plainly}))
+FastAPI(lifespan=service_lifespan(Service("./data"), JobRunner(Service("./data"), jobs=[])))
 app = Starlette(lifespan=service_lifespan("./data", {"mail": handle}, role="producer"))
