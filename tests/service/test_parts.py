@@ -23,7 +23,9 @@ from taquba import (
     Service,
     run_service,
 )
+from taquba_cron import CronScheduler
 from taquba_jobs import JobContext, JobRunner, job
+from taquba_workflow import WorkflowContext, WorkflowRuntime, workflow
 from tests.service.support import ROOT, until
 
 PROGRAM = Path(__file__).with_name("parts_program.py")
@@ -33,6 +35,11 @@ PROGRAM = Path(__file__).with_name("parts_program.py")
 async def double(ctx: JobContext[None], number: int) -> int:
     assert ctx.lease.store is ctx.store
     return 2 * number
+
+
+@workflow(name="triple")
+async def triple(ctx: WorkflowContext, number: int) -> int:
+    return 3 * number
 
 
 @asynccontextmanager
@@ -163,3 +170,22 @@ async def test_a_command_runs_what_was_made_for_a_service(short_path: Path) -> N
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+
+
+def test_the_same_objects_run_in_one_event_loop_after_another(short_path: Path) -> None:
+    """As where a test client starts an application again and again."""
+    service = Service(short_path, fsync=False)
+    runner = JobRunner(service, jobs=[double])
+    flows = WorkflowRuntime(service, workflows=[triple])
+    cron = CronScheduler(service)
+    cron.schedule("nightly", "0 0 * * *", "q", b"")
+
+    async def once(number: int) -> None:
+        async with running(service, runner, flows, cron) as task:
+            await until(lambda: service.role == "owner")
+            assert await (await runner.submit(double, number)) == 2 * number
+            assert await (await flows.start(triple, number)) == 3 * number
+        await task
+
+    for number in range(2):
+        asyncio.run(once(number))

@@ -156,7 +156,8 @@ class Service(AskingStore, RunsInBackground):
         call_ms = validate.duration_ms(call_timeout, "call_timeout")
         drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
         self._location = StoreLocation.parse(url)
-        election = stand_for(self._location, takeover_ms / 1000)
+        # Refuses a place that no service can share.
+        stand_for(self._location, takeover_ms / 1000)
 
         if options.setdefault("inbox", InboxConfig()) is False:
             raise InvalidArgument(
@@ -178,35 +179,40 @@ class Service(AskingStore, RunsInBackground):
         self._settings = OpenSettings.checked(
             self._location, producer_socket=True, take_over=True, **options
         )
-        clock = self._settings.clock
-        self._ids = IdGenerator(clock)
-        self._producer = Lazily(self._connect, Producer.close)
-        self._remote = RemoteOwner(self._location, call_ms / 1000, self._introduction())
-        self._member = Member(
-            self,
-            self._remote,
-            clock,
-            enter=self._enter,
-            check=self._check,
-            payloads=self._payloads,
-        )
-        self._ownership = Ownership(
-            election,
-            self._location,
-            self._open_queue,
-            self._member,
-            pause_seconds=takeover_ms / 1000,
-        )
+        self._ids = IdGenerator(self._settings.clock)
+        self._call_seconds = call_ms / 1000
+        self._takeover_seconds = takeover_ms / 1000
+        self._set_up()
         self._parts: tuple[Work, ...] = ()
         self._made: list[weakref.ref[object]] = []
         self._working: asyncio.Task[None] | None = None
         self._interrupted = False
         self._begun = False
-        self._space = Lazily(self._open_space, lambda opened: opened.space.close())
         self._objects = MemberObjects(self._opened_objects)
         self._place: Place | None = None
         self._refusal: TaqubaError | None = InvalidArgument(
             "this Service is not running yet: use it with `async with`"
+        )
+
+    def _set_up(self) -> None:
+        """Make what belongs to one run of this service, in one process and one event loop."""
+        self._producer = Lazily(self._connect, Producer.close)
+        self._space = Lazily(self._open_space, lambda opened: opened.space.close())
+        self._remote = RemoteOwner(self._location, self._call_seconds, self._introduction())
+        self._member = Member(
+            self,
+            self._remote,
+            self._settings.clock,
+            enter=self._enter,
+            check=self._check,
+            payloads=self._payloads,
+        )
+        self._ownership = Ownership(
+            stand_for(self._location, self._takeover_seconds),
+            self._location,
+            self._open_queue,
+            self._member,
+            pause_seconds=self._takeover_seconds,
         )
 
     @property
@@ -466,8 +472,8 @@ class Service(AskingStore, RunsInBackground):
         if self._begun:
             return
         self._place = Place("service")
-        # It may have been created before a fork, or have run before.
-        self._remote.about = self._introduction()
+        # It may have been created before a fork, or have run before, in another event loop.
+        self._set_up()
         self._refusal = None
         await self._look_at_place()
         self._begun = True

@@ -123,6 +123,9 @@ class Sweeper:
 
     async def run(self) -> None:
         """Sweep whenever a record is due, until cancelled."""
+        # It may have run before, in another event loop.
+        self._disarm()
+        self._is_due = asyncio.Event()
         try:
             while True:
                 await self._round()
