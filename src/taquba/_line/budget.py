@@ -29,7 +29,8 @@ class Budget:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.give(size)
-            else:
+            elif entry in self._waiting:
+                # Otherwise it was passed over: it was cancelled before its turn came.
                 self._waiting.remove(entry)
                 self._serve()
             raise
