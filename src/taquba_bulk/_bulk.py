@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 
@@ -15,15 +16,18 @@ from taquba.extending import Shutdown, locks_of, was_cancelled
 from taquba.extending.checks import at_least_one, check_shutdown, instance, plain_function
 from taquba_bulk import _values
 from taquba_bulk._display import showing
+from taquba_bulk._helping import BulkHelper
 from taquba_bulk._inputs import Inputs, check_inputs
 from taquba_bulk._pass import Batch, Pass
 from taquba_bulk._pipeline import Pipeline, TypedPipeline
 from taquba_bulk._rates import Rate
 from taquba_bulk._records import BulkRecord
 from taquba_bulk._report import BulkReport, ProgressSnapshot, Tally
-from taquba_bulk._runner import Ended, ItemRunner
+from taquba_bulk._runner import ItemRunner
+from taquba_bulk._running import RUN_HEADER, already_running
 from taquba_bulk._shared import Shared
 from taquba_bulk._sinks import NullSink, Sink
+from taquba_bulk._working import Switch
 from taquba_workflow import RunSpec, WorkflowRuntime
 
 In = TypeVar("In")
@@ -43,8 +47,15 @@ class Bulk(Generic[In, Out]):
             bulk = Bulk(queue, summarize, output=JsonlSink("out.jsonl"))
             report = await bulk.run(read_jsonl("in.jsonl", Document))
 
+    One process at a time runs the batch. Others that have made the same `Bulk` work on its items
+    while they are in its block:
+
+        async with Service("./data") as service, Bulk(service, summarize):
+            await asyncio.Event().wait()
+
     Args:
-        store: An open `taquba.Queue`; the batch belongs to its event loop.
+        store: A handle on the store: a `taquba.Queue`, or a `taquba.Service` of any process, which
+            may be entered later.
         pipeline: ``async def run(ctx: BulkContext[In]) -> Out``, a function or an object with
             that method. Inputs and outputs are checked and stored by these annotations.
         output: Where records of ended items go.
@@ -52,13 +63,14 @@ class Bulk(Generic[In, Out]):
             worker thread. No two inputs may have the same key. By default the key is made from the
             input's content, and equal inputs are numbered.
         headers: Small string pairs that every pipeline sees.
-        max_concurrent: Items that run at the same time.
+        max_concurrent: Items that run at the same time in this process.
         queue_name: Names the batch in its store. Configure attempts and backoff of its items under
             this name.
         fail_threshold: Stop when more items than this fail: a number (int), or a share of the
             inputs (float, less than 1). With None, the batch continues whatever fails.
         budget: The maximum cost of the batch's paid calls, by metric, as in ``{"usd": 50}``, over
-            all its runs that had a budget. See `BulkContext.paid_call`.
+            all its runs that had a budget. See `BulkContext.paid_call`. The budget and the rate
+            limits of the process that runs the batch hold for all processes together.
         rate: Rate limits by key: at most a number of calls in any period, as in ``{"llm": (500,
             "1m")}``. See `BulkContext.acquire`.
         progress: Show the progress on standard error: as a bar, if that is a terminal and rich is
@@ -88,12 +100,15 @@ class Bulk(Generic[In, Out]):
         headers = dict(headers or {})
         # Refuses now the names that every submission would refuse.
         RunSpec(b"", headers=headers)
+        if RUN_HEADER in headers:
+            raise InvalidArgument(f"headers must not have {RUN_HEADER!r}, which is the batch's own")
         typed = TypedPipeline(pipeline)
         shared = Shared(store, queue_name, rate, budget)
         attempts = store.config(queue_name).max_attempts
+        switch = Switch()
         runtime = WorkflowRuntime(
             store,
-            ItemRunner(typed, queue_name, attempts, shared, self._is_read, self._settled),
+            ItemRunner(typed, queue_name, attempts, shared, switch),
             queue_name=queue_name,
             max_concurrent_steps=at_least_one(max_concurrent, "max_concurrent"),
         )
@@ -108,9 +123,24 @@ class Bulk(Generic[In, Out]):
             headers,
             max_concurrent,
             _values.threshold(fail_threshold),
+            switch,
         )
+        self._helper = BulkHelper(store, queue_name, runtime, shared, switch, max_concurrent)
         self._shows = progress
         self._pass: Pass[In, Out] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Work on items of this batch, for the length of the block, whenever another runs it."""
+        await self._helper.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._helper.__aexit__(kind, error, trace)
 
     async def run(self, inputs: Inputs[In], shutdown: Shutdown | None = None) -> BulkReport:
         """Run the pipeline on every input; returns when all items have ended.
@@ -129,9 +159,11 @@ class Bulk(Generic[In, Out]):
             BudgetExceeded: A call could not be paid; it has the report.
             DuplicateKey: Two inputs have the same key.
             InputMismatch: An item with this key was run before with another input.
-            InvalidArgument: An input does not fit the pipeline, or the output belongs to another
-                batch.
-            StoreError: The store fails, or the output cannot be written.
+            InvalidArgument: An input does not fit the pipeline, the output belongs to another
+                batch, or another process runs the batch. For one that was killed, this waits some
+                seconds to be sure, and then continues.
+            StoreError: The store fails, the output cannot be written, or another process has taken
+                the batch over, because this one did not answer for some seconds.
         """
         check_inputs(inputs)
         check_shutdown(shutdown)
@@ -201,22 +233,12 @@ class Bulk(Generic[In, Out]):
         async with showing(self.progress) if self._shows else nullcontext():
             return await this.run(inputs, shutdown)
 
-    async def _is_read(self, run_id: str) -> bool:
-        return self._pass is not None and await self._pass.is_read(run_id)
-
-    def _settled(self, run_id: str, ended: Ended | None) -> None:
-        if self._pass is not None:
-            self._pass.settled(run_id, ended)
-
     @contextmanager
     def _one_pass(self, this: Pass[In, Out]) -> Generator[Pass[In, Out]]:
         name = self._batch.queue_name
         held = locks_of(self._batch.store).take_free([("taquba_bulk", name)])
         if held is None:
-            raise InvalidArgument(
-                f"a batch named {name!r} is already running on this queue: "
-                "wait for it, or give this one its own queue_name"
-            )
+            raise already_running(name)
         with held:
             self._pass = this
             yield this

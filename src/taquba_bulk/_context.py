@@ -12,6 +12,7 @@ from taquba_bulk._cache import CacheKey, cache_key
 from taquba_bulk._costs import Costs
 from taquba_bulk._paid import CallFunction, OnUnknown, Payment, Request, is_paying
 from taquba_bulk._phases import Phase, Phases, by_content, codec_of, compute, named
+from taquba_bulk._running import RUN_HEADER
 from taquba_bulk._shared import Shared
 from taquba_workflow import Step
 
@@ -52,7 +53,9 @@ class BulkContext(Generic[In]):
         """Internal: pipelines receive theirs."""
         self.input = value
         self.run_id: str = step.run_id
-        self.headers: Mapping[str, str] = step.headers
+        headers = dict(step.headers)
+        headers.pop(RUN_HEADER, None)
+        self.headers: Mapping[str, str] = headers
         self.attempt: int = step.attempts
         self.cancel_token: CancelToken = step.cancel_token
         self.lease: LeaseHandle = step.lease

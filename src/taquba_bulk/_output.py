@@ -15,6 +15,7 @@ from typing import Any
 
 from taquba import Store
 from taquba.extending import together
+from taquba_bulk._holds import HoldLost, swap
 from taquba_bulk._records import BulkRecord, ItemRow, OutputRow, keys_of
 from taquba_bulk._sinks import NullSink, Sink
 
@@ -29,23 +30,27 @@ class Output:
         store: An open handle on the store.
         queue_name: The batch.
         sink: Where records go.
+        run: The run. An earlier one, whose process comes back late, writes nothing more.
     """
 
-    def __init__(self, store: Store, queue_name: str, sink: Sink) -> None:
+    def __init__(self, store: Store, queue_name: str, sink: Sink, run: str) -> None:
         self._store = store
         self._keys = keys_of(queue_name)
         self._sink = sink
         self._is_kept = not isinstance(sink, NullSink)
+        self._run = run
         self._generation = 0
+        self._row: bytes | None = None
 
     async def open(self) -> None:
         """Continue the existing output, or begin a new one."""
         if not self._is_kept:
             return
-        found = await self._store.kv_get(self._keys.output)
-        row = None if found is None else OutputRow.decode(found)
+        self._row = await self._store.kv_get(self._keys.output)
+        row = None if self._row is None else OutputRow.decode(self._row)
         if row is not None and await self._sink.resume(row.position):
             self._generation = row.generation
+            await self._reach(row.position, row.newest)
             await self._mark_newest(row.newest)
             return
         # The records of an earlier output must be written again. Where its row is gone or cannot be
@@ -70,8 +75,10 @@ class Output:
         await together(self._mark(record.run_id, row) for record, row in group)
 
     async def _reach(self, position: bytes, newest: list[str]) -> None:
-        row = OutputRow(self._generation, position, newest)
-        await self._store.kv_put(self._keys.output, row.encode())
+        row = OutputRow(self._generation, position, newest, self._run).encode()
+        if not await swap(self._store, self._keys.output, self._row, row):
+            raise HoldLost(self._keys.output)
+        self._row = row
 
     async def _mark(self, run_id: str, row: ItemRow) -> None:
         written = row._replace(written=self._generation)

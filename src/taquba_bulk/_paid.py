@@ -10,7 +10,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from hashlib import sha256
 from typing import Final, Generic, Literal, NamedTuple, TypeVar, cast
 
 import msgpack
@@ -21,6 +20,7 @@ from taquba.extending import (
     shown,
 )
 from taquba.extending.typed import Codec, pack, unpack
+from taquba_bulk._budget import call_id
 from taquba_bulk._cache import CacheKey
 from taquba_bulk._costs import Costs
 from taquba_bulk._phases import Kept, Phases, dump, named, spend
@@ -112,6 +112,8 @@ class Payment(Generic[T]):
         request: The call.
     """
 
+    __slots__ = ("_budget", "_id", "_made", "_name", "_phases", "_request", "_shared")
+
     def __init__(self, run_id: str, phases: Phases, shared: Shared, request: Request[T]) -> None:
         if is_paying():
             raise InvalidArgument(
@@ -129,7 +131,7 @@ class Payment(Generic[T]):
         self._request = request
         self._made = False
         self._name = named("p", request.key)
-        self._id = sha256(f"{run_id}/{request.key}".encode()).digest()[:16]
+        self._id = call_id(run_id, request.key)
 
     async def result(self) -> T | None:
         """Return the result of the call, from this or an earlier attempt; None if skipped."""

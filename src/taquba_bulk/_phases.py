@@ -62,6 +62,16 @@ class Phases:
         memo: Where they are remembered.
     """
 
+    __slots__ = (
+        "_ended",
+        "_late_calls",
+        "costs",
+        "leash",
+        "limited_by",
+        "memo",
+        "suspended",
+    )
+
     def __init__(self, memo: Memo) -> None:
         self.memo = memo
         self.costs = Costs()

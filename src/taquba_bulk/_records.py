@@ -98,6 +98,8 @@ class OutputRow(NamedTuple):
     generation: int
     position: bytes
     newest: list[str]
+    run: str
+    """The run that wrote this."""
 
     def encode(self) -> bytes:
         packed: bytes = msgpack.packb(self)
@@ -128,9 +130,20 @@ class Keys:
         """Prefix of the rows of all items."""
         self.output = f"{base}/output"
         self.budget = f"{base}/budget"
+        self.rates = f"{base}/rate/"
+        """Prefix of the grants of rate limits."""
+        self.run = f"{base}/run"
+        """The process that runs the batch."""
+        self.helpers = f"{base}/helper/"
+        """Prefix of the other processes that work on it."""
+        self._readmitted = f"{base}/read/"
 
     def item(self, run_id: str) -> str:
         return self.items + run_id
+
+    def readmitted(self, run_id: str) -> str:
+        """In which run an item was read again that an earlier one had left."""
+        return self._readmitted + run_id
 
 
 @lru_cache(maxsize=64)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from taquba import InvalidArgument, InvalidArgumentType, PermanentFailure, RetryAfter, Snooze
 from taquba.extending import (
@@ -23,6 +22,7 @@ from taquba_bulk._context import BulkContext
 from taquba_bulk._phases import Phases
 from taquba_bulk._pipeline import TypedPipeline
 from taquba_bulk._records import ItemRow, ItemStatus, hash_of, keys_of
+from taquba_bulk._running import RUN_HEADER
 from taquba_bulk._shared import Shared
 from taquba_bulk._stopping import Suspended, found_in
 from taquba_workflow import Fail, Step, StepError, StepOutcome, Succeed
@@ -50,6 +50,32 @@ class Ended(NamedTuple):
     error: str | None
 
 
+class Gate(Protocol):
+    """What lets items run in this process: the pass of a batch, or the help for another's."""
+
+    @property
+    def run_name(self) -> str:
+        """The run of the batch."""
+        ...
+
+    async def admits(self, step: Step) -> bool:
+        """Whether an item is one of the inputs that the run has read so far.
+
+        Raises:
+            Suspended: No further item may run.
+        """
+        ...
+
+    def settled(self, run_id: str, ended: Ended | None) -> None:
+        """An attempt is over; only the store knows whether its result was committed.
+
+        Args:
+            run_id: The item.
+            ended: What the pipeline came to; None for an attempt without a result.
+        """
+        ...
+
+
 class ItemRunner(Generic[In, Out]):
     """The runner of a batch's runs.
 
@@ -58,9 +84,7 @@ class ItemRunner(Generic[In, Out]):
         queue_name: The workflow queue.
         max_attempts: The attempts of each item.
         shared: The state that the items share.
-        is_read: Whether an item is one of the inputs that were read so far.
-        settled: Called when an attempt is over, with the item's id and the pipeline's result; only
-            the store knows whether that was committed. None for an attempt without a result.
+        gate: Says which items may run.
     """
 
     def __init__(
@@ -69,15 +93,13 @@ class ItemRunner(Generic[In, Out]):
         queue_name: str,
         max_attempts: int,
         shared: Shared,
-        is_read: Callable[[str], Awaitable[bool]],
-        settled: Callable[[str, Ended | None], None],
+        gate: Gate,
     ) -> None:
         self._pipeline = pipeline
         self._keys = keys_of(queue_name)
         self._max_attempts = max_attempts
         self._shared = shared
-        self._is_read = is_read
-        self._settled = settled
+        self._gate = gate
 
     async def run_step(self, step: Step) -> StepOutcome:
         """One attempt at an item."""
@@ -91,18 +113,20 @@ class ItemRunner(Generic[In, Out]):
     async def _run(self, step: Step) -> StepOutcome:
         if self._shared.stopping:
             raise Suspended
-        if not await self._is_read(step.run_id):
+        if not await self._gate.admits(step):
             raise Snooze(1, "its input has not been read again")
         phases = Phases(step.memo)
         try:
             outcome, ended = await self._attempt(step, phases)
         except BaseException:
-            step.lease.on_end(partial(self._settled, step.run_id, None))
+            step.lease.on_end(partial(self._gate.settled, step.run_id, None))
             raise
         finally:
             phases.end(f"attempt {step.attempts} at item {step.run_id!r}")
-        step.lease.on_end(partial(self._settled, step.run_id, ended))
+        step.lease.on_end(partial(self._gate.settled, step.run_id, ended))
         step.effects.kv_put(self._keys.item(step.run_id), ended.row.encode())
+        if step.headers.get(RUN_HEADER) != self._gate.run_name:
+            step.effects.kv_delete(self._keys.readmitted(step.run_id))
         return outcome
 
     async def _attempt(self, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
@@ -126,11 +150,13 @@ class ItemRunner(Generic[In, Out]):
             if passes_through(failure):
                 # It ends more than the attempt.
                 raise
-            return self._after(failure, step, phases)
+            return await self._after(failure, step, phases)
         row = ItemRow(ItemStatus.SUCCEEDED, phases.costs.packed(), 0, hash_of(step.payload))
         return Succeed(result), Ended(row, result, None)
 
-    def _after(self, error: BaseException, step: Step, phases: Phases) -> tuple[StepOutcome, Ended]:
+    async def _after(
+        self, error: BaseException, step: Step, phases: Phases
+    ) -> tuple[StepOutcome, Ended]:
         """How an item continues whose pipeline raised: it has failed, or is tried again."""
         if step.cancel_token.cancelled:
             raise error
@@ -139,7 +165,7 @@ class ItemRunner(Generic[In, Out]):
         put_off = found_in(error, RetryAfter)
         if put_off is not None:
             if phases.limited_by is not None:
-                phases.limited_by.pause(put_off.delay_ms)
+                await phases.limited_by.pause(put_off.delay_ms)
             raise Snooze(max(1, put_off.delay_ms) / 1000, put_off.reason) from error
         if found_in(error, asyncio.CancelledError) is not None:
             raise error

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from taquba import Store
 from taquba_bulk._budget import Budget
 from taquba_bulk._cache import Cache
-from taquba_bulk._rates import Rate, RateLimits
+from taquba_bulk._rates import Limit, Rate, RateLimits
 from taquba_bulk._records import keys_of
 from taquba_bulk._stopping import Attempts
+
+
+class Limits(NamedTuple):
+    """What all processes that work on a batch keep to together."""
+
+    budget: Mapping[str, int]
+    """How much may be spent, by metric, in billionths."""
+    rates: Mapping[str, Limit]
 
 
 class Shared:
@@ -29,19 +38,36 @@ class Shared:
         rate: Mapping[str, Rate] | None,
         budget: Mapping[str, float] | None,
     ) -> None:
-        self.rates = RateLimits(store.clock, rate)
-        self.budget = Budget(store, keys_of(queue_name).budget, budget)
+        keys = keys_of(queue_name)
+        self.rates = RateLimits(store, keys.rates, rate)
+        self.budget = Budget(store, keys.budget, budget)
         self.cache = Cache(store)
         self.attempts = Attempts()
         self.stopping = False
 
-    async def begin(self, on_exceeded: Callable[[str], None]) -> None:
-        """A pass begins; `on_exceeded` gets the metric when a call cannot be paid."""
-        await self.budget.open(on_exceeded)
+    @property
+    def limits(self) -> Limits:
+        """The limits that this process was given."""
+        return Limits(self.budget.units, self.rates.own)
+
+    async def begin(
+        self, run: str, on_exceeded: Callable[[str], None], limits: Limits | None = None
+    ) -> None:
+        """Begin to work on a run of the batch.
+
+        Args:
+            run: The run.
+            on_exceeded: Gets the metric when a call cannot be paid.
+            limits: The limits of the process that runs the batch, if it is another.
+        """
+        budget, rates = self.limits if limits is None else limits
+        await self.budget.open(run, on_exceeded, budget)
+        self.rates.join(rates)
         self.rates.halt(False)
         self.stopping = False
 
     def halt(self) -> None:
-        """Begin no further attempts, and end the waits for rate limits."""
+        """Begin no further attempts, and end the waits for rate limits and other processes."""
         self.stopping = True
         self.rates.halt(True)
+        self.budget.halt()

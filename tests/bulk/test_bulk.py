@@ -625,6 +625,8 @@ async def test_an_item_can_be_cancelled(queue: Queue, tmp_path: Path) -> None:
     bulk = Bulk(queue, work, output=JsonlSink(out), key=str, max_concurrent=1)
     running = asyncio.create_task(bulk.run([1, 2]))
     await started.wait()
+    while not (await queue.stats("bulk")).pending:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.001)
     # One waits, one runs.
     assert await bulk.cancel("2")
     assert await bulk.cancel("1")
