@@ -57,6 +57,10 @@ LEFT_OUT = (
     "cancel_and_ack_at_the_same_time",
     "duplicate_own_id_within_a_batch",
     "a_retry_that_waits_is_removed",
+    # Batches in whose midst years pass, second by second for the member.
+    "a_cache_keeps_for_ever",
+    "what_has_expired_is_swept",
+    "is_used_while_it_is_fresh",
 )
 
 

@@ -1,0 +1,1 @@
+from tests.bulk.test_bulk import *  # noqa: F403 - the same tests, on the handle of a member
