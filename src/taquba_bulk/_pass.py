@@ -100,6 +100,8 @@ class Pass(Generic[In, Out]):
         self.tally = Tally(batch.store.clock)
         self._in_flight: dict[str, Item] = {}
         """Items that were read, and whose records are not written."""
+        self._submitted: dict[str, None] = {}
+        """Those of them that are in the store and may run, the oldest first."""
         self._here: set[str] = set()
         """Those of them that this process works on."""
         self._elsewhere: dict[str, asyncio.Task[None]] = {}
@@ -293,7 +295,7 @@ class Pass(Generic[In, Out]):
         looked_at = now()
         while True:
             await asyncio.sleep(_TICK_SECONDS if self._places else _LOOK_SECONDS)
-            waiting = [run_id for run_id in self._in_flight if run_id not in self._here]
+            waiting = [run_id for run_id in self._submitted if run_id not in self._here]
             if self._places:
                 self._wait_for(waiting)
             if now() - looked_at < _LOOK_SECONDS:
@@ -351,7 +353,7 @@ class Pass(Generic[In, Out]):
 
     async def _others_work(self) -> bool:
         """Whether other processes work on items; looks at those that have ended."""
-        run_ids = [run_id for run_id in self._in_flight if run_id not in self._here]
+        run_ids = [run_id for run_id in self._submitted if run_id not in self._here]
         found = await together(map(self._batch.runtime.status, run_ids))
         for run_id, status in zip(run_ids, found, strict=True):
             if status is not None and status.state.ended:
@@ -428,7 +430,10 @@ class Pass(Generic[In, Out]):
             headers=self._headers,
             max_attempts=UNBOUNDED,
         )
-        if not (await self._batch.runtime.submit(spec)).new:
+        submitted = await self._batch.runtime.submit(spec)
+        if item.run_id in self._in_flight:
+            self._submitted[item.run_id] = None
+        if not submitted.new:
             # For those who did not see it read.
             self._readmitted.add(item.run_id)
             key = self._keys.readmitted(item.run_id)
@@ -498,6 +503,7 @@ class Pass(Generic[In, Out]):
         await self._forget_readmitted([record.run_id for record, _ in group])
         for record, row in group:
             self._in_flight.pop(record.run_id)
+            self._submitted.pop(record.run_id, None)
             watch = self._elsewhere.pop(record.run_id, None)
             if watch is not None:
                 watch.cancel()

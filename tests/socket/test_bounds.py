@@ -248,3 +248,17 @@ async def test_more_idle_connections_than_the_owner_may_open_harm_nobody(
         finally:
             idle.kill()
             await idle.wait()
+
+
+async def test_a_request_that_is_dropped_before_its_turn_is_passed_over() -> None:
+    budget = Budget(10)
+    await budget.take(10)
+    dropped, next_one = (asyncio.create_task(budget.take(5)) for _ in range(2))
+    await asyncio.sleep(0)
+    dropped.cancel()
+    # Before the task has seen that.
+    budget.give(10)
+    await next_one
+    with pytest.raises(asyncio.CancelledError):
+        await dropped
+    budget.give(5)
