@@ -80,8 +80,14 @@ class Values:
         """What was packed; see `unpack`. Without `is_kept` nothing removes it meanwhile."""
         return await unpack(self._store, packed, is_kept or _always)
 
-    async def put(self, key: str, row: bytes) -> None:
-        await self._store.kv_put(key, row)
+    async def put(self, run_id: str, submitted_at: int, key: str, value: bytes) -> None:
+        """Keep a value of a run; durable on return.
+
+        The row says when its run was submitted: a slow process that removes the rows of an earlier
+        run with this id does not take it for one of those.
+        """
+        stamp = submitted_at.to_bytes(_STAMP_SIZE, "big")
+        await self._store.kv_put(key, _OF_RUN + stamp + await self.pack(run_id, value))
 
 
 async def _always() -> bool:
@@ -114,32 +120,6 @@ async def unpack(
         return None
 
 
-class Remembered:
-    """What the steps of one run remember.
-
-    A row says of which run it is, so that a slow process that removes those of an earlier run with
-    this id does not take it for one of these.
-
-    Args:
-        values: The values of the workflow queue.
-        run_id: The run.
-        submitted_at: When it was submitted, ms.
-    """
-
-    __slots__ = ("_run_id", "_stamp", "_values", "get", "read")
-
-    def __init__(self, values: Values, run_id: str, submitted_at: int) -> None:
-        self._values = values
-        self._run_id = run_id
-        self._stamp = _OF_RUN + submitted_at.to_bytes(_STAMP_SIZE, "big")
-        self.get = values.get
-        self.read = values.read
-
-    async def put(self, key: str, value: bytes) -> None:
-        """Keep a value; durable on return."""
-        await self._values.put(key, self._stamp + await self._values.pack(self._run_id, value))
-
-
 class Memo:
     """The memo of a step: values that outlive the attempt that put them.
 
@@ -148,12 +128,14 @@ class Memo:
     KiB are objects.
     """
 
-    __slots__ = ("_prefix", "_values")
+    __slots__ = ("_prefix", "_run_id", "_submitted_at", "_values")
 
-    def __init__(self, values: Remembered, prefix: str) -> None:
+    def __init__(self, values: Values, prefix: str, run_id: str, submitted_at: int) -> None:
         """Internal: a `Step` has its memo."""
         self._values = values
         self._prefix = prefix
+        self._run_id = run_id
+        self._submitted_at = submitted_at
 
     async def get(self, key: str) -> bytes | None:
         """Return the value put under `key`, in this attempt or an earlier one, or None.
@@ -176,7 +158,7 @@ class Memo:
     async def put(self, key: str, value: bytes) -> None:
         """Remember a value under `key`, 1 to 1024 UTF-8 bytes; durable on return."""
         _values.content(value, "the value")
-        await self._values.put(self._named(key), value)
+        await self._put(self._named(key), value)
 
     async def content_get(self, input: object) -> bytes | None:
         """Return the value put for an equal `input`, or None."""
@@ -189,7 +171,10 @@ class Memo:
         different order are not equal.
         """
         _values.content(value, "the value")
-        await self._values.put(self._by_content(input), value)
+        await self._put(self._by_content(input), value)
+
+    async def _put(self, key: str, value: bytes) -> None:
+        await self._values.put(self._run_id, self._submitted_at, key, value)
 
     def _named(self, key: str) -> str:
         _values.name(key, "a memo key")

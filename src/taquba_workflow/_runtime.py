@@ -81,7 +81,7 @@ class WorkflowRuntime(RunsInBackground):
     """Runs of steps and of functions: durable, one atomic commit per step.
 
     Use it with ``async with``, or await `run`; submitting, reading, signalling and cancelling work
-    without either, and need only the open queue.
+    without either, and need only the store.
 
         async with Queue.open("./data") as queue, WorkflowRuntime(queue, MyRunner()) as runtime:
             await runtime.submit(RunSpec(b"input", run_id="order-17"))
@@ -89,15 +89,19 @@ class WorkflowRuntime(RunsInBackground):
         async with WorkflowRuntime(queue, workflows=[order]) as runtime:
             receipt = await (await runtime.start(order, "order-17"))
 
+    With a `taquba.Service` every process of it may have a runtime of the same workflows: each runs
+    what it has places for, and any of them may be asked for everything. Make it where the service
+    is made; it works once that was entered.
+
     Args:
-        store: An open `taquba.Queue`; the runtime belongs to its event loop.
+        store: A `taquba.Queue` or `taquba.Service`; the runtime belongs to its event loop.
         runner: The code of runs that are submitted as such: an object with
             ``async run_step(step)``.
         workflows: The functions that this program has, see `workflow`. Runs of other functions
             wait, see `parked`.
         hook: Notified of every end of a run.
-        queue_name: The queue of the steps; one runtime per name. Configure retries, backoff and
-            leases of steps under this name, and those of the hook under
+        queue_name: The queue of the steps; one runtime per name in a process. Configure retries,
+            backoff and leases of steps under this name, and those of the hook under
             ``{queue_name}.termination``.
         max_concurrent_steps: Steps, and calls of the hook, that run at the same time.
         poll_interval: As for `taquba.run_worker`, seconds.

@@ -61,7 +61,10 @@ class TerminalHook(Protocol):
         ...
 
     def observes(self, outcome: RunOutcome) -> bool:
-        """Return whether to notify the hook; called while the run ends, so it must be quick."""
+        """Return whether to notify the hook.
+
+        Called in the process that ends the run, perhaps more than once, so it must be quick.
+        """
         return True
 
 

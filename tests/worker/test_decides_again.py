@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -145,3 +147,28 @@ async def test_the_token_has_fired_when_a_job_is_decided_again(queue: Queue) -> 
     with pytest.raises(asyncio.CancelledError):
         await worker
     assert decided == ([False, True] if asked is CancelOutcome.REQUESTED else [False])
+
+
+async def test_a_job_that_is_done_is_not_kept_by_what_would_decide_again(queue: Queue) -> None:
+    class Large: ...
+
+    kept: list[weakref.ref[Large]] = []
+
+    async def handler(job: JobRecord, lease: LeaseHandle) -> SettlementEffects | None:
+        large = Large()
+        kept.append(weakref.ref(large))
+
+        async def decide() -> SettlementEffects:
+            return SettlementEffects(kv_writes={lease.cancel_token: large})  # type: ignore[dict-item]
+
+        lease.decides_again(decide)
+        return None
+
+    await queue.enqueue("q", b"")
+    gc.disable()
+    try:
+        await work_off(queue, handler)
+        await asyncio.sleep(0)
+        assert [ref() for ref in kept] == [None]
+    finally:
+        gc.enable()

@@ -23,6 +23,7 @@ from taquba_workflow import (
     Succeed,
     WorkflowRuntime,
 )
+from taquba_workflow._retention import Retention
 from tests.crash.held_engine import hold_engine
 from tests.payloads.support import damage, put_right
 from tests.workflow.support import EAGER, Runs, entries, finish, status_of
@@ -301,3 +302,27 @@ async def test_a_sweep_that_was_interrupted_is_gone_on_with(
         await mock_clock.advance(61)
     assert await entries(queue) == {}
     assert await objects(queue) == []
+
+
+async def test_a_slow_sweep_leaves_alone_the_next_run_with_the_id(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    """Several processes may sweep, and one may go on when another has freed the id."""
+    async with WorkflowRuntime(queue, Runs(remember), memo_retention=60) as runtime:
+        await runtime.submit(RunSpec(b"", run_id="r"))
+        await finish(runtime, "r")
+        key = "workflow/run/workflow/r"
+        row = await queue.kv_get(key)
+        assert row is not None
+        listed = await entries(queue, "workflow/memo/")
+        await mock_clock.advance(61)
+        assert await entries(queue) == {}
+        await runtime.submit(RunSpec(b"", run_id="r"))
+        await finish(runtime, "r")
+        before = await entries(queue)
+        assert listed.keys() <= before.keys()
+        slow = Retention(queue, "workflow", mock_clock, 60_000)
+        await slow._forget_memos("r", key, row)
+        # What it had listed, if it had looked at the run's row before.
+        assert not any([await queue.kv_compare_delete(*entry) for entry in listed.items()])
+        assert await entries(queue) == before

@@ -151,6 +151,9 @@ class Lease:
 
     def enter(self, state: LeaseState) -> None:
         self.state = state
+        if state == "over":
+            # It refers to this lease, and would keep it until garbage is collected.
+            self.again = None
         if self._landed is not None and state != "settling":
             if not self._landed.done():
                 self._landed.set_result(None)

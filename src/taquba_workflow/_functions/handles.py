@@ -145,7 +145,7 @@ async def fetch_run_result(
     *,
     queue_name: str = "workflow",
 ) -> T | None:
-    """Return the result of a function's run, through the owner's queue or a `taquba.QueueReader`.
+    """Return the result of a function's run, through any handle or a `taquba.QueueReader`.
 
     Returns:
         The result; None while the run has not ended, and once it has been removed.

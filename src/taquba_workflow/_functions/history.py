@@ -301,7 +301,7 @@ async def read_history(
     """Return the calls of a run's function so far, in the order of its code; see `CallRecord`.
 
     Args:
-        source: The owner's queue, or a `taquba.QueueReader` in any process.
+        source: A handle on the store, or a `taquba.QueueReader`.
         run_id: The run.
         queue_name: The runtime's queue.
 

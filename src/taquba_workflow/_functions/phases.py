@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import anyio
 
-from taquba import CancelToken, Clock, KvKey, LeaseHandle, Store
+from taquba import CancelToken, Clock, KvKey, LeaseHandle, Snooze, Store
 from taquba.extending import describe as describe_error
 from taquba.extending.times import from_ms
 from taquba.extending.typed import Undecodable
@@ -43,6 +43,7 @@ from taquba_workflow._steps import StepJob
 
 _SAY_ALL: Final = (StepFailed, ChildFailed, Undecodable)
 """Errors whose message says it all."""
+_SOON_SECONDS: Final = 0.1
 
 
 class StartChild(Protocol):
@@ -125,6 +126,9 @@ class Phases:
         if turn.left_behind and isinstance(came_to, Suspended) and not turn.closed:
             raise GoesOn
         if not turn.closed:
+            if turn.pausing and turn.signals and isinstance(came_to, Suspended):
+                # The job brings them again.
+                raise Snooze(_SOON_SECONDS, "the program stops")
             self._check_signals(turn)
             if isinstance(came_to, Suspended):
                 return self._suspend(came_to, turn, cancelling=False)

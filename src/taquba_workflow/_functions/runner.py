@@ -91,6 +91,8 @@ class FunctionRunner:
             # Of a recorded result: running the step again might do what was done.
             _log.warning("run %r is parked: %s", step.run_id, error)
             raise parked(error) from error
+        except Snooze:
+            raise
         except TaqubaError as error:
             # Of the store: the function's own come as what it came to.
             if error.permanent:

@@ -29,7 +29,7 @@ from taquba_workflow._cancelling import looks
 from taquba_workflow._effects import StepEffects
 from taquba_workflow._errors import StepError
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling, broken
-from taquba_workflow._memo import Memo, Remembered
+from taquba_workflow._memo import Memo
 from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed
 from taquba_workflow._records import Waiter
 from taquba_workflow._replay import Output, decode_output, encode_output, replay_key
@@ -110,7 +110,9 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
                 raise
             return Raised(error)
         if self._replay and isinstance(output, Output):
-            await self._remembered(step).put(replay_key(step), encode_output(output))
+            await self._values.put(
+                step.run_id, step.submitted_at, replay_key(step), encode_output(output)
+            )
         return output
 
     async def _kept_output(self, step: StepJob) -> Output | None:
@@ -141,7 +143,7 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
             attempts=step.attempts,
             cancel_token=lease.cancel_token,
             lease=lease,
-            memo=Memo(self._remembered(step), memos),
+            memo=Memo(self._values, memos, step.run_id, step.submitted_at),
             effects=effects,
             signal=step.signal,
         )
@@ -156,9 +158,6 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
                 f"not {type(outcome).__name__}"
             )
         return Output(outcome, effects.settlement(), self._clock.now(), step.attempts)
-
-    def _remembered(self, step: StepJob) -> Remembered:
-        return Remembered(self._values, step.run_id, step.submitted_at)
 
     def _without_outcome(self, ending: Ending) -> StepVerdict:
         return StepVerdict(ending, _NOTHING, self._clock.now())

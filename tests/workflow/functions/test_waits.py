@@ -304,3 +304,24 @@ async def test_chance_and_time_are_the_same_in_every_replay(
     assert len(seen) == 12
     assert all(len(pictures) == 1 for pictures in seen.values())
     assert len(set().union(*seen.values())) == 12
+
+
+async def test_a_signal_that_comes_while_the_program_stops_waits_for_the_next(
+    queue: Queue, mock_clock: MockClock
+) -> None:
+    @workflow(name="waits")
+    async def waits(ctx: WorkflowContext) -> bytes:
+        return await ctx.wait_signal("k")
+
+    async with running(queue, waits) as runtime:
+        handle = await runtime.start_with(ID, waits)
+        await settled(mock_clock, runtime)
+        # A turn that begins in this moment.
+        runtime._running_turns.stop()
+        assert await runtime.signal("k", b"hello") is SignalOutcome.DELIVERED
+        status = await settled(mock_clock, runtime)
+        assert status.last_error == "the program stops"
+        assert await runtime.parked() == []
+        runtime._running_turns.go_on()
+        await mock_clock.advance(1)
+        assert await result_of(handle) == b"hello"
