@@ -20,7 +20,9 @@ from taquba import (
     ClaimLost,
     EnqueueRequest,
     InvalidArgument,
+    JobRecord,
     JobStatus,
+    LeaseHandle,
     OwnerUnreachable,
     Queue,
     QueueConfig,
@@ -29,6 +31,7 @@ from taquba import (
     Store,
     StoreError,
     StoreFenced,
+    WorkerSpec,
 )
 from taquba._line import methods
 from taquba._line.address import socket_path
@@ -411,3 +414,29 @@ async def test_a_settlement_that_its_owner_has_not_stored_is_made_at_the_next(
                 assert await settling == []
                 assert (await second.stats("q")).done == 1
                 assert await second.get_job(added.id) is None
+
+
+async def test_calls_that_wait_leave_room_for_what_they_wait_for(short_path: Path) -> None:
+    """More than a connection has under way otherwise: their ends come over the same connection."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(job: JobRecord, lease: LeaseHandle) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async with (
+        Queue.open(short_path, inbox=True, producer_socket=True, fsync=False),
+        Service(short_path, [WorkerSpec("q", handle)], role="worker", fsync=False) as member,
+    ):
+        added = await member.enqueue_batch([EnqueueRequest("q", b"")] * 2000)
+        waits = [asyncio.create_task(member.wait_for_completion(job.id, 60)) for job in added]
+        await begun.wait()
+        # Until they are all under way.
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(10):
+            assert (await member.stats("q")).pending > 0
+            go_on.set()
+            await waits[0]
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

@@ -19,6 +19,8 @@ _log: Final = logging.getLogger(__name__)
 
 CHUNK: Final = 256 * 1024
 _MOST_UNDER_WAY: Final = 1024
+_MOST_WAITING: Final = 100_000
+"""Requests that wait for what others do; each takes some kilobytes of memory."""
 _MOST_BYTES_UNDER_WAY: Final = 32 * 1024 * 1024
 """Unanswered requests that a connection may have; with more, the server stops reading from it."""
 
@@ -50,6 +52,10 @@ Answer = Callable[["Connection", str, list[object]], Awaitable[object]]
 """Carries out a method and returns its result, or a `Large`; raises `Refused`."""
 
 
+Waits = Callable[[str, list[object]], bool]
+"""Whether a method waits for what others do, with arguments that take little room."""
+
+
 Hear = Callable[["Connection", str, list[object]], None]
 """Takes what the other end says without a number: it waits for no reply."""
 
@@ -58,6 +64,7 @@ class Shared(NamedTuple):
     """The state that the connections of an owner share."""
 
     answer: Answer
+    waits: Waits
     hear: Hear
     requests: Budget
     replies: Budget
@@ -74,6 +81,12 @@ class Connection:
         self._shared = shared
         self._under_way: dict[asyncio.Task[None], int] = {}
         """Requests that were not answered, and their sizes."""
+        self._size_under_way = 0
+        self._waiting: set[asyncio.Task[None]] = set()
+        """Those of them that wait for what others do.
+
+        They take no room from the others: what they wait for may be among those that come.
+        """
         self._numbers: dict[int, asyncio.Task[None]] = {}
         self._dropped: set[asyncio.Task[None]] = set()
         """Requests that nobody waits for."""
@@ -202,7 +215,13 @@ class Connection:
             cost = max(body.size, _LEAST_COST)
             await self._shared.requests.take(cost)
         task = asyncio.create_task(self._reply(number, method, arguments))
-        self._under_way[task] = body.size
+        size = body.size
+        if len(self._waiting) < _MOST_WAITING and self._shared.waits(method, arguments):
+            self._waiting.add(task)
+            self._shared.requests.give(cost)
+            cost = size = 0
+        self._under_way[task] = size
+        self._size_under_way += size
         self._numbers[number] = task
         task.add_done_callback(partial(self._ended, cost, number))
 
@@ -257,7 +276,8 @@ class Connection:
 
     def _ended(self, cost: int, number: int, task: asyncio.Task[None]) -> None:
         self._shared.requests.give(cost)
-        del self._under_way[task]
+        self._size_under_way -= self._under_way.pop(task)
+        self._waiting.discard(task)
         if self._numbers.get(number) is task:
             del self._numbers[number]
         dropped = task in self._dropped
@@ -270,8 +290,8 @@ class Connection:
 
     async def _wait_for_room(self) -> None:
         while (
-            len(self._under_way) > _MOST_UNDER_WAY
-            or sum(self._under_way.values()) > _MOST_BYTES_UNDER_WAY
+            len(self._under_way) - len(self._waiting) > _MOST_UNDER_WAY
+            or self._size_under_way > _MOST_BYTES_UNDER_WAY
         ):
             self._room.clear()
             await self._room.wait()

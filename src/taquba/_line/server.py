@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from taquba._line.budget import Budget
-from taquba._line.connection import CHUNK, Answer, Connection, Hear, Shared
+from taquba._line.connection import CHUNK, Answer, Connection, Hear, Shared, Waits
 from taquba._line.frames import MAX_BODY
 from taquba._objects.forks import not_for_children
 
@@ -39,6 +39,7 @@ class SocketServer:
         path: Path,
         listening: _Listening,
         answer: Answer,
+        waits: Waits,
         hear: Hear,
         on_end: Callable[[BaseException | None], None] | None,
     ) -> None:
@@ -46,7 +47,7 @@ class SocketServer:
         self._listening = listening
         self._closing = False
         self._shared = Shared(
-            answer, hear, Budget(_MOST_BYTES_OF_REQUESTS), Budget(_MOST_BYTES_OF_REPLIES)
+            answer, waits, hear, Budget(_MOST_BYTES_OF_REQUESTS), Budget(_MOST_BYTES_OF_REPLIES)
         )
         self._most = most_connections()
         self._connections: dict[asyncio.Task[None], Connection] = {}
@@ -61,6 +62,7 @@ class SocketServer:
         answer: Answer,
         on_end: Callable[[BaseException | None], None] | None = None,
         hear: Hear | None = None,
+        waits: Waits | None = None,
     ) -> SocketServer:
         """Accept connections; a process that listened on the path before gets no new ones.
 
@@ -70,13 +72,14 @@ class SocketServer:
             on_end: Told when no connection is accepted any more, and why: its error, or None where
                 somebody has cancelled its task. Not after `close`.
             hear: Takes what needs no reply.
+            waits: Says which calls wait for what others do.
 
         Raises:
             OSError: It cannot listen there.
         """
         listening = await asyncio.to_thread(_bind, path)
         not_for_children.add(listening.socket)
-        return cls(path, listening, answer, hear or _ignore, on_end)
+        return cls(path, listening, answer, waits or _never, hear or _ignore, on_end)
 
     def _stopped(self, accepting: asyncio.Task[None]) -> None:
         if not self._closing and self._on_end is not None:
@@ -163,6 +166,11 @@ def most_connections() -> int:
     if soft == resource.RLIM_INFINITY:
         return _MOST_CONNECTIONS
     return max(1, min(_MOST_CONNECTIONS, soft // _SHARE_OF_DESCRIPTORS))
+
+
+def _never(method: str, arguments: list[object]) -> bool:
+    del method, arguments
+    return False
 
 
 def _ignore(connection: Connection, kind: str, fields: list[object]) -> None:

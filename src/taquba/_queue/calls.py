@@ -39,7 +39,9 @@ async def serve_socket(owner: Owner, store: Store, location: StoreLocation) -> S
     try:
         path = await asyncio.to_thread(socket_path, location)
         calls = SocketCalls(owner, store)
-        server = await SocketServer.listen(path, calls, partial(_ended, owner), calls.hear)
+        server = await SocketServer.listen(
+            path, calls, partial(_ended, owner), calls.hear, calls_that_wait
+        )
         return Served(server, calls.holders)
     except OSError as error:
         _log.warning("producers of %s cannot connect, and use its inbox: %s", location.url, error)
@@ -52,6 +54,14 @@ def _ended(owner: Owner, error: BaseException | None) -> None:
         owner.forsaken()
     elif owner.failure is None:
         owner.committer.lose(error)
+
+
+def calls_that_wait(method: str, arguments: list[object]) -> bool:
+    """Whether a call waits for what others do."""
+    return method == methods.STORE and bool(arguments) and arguments[0] in _WAIT
+
+
+_WAIT: Final = ("wait_for_completion", "wait_for_jobs_on")
 
 
 class SocketCalls:
