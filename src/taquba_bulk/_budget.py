@@ -77,7 +77,15 @@ class _Account:
     @classmethod
     def decode(cls, row: bytes) -> _Account:
         """Read a stored account; raises one of `UNREADABLE` if it is damaged."""
-        spent, still_open, (run, metric) = msgpack.unpackb(row)
+        found = msgpack.unpackb(row)
+        if len(found) == 2:
+            # Of a release whose batches ran in one process.
+            spent, units_of = found
+            return cls(
+                Costs(spent),
+                {call: _Reservation("", Costs(units).packed()) for call, units in units_of.items()},
+            )
+        spent, still_open, (run, metric) = found
         return cls(
             Costs(spent),
             {

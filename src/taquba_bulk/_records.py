@@ -98,8 +98,8 @@ class OutputRow(NamedTuple):
     generation: int
     position: bytes
     newest: list[str]
-    run: str
-    """The run that wrote this."""
+    run: str = ""
+    """The run that wrote this; empty where an earlier release did."""
 
     def encode(self) -> bytes:
         packed: bytes = msgpack.packb(self)
