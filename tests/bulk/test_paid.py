@@ -640,8 +640,8 @@ async def test_what_cannot_be_a_paid_call_fails_its_item_before_it_is_made(
     service = Service()
 
     async def work(ctx: BulkContext[int]) -> None:
-        key = arguments.pop("key", "c")
-        await ctx.paid_call(key, service, **arguments)
+        options = {name: value for name, value in arguments.items() if name != "key"}
+        await ctx.paid_call(arguments.get("key", "c"), service, **options)
 
     [record] = await records_of(Bulk(queue, work), [1])
     assert told in (record.error or "")
