@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 import anyio
 
 from taquba import InvalidArgument, InvalidArgumentType, Store
-from taquba.extending import Shutdown, locks_of, was_cancelled
+from taquba.extending import Shutdown, locks_of, made_for, was_cancelled
 from taquba.extending.checks import at_least_one, check_shutdown, instance, plain_function
 from taquba_bulk import _values
 from taquba_bulk._display import showing
@@ -128,6 +128,7 @@ class Bulk(Generic[In, Out]):
         self._helper = BulkHelper(store, queue_name, runtime, shared, switch, max_concurrent)
         self._shows = progress
         self._pass: Pass[In, Out] | None = None
+        made_for(store, self, instead_of=runtime)
 
     async def __aenter__(self) -> Self:
         """Work on items of this batch, for the length of the block, whenever another runs it."""

@@ -23,6 +23,7 @@ from taquba import (
     Service,
     run_service,
 )
+from taquba_bulk import Bulk, BulkContext
 from taquba_cron import CronScheduler
 from taquba_jobs import JobContext, JobRunner, job
 from taquba_workflow import WorkflowContext, WorkflowRuntime, workflow
@@ -93,6 +94,30 @@ async def test_anything_with_async_with_is_a_part(short_path: Path) -> None:
         await until(lambda: bool(seen))
         assert seen == ["begins"]
     assert seen == ["begins", "ends"]
+
+
+async def test_a_batch_helps_as_a_part(short_path: Path) -> None:
+    """Its `run` runs a batch, and is not what a service is to call."""
+    ran: list[Service] = []
+
+    def batch_of(service: Service) -> Bulk[int, int]:
+        async def work(ctx: BulkContext[int]) -> int:
+            ran.append(service)
+            await asyncio.sleep(0.01)
+            return ctx.input
+
+        return Bulk(service, work, queue_name="batch", max_concurrent=2)
+
+    mine, other = Service(short_path, fsync=False), Service(short_path, fsync=False)
+    bulk, helper = batch_of(mine), batch_of(other)
+    assert other._made_parts() == [helper]
+    async with mine:
+        await until(lambda: mine.role == "owner")
+        async with running(other, helper) as helping:
+            report = await bulk.run(range(200))
+            assert report.complete
+            assert not helping.done()
+    assert other in ran
 
 
 async def test_a_part_that_fails_ends_the_service(short_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Protocol, cast, runtime_checkable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Protocol, cast
 
 import anyio
 
@@ -18,7 +20,6 @@ Work = Callable[[Shutdown], Coroutine[Any, Any, None]]
 """Runs until it is told to stop, and ends when what it began has ended."""
 
 
-@runtime_checkable
 class Runs(Protocol):
     """A part that runs, such as a `taquba_jobs.JobRunner`."""
 
@@ -33,26 +34,20 @@ Part = Runs | AbstractAsyncContextManager[Any]
 
 def work_of(part: object) -> Work:
     """How a part runs; raises `InvalidArgumentType` for what is none."""
-    if isinstance(part, Runs):
-        return part.run
+    run = getattr(part, "run", None)
+    if callable(run) and next(iter(inspect.signature(run).parameters), None) == "shutdown":
+        return cast("Work", run)
     if isinstance(part, AbstractAsyncContextManager):
-        return _Block(cast("AbstractAsyncContextManager[Any]", part)).run
+        return partial(_run_block, cast("AbstractAsyncContextManager[Any]", part))
     raise InvalidArgumentType(
         f"a part of a service is a JobRunner, a WorkflowRuntime, a CronScheduler, or anything else "
         f"with `async with`; got {shown(part)}"
     )
 
 
-class _Block:
-    """A part that is entered, and left at the end."""
-
-    def __init__(self, part: AbstractAsyncContextManager[Any]) -> None:
-        self._part = part
-
-    async def run(self, shutdown: Shutdown) -> None:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._part)
-            await shutdown.wait()
+async def _run_block(part: AbstractAsyncContextManager[Any], shutdown: Shutdown) -> None:
+    async with part:
+        await shutdown.wait()
 
 
 async def run_all(parts: Sequence[Work], shutdown: Shutdown) -> None:

@@ -444,8 +444,8 @@ class Service(AskingStore, RunsInBackground):
             lease_ms = self._settings.config_of(queue).policy().lease_ms
         return self._member.source(queue, lease_ms)
 
-    def _note_part(self, part: object) -> None:
-        self._made = [made for made in self._made if made() is not None]
+    def _note_part(self, part: object, instead_of: object) -> None:
+        self._made = [made for made in self._made if made() not in (None, instead_of)]
         self._made.append(weakref.ref(part))
 
     def _made_parts(self) -> list[Any]:

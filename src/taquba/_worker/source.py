@@ -177,8 +177,8 @@ class HasSources(Store):
         """The source of a worker loop; `lease_ms` is None for the queue's own."""
 
     @abstractmethod
-    def _note_part(self, part: object) -> None:
-        """A part of the program was made for this handle."""
+    def _note_part(self, part: object, instead_of: object) -> None:
+        """A part of the program was made for this handle, which may run another one itself."""
 
     @property
     @abstractmethod

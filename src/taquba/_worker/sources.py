@@ -24,15 +24,16 @@ def source_of(store: Store, queue: str, lease: Duration | None) -> JobSource:
     return OwnSource(owner_of(store), name, lease_ms, store)
 
 
-def made_for(store: Store, part: object) -> None:
+def made_for(store: Store, part: object, *, instead_of: object = None) -> None:
     """Note that a part of the program was made for a handle: ``taquba run`` runs it.
 
     Args:
         store: A handle on a store.
         part: Something with ``run(shutdown)`` or ``async with``; it is not kept.
+        instead_of: A part that was made for the handle, and that this one runs itself.
     """
     if isinstance(store, HasSources):
-        store._note_part(part)  # pyright: ignore[reportPrivateUsage] - shown to this module only
+        store._note_part(part, instead_of)  # pyright: ignore[reportPrivateUsage] - shown to this module only
 
 
 def member_id(store: Store) -> str:
