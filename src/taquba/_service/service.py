@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import weakref
@@ -77,7 +78,7 @@ from taquba._service.lazily import Lazily
 from taquba._service.member import Member
 from taquba._service.member_objects import MemberObjects
 from taquba._service.ownership import Ownership
-from taquba._service.parts import Part, Work, run_all, work_of
+from taquba._service.parts import Part, loop_of
 from taquba._service.processes import Processes, Program
 from taquba._service.remote import SLOWEST_ANSWER_SECONDS, MovedHere, RemoteOwner
 from taquba._service.settings import Handlers, check_sending, worker_specs
@@ -85,7 +86,7 @@ from taquba._telemetry.choosing import instrument
 from taquba._worker.shutdown import Shutdown, check_shutdown
 from taquba._worker.source import JobSource
 from taquba._worker.worker import WorkerSpec
-from taquba._worker.workers import run_workers
+from taquba._worker.workers import Loop, run_together, run_workers
 from taquba.extending import RunsInBackground
 
 _log: Final = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ class Service(AskingStore, RunsInBackground):
         self._call_seconds = call_ms / 1000
         self._takeover_seconds = takeover_ms / 1000
         self._set_up()
-        self._parts: tuple[Work, ...] = ()
+        self._parts: tuple[Loop, ...] = ()
         self._made: list[weakref.ref[object]] = []
         self._working: asyncio.Task[None] | None = None
         self._interrupted = False
@@ -406,14 +407,12 @@ class Service(AskingStore, RunsInBackground):
                     await asyncio.wait([task])
 
     async def _work(self, stop: Shutdown) -> None:
-        work = list(self._parts)
+        loops = [("taquba-part", part) for part in self._parts]
         if self._works and self._workers:
-            work.append(self._run_handlers)
-        if not self._works:
-            await run_all(work, stop)
-            return
-        async with self._processes.running(stop):
-            await run_all(work, stop)
+            loops.append(("taquba-handlers", self._run_handlers))
+        running = self._processes.running(stop) if self._works else contextlib.nullcontext()
+        async with running:
+            await run_together(loops, stop, handle_signals=False)
 
     async def _run_handlers(self, stop: Shutdown) -> None:
         await run_workers(
@@ -426,7 +425,7 @@ class Service(AskingStore, RunsInBackground):
 
     def _with_parts(self, parts: Iterable[Part]) -> None:
         """Have parts of the program run in this process, once the service runs."""
-        self._parts = tuple(map(work_of, parts))
+        self._parts = tuple(map(loop_of, parts))
 
     async def _run_as_told(self, orders: Orders) -> None:
         """Run in a child process."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -22,6 +22,9 @@ from taquba._worker.sources import source_of
 from taquba._worker.threads import end_without_them
 from taquba._worker.until_empty import UntilEmpty
 from taquba._worker.worker import Worker, WorkerSpec
+
+Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+"""Runs until it is told to stop, and ends when what it began has ended."""
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -56,46 +59,64 @@ async def run_workers(
         validate.instance(worker, WorkerSpec, "each worker")
     check_shutdown(shutdown)
     group = UntilEmpty(len(workers)) if until_empty else None
-    loops: list[asyncio.Task[None]] = []
+    loops = [
+        (f"worker-{worker.queue}", partial(_run, store, worker, drain_timeout, group))
+        for worker in workers
+    ]
+    await run_together(loops, shutdown, handle_signals=handle_signals)
+
+
+async def run_together(
+    loops: Iterable[tuple[str, Loop]], shutdown: Shutdown | None, *, handle_signals: bool
+) -> None:
+    """Run loops until SIGTERM, SIGINT or `shutdown`; then have them end, and wait for that.
+
+    A second signal cancels them. If one of them ends before, the others are told to end as well,
+    and its error is raised.
+
+    Args:
+        loops: The names of their tasks, and what runs until the event is set that it is given.
+        shutdown: Another way to stop.
+        handle_signals: Install handlers for the signals.
+    """
+    running: list[asyncio.Task[None]] = []
     interrupted = False
 
     def interrupt() -> None:
         nonlocal interrupted
         interrupted = True
-        for loop in loops:
-            loop.cancel()
+        for task in running:
+            task.cancel()
 
     async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
-        loops += [
-            asyncio.create_task(
-                _run(store, worker, stop, drain_timeout, group), name=f"worker-{worker.queue}"
-            )
-            for worker in workers
-        ]
+        told = asyncio.create_task(stop.wait())
+        running += [asyncio.create_task(loop(stop), name=name) for name, loop in loops]
         try:
-            await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             # One that ends without being told to has failed, or nothing is left for any of them.
+            await asyncio.wait({told, *running}, return_when=asyncio.FIRST_COMPLETED)
             stop.set()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
         except asyncio.CancelledError:
             interrupt()
             with anyio.CancelScope(shield=True):
-                await asyncio.gather(*loops, return_exceptions=True)
+                await asyncio.gather(*running, return_exceptions=True)
             raise
-    for loop in loops:
-        if not loop.cancelled():
-            loop.result()
-    for loop in loops:
-        if loop.cancelled() and not interrupted:
-            raise was_cancelled(loop)
+        finally:
+            told.cancel()
+    for task in running:
+        if not task.cancelled():
+            task.result()
+    for task in running:
+        if task.cancelled() and not interrupted:
+            raise was_cancelled(task)
 
 
 async def _run(
     store: Store,
     worker: WorkerSpec,
-    stop: asyncio.Event,
     drain_timeout: Duration | None,
     group: UntilEmpty | None,
+    stop: asyncio.Event,
 ) -> None:
     source = source_of(store, worker.queue, worker.lease)
     await Worker(source, worker, drain_timeout, group).run(stop)
