@@ -82,10 +82,7 @@ async def read_outcome(
     source: ReadableStore, job_id: str, *, durable: bool = False
 ) -> Outcome | None:
     """How a job ended, perhaps durably; None while it has not, and once that has been removed."""
-    if durable and isinstance(source, Store):
-        row = await source.kv_get(outcome_key(job_id), durable=True)
-    else:
-        row = await source.kv_get(outcome_key(job_id))
+    row = await source.kv_get(outcome_key(job_id), durable=durable)
     if row is None:
         return None
     outcome = decode(Outcome, outcome_key(job_id), row)

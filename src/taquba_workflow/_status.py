@@ -10,7 +10,6 @@ from taquba import (
     JobStatus,
     PermanentFailure,
     ReadableStore,
-    Store,
     StoreError,
 )
 from taquba.extending import UNREADABLE, describe
@@ -33,11 +32,9 @@ from taquba_workflow._transitions import NEVER
 async def read_run(
     store: ReadableStore, queue_name: str, run_id: str, *, durable: bool = False
 ) -> LiveRun | EndedRun | None:
-    """The row of a run; on request as it would survive a crash, where the store can say so."""
+    """The row of a run; on request as it would survive a crash."""
     key = keys_of(queue_name).run(run_id)
-    if durable and isinstance(store, Store):
-        return run_of(run_id, key, await store.kv_get(key, durable=True))
-    return run_of(run_id, key, await store.kv_get(key))
+    return run_of(run_id, key, await store.kv_get(key, durable=durable))
 
 
 def run_of(run_id: str, key: str, row: bytes | None) -> LiveRun | EndedRun | None:

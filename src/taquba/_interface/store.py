@@ -91,8 +91,14 @@ class ReadableStore(ABC):
         """Return the ended attempts of a job, oldest first; empty if there are none or no job."""
 
     @abstractmethod
-    async def kv_get(self, key: KvKey) -> bytes | None:
-        """Return the value of a caller-owned entry, or None."""
+    async def kv_get(self, key: KvKey, *, durable: bool = False) -> bytes | None:
+        """Return the value of a caller-owned entry, or None.
+
+        Args:
+            key: The entry.
+            durable: Wait until a crash could not undo what is returned. Without it a `Store` shows
+                a commit a moment earlier; a reader shows nothing else.
+        """
 
     @abstractmethod
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
@@ -340,16 +346,6 @@ class Store(ReadableStore):
         """
 
     # -- caller-owned entries ---------------------------------------------------------------
-
-    @abstractmethod
-    async def kv_get(self, key: KvKey, *, durable: bool = False) -> bytes | None:
-        """Return the value of a caller-owned entry, or None.
-
-        Args:
-            key: The entry.
-            durable: Wait until a crash could not undo what is returned. Without it a commit is seen
-                a moment earlier.
-        """
 
     @abstractmethod
     async def kv_put(self, key: KvKey, value: bytes) -> None:

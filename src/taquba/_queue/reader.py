@@ -147,7 +147,8 @@ class QueueReader(ReadableStore, ClosedAtExit):
     async def attempt_history(self, job_id: str) -> list[JobAttempt]:
         return await listings.attempt_history(await self._reads(), validate.job_id(job_id))
 
-    async def kv_get(self, key: KvKey) -> bytes | None:
+    async def kv_get(self, key: KvKey, *, durable: bool = False) -> bytes | None:
+        del durable  # It sees nothing else.
         return await key_values.get(await self._reads(), key)
 
     async def kv_scan(self, prefix: K, cursor: str | None = None, limit: int = 100) -> KvPage[K]:
