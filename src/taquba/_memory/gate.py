@@ -160,7 +160,7 @@ class Gate:
         due = is_next(queue)
         if due and not self._leases.holds_any(worker):
             return "a suspect", None
-        if due and self._waits_ms(queue, now) <= 0:
+        if due and self._left_ms(queue, now) <= 0:
             return "a suspect beside others", None
         if not due and not _due_elsewhere(self._waiting, queue):
             return "others", None
@@ -186,10 +186,10 @@ class Gate:
         if key in self._waits_since:
             return None
         self._waits_since[key] = now
-        return self._waits_ms(queue, now)
+        return self._left_ms(queue, now)
 
-    def _waits_ms(self, queue: HasSuspects, now: int) -> int:
-        """How long a queue's suspect waits for a process without jobs, from now."""
+    def _left_ms(self, queue: HasSuspects, now: int) -> int:
+        """How much longer a queue's suspect waits for a process without jobs."""
         key = min(queue.suspects)
         return self._waits_since.get(key, now) + _waits_ms(queue.suspects[key]) - now
 
@@ -202,7 +202,7 @@ class Gate:
         due = is_next(queue)
         if due and not self._leases.holds_any(worker):
             return True
-        if due and self._waits_ms(queue, now) <= 0:
+        if due and self._left_ms(queue, now) <= 0:
             return True
         held_back = (
             (due or _due_elsewhere(self._waiting, queue))

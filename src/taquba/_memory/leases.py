@@ -139,7 +139,7 @@ class Lease:
             self._token._fire(self.job)  # pyright: ignore[reportPrivateUsage] - the token is the read side of this lease
 
     def hear_of_cancel(self) -> None:
-        """A settlement was refused because of a request to cancel, perhaps still on its way."""
+        """Its owner knows of a request to cancel, which is perhaps still on its way to here."""
         self.job = self.job._replace(cancel_requested=True)
         self.fire_token()
 

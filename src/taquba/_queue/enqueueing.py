@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from taquba._model import keys
@@ -18,8 +17,6 @@ from taquba._queue.owner import Owner
 from taquba._queue.payload_writes import Uploads, large_payloads, upload
 from taquba._rules import marks, transitions
 from taquba._store.transaction import Transaction
-
-_NOTHING_EXPECTED: Final[Mapping[bytes, bytes | None]] = MappingProxyType({})
 
 _FEW: Final = 16
 """Up to this number, ids are looked up one by one."""
@@ -53,9 +50,7 @@ async def _enqueue(
         await owner.committer.submit(transaction, durable=True)
         return results
     try:
-        results = await _stage(
-            owner, transaction, requests, {}, (), expected=expected or _NOTHING_EXPECTED
-        )
+        results = await _stage(owner, transaction, requests, {}, (), expected=expected)
     except DuplicateJobId as error:
         # To a caller that repeats an enqueue this means that the first one succeeded: make that
         # durable.
@@ -104,7 +99,7 @@ async def stage_effects(
         # The options object has turned its keys into bytes.
         cast("Mapping[bytes, bytes]", effects.kv_writes),
         cast("Sequence[bytes]", effects.kv_deletes),
-        expected=cast("Mapping[bytes, bytes | None]", effects.kv_expected or _NOTHING_EXPECTED),
+        expected=cast("Mapping[bytes, bytes | None] | None", effects.kv_expected),
         at_once=at_once,
         leaving=leaving,
     )
@@ -126,7 +121,7 @@ async def _stage(
     kv_writes: Mapping[bytes, bytes],
     kv_deletes: Sequence[bytes],
     *,
-    expected: Mapping[bytes, bytes | None] = _NOTHING_EXPECTED,
+    expected: Mapping[bytes, bytes | None] | None = None,
     at_once: bool = True,
     leaving: str | None = None,
     batch: Batch | None = None,
@@ -142,8 +137,10 @@ async def _stage(
     uploads = None
     if large := large_payloads(owner, requests):
         uploads = await upload(owner, requests, large, leaving)
-    touched = {*kv_writes, *kv_deletes}
-    names = _names_to_lock(owner, requests, own_ids, touched, expected, at_once)
+    names = _names_to_lock(
+        owner, requests, own_ids, kv_writes, kv_deletes, at_once and not expected
+    )
+    names.update(("kv", key) for key in expected or ())
     found = _NOTHING_FOUND
     if names:
         try:
@@ -189,12 +186,11 @@ def _names_to_lock(
     owner: Owner,
     requests: Sequence[EnqueueRequest],
     own_ids: Collection[str],
-    touched: set[bytes],
-    expected: Mapping[bytes, bytes | None],
+    kv_writes: Mapping[bytes, bytes],
+    kv_deletes: Sequence[bytes],
     at_once: bool,
 ) -> set[object]:
     names: set[object] = {("id", job_id) for job_id in own_ids}
-    names.update(("kv", key) for key in expected)
     for request in requests:
         if request.dedup_key is not None:
             names.add(("dedup", request.queue, request.dedup_key))
@@ -203,6 +199,7 @@ def _names_to_lock(
         return names
     # A compare-and-set that has read an entry and a plain write of it take turns. A write that is
     # submitted at once need only wait; one that awaits something first must lock the others out.
+    touched = {*kv_writes, *kv_deletes}
     for request in requests:
         touched.update(_entries(request))
     kv_names = [("kv", key) for key in touched]
@@ -278,7 +275,7 @@ async def _those_with(
     owner: Owner, key_of: Callable[[str], bytes], job_ids: Sequence[str]
 ) -> Collection[str]:
     """The ids that have a row."""
-    rows = await _all(owner.engine.get, [key_of(job_id) for job_id in job_ids])
+    rows = await in_slices(owner.engine.get, [key_of(job_id) for job_id in job_ids])
     return {job_id for job_id, row in zip(job_ids, rows, strict=True) if row is not None}
 
 
@@ -290,19 +287,12 @@ async def _read_holders(
     async def dedup_row(name: tuple[str, str]) -> str | None:
         return await owner.dedup_row(*name)
 
-    rows = await _all(dedup_row, names)
+    rows = await in_slices(dedup_row, names)
     return {
         name: holder
         for name, row in zip(names, rows, strict=True)
         if (holder := owner.dedup_holder(row, leaving)) is not None
     }
-
-
-async def _all(read: Callable[[K], Coroutine[Any, Any, T]], names: Sequence[K]) -> list[T]:
-    """Concurrent reads; most often there is only one, which needs no separate task."""
-    if len(names) == 1:
-        return [await read(names[0])]
-    return await in_slices(read, names)
 
 
 def _stage_jobs(

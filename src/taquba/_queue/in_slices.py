@@ -24,6 +24,9 @@ def slices(things: Sequence[T]) -> Iterator[Sequence[T]]:
 
 async def in_slices(work: Callable[[K], Awaitable[T]], things: Sequence[K]) -> list[T]:
     """The results of `work` for each, at most `AT_ONCE` at the same time."""
+    if len(things) == 1:
+        # Most often there is only one, which needs no separate task.
+        return [await work(things[0])]
     done: list[T] = []
     for some in slices(things):
         done += await asyncio.gather(*map(work, some))

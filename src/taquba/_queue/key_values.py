@@ -71,7 +71,7 @@ async def check(owner: Owner, expected: Mapping[bytes, bytes | None]) -> None:
         return await owner.engine.get(keys.user(name)) != expected[name]
 
     names = list(expected)
-    found = [await is_other(names[0])] if len(names) == 1 else await in_slices(is_other, names)
+    found = await in_slices(is_other, names)
     if True in found:
         raise EntryChanged(names[found.index(True)])
 

@@ -276,7 +276,7 @@ class RemoteOwner:
                 continue
             self.claims.bind(claim, connection, adopted.token)
             if adopted.cancel_requested:
-                _ask_to_cancel(claim)
+                claim.lease.hear_of_cancel()
 
     def _joined(self) -> None:
         if self.works is not None:
@@ -288,7 +288,7 @@ class RemoteOwner:
                 self._take_jobs(connection, number, jobs)
             case methods.CANCELLED, [int() as token]:
                 if (claim := self.claims.get(connection, token)) is not None:
-                    _ask_to_cancel(claim)
+                    claim.lease.hear_of_cancel()
             case methods.OVER, [int() as token]:
                 if (claim := self.claims.get(connection, token)) is not None:
                     self.claims.hear_over(claim)
@@ -530,12 +530,6 @@ def _tokens_at(held: Iterable[MemberClaim]) -> dict[SocketClient, list[int]]:
         if claim.connection is not None:
             at.setdefault(claim.connection, []).append(claim.token)
     return at
-
-
-def _ask_to_cancel(claim: MemberClaim) -> None:
-    lease = claim.lease
-    lease.job = lease.job._replace(cancel_requested=True)
-    lease.fire_token()
 
 
 def _together(calls: Sequence[Coroutine[Any, Any, None]]) -> asyncio.Future[None]:

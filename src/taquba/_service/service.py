@@ -157,8 +157,6 @@ class Service(AskingStore, RunsInBackground):
         call_ms = validate.duration_ms(call_timeout, "call_timeout")
         drain_ms = validate.optional_duration_ms(drain_timeout, "drain_timeout")
         self._location = StoreLocation.parse(url)
-        # Refuses a place that no service can share.
-        stand_for(self._location, takeover_ms / 1000)
 
         if options.setdefault("inbox", InboxConfig()) is False:
             raise InvalidArgument(
