@@ -114,10 +114,12 @@ class SignalBoard:
             rows[key] = _decode(key, row)
         return rows
 
-    async def waits(self, waiter: Waiter) -> bool:
-        """Whether a run still waits for the signal whose row names it."""
-        job = await self._store.get_job(waiter.job_id)
-        return job is not None and is_waiting(job)
+    async def waiter(self, row: Waiter | Buffered | None) -> Waiter | None:
+        """Who still waits for the signal that has this row."""
+        if not isinstance(row, Waiter):
+            return None
+        job = await self._store.get_job(row.job_id)
+        return row if job is not None and is_waiting(job) else None
 
 
 def _decode(key: str, row: bytes | None) -> Waiter | Buffered | None:

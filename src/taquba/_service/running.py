@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Unpack, cast
 
 from taquba._model.errors import InvalidArgument
@@ -55,48 +55,60 @@ async def run_service(
     Raises:
         TaqubaError: The store cannot be opened, by this process or any other.
     """
-    if not isinstance(service, Service):
-        service, parts = made(
-            service,
-            parts,
-            role=role,
-            takeover_after=takeover_after,
-            drain_timeout=drain_timeout,
-            **options,
-        )
-    elif options or (role, takeover_after, drain_timeout) != ("auto", 5, None):
-        raise InvalidArgument(
-            "run_service was given a Service and settings for one: give the settings to the Service"
-        )
-    else:
-        refuse_handlers(parts)
-    service._with_parts(cast("tuple[Part, ...]", parts))  # pyright: ignore[reportPrivateUsage] - its own
+    given = bool(options) or (role, takeover_after, drain_timeout) != ("auto", 5, None)
+    check_given("run_service", service, parts, settings=given)
+    service = with_parts(
+        service,
+        parts,
+        role=role,
+        takeover_after=takeover_after,
+        drain_timeout=drain_timeout,
+        **options,
+    )
     interrupt = service._interrupt  # pyright: ignore[reportPrivateUsage] - its own
     async with stopping(shutdown, interrupt, handle_signals=handle_signals) as stop:
         await service.run(stop)
 
 
-def made(
-    url: str | os.PathLike[str],
-    parts: tuple[Part | Handlers, ...],
-    **settings: Any,
-) -> tuple[Service, tuple[Part | Handlers, ...]]:
-    """A service, with the handlers among `parts`, and the other parts."""
-    handlers = [part for part in parts if _are_handlers(part)]
-    if len(handlers) > 1:
-        raise InvalidArgument(f"the handlers of {url} are in two parts: give them in one")
-    rest = tuple(part for part in parts if not _are_handlers(part))
-    return Service(url, *cast("list[Handlers]", handlers), **settings), rest
+def check_given(
+    function: str, service: object, parts: Iterable[Part | Handlers], *, settings: bool
+) -> None:
+    """Raise where a `Service` was given, and what belongs to it beside it.
 
-
-def refuse_handlers(parts: tuple[Part | Handlers, ...]) -> None:
-    """Raise where handlers are given beside a service."""
+    Args:
+        function: The name of the function, for messages.
+        service: A `Service`, or the URL of one.
+        parts: What is to run in it.
+        settings: Whether settings of a service were given.
+    """
+    if not isinstance(service, Service):
+        return
+    if settings:
+        raise InvalidArgument(
+            f"{function} was given a Service and settings for one: give the settings to the Service"
+        )
     for part in parts:
         if _are_handlers(part):
             raise InvalidArgument(
                 "a Service was given, and handlers beside it: give the handlers to the Service; "
                 f"got {part!r}"
             )
+
+
+def with_parts(
+    service: Service | str | os.PathLike[str],
+    parts: Iterable[Part | Handlers],
+    **settings: Any,
+) -> Service:
+    """A service that will run parts: the given one, or one with these settings and handlers."""
+    handlers = [part for part in parts if _are_handlers(part)]
+    if not isinstance(service, Service):
+        if len(handlers) > 1:
+            raise InvalidArgument(f"the handlers of {service} are in two parts: give them in one")
+        service = Service(service, *cast("list[Handlers]", handlers), **settings)
+    others = [part for part in parts if not _are_handlers(part)]
+    service._with_parts(cast("list[Part]", others))  # pyright: ignore[reportPrivateUsage] - its own
+    return service
 
 
 def _are_handlers(part: object) -> bool:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypedDict, Unpack, cast
+from typing import TypedDict, Unpack
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
-from taquba._model.errors import InvalidArgument
 from taquba._model.validate import Duration
 from taquba._queue.open_options import OwnerOptions
 from taquba._service.parts import Part
-from taquba._service.running import made, refuse_handlers
+from taquba._service.running import check_given, with_parts
 from taquba._service.service import RoleChoice, Service
 from taquba._service.settings import Handlers
 
@@ -61,28 +60,20 @@ def service_lifespan(
         drain_timeout: How long running handlers may take when the server stops, seconds.
         options: Options of `Queue.open`.
     """
-    if isinstance(service, Service):
-        if options or (role, takeover_after, drain_timeout) != ("auto", 5, 10):
-            raise InvalidArgument(
-                "service_lifespan was given a Service and settings for one: give the settings to "
-                "the Service"
-            )
-        refuse_handlers(parts)
+    given = bool(options) or (role, takeover_after, drain_timeout) != ("auto", 5, 10)
+    check_given("service_lifespan", service, parts, settings=given)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[ServiceState]:
-        running, rest = service, parts
-        if not isinstance(running, Service):
-            # Created here, not with the application, which may be before the server forks.
-            running, rest = made(
-                running,
-                parts,
-                role=role,
-                takeover_after=takeover_after,
-                drain_timeout=drain_timeout,
-                **options,
-            )
-        running._with_parts(cast("tuple[Part, ...]", rest))  # pyright: ignore[reportPrivateUsage] - its own
+        # Created here, not with the application, which may be before the server forks.
+        running = with_parts(
+            service,
+            parts,
+            role=role,
+            takeover_after=takeover_after,
+            drain_timeout=drain_timeout,
+            **options,
+        )
         async with running:
             yield {"taquba": running}
 

@@ -31,7 +31,6 @@ from taquba_workflow._errors import StepError
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling, broken
 from taquba_workflow._memo import Memo
 from taquba_workflow._outcomes import Cancel, Continue, Fail, OnSignal, Succeed
-from taquba_workflow._records import Waiter
 from taquba_workflow._replay import Output, decode_output, encode_output, replay_key
 from taquba_workflow._steps import Runner, Step, StepJob
 from taquba_workflow._transitions import Basis, Ending, SignalRows, next_step
@@ -204,11 +203,11 @@ class StepKind(RunKind[StepVerdict | Raised, StepVerdict]):
 
     async def _wait(self, outcome: Continue, key: str, rows: SignalRows) -> Continue | Ending:
         """Refuse to wait for a signal that another run waits for."""
-        row = rows[key]
-        if not isinstance(row, Waiter) or not await self._settling.signals.waits(row):
+        waiter = await self._settling.signals.waiter(rows[key])
+        if waiter is None:
             return outcome
         return broken(
-            f"run {row.run_id!r} already waits for the signal {key!r}: "
+            f"run {waiter.run_id!r} already waits for the signal {key!r}: "
             "use a separate key for each run"
         )
 

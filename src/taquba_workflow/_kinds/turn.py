@@ -11,7 +11,7 @@ from taquba_workflow._cancelling import looks
 from taquba_workflow._children import any_ended, mark_key
 from taquba_workflow._kinds.settling import CANCELLED, Delivery, RunKind, Settling
 from taquba_workflow._outcomes import Cancel, Fail, Succeed, Suspend
-from taquba_workflow._records import Buffered, RunState, Waiter
+from taquba_workflow._records import RunState
 from taquba_workflow._steps import StepJob
 from taquba_workflow._transitions import Basis, Ending, next_turn
 
@@ -61,15 +61,12 @@ class TurnKind(RunKind[Suspend | Ending, Suspend | Ending]):
         basis = Basis(rows, expected, unless_cancelled=not cancelled)
         if isinstance(decision, Ending):
             return settling.end(step, decision, _NOTHING, basis, lease)
-        taken = [key for key in decision.signals if await self._is_taken(rows[key])]
+        signals = settling.signals
+        taken = [key for key in decision.signals if await signals.waiter(rows[key]) is not None]
         if decision.children and not decision.at_once:
             decision = await self._wait_for_children(step, decision, expected)
         now = settling.clock.now()
         return next_turn(step, decision, basis, taken, settling.store.next_job_id(), now)
-
-    async def _is_taken(self, row: Waiter | Buffered | None) -> bool:
-        """Whether another run waits for a signal."""
-        return isinstance(row, Waiter) and await self._settling.signals.waits(row)
 
     async def _wait_for_children(
         self, step: StepJob, decision: Suspend, expected: dict[KvKey, bytes | None]
