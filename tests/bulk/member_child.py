@@ -15,12 +15,9 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from taquba import QueueConfig, Service
+from taquba import Service
 from taquba_bulk import Bulk, BulkContext, JsonlSink, PaidCall
-
-CONFIG = {"bulk": QueueConfig(max_attempts=10**6, retry_backoff_base=0, retry_jitter=0)}
-PHASES = 3
-WORKERS = 8
+from tests.bulk.bulk_child import CONFIG, PHASES, WORKERS
 
 
 class Paid:

@@ -32,6 +32,20 @@ def assert_every_minute(found: list[datetime]) -> None:
     assert found == [found[0] + n * MINUTE for n in range(len(found))]
 
 
+async def every_minute_fired(store: str, origin: float, least: int) -> None:
+    """One more scheduler makes up for what is missing; then every minute has fired once."""
+    clock = FastClock(origin)
+    async with Queue.open(store, default_config=CONFIG, clock=clock, fsync=False) as queue:
+        scheduler = CronScheduler(queue)
+        scheduler.schedule("s", "* * * * *", "q", b"", catch_up="all")
+        end = clock.now() - MINUTE
+        async with scheduler:
+            found = await fired(queue)
+    assert_every_minute(found)
+    assert found[-1] >= end
+    assert len(found) > least
+
+
 def work_until_killed(store: str, origin: float, seconds: float) -> None:
     command = [sys.executable, str(CHILD), store, str(origin)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
@@ -46,16 +60,7 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
     store, origin = str(tmp_path / "store"), time.time()
     for _ in range(KILLS):
         await asyncio.to_thread(work_until_killed, store, origin, chance.uniform(0.15, 0.6))
-    clock = FastClock(origin)
-    async with Queue.open(store, default_config=CONFIG, clock=clock, fsync=False) as queue:
-        scheduler = CronScheduler(queue)
-        scheduler.schedule("s", "* * * * *", "q", b"", catch_up="all")
-        end = clock.now() - MINUTE
-        async with scheduler:
-            found = await fired(queue)
-    assert_every_minute(found)
-    assert found[-1] >= end
-    assert len(found) > KILLS
+    await every_minute_fired(store, origin, KILLS)
 
 
 async def finish_jobs(queue: Queue) -> None:

@@ -13,10 +13,7 @@ import pytest
 from taquba import InvalidArgument, OpenOptions, Queue, Service
 from taquba_cron import CronScheduler, _scheduler, list_schedules
 from tests.conftest import LONG
-from tests.cron.cron_child import CONFIG
-from tests.cron.fast_clock import FastClock
-from tests.cron.support import fired
-from tests.cron.test_crash import MINUTE, assert_every_minute
+from tests.cron.test_crash import every_minute_fired
 
 CHILD = Path(__file__).with_name("cron_service_child.py")
 KILLS = 60 if LONG else 6
@@ -52,16 +49,7 @@ async def test_whichever_process_is_killed_no_firing_is_lost_and_none_is_doubled
         for process in alive:
             process.kill()
             await process.wait()
-    clock = FastClock(origin)
-    async with Queue.open(store, default_config=CONFIG, clock=clock, fsync=False) as queue:
-        scheduler = CronScheduler(queue)
-        scheduler.schedule("s", "* * * * *", "q", b"", catch_up="all")
-        end = clock.now() - MINUTE
-        async with scheduler:
-            found = await fired(queue)
-    assert_every_minute(found)
-    assert found[-1] >= end
-    assert len(found) > KILLS
+    await every_minute_fired(str(store), origin, KILLS)
 
 
 def test_a_scheduler_is_made_before_any_event_loop(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pytest
 
@@ -69,6 +70,45 @@ class Child:
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(self.process.wait(), PATIENCE)
+
+
+C = TypeVar("C", bound=Child)
+
+
+class Site(Generic[C]):
+    """A store in a folder, and the processes that work on it.
+
+    Args:
+        folder: Where the store and the logs are.
+        program: The program of the processes, called with the store's folder and the log.
+        kind: What stands for one.
+    """
+
+    def __init__(self, folder: Path, program: Path, kind: type[C]) -> None:
+        self.url = folder / "s"
+        self._folder = folder
+        self._program = program
+        self._kind = kind
+        self._all: list[C] = []
+
+    async def begin(self, *arguments: object) -> C:
+        """Start a process, with further arguments."""
+        log = self._folder / f"log{len(self._all)}"
+        log.touch()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(self._program), str(self.url), str(log), *map(str, arguments)),
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        child = self._kind(process, log)
+        self._all.append(child)
+        return child
+
+    async def close(self) -> None:
+        for child in self._all:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.send_signal(signal.SIGCONT)
+                child.process.kill()
+            await child.process.wait()
 
 
 class Children:

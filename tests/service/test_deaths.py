@@ -6,10 +6,7 @@ Whatever ends, the jobs of the others go on, run once, and spend nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -22,7 +19,7 @@ from taquba._line.address import socket_path
 from taquba._line.frames import VERSION, frame
 from taquba._objects.location import StoreLocation
 from tests.service import support
-from tests.service.support import PATIENCE, ROOT, until
+from tests.service.support import PATIENCE, until
 
 CHILD = Path(__file__).with_name("working_child.py")
 
@@ -40,25 +37,14 @@ class Child(support.Child):
         return bool(self.log.read_text())
 
 
-class Site:
+class Site(support.Site[Child]):
     """A store and the processes that work on it."""
 
     def __init__(self, folder: Path) -> None:
-        self.url = folder / "s"
-        self._folder = folder
-        self._all: list[Child] = []
+        super().__init__(folder, CHILD, Child)
 
     async def start(self, role: str, *, concurrency: int = 10, lease: float = 30) -> Child:
-        log = self._folder / f"log{len(self._all)}"
-        log.touch()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(CHILD), str(self.url), str(log), role),
-            *(str(concurrency), str(lease)),
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        child = Child(process, log)
-        self._all.append(child)
-        return child
+        return await self.begin(role, concurrency, lease)
 
     def runs(self) -> Counter[str]:
         """How often the handler of each job was started, in any process."""
@@ -66,13 +52,6 @@ class Site:
 
     def ended(self) -> set[str]:
         return {report.split()[0] for child in self._all for report in child.reports("ended")}
-
-    async def close(self) -> None:
-        for child in self._all:
-            with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(signal.SIGCONT)
-                child.process.kill()
-            await child.process.wait()
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
@@ -28,7 +26,7 @@ from taquba_workflow import (
 )
 from taquba_workflow._records import EndedRun
 from tests.service import support
-from tests.service.support import PATIENCE, ROOT, until
+from tests.service.support import PATIENCE, until
 from tests.workflow.audit import SIGNALS, read_runs
 from tests.workflow.members_child import NO_WAIT, gated, parent, program, signalled
 from tests.workflow.support import entries
@@ -36,25 +34,15 @@ from tests.workflow.support import entries
 CHILD = Path(__file__).with_name("members_child.py")
 
 
-class Site:
+class Site(support.Site[support.Child]):
     """A store and the processes that work on it."""
 
     def __init__(self, folder: Path) -> None:
-        self.url = str(folder / "s")
+        super().__init__(folder, CHILD, support.Child)
         self.gate = folder / "gate"
-        self._folder = folder
-        self._all: list[support.Child] = []
 
     async def start(self, role: str) -> support.Child:
-        log = self._folder / f"log{len(self._all)}"
-        log.touch()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(CHILD), self.url, str(log), role),
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        child = support.Child(process, log)
-        self._all.append(child)
-        return child
+        return await self.begin(role)
 
     async def three(self) -> list[support.Child]:
         """The owner, and two that may follow it."""
@@ -70,12 +58,6 @@ class Site:
 
     def reports(self, kind: str) -> Counter[str]:
         return Counter(report for child in self._all for report in child.reports(kind))
-
-    async def close(self) -> None:
-        for child in self._all:
-            with contextlib.suppress(ProcessLookupError):
-                child.process.kill()
-            await child.process.wait()
 
 
 @pytest.fixture

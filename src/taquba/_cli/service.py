@@ -14,6 +14,7 @@ from taquba._cli.options import command
 from taquba._cli.output import log_to_terminal, note
 from taquba._service.child import Orders
 from taquba._service.processes import Processes, Program
+from taquba._service.running import with_parts
 from taquba._worker.workers import stopping
 
 
@@ -70,7 +71,7 @@ def _load(where: str) -> Service:
 async def _run_loaded(where: str, orders: Orders) -> None:
     """Run a service in a child process, which has one of its own."""
     service = _load(where)
-    service._with_parts(_parts(service))  # pyright: ignore[reportPrivateUsage] - as run_service does
+    with_parts(service, _parts(service))
     await service._run_as_told(orders)  # pyright: ignore[reportPrivateUsage] - its own
 
 
