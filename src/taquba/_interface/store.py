@@ -188,8 +188,9 @@ class Store(ReadableStore):
     ) -> Claim | None:
         """Claim the first pending job; None if there is none.
 
-        A suspect (see `JobRecord.suspect`) is handed out only while no other job of the store is
-        claimed, and until its claim has ended no other job is handed out.
+        A suspect (see `JobRecord.suspect`) is handed out while this process holds no other job, and
+        while it is held the process gets no other job: each for some seconds, which every further
+        end of its process doubles.
 
         Args:
             queue: Name of the queue.

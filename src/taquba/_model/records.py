@@ -183,7 +183,7 @@ class JobView:
 
     @property
     def suspect(self) -> bool:
-        """True while the job must run alone, because a process ended in which it ran."""
+        """True while the job is to run alone, because a process ended in which it ran."""
         return self._job.suspicion is not None
 
     @property
